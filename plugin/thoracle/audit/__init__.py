@@ -1,0 +1,1 @@
+"""Stage 9: the events of every step, committed together with their effect."""

@@ -1,0 +1,1 @@
+"""Stage 7: sending results to their destinations."""

@@ -1,0 +1,168 @@
+"""The values handed from stage to stage: frozen, with shapes, units and ranges.
+
+Nothing here imports a library of DICOM or of tensors, so every stage can use it at no cost.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SCHEME = "99THORACLE"
+"""Coding Scheme Designator of our own codes; "99" marks a private scheme (PS3.3 Section 8.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A coded concept (PS3.3 Section 8.8)."""
+
+    value: str
+    """Code Value, at most 16 characters."""
+    scheme: str
+    """Coding Scheme Designator."""
+    meaning: str
+    """Code Meaning, at most 64 characters."""
+
+
+class Outcome(StrEnum):
+    """What is said about an image, and about a study."""
+
+    POSITIVE = "positive"
+    """The calibrated probability is at or above the upper end of the indeterminate band."""
+    NEGATIVE = "negative"
+    """The calibrated probability is below the lower end of the indeterminate band."""
+    INDETERMINATE = "indeterminate"
+    """Between the two: the model is not confident, and says so."""
+    REJECTED = "rejected"
+    """Not analysed, for a coded reason. Never to be read as negative."""
+
+
+class Reason(Enum):
+    """Why an image was rejected: the closed set of coded reasons.
+
+    DCM codes are from CID 6041 and CID 6135 (PS3.16); the rest are ours because no standard
+    code says "this is a lateral".
+    """
+
+    NOT_A_RADIOGRAPH = Code("NOT-RADIOGRAPH", SCHEME, "Not a digital radiograph")
+    NOT_CHEST = Code("NOT-CHEST", SCHEME, "Body part is not the chest")
+    NOT_FRONTAL = Code("NOT-FRONTAL", SCHEME, "View is not frontal")
+    FOR_PROCESSING = Code("FOR-PROCESSING", SCHEME, "Raw data, not for presentation")
+    DERIVED = Code("DERIVED", SCHEME, "Derived image, not a plain radiograph")
+    OWN_OUTPUT = Code("OWN-OUTPUT", SCHEME, "Made by Thoracle itself")
+    TOO_YOUNG = Code("TOO-YOUNG", SCHEME, "Patient younger than the model's limit")
+    GEOMETRY = Code("GEOMETRY", SCHEME, "Image size or shape not suitable")
+    FLAT = Code("FLAT", SCHEME, "Image without contrast")
+    NO_IMAGE = Code("111213", "DCM", "No image")
+    UNDECODABLE = Code("UNDECODABLE", SCHEME, "Pixel data cannot be decoded")
+    SOFTWARE_FAILURE = Code("111218", "DCM", "Software failure")
+
+    @property
+    def code(self) -> Code:
+        """The coded concept."""
+        return self.value
+
+    @classmethod
+    def from_code_value(cls, value: str) -> "Reason":
+        """Return the reason with this Code Value; ``KeyError`` when there is none."""
+        return {reason.code.value: reason for reason in cls}[value]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A radiograph as the bundle's transforms take it (PS3.4 Section N.2 applied)."""
+
+    array: NDArray[np.float32]
+    """``(1, rows, columns)``, 0 to 1; bright is dense, whatever the photometric interpretation."""
+    limitations: tuple[str, ...] = ()
+    """Sentences about the image that belong into the report, e.g. lossy compression."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How a probability becomes an outcome."""
+
+    threshold: float
+    """Operating point stated in every report, 0 to 1."""
+    lower: float
+    """Below it the outcome is negative, 0 to 1."""
+    upper: float
+    """At or above it the outcome is positive, 0 to 1."""
+
+    def outcome(self, probability: float) -> Outcome:
+        """Return the outcome for a calibrated probability in 0 to 1."""
+        if probability >= self.upper:
+            return Outcome.POSITIVE
+        if probability < self.lower:
+            return Outcome.NEGATIVE
+        return Outcome.INDETERMINATE
+
+
+@dataclass(frozen=True, slots=True)
+class BundleIdentity:
+    """Which model read an image."""
+
+    name: str
+    version: str
+    digest: str
+    """SHA-256 (hexadecimal) over configs/ and models/: code, weights and calibration."""
+    decision: Decision
+    calibration: str
+    """E.g. ``temperature(1.300)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is said about one image."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    outcome: Outcome
+    reason: Reason | None = None
+    """Given exactly when the outcome is rejected."""
+    detail: str | None = None
+    """For rejected images: what was found and what is required. No patient data."""
+    probability: float | None = None
+    """Calibrated, 0 to 1, four decimals; ``None`` when rejected."""
+    limitations: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time of each stage in seconds."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values that survive a round trip through JSON."""
+        return {
+            "sop_class_uid": self.sop_class_uid,
+            "sop_instance_uid": self.sop_instance_uid,
+            "outcome": self.outcome.value,
+            "reason": self.reason.code.value if self.reason else None,
+            "detail": self.detail,
+            "probability": self.probability,
+            "limitations": list(self.limitations),
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Reading":
+        """Return the reading that :meth:`to_json` described."""
+        reason = values["reason"]
+        return cls(
+            **{
+                **values,
+                "outcome": Outcome(values["outcome"]),
+                "reason": Reason.from_code_value(reason) if reason else None,
+                "limitations": tuple(values["limitations"]),
+            }
+        )
+
+
+def study_outcome(readings: list[Reading]) -> Outcome:
+    """Return the outcome of a study: the most telling of its images.
+
+    Positive before indeterminate before negative; a study is rejected only when none of its
+    images was analysed, because a lateral beside a frontal image is no fault of the study.
+    """
+    order = (Outcome.POSITIVE, Outcome.INDETERMINATE, Outcome.NEGATIVE)
+    found = {reading.outcome for reading in readings}
+    return next((outcome for outcome in order if outcome in found), Outcome.REJECTED)

@@ -1,0 +1,1 @@
+"""Stage 5: the DICOM objects that carry the answer."""
