@@ -1,0 +1,68 @@
+"""Coded concepts of the reports: each is named once, here, and nowhere spelled as text.
+
+Codes that pydicom knows are taken from it (generated from PS3.16); the others are written out,
+with the reason why pydicom has none.
+"""
+
+from typing import Final
+
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code as Concept
+
+from thoracle import records
+
+
+def concept(code: records.Code) -> Concept:
+    """Return a code of our records in the form that pydicom and highdicom take."""
+    return Concept(code.value, code.scheme, code.meaning)
+
+
+# SNOMED CT added the disease in 2020; the context groups that pydicom carries do not list it.
+# Not 882784691000119100 (pneumonia caused by SARS-CoV-2): 18 digits need Long Code Value, which
+# older readers do not look at.
+COVID_19: Final = Concept("840539006", "SCT", "COVID-19")
+
+PRESENT: Final = codes.cid240.Present
+# 272519000: SNOMED's 2667000 "Absent" is not the one of CID 240.
+ABSENT: Final = codes.cid240.Absent
+UNDETERMINED: Final = codes.cid240.Undetermined
+
+# Not in CID 100, which is extensible; the group's own codes say less than "chest".
+PLAIN_XRAY_OF_CHEST: Final = Concept("399208008", "SCT", "Plain X-ray of chest")
+LUNG: Final = Concept("39607008", "SCT", "Lung")
+
+PROBABILITY: Final = codes.DCM.Probability
+PERCENT: Final = codes.UCUM.Percent
+ARTIFICIAL_INTELLIGENCE: Final = codes.cid7162.ArtificialIntelligence
+DEVICE: Final = codes.cid270.Device
+PROCESSING_EQUIPMENT: Final = codes.DCM.ProcessingEquipment
+
+IMAGING_MEASUREMENT_REPORT: Final = codes.cid7021.ImagingMeasurementReport
+# TID 1500 row 12 takes the concept from UMLS; pydicom has no UMLS dictionary.
+QUALITATIVE_EVALUATIONS: Final = Concept("C0034375", "UMLS", "Qualitative Evaluations")
+CONCLUSION: Final = codes.DCM.Conclusion
+COMMENT: Final = codes.DCM.Comment
+ENGLISH: Final = Concept("en", "RFC5646", "English")
+
+IMAGE_LIBRARY: Final = codes.DCM.ImageLibrary
+IMAGE_LIBRARY_GROUP: Final = codes.DCM.ImageLibraryGroup
+SOURCE: Final = Concept("260753009", "SCT", "Source")
+MODALITY: Final = codes.DCM.Modality
+
+QUALITY_ASSESSMENT: Final = codes.DCM.QualityAssessment
+UNUSABLE: Final = codes.cid6044.UnusableQualityRendersImageUnusable
+# No standard concept names "why there is no result"; the values are those of records.Reason.
+NO_RESULT_REASON: Final = Concept("NO-RESULT-REASON", records.SCHEME, "Reason for no result")
+
+QUALITY_REASONS: Final = frozenset(
+    {records.Reason.FLAT, records.Reason.NO_IMAGE, records.Reason.UNDECODABLE}
+)
+"""Reasons that are a fault of the image itself, and so a Quality Assessment (CID 6044) too."""
+
+EVALUATIONS: Final = {
+    records.Outcome.POSITIVE: PRESENT,
+    records.Outcome.NEGATIVE: ABSENT,
+    records.Outcome.INDETERMINATE: UNDETERMINED,
+    records.Outcome.REJECTED: UNDETERMINED,
+}
+"""What is said of COVID-19 (CID 240) for each outcome. A rejected image is never "absent"."""

@@ -1,0 +1,168 @@
+"""The content tree of a report: TID 1500, with one TID 1501 group for each image."""
+
+from collections.abc import Sequence
+
+from highdicom import sr
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes as standard
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    SecondaryCaptureImageStorage,
+)
+
+from thoracle.records import BundleIdentity, Outcome, Reading
+from thoracle.report import codes, sentences
+from thoracle.report.identity import derived_uid, device_uid
+
+NAME = "Thoracle"
+"""Manufacturer (0008,0070) and Manufacturer's Model Name (0008,1090) of everything we make."""
+
+MODALITIES = {
+    ComputedRadiographyImageStorage: standard.cid29.ComputedRadiography,
+    DigitalXRayImageStorageForPresentation: standard.cid29.DigitalRadiography,
+    DigitalXRayImageStorageForProcessing: standard.cid29.DigitalRadiography,
+    SecondaryCaptureImageStorage: standard.cid32.Other,
+}
+
+
+def tree(
+    sources: Sequence[Dataset], readings: Sequence[Reading], bundle: BundleIdentity
+) -> Dataset:
+    """Return the root content item for sources and their readings in the same order."""
+    groups = [
+        _measurement_group(number, reading, bundle) for number, reading in enumerate(readings, 1)
+    ]
+    report = sr.MeasurementReport(
+        observation_context=_observation_context(bundle),
+        procedure_reported=codes.PLAIN_XRAY_OF_CHEST,
+        imaging_measurements=groups,
+        title=codes.IMAGING_MEASUREMENT_REPORT,
+        language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
+            codes.ENGLISH
+        ),
+    )
+    root: Dataset = report[0]
+    # TID 1500 rows 6 and 12; highdicom's own library demands attributes that a CR need not have,
+    # and it has no class for the evaluations.
+    root.ContentSequence.insert(-1, _image_library(sources))
+    root.ContentSequence.append(_qualitative_evaluations(sources, readings, bundle))
+    return root
+
+
+def algorithm_parameters(bundle: BundleIdentity) -> list[str]:
+    """Return the Algorithm Parameters (TID 4019): what turns a picture into an outcome.
+
+    No standard concept names a classifier's threshold or calibration.
+    """
+    decision = bundle.decision
+    return [
+        f"bundle_sha256={bundle.digest}",
+        f"decision_threshold={decision.threshold}",
+        f"indeterminate_from={decision.lower}",
+        f"indeterminate_below={decision.upper}",
+        f"calibration={bundle.calibration}",
+    ]
+
+
+def _observation_context(bundle: BundleIdentity) -> sr.ObservationContext:
+    """TID 1001: a device observed, not a person."""
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=device_uid(bundle.digest),
+        name=NAME,
+        manufacturer_name=NAME,
+        model_name=bundle.name,
+        serial_number=bundle.digest[:16],
+    )
+    return sr.ObservationContext(
+        observer_device_context=sr.ObserverContext(
+            observer_type=codes.DEVICE, observer_identifying_attributes=device
+        )
+    )
+
+
+def _measurement_group(
+    number: int, reading: Reading, bundle: BundleIdentity
+) -> sr.MeasurementsAndQualitativeEvaluations:
+    """TID 1501 for one image."""
+    analysed = reading.probability is not None
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(
+            uid=derived_uid("tracking", bundle.digest, reading.sop_instance_uid),
+            identifier=f"COVID-19 classification, image {number}",
+        ),
+        algorithm_id=sr.AlgorithmIdentification(
+            name=bundle.name,
+            version=bundle.version,
+            family=codes.ARTIFICIAL_INTELLIGENCE,
+            parameters=algorithm_parameters(bundle),
+        ),
+        # A negative with the item "Finding: COVID-19" is flattened to just that by some readers.
+        finding_type=codes.COVID_19 if reading.outcome is Outcome.POSITIVE else None,
+        finding_sites=[sr.FindingSite(anatomic_location=codes.LUNG)] if analysed else None,
+        measurements=_measurements(reading),
+        qualitative_evaluations=_evaluations(reading),
+        source_images=[
+            sr.SourceImageForMeasurementGroup(reading.sop_class_uid, reading.sop_instance_uid)
+        ],
+    )
+
+
+def _measurements(reading: Reading) -> list[sr.Measurement] | None:
+    if reading.probability is None:
+        return None
+    value = sentences.percentage(reading.probability)
+    return [sr.Measurement(name=codes.PROBABILITY, value=value, unit=codes.PERCENT)]
+
+
+def _evaluations(reading: Reading) -> list[sr.QualitativeEvaluation]:
+    pairs = [(codes.COVID_19, codes.EVALUATIONS[reading.outcome])]
+    if reading.reason in codes.QUALITY_REASONS:
+        pairs.append((codes.QUALITY_ASSESSMENT, codes.UNUSABLE))
+    if reading.reason is not None:
+        pairs.append((codes.NO_RESULT_REASON, codes.concept(reading.reason.code)))
+    return [sr.QualitativeEvaluation(name=name, value=value) for name, value in pairs]
+
+
+def _image_library(sources: Sequence[Dataset]) -> sr.ContainerContentItem:
+    """TID 1600, where viewers look up the images that a report is about."""
+    images = []
+    for source in sources:
+        image = sr.ImageContentItem(
+            codes.SOURCE, source.SOPClassUID, source.SOPInstanceUID, relationship_type="CONTAINS"
+        )
+        if source.SOPClassUID in MODALITIES:
+            image.ContentSequence = sr.ContentSequence(
+                [
+                    sr.CodeContentItem(
+                        codes.MODALITY, MODALITIES[source.SOPClassUID], "HAS ACQ CONTEXT"
+                    )
+                ]
+            )
+        images.append(image)
+    group = _container(codes.IMAGE_LIBRARY_GROUP, images)
+    return _container(codes.IMAGE_LIBRARY, [group])
+
+
+def _qualitative_evaluations(
+    sources: Sequence[Dataset], readings: Sequence[Reading], bundle: BundleIdentity
+) -> sr.ContainerContentItem:
+    """TID 1500 row 12: the conclusion, then what is to be said of single images."""
+    texts = [(codes.CONCLUSION, sentences.conclusion(readings, bundle.decision))]
+    for number, (source, reading) in enumerate(zip(sources, readings, strict=True), 1):
+        label = sentences.label(number, source.get("InstanceNumber"), source.get("ViewPosition"))
+        remarks = [sentences.finding(reading, bundle.decision)] if len(readings) > 1 else []
+        remarks += [reading.detail] if reading.detail else []
+        remarks += [f"Limitation: {limitation}" for limitation in reading.limitations]
+        texts += [(codes.COMMENT, f"{label}: {remark}") for remark in remarks]
+    return _container(
+        codes.QUALITATIVE_EVALUATIONS,
+        [sr.TextContentItem(name, text, "CONTAINS") for name, text in texts],
+    )
+
+
+def _container(name: codes.Concept, items: Sequence[sr.ContentItem]) -> sr.ContainerContentItem:
+    container = sr.ContainerContentItem(name, relationship_type="CONTAINS")
+    container.ContentSequence = sr.ContentSequence(items)
+    return container

@@ -1,0 +1,150 @@
+"""Patient, study and request of the source, copied as they are: nothing invented, nothing dropped.
+
+Text is decoded with the character set of the source, so that it can be written in another one.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from pydicom import config
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+# PS3.3 C.7.1.1 Patient and C.7.1.3 Clinical Trial Subject
+PATIENT = """
+ReferencedPatientSequence PatientName PatientID IssuerOfPatientID TypeOfPatientID
+IssuerOfPatientIDQualifiersSequence SourcePatientGroupIdentificationSequence
+GroupOfPatientsIdentificationSequence PatientBirthDate PatientBirthTime
+PatientBirthDateInAlternativeCalendar PatientDeathDateInAlternativeCalendar
+PatientAlternativeCalendar PatientSex QualityControlSubject OtherPatientIDs OtherPatientNames
+OtherPatientIDsSequence ReferencedPatientPhotoSequence EthnicGroup EthnicGroupCodeSequence
+PatientSpeciesDescription PatientSpeciesCodeSequence PatientBreedDescription
+PatientBreedCodeSequence BreedRegistrationSequence ResponsiblePerson ResponsiblePersonRole
+ResponsibleOrganization PatientComments PatientIdentityRemoved DeidentificationMethod
+DeidentificationMethodCodeSequence ClinicalTrialSponsorName ClinicalTrialProtocolID
+ClinicalTrialProtocolName IssuerOfClinicalTrialProtocolID ClinicalTrialSiteID ClinicalTrialSiteName
+IssuerOfClinicalTrialSiteID ClinicalTrialSubjectID IssuerOfClinicalTrialSubjectID
+ClinicalTrialSubjectReadingID IssuerOfClinicalTrialSubjectReadingID
+ClinicalTrialProtocolEthicsCommitteeName ClinicalTrialProtocolEthicsCommitteeApprovalNumber
+""".split()  # noqa: SIM905 - as a list it would take a line for each name
+# PS3.3 C.7.2.1 General Study, C.7.2.2 Patient Study, C.7.2.3 Clinical Trial Study
+STUDY = """
+StudyInstanceUID StudyDate StudyTime StudyID AccessionNumber IssuerOfAccessionNumberSequence
+ReferringPhysicianName ReferringPhysicianIdentificationSequence ConsultingPhysicianName
+ConsultingPhysicianIdentificationSequence StudyDescription ProcedureCodeSequence PhysiciansOfRecord
+PhysiciansOfRecordIdentificationSequence NameOfPhysiciansReadingStudy
+PhysiciansReadingStudyIdentificationSequence ReferencedStudySequence RequestingService
+RequestingServiceCodeSequence ReasonForPerformedProcedureCodeSequence AdmittingDiagnosesDescription
+AdmittingDiagnosesCodeSequence PatientAge PatientSize PatientSizeCodeSequence PatientBodyMassIndex
+MeasuredAPDimension MeasuredLateralDimension PatientWeight MedicalAlerts Allergies Occupation
+SmokingStatus AdditionalPatientHistory PregnancyStatus LastMenstrualDate PatientSexNeutered
+ReasonForVisit ReasonForVisitCodeSequence AdmissionID IssuerOfAdmissionIDSequence ServiceEpisodeID
+ServiceEpisodeDescription IssuerOfServiceEpisodeIDSequence PatientState ClinicalTrialTimePointID
+ClinicalTrialTimePointDescription LongitudinalTemporalOffsetFromEvent LongitudinalTemporalEventType
+ConsentForClinicalTrialUseSequence
+""".split()  # noqa: SIM905 - as a list it would take a line for each name
+# Without it the dates and times of the study would change their meaning (PS3.3 C.12.1).
+ZONE = ["TimezoneOffsetFromUTC"]
+# Type 2: they must be there, and are empty when the source does not know.
+REQUIRED = """
+PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime StudyID AccessionNumber
+ReferringPhysicianName
+""".split()  # noqa: SIM905 - as a list it would take a line for each name
+
+
+def study_context(source: Dataset) -> Dataset:
+    """Return the patient and study attributes of ``source``, decoded."""
+    context = copied(source, (*PATIENT, *STUDY, *ZONE))
+    for keyword in REQUIRED:
+        if keyword not in context:
+            setattr(context, keyword, None)
+    return context
+
+
+def referenced_requests(sources: Sequence[Dataset]) -> list[Dataset]:
+    """Return the items of Referenced Request Sequence (PS3.3 C.17.2), one for each request.
+
+    They follow from the Request Attributes Sequence, and without one from the Accession Number;
+    with neither the list is empty.
+    """
+    requests: dict[tuple[str, str], Dataset] = {}
+    for source in sources:
+        for attributes in source.get("RequestAttributesSequence") or [Dataset()]:
+            item = _referenced_request(source, attributes)
+            key = (str(item.AccessionNumber or ""), str(item.RequestedProcedureID or ""))
+            if any(key):
+                requests.setdefault(key, item)
+    return list(requests.values())
+
+
+def character_set(source: Dataset, report: Dataset) -> str | Sequence[str] | None:
+    """Return the Specific Character Set for ``report``.
+
+    That of the source while the report stays within the default repertoire, because old archives
+    dislike UTF-8; else UTF-8, which holds every repertoire.
+    """
+    declared: str | Sequence[str] | None = source.get("SpecificCharacterSet")
+    if all(str(element.value).isascii() for element in report.iterall() if element.VR != "SQ"):
+        return declared
+    return "ISO_IR 192"
+
+
+def copied(source: Dataset, keywords: Iterable[str]) -> Dataset:
+    """Return the named attributes that ``source`` has, decoded.
+
+    Empty sequences are left out: they say nothing and are not allowed where Type is 3.
+    """
+    copy = Dataset()
+    for keyword in keywords:
+        if keyword in source:
+            element = source[keyword]
+            if element.VR != "SQ" or len(element.value) > 0:
+                copy.add(_decoded(element))
+    return copy
+
+
+def _referenced_request(source: Dataset, attributes: Dataset) -> Dataset:
+    item = copied(
+        attributes,
+        ("RequestedProcedureID", "RequestedProcedureDescription", "RequestedProcedureCodeSequence"),
+    )
+    # An image of several requests has the number of each in the item, and none or one of them
+    # at the top (PS3.3 Table 10.6-1).
+    own = attributes if attributes.get("AccessionNumber") else source
+    item.update(copied(own, ("AccessionNumber", "IssuerOfAccessionNumberSequence")))
+    item.StudyInstanceUID = attributes.get("StudyInstanceUID") or source.StudyInstanceUID
+    for keyword in (
+        "AccessionNumber",
+        "RequestedProcedureID",
+        "RequestedProcedureDescription",
+        "RequestedProcedureCodeSequence",
+        "ReferencedStudySequence",
+        "PlacerOrderNumberImagingServiceRequest",
+        "FillerOrderNumberImagingServiceRequest",
+    ):  # Type 2
+        if keyword not in item:
+            setattr(item, keyword, [] if keyword.endswith("Sequence") else None)
+    return item
+
+
+def _decoded(element: DataElement) -> DataElement:
+    """Return the element without a tie to the character set that it was read with."""
+    match element.VR:
+        case "SQ":
+            value = [_decoded_item(item) for item in element.value]
+        case "PN" if isinstance(element.value, MultiValue):
+            value = [str(name) for name in element.value]
+        case "PN":
+            value = str(element.value)
+        case _:
+            return element
+    # Whatever the source has is copied, also when it is against the rules.
+    return DataElement(element.tag, element.VR, value, validation_mode=config.IGNORE)
+
+
+def _decoded_item(item: Dataset) -> Dataset:
+    copy = Dataset()
+    for element in item:
+        if element.keyword != "SpecificCharacterSet":  # the item's own: it is decoded now
+            copy.add(_decoded(element))
+    return copy

@@ -1,0 +1,30 @@
+"""UIDs that follow from what they name: the same UID always means the same bytes.
+
+All are below ``2.25`` (PS3.5 Section B.2), which needs no registered root.
+"""
+
+import hashlib
+from typing import Final
+
+from pydicom.uid import UID
+
+IMPLEMENTATION_CLASS_UID: Final = UID("2.25.300678147982431453899527231772322221229")
+"""Who wrote a file (PS3.7 Section D.3.3.2): made once, and fixed."""
+IMPLEMENTATION_VERSION_NAME: Final = "THORACLE_0.1"
+"""At most 16 characters (PS3.5 Table 6.2-1, VR SH)."""
+
+
+def derived_uid(kind: str, *names: str) -> UID:
+    """Return the UID for ``kind`` of object with these names, at most 44 characters.
+
+    The number is a UUID of version 8 (RFC 9562 Section 5.8) made of a SHA-256.
+    """
+    digest = bytearray(hashlib.sha256("\0".join((kind, *names)).encode()).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x80  # version
+    digest[8] = digest[8] & 0x3F | 0x80  # variant
+    return UID(f"2.25.{int.from_bytes(digest)}")
+
+
+def device_uid(bundle_digest: str) -> UID:
+    """Return the Device UID of a model: a retrained model is another device (IHE AIR)."""
+    return derived_uid("device", bundle_digest)

@@ -1,0 +1,78 @@
+"""What the report says in plain words.
+
+Many viewers show the values of coded items without their names, so these sentences have to be
+understood on their own.
+"""
+
+from collections.abc import Sequence
+
+from thoracle.records import Decision, Outcome, Reading, study_outcome
+
+PREAMBLE = "AI result for research, not verified by a physician, not for diagnosis."
+
+
+def conclusion(readings: Sequence[Reading], decision: Decision) -> str:
+    """Return the conclusion on a study: status, result, and the rule that made it."""
+    outcome = study_outcome(list(readings))
+    telling = [reading for reading in readings if reading.outcome is outcome]
+    if outcome is Outcome.REJECTED:
+        return f"{PREAMBLE} {_rejected(telling, len(readings))}"
+    strongest = max(telling, key=lambda reading: reading.probability or 0.0)
+    parts = [PREAMBLE, finding(strongest, decision), _image_rule(decision)]
+    if len(readings) > 1:
+        analysed = sum(reading.outcome is not Outcome.REJECTED for reading in readings)
+        parts.append(
+            "The study takes the most telling outcome of its images: positive before "
+            f"indeterminate before negative. Images analysed: {analysed} of {len(readings)}."
+        )
+    return " ".join(parts)
+
+
+def finding(reading: Reading, decision: Decision) -> str:
+    """Return the result for one image."""
+    numbers = (
+        f"probability {percent(reading.probability or 0.0)} %, "
+        f"decision threshold {percent(decision.threshold)} %"
+    )
+    match reading.outcome:
+        case Outcome.POSITIVE:
+            return f"COVID-19 finding suggested: {numbers}."
+        case Outcome.NEGATIVE:
+            return f"COVID-19 finding not suggested: {numbers}. This does not exclude COVID-19."
+        case Outcome.INDETERMINATE:
+            return (
+                f"COVID-19 result indeterminate, the model is not confident: {numbers}. "
+                "This neither suggests nor excludes COVID-19."
+            )
+        case Outcome.REJECTED:
+            return _rejected([reading], 1)
+
+
+def label(number: int, instance_number: object, view_position: object) -> str:
+    """Return how a person finds an image again: ``"Image 1 (Instance Number 2, PA)"``."""
+    hints = [f"Instance Number {instance_number}"] if instance_number else []
+    hints += [f"{view_position}"] if view_position else []
+    return f"Image {number} ({', '.join(hints)})" if hints else f"Image {number}"
+
+
+def percent(probability: float) -> str:
+    """Return a probability of 0 to 1 in percent, at most two decimals: ``"91"``, ``"8.25"``."""
+    return f"{percentage(probability):g}"
+
+
+def percentage(probability: float) -> float:
+    """Return a probability of 0 to 1 in percent, rounded to two decimals."""
+    # float() first: a float32 leaks as 78.27000427246094 into the report.
+    return round(float(probability) * 100, 2)
+
+
+def _image_rule(decision: Decision) -> str:
+    lower, upper = percent(decision.lower), percent(decision.upper)
+    between = ", indeterminate between" if decision.lower < decision.upper else ""
+    return f"Rule: positive from {upper} %, negative below {lower} %{between}."
+
+
+def _rejected(rejected: Sequence[Reading], images: int) -> str:
+    meanings = {reading.reason.code.meaning: None for reading in rejected if reading.reason}
+    what = "Image not analysed" if images == 1 else f"None of the {images} images analysed"
+    return f"{what}: {'; '.join(meanings)}; this says nothing about COVID-19."
