@@ -1,10 +1,11 @@
-"""Stored pixel values of a file. Bytes from strangers meet a codec in the child process alone.
+"""The child process that decodes: bytes from strangers meet a codec there alone.
 
 :class:`Decoder` asks ``python -m thoracle.decoder``, which has limits on memory and time: a
 malformed image that kills a codec costs one image, never the service. The child is not trusted:
 it answers in a framing whose every length is checked, and nothing it says is unpickled.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -17,114 +18,28 @@ import sys
 import threading
 import time
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
-from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
-from pydicom.pixels.utils import pixel_array
 
+from thoracle.codecs import (
+    LARGEST_IMAGE_BYTES,
+    LONGEST_DETAIL,
+    Format,
+    StoredPixels,
+    decode_file,
+)
 from thoracle.errors import NotAnalysable
 from thoracle.records import Reason
-
-Format = Literal["DICOM", "PNG", "JPEG"]
-
-LARGEST_IMAGE_BYTES = 2**30
-"""Decoded size, bytes, above which an image is refused before it is decoded."""
 
 _DTYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<f4", "<f8")
 _FORMATS: tuple[Format, ...] = ("DICOM", "PNG", "JPEG")
 _HEADER_LENGTH = struct.Struct(">I")
 _LONGEST_HEADER = 4096
-_LONGEST_DETAIL = 300
 _START_SECONDS = 60.0
 _OUT_OF_MEMORY = 71  # exit status of the child
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")
-
-
-@dataclass(frozen=True, slots=True)
-class StoredPixels:
-    """Pixel values as they are stored, before any look-up table."""
-
-    array: NDArray[Any]
-    """``(rows, columns)`` or ``(rows, columns, 3)`` (red, green, blue), integer or float.
-
-    Of DICOM files all allocated bits, unused ones included: what they mean is in the data set.
-    """
-    format: Format
-
-
-def decode_file(path: Path) -> StoredPixels:
-    """Return the stored pixel values of a single-frame DICOM, PNG or JPEG file.
-
-    Runs codecs in this process: for files that are trusted, such as training data.
-
-    Raises
-    ------
-    NotAnalysable
-        The file has no pixel data, several frames, more than ``LARGEST_IMAGE_BYTES``, or
-        cannot be decoded.
-    """
-    try:
-        with path.open("rb") as file:
-            signature = file.read(8)
-        if signature == b"\x89PNG\r\n\x1a\n" or signature.startswith(b"\xff\xd8\xff"):
-            return _decode_picture(path)
-        ds = dcmread(path)
-    except (NotAnalysable, MemoryError):
-        raise
-    except Exception as error:
-        # The message may quote an element's value, which may be the patient's name.
-        detail = f"the file cannot be read ({type(error).__name__})"
-        raise NotAnalysable(Reason.UNDECODABLE, detail) from error
-    return _decode_dicom(ds)
-
-
-def _decode_dicom(ds: Dataset) -> StoredPixels:
-    """Return the one frame of a data set, YBR converted to RGB."""
-    try:
-        _check_pixel_module(ds)
-        # Unused bits stay: pydicom clears them as if High Bit were always Bits Stored - 1.
-        array = pixel_array(ds, correct_unused_bits=False)
-    except (NotAnalysable, MemoryError):
-        raise
-    except Exception as error:
-        detail = f"{type(error).__name__}: {str(error)[:_LONGEST_DETAIL]!r}"
-        raise NotAnalysable(Reason.UNDECODABLE, detail) from error
-    return StoredPixels(array, "DICOM")
-
-
-def _check_pixel_module(ds: Dataset) -> None:
-    """Refuse data sets without pixels, with several frames, or too large to decode."""
-    if not any(name in ds for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise NotAnalysable(Reason.NO_IMAGE, "found no pixel data")
-    frames = int(ds.get("NumberOfFrames") or 1)
-    if frames != 1:
-        raise NotAnalysable(Reason.GEOMETRY, f"found {frames} frames, required is 1")
-    bits = int(ds.Rows) * int(ds.Columns) * int(ds.get("SamplesPerPixel", 1)) * ds.BitsAllocated
-    _check_size(bits // 8)
-
-
-def _check_size(found: int) -> None:
-    """Refuse an image of more than ``LARGEST_IMAGE_BYTES``."""
-    if found > LARGEST_IMAGE_BYTES:
-        detail = f"found {found} bytes of pixels, required are at most {LARGEST_IMAGE_BYTES}"
-        raise NotAnalysable(Reason.UNDECODABLE, detail)
-
-
-def _decode_picture(path: Path) -> StoredPixels:
-    """Return the pixels of a PNG or JPEG file; Exif orientation and transparency are ignored."""
-    from PIL import Image  # a codec: imported where it runs, which is not the service's process
-
-    with Image.open(path, formats=("PNG", "JPEG")) as picture:
-        _check_size(picture.width * picture.height * 4)
-        format_: Format = "PNG" if picture.format == "PNG" else "JPEG"
-        if picture.mode.startswith("I"):  # 16 bit; older Pillow widens it to 32
-            return StoredPixels(np.asarray(picture).astype("<u2"), format_)
-        grey = picture.mode in ("1", "L", "LA")
-        return StoredPixels(np.asarray(picture.convert("L" if grey else "RGB")), format_)
 
 
 class Decoder:
@@ -267,10 +182,8 @@ class Decoder:
             return "it was not started"
         for pipe in (child.stdin, child.stdout):
             assert pipe is not None
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 pipe.close()
-            except BrokenPipeError:
-                continue
         try:
             status = child.wait(timeout=0.2)
         except subprocess.TimeoutExpired:
@@ -279,7 +192,7 @@ class Decoder:
         if status == _OUT_OF_MEMORY:
             return f"decoding needs more than the {self._memory_megabytes} megabytes allowed"
         if status < 0:
-            return f"the decoder died of signal {signal.Signals(-status).name}"
+            return f"the decoder died of signal {-status} ({signal.strsignal(-status)})"
         return f"the decoder ended with status {status}"
 
 
@@ -290,7 +203,7 @@ def _refusal(header: dict[str, Any]) -> NotAnalysable:
     detail = header.get("detail")
     if reason is None or not isinstance(detail, str) or not detail.isprintable():
         raise ValueError("the refusal is malformed")
-    return NotAnalysable(reason, detail[: 2 * _LONGEST_DETAIL])
+    return NotAnalysable(reason, detail[: 2 * LONGEST_DETAIL])
 
 
 def _described(header: dict[str, Any]) -> tuple[np.dtype[Any], tuple[int, ...], Format]:
