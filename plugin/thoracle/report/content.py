@@ -14,10 +14,7 @@ from pydicom.uid import (
 
 from thoracle.records import BundleIdentity, Outcome, Reading
 from thoracle.report import codes, sentences
-from thoracle.report.identity import derived_uid, device_uid
-
-NAME = "Thoracle"
-"""Manufacturer (0008,0070) and Manufacturer's Model Name (0008,1090) of everything we make."""
+from thoracle.report.identity import NAME, derived_uid, device_uid
 
 MODALITIES = {
     ComputedRadiographyImageStorage: standard.cid29.ComputedRadiography,

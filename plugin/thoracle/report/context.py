@@ -6,6 +6,7 @@ Text is decoded with the character set of the source, so that it can be written 
 from collections.abc import Iterable, Sequence
 
 from pydicom import config
+from pydicom.charset import default_encoding
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -77,15 +78,19 @@ def referenced_requests(sources: Sequence[Dataset]) -> list[Dataset]:
     return list(requests.values())
 
 
-def character_set(source: Dataset, report: Dataset) -> str | Sequence[str] | None:
-    """Return the Specific Character Set for ``report``.
+def character_set(source: Dataset, context: Dataset, report: Dataset) -> str | Sequence[str] | None:
+    """Return the Specific Character Set for ``report`` with ``context`` copied from ``source``.
 
     That of the source while the report stays within the default repertoire, because old archives
     dislike UTF-8; else UTF-8, which holds every repertoire.
     """
     declared: str | Sequence[str] | None = source.get("SpecificCharacterSet")
-    if all(str(element.value).isascii() for element in report.iterall() if element.VR != "SQ"):
+    if _fits(report, "ascii"):
         return declared
+    # A source that uses more than it declares: which repertoire is a guess, so its bytes go on
+    # as they came and the archive shows the same name for source and report.
+    if not declared and not _fits(context, "ascii") and _fits(report, default_encoding):
+        return None
     return "ISO_IR 192"
 
 
@@ -125,6 +130,15 @@ def _referenced_request(source: Dataset, attributes: Dataset) -> Dataset:
         if keyword not in item:
             setattr(item, keyword, [] if keyword.endswith("Sequence") else None)
     return item
+
+
+def _fits(dataset: Dataset, encoding: str) -> bool:
+    text = "".join(str(element.value) for element in dataset.iterall() if element.VR != "SQ")
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _decoded(element: DataElement) -> DataElement:

@@ -6,7 +6,11 @@ All are below ``2.25`` (PS3.5 Section B.2), which needs no registered root.
 import hashlib
 from typing import Final
 
+from pydicom.dataset import Dataset
 from pydicom.uid import UID
+
+NAME: Final = "Thoracle"
+"""Manufacturer (0008,0070) and Manufacturer's Model Name (0008,1090) of everything we make."""
 
 IMPLEMENTATION_CLASS_UID: Final = UID("2.25.300678147982431453899527231772322221229")
 """Who wrote a file (PS3.7 Section D.3.3.2): made once, and fixed."""
@@ -28,3 +32,15 @@ def derived_uid(kind: str, *names: str) -> UID:
 def device_uid(bundle_digest: str) -> UID:
     """Return the Device UID of a model: a retrained model is another device (IHE AIR)."""
     return derived_uid("device", bundle_digest)
+
+
+def digest(report: Dataset) -> str:
+    """Return a SHA-256 (hexadecimal) over every attribute, nested ones too.
+
+    A walk costs a tenth of encoding the report.
+    """
+    lines = (
+        f"{element.tag}{element.VR}{len(element.value) if element.VR == 'SQ' else element.value}"
+        for element in report.iterall()
+    )
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
