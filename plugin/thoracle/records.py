@@ -3,6 +3,7 @@
 Nothing here imports a library of DICOM or of tensors, so every stage can use it at no cost.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any
@@ -157,7 +158,7 @@ class Reading:
         )
 
 
-def study_outcome(readings: list[Reading]) -> Outcome:
+def study_outcome(readings: Sequence[Reading]) -> Outcome:
     """Return the outcome of a study: the most telling of its images.
 
     Positive before indeterminate before negative; a study is rejected only when none of its

@@ -1,0 +1,86 @@
+"""The trail: one row for each event, committed in the transaction of what it tells.
+
+The verbs are those of PS3.15 A.5.3 as far as the standard has one; that "an AI read this image"
+is an Instances Accessed event with our own type code, because no standard event says it.
+"""
+
+from enum import Enum
+from typing import Any, TypedDict
+
+from sqlalchemy import Connection, insert
+
+from thoracle.store.tables import audit_event, now
+
+SUCCESS = 0
+"""Event Outcome Indicator (PS3.15 Table A.5.1-1)."""
+MINOR_FAILURE = 4
+SERIOUS_FAILURE = 8
+
+
+class Event(Enum):
+    """What can happen: verb, EventID (DCM), EventTypeCode, EventActionCode."""
+
+    APPLICATION_STARTED = ("application started", "110100", "110120", "E")
+    APPLICATION_STOPPED = ("application stopped", "110100", "110121", "E")
+    ASSOCIATION_REFUSED = ("association refused", "110113", "110126", "E")
+    INSTANCE_STORED = ("instance stored", "110104", None, "C")
+    INSTANCE_DUPLICATE = ("instance duplicate", "110104", None, "C")
+    INSTANCE_CORRECTED = ("instance corrected", "110104", None, "U")
+    INSTANCE_REFUSED = ("instance refused", "110104", None, "C")
+    STUDY_COMPLETE = ("study complete", "110111", None, "C")
+    IMAGE_READ = ("image read", "110103", "IMAGE-READ", "R")
+    ANALYSIS_SUPERSEDED = ("analysis superseded", "110111", None, "U")
+    ANALYSIS_FAILED = ("analysis failed", "110111", None, "U")
+    RESULT_CREATED = ("result created", "110111", None, "C")
+    DELIVERY_SUCCEEDED = ("delivery succeeded", "110104", None, "R")
+    DELIVERY_POSTPONED = ("delivery postponed", "110104", None, "R")
+    DELIVERY_FAILED = ("delivery failed", "110104", None, "R")
+    AUDIT_READ = ("audit read", "110101", None, "R")
+
+    def __init__(self, verb: str, event_id: str, event_type_code: str | None, action: str) -> None:
+        self.verb = verb
+        self.event_id = event_id
+        self.event_type_code = event_type_code
+        self.action = action
+
+
+class Columns(TypedDict, total=False):
+    """The columns of an event beside its verb and time; meanings in ``store/tables.py``."""
+
+    event_outcome: int
+    calling_ae_title: str | None
+    called_ae_title: str | None
+    network_address: str | None
+    user_id: str | None
+    patient_id: str | None
+    issuer_of_patient_id: str | None
+    study_instance_uid: str | None
+    accession_number: str | None
+    sop_instance_uid: str | None
+    result_sop_instance_uid: str | None
+    bundle_version: str | None
+    bundle_digest: str | None
+    outcome: str | None
+    probability: float | None
+    reason_code: str | None
+    destination: str | None
+    proof: str | None
+    status: str | None
+    correlation_id: str | None
+    seconds: float | None
+    detail: dict[str, Any]
+
+
+def record(connection: Connection, event: Event, columns: Columns) -> None:
+    """Add an event to the transaction of ``connection``."""
+    values: dict[str, Any] = {"event_outcome": SUCCESS, "detail": {}, **columns}
+    connection.execute(
+        insert(audit_event).values(
+            recorded_at=now(),
+            event=event.verb,
+            event_id=event.event_id,
+            event_type_code=event.event_type_code,
+            action=event.action,
+            **values,
+        )
+    )

@@ -1,0 +1,106 @@
+"""The durable engine: DBOS on our own database. Queues, retries and recovery are its work.
+
+What the open library leaves to us in the embedded mode is here: one process at a time, settings
+that lose nothing, and a version that does not strand waiting work.
+"""
+
+import fcntl
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Concatenate, ParamSpec, TypeVar
+
+from dbos import DBOS, DBOSPortableJSONSerializer, SQLAlchemyDatasource
+from sqlalchemy import Connection, Engine
+
+from thoracle.errors import DataFolderInUse
+from thoracle.settings import Deliver
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+APPLICATION_VERSION = "schema-1"
+"""Constant: by default DBOS hashes the code, and every upgrade would strand waiting work."""
+EXECUTOR = "local"
+"""The one executor of the embedded mode: at each start it takes up its own unfinished work."""
+POLLING_SECONDS = 0.2
+
+INTAKE, ANALYSE, DELIVER = "intake", "analyse", "deliver"
+
+_datasource: SQLAlchemyDatasource | None = None
+
+
+def lock(data_folder: Path) -> IO[str]:
+    """Return the lock on a data folder; it holds until it is closed or the process ends.
+
+    Raises
+    ------
+    DataFolderInUse
+        Two processes with one executor id would run each other's steps twice.
+    """
+    data_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = (data_folder / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise DataFolderInUse(
+            f"{data_folder}: found another Thoracle process at work, required is none"
+        ) from error
+    return file
+
+
+def start(database: Engine, deliver: Deliver) -> None:
+    """Begin to work: unfinished workflows first. Workflows must be imported by now."""
+    global _datasource
+    url = database.url.render_as_string(hide_password=False)
+    # JSON, not DBOS's pickle: whoever can write to the database must not run code here.
+    serializer = DBOSPortableJSONSerializer()
+    DBOS(
+        config={
+            "name": "thoracle",
+            "system_database_url": url,
+            "system_database_engine": database,
+            "executor_id": EXECUTOR,
+            "application_version": APPLICATION_VERSION,
+            "serializer": serializer,
+            "log_level": "WARNING",
+        }
+    )
+    _datasource = SQLAlchemyDatasource.create(url, engine=database, serializer=serializer)
+    DBOS.launch()
+    DBOS.register_queue(INTAKE, worker_concurrency=2, polling_interval_sec=POLLING_SECONDS)
+    DBOS.register_queue(ANALYSE, worker_concurrency=1, polling_interval_sec=POLLING_SECONDS)
+    DBOS.register_queue(
+        DELIVER,
+        partition_concurrency=deliver.concurrency,
+        partition_limiter={"limit": deliver.rate_per_second, "period": 1.0},
+        polling_interval_sec=POLLING_SECONDS,
+    )
+    # DBOS adds handlers of its own; ours at the root format and filter for both.
+    library = logging.getLogger("dbos")
+    library.handlers.clear()
+    library.propagate = True
+
+
+def stop(seconds: int) -> None:
+    """Take no new work and let running workflows end for ``seconds``; the rest is recovered."""
+    DBOS.destroy(workflow_completion_timeout_sec=seconds)
+
+
+def transaction(
+    function: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs
+) -> R:
+    """Return what ``function`` returns, its writes and the workflow's checkpoint in one commit.
+
+    Must be called from a workflow. ``function`` gets the open connection first; what it returns
+    must be plain JSON.
+    """
+    datasource = _datasource
+    if datasource is None:
+        raise RuntimeError("engine.start() comes first")
+
+    def body() -> R:
+        return function(datasource.sql_session().connection(), *args, **kwargs)
+
+    return datasource.run_tx_step({"name": function.__name__}, body)

@@ -1,0 +1,100 @@
+"""What one image goes through: select -> pixels -> classify.
+
+The part of the line that ``pipeline.py`` runs as a durable step for each image, and
+``thoracle analyse`` runs without a network.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pydicom import Dataset, dcmread
+
+from thoracle import pixels, select
+from thoracle.decoder import Decoder
+from thoracle.errors import NotAnalysable
+from thoracle.records import BundleIdentity, Image, Outcome, Reading, Reason
+from thoracle.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Classifier(Protocol):
+    """What classify/ gives, said here because importing it takes seconds."""
+
+    def classify(self, image: Image) -> float:
+        """Return the calibrated probability, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Selection, pixels and classification of one image: what ``thoracle analyse`` runs too."""
+
+    settings: Settings
+    bundle: BundleIdentity
+    decoder: Decoder
+    classifier: Callable[[], Classifier]
+    """Gives the classifier once it is loaded."""
+
+    def read(self, path: Path) -> Reading:
+        """Return what is said about the image in a DICOM, PNG or JPEG file.
+
+        Never raises for a fault of the image: that is an answer, with a coded reason. A fault of
+        ours is one too, because silence would be read as "negative".
+        """
+        classifier = self.classifier()
+        seconds: dict[str, float] = {}
+        header = Dataset()
+        try:
+            with _timed(seconds, "select"):
+                header = header_of(path)
+                limitations = select.check(header, self.settings.select) if header else ()
+            with _timed(seconds, "pixels"):
+                image = pixels.read_image(path, self.decoder)
+            with _timed(seconds, "classify"):
+                probability = classifier.classify(image)
+        except NotAnalysable as error:
+            return _rejected(header, error.reason, error.detail, seconds)
+        except Exception as error:
+            logger.exception("image not read")
+            detail = f"{type(error).__name__}, see log"
+            return _rejected(header, Reason.SOFTWARE_FAILURE, detail, seconds)
+        return Reading(
+            sop_class_uid=str(header.get("SOPClassUID", "")),
+            sop_instance_uid=str(header.get("SOPInstanceUID", "")),
+            outcome=self.bundle.decision.outcome(probability),
+            probability=probability,
+            limitations=(*limitations, *image.limitations),
+            seconds=seconds,
+        )
+
+
+def header_of(path: Path) -> Dataset:
+    """Return a DICOM file's data set without its pixels, empty for a PNG or JPEG file."""
+    if not pixels.is_dicom(path):
+        return Dataset()
+    return dcmread(path, stop_before_pixels=True)
+
+
+def _rejected(ds: Dataset, reason: Reason, detail: str, seconds: dict[str, float]) -> Reading:
+    return Reading(
+        sop_class_uid=str(ds.get("SOPClassUID", "")),
+        sop_instance_uid=str(ds.get("SOPInstanceUID", "")),
+        outcome=Outcome.REJECTED,
+        reason=reason,
+        detail=detail,
+        seconds=seconds,
+    )
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[stage] = round(time.perf_counter() - started, 4)

@@ -1,0 +1,85 @@
+"""What happens to an object whose SOP Instance UID has been here before.
+
+A PACS re-sends studies on every edit and route. The same bytes are the same object. Other header
+values with the same pixels are a correction: kept as a new version, analysed no second time.
+Another patient or other pixels under an old UID is an error that must not replace the first.
+"""
+
+import time
+from typing import Any
+
+from pydicom import dcmread
+from sqlalchemy import Connection, Engine
+
+from thoracle.audit import trail
+from thoracle.errors import CannotUnderstand
+from thoracle.receive.inbox import Inbox
+from thoracle.store import instances
+from thoracle.store.instances import Received
+
+
+def record(database: Engine, inbox: Inbox, received: Received, started: float) -> trail.Event:
+    """Commit the row and the audit event of a kept file; return which event it was.
+
+    Raises
+    ------
+    CannotUnderstand
+        The UID belongs to another patient, another study or other pixels; the file is removed.
+    """
+    committed = False
+    event = trail.Event.INSTANCE_DUPLICATE
+    try:
+        with database.begin() as connection:
+            instances.lock_study(connection, received)
+            event = _add(connection, inbox, received)
+            trail.record(
+                connection,
+                event,
+                {
+                    "calling_ae_title": received.calling_ae_title,
+                    "network_address": received.peer_address,
+                    "patient_id": received.patient_id,
+                    "issuer_of_patient_id": received.issuer_of_patient_id,
+                    "study_instance_uid": received.study_instance_uid,
+                    "accession_number": received.accession_number,
+                    "sop_instance_uid": received.sop_instance_uid,
+                    "status": "0x0000",
+                    "seconds": round(time.perf_counter() - started, 4),
+                    "detail": {"sha256": received.sha256, "size": received.size},
+                },
+            )
+        committed = True
+    finally:
+        if not committed or event is trail.Event.INSTANCE_DUPLICATE:
+            inbox.discard(received.path)
+    return event
+
+
+def _add(connection: Connection, inbox: Inbox, received: Received) -> trail.Event:
+    previous = instances.latest(connection, received.sop_instance_uid)
+    if previous is None:
+        instances.add(connection, received)
+        return trail.Event.INSTANCE_STORED
+    if previous.sha256 == received.sha256:
+        return trail.Event.INSTANCE_DUPLICATE
+    _reject_impostor(inbox, previous, received)
+    instances.add(
+        connection, received, version=previous.version + 1, generation=previous.generation
+    )
+    return trail.Event.INSTANCE_CORRECTED
+
+
+def _reject_impostor(inbox: Inbox, previous: Any, received: Received) -> None:
+    for name in ("patient_id", "issuer_of_patient_id", "study_instance_uid"):
+        if (getattr(previous, name) or "") != getattr(received, name):
+            raise CannotUnderstand(f"SOP Instance UID is known with another {name}")
+    # Another transfer syntax of the same UID can only be a lossless one (PS3.3 C.7.6.1.1.5 asks
+    # for a new UID otherwise), and its bytes differ; both versions are kept.
+    if previous.transfer_syntax_uid != received.transfer_syntax_uid:
+        return
+    old, new = (
+        dcmread(inbox.data_folder / path).get("PixelData")
+        for path in (previous.path, received.path)
+    )
+    if old != new:
+        raise CannotUnderstand("SOP Instance UID is known with other pixels")

@@ -1,0 +1,166 @@
+"""The durable file store: what is acknowledged lies fsynced under a name of our own.
+
+Nothing from a message ever becomes part of a path. A file is written in ``incoming``, checked,
+fsynced, renamed into one of 256 folders of ``images`` and that folder fsynced; only then is its
+row committed and the sender answered.
+"""
+
+import hashlib
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from thoracle.errors import OutOfResources
+from thoracle.settings import Receive
+from thoracle.store.files import sync_folder
+
+MEGABYTE = 1_000_000
+
+
+class IncomingFile:
+    """The file that pynetdicom writes an object's fragments to.
+
+    Stands in for ``tempfile.NamedTemporaryFile`` there. A failed write must not raise, because
+    pynetdicom would end the association without an answer: the error is kept for the handler,
+    which answers 0xA700, and the rest of the object is discarded.
+    """
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self.name = str(path)
+        self.file = self
+        self.error: str | None = None
+        self._left = limit
+        self._descriptor: int | None = None
+        try:
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as error:
+            self.refuse(error.strerror or str(error))
+
+    def write(self, data: bytes) -> int:
+        """Write a fragment, or remember why that is not possible."""
+        if self._descriptor is None:
+            return len(data)
+        self._left -= len(data)
+        if self._left < 0:
+            self.refuse("object larger than receive.maximum_object_megabytes")
+            return len(data)
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError as error:
+            self.refuse(error.strerror or str(error))
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: writes are not buffered."""
+
+    def sync(self) -> None:
+        """Bring the file's content to the disk.
+
+        Raises
+        ------
+        OutOfResources
+            When this or an earlier write failed.
+        """
+        self.raise_error()
+        if self._descriptor is not None:
+            try:
+                os.fsync(self._descriptor)
+            except OSError as error:
+                self.refuse(error.strerror or str(error))
+        self.raise_error()
+
+    def raise_error(self) -> None:
+        """Raise OutOfResources when a write failed."""
+        if self.error is not None:
+            raise OutOfResources(self.error)
+
+    def close(self) -> None:
+        """Close the file; also a second time."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def refuse(self, error: str) -> None:
+        """Discard what came and what will come; ``error`` says why."""
+        self.error = error
+        self.close()
+        Path(self.name).unlink(missing_ok=True)  # give the space back at once
+
+
+class Inbox:
+    """The folders ``incoming`` and ``images`` below the data folder."""
+
+    def __init__(self, data_folder: Path, settings: Receive) -> None:
+        self.data_folder = data_folder
+        self._incoming = data_folder / "incoming"
+        self._images = data_folder / "images"
+        self._settings = settings
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        for number in range(256):
+            (self._images / f"{number:02x}").mkdir(parents=True, exist_ok=True)
+        sync_folder(self._images)
+        sync_folder(data_folder)
+
+    def sweep(self, known_paths: set[str]) -> int:
+        """Clear away what a crash left, before the listener starts; return how many files.
+
+        Unfinished files are removed. A whole file without a row was never acknowledged, unless
+        the database is not the one it belongs to: it is set aside in ``orphans``, not deleted.
+        """
+        unfinished = list(self._incoming.iterdir())
+        for path in unfinished:
+            path.unlink()
+        orphans = [
+            path
+            for path in self._images.glob("*/*")
+            if str(path.relative_to(self.data_folder)) not in known_paths
+        ]
+        if orphans:
+            (self.data_folder / "orphans").mkdir(exist_ok=True)
+        for path in orphans:
+            path.rename(self.data_folder / "orphans" / path.name)
+        return len(unfinished) + len(orphans)
+
+    def open(self) -> IncomingFile:
+        """Return a file for an object that begins to arrive."""
+        file = IncomingFile(
+            self._incoming / f"{secrets.token_hex(16)}.dcm",
+            self._settings.maximum_object_megabytes * MEGABYTE,
+        )
+        free = shutil.disk_usage(self._incoming).free // MEGABYTE
+        if free < self._settings.reserve_megabytes and file.error is None:
+            file.refuse(f"{free} MB free, required {self._settings.reserve_megabytes}")
+        return file
+
+    def keep(self, file: IncomingFile) -> str:
+        """Return the path, below the data folder, under which a checked file now lies durably.
+
+        Raises
+        ------
+        OutOfResources
+            When the disk does not take it; the file is gone then.
+        """
+        file.sync()
+        name = Path(file.name).name
+        target = self._images / name[:2] / name
+        try:
+            Path(file.name).rename(target)
+            sync_folder(target.parent)
+        except OSError as error:
+            target.unlink(missing_ok=True)
+            raise OutOfResources(error.strerror or str(error)) from error
+        return str(target.relative_to(self.data_folder))
+
+    def discard(self, path: str) -> None:
+        """Remove a kept file that got no row."""
+        (self.data_folder / path).unlink(missing_ok=True)
+
+
+def data_set_sha256(path: Path, offset: int) -> str:
+    """Return the hexadecimal SHA-256 of a file's bytes from ``offset`` on."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,287 @@
+"""The DICOM listener: Verification and Storage SCP.
+
+A C-STORE is answered with Success only after file, folder and row are durable (R1). The table of
+all answers is in ``statuses.py``.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from pydicom import Dataset
+from pydicom import uid as syntaxes
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    SecondaryCaptureImageStorage,
+)
+from pynetdicom import AE, _config, dimse_messages, evt
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from thoracle.audit import trail
+from thoracle.errors import OutOfResources, ReceiveError
+from thoracle.receive import duplicates, statuses
+from thoracle.receive.completeness import Command, Walked, check
+from thoracle.receive.inbox import Inbox, IncomingFile, data_set_sha256
+from thoracle.settings import Receive
+from thoracle.store.instances import Received
+
+logger = logging.getLogger(__name__)
+
+STAT, ROUTINE = 1, 100
+PUSH_INTERVAL = 1.0
+"""Seconds between two calls of ``on_arrival`` for one study of one association."""
+
+IMAGE_STORAGE = (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+)
+
+TRANSFER_SYNTAXES = (
+    syntaxes.ExplicitVRLittleEndian,
+    syntaxes.ImplicitVRLittleEndian,
+    syntaxes.ExplicitVRBigEndian,
+    syntaxes.DeflatedExplicitVRLittleEndian,
+    syntaxes.RLELossless,
+    syntaxes.JPEGBaseline8Bit,
+    syntaxes.JPEGExtended12Bit,
+    syntaxes.JPEGLossless,
+    syntaxes.JPEGLosslessSV1,
+    syntaxes.JPEGLSLossless,
+    syntaxes.JPEGLSNearLossless,
+    syntaxes.JPEG2000Lossless,
+    syntaxes.JPEG2000,
+    syntaxes.HTJ2KLossless,
+    syntaxes.HTJ2KLosslessRPCL,
+    syntaxes.HTJ2K,
+)
+
+Arrival = Callable[[str, bool], None]
+"""Told of a Study Instance UID, and whether its sender has released the association."""
+
+
+class Listener:
+    """The Storage SCP, from :meth:`start` to :meth:`stop`."""
+
+    def __init__(
+        self, settings: Receive, inbox: Inbox, database: Engine, on_arrival: Arrival
+    ) -> None:
+        self._settings = settings
+        self._inbox = inbox
+        self._database = database
+        self._on_arrival = on_arrival
+        self._pushed: dict[Any, dict[str, float]] = {}
+        self._lock = threading.Lock()
+        self._ae = _application_entity(settings)
+        self._server: Any = None
+
+    def start(self) -> None:
+        """Bind the port and serve in threads of pynetdicom's.
+
+        Raises
+        ------
+        OSError
+            When the port cannot be bound.
+        """
+        _config.STORE_RECV_CHUNKED_DATASET = True
+        # pynetdicom writes chunks to a temporary file in the system's folder, flushes every
+        # fragment and dies of a full disk. It offers no hook but this name.
+        stand_in: Any = dimse_messages
+        stand_in.NamedTemporaryFile = lambda **_: self._inbox.open()
+        self._server = self._ae.start_server(
+            (self._settings.host, self._settings.port),
+            block=False,
+            evt_handlers=[
+                (evt.EVT_C_STORE, self._on_c_store),
+                (evt.EVT_REJECTED, self._on_rejected),
+                (evt.EVT_RELEASED, self._on_released),
+                (evt.EVT_CONN_CLOSE, self._on_closed),
+            ],
+        )
+
+    def stop(self, seconds: float) -> None:
+        """Refuse new associations, let those at work end for ``seconds``, then abort the rest."""
+        if self._server is None:
+            return
+        self._server.socket.close()
+        deadline = time.monotonic() + seconds
+        while self._ae.active_associations and time.monotonic() < deadline:
+            # An association without a message under way would idle until its network timeout.
+            for assoc in self._ae.active_associations:
+                if assoc.dimse.message is None and assoc.dimse.msg_queue.empty():
+                    assoc.abort()
+            time.sleep(0.05)
+        self._server.shutdown()
+        self._ae.shutdown()
+
+    def _on_c_store(self, event: evt.Event) -> Dataset:
+        """Answer a C-STORE-RQ; every Status that can come back is in ``statuses.STATUSES``."""
+        file = cast(IncomingFile, cast(Any, event.request)._dataset_file)
+        started = time.perf_counter()
+        try:
+            received = self._keep(event, file)
+            event_recorded = duplicates.record(self._database, self._inbox, received, started)
+        except ReceiveError as error:
+            return self._refuse(event, error.status, str(error))
+        except (OSError, SQLAlchemyError) as error:
+            logger.exception("object not stored")
+            return self._refuse(event, OutOfResources.status, type(error).__name__)
+        except Exception:
+            logger.exception("object not stored")
+            return self._refuse(event, statuses.CANNOT_UNDERSTAND.code, "internal error, see log")
+        finally:
+            file.close()
+            Path(file.name).unlink(missing_ok=True)
+        if event_recorded is not trail.Event.INSTANCE_DUPLICATE:
+            self._push(event.assoc, received.study_instance_uid)
+        return _answer(statuses.SUCCESS.code)
+
+    def _keep(self, event: evt.Event, file: IncomingFile) -> Received:
+        request = cast(Any, event.request)
+        command = Command(
+            str(request.AffectedSOPClassUID),
+            str(request.AffectedSOPInstanceUID),
+            str(event.context.transfer_syntax),
+        )
+        file.raise_error()
+        walked = check(Path(file.name), command)
+        sha256 = data_set_sha256(Path(file.name), walked.data_set_offset)
+        size = Path(file.name).stat().st_size - walked.data_set_offset
+        path = self._inbox.keep(file)
+        return _received(command, walked, event.assoc, path, size, sha256)
+
+    def _refuse(self, event: evt.Event, status: int, comment: str) -> Dataset:
+        request = cast(Any, event.request)
+        logger.warning("refused with 0x%04X: %s", status, comment)
+        try:
+            with self._database.begin() as connection:
+                trail.record(
+                    connection,
+                    trail.Event.INSTANCE_REFUSED,
+                    {
+                        "event_outcome": trail.SERIOUS_FAILURE,
+                        "calling_ae_title": event.assoc.requestor.ae_title,
+                        "network_address": event.assoc.requestor.address,
+                        "sop_instance_uid": str(request.AffectedSOPInstanceUID)[:64],
+                        "status": f"0x{status:04X}",
+                        "detail": {"comment": comment},
+                    },
+                )
+        except SQLAlchemyError:
+            logger.exception("refusal not audited")
+        return _answer(status, comment)
+
+    def _push(self, assoc: Any, study_instance_uid: str) -> None:
+        """Tell of an arrival, at most once a second for each study of an association.
+
+        Its end tells of every study again, so no arrival stays untold; and what a crash swallows
+        is found by the sweep for unplanned studies.
+        """
+        moment = time.monotonic()
+        with self._lock:
+            studies = self._pushed.setdefault(assoc, {})
+            if moment - studies.get(study_instance_uid, -PUSH_INTERVAL) < PUSH_INTERVAL:
+                return
+            studies[study_instance_uid] = moment
+        self._tell(study_instance_uid, released=False)
+
+    def _tell(self, study_instance_uid: str, *, released: bool) -> None:
+        try:
+            self._on_arrival(study_instance_uid, released)
+        except Exception:
+            # The object is durable and will be acknowledged; the sweep completes its study.
+            logger.exception("arrival not queued, study %s", study_instance_uid)
+
+    def _on_released(self, event: evt.Event) -> None:
+        self._end(event.assoc, released=True)
+
+    def _on_closed(self, event: evt.Event) -> None:
+        self._end(event.assoc, released=False)
+        message: Any = event.assoc.dimse.message
+        if message is not None and message._data_set_file is not None:
+            message._data_set_file.refuse("association ended within an object")
+
+    def _end(self, assoc: Any, *, released: bool) -> None:
+        with self._lock:
+            studies = self._pushed.pop(assoc, {})
+            open_elsewhere = {uid for others in self._pushed.values() for uid in others}
+        for study_instance_uid in studies:
+            self._tell(
+                study_instance_uid,
+                released=released and study_instance_uid not in open_elsewhere,
+            )
+
+    def _on_rejected(self, event: evt.Event) -> None:
+        requestor: Any = event.assoc.requestor
+        called = str(requestor.primitive.called_ae_title)
+        logger.warning("association refused: %s calls %s", requestor.ae_title, called)
+        with self._database.begin() as connection:
+            trail.record(
+                connection,
+                trail.Event.ASSOCIATION_REFUSED,
+                {
+                    "event_outcome": trail.MINOR_FAILURE,
+                    "calling_ae_title": str(requestor.ae_title),
+                    "called_ae_title": called,
+                    "network_address": requestor.address,
+                },
+            )
+
+
+def _application_entity(settings: Receive) -> AE:
+    ae = AE(ae_title=settings.ae_title)
+    ae.require_called_aet = True
+    ae.require_calling_aet = list(settings.calling_ae_titles)
+    ae.maximum_associations = settings.maximum_associations
+    ae.maximum_pdu_size = settings.maximum_pdu_bytes
+    ae.acse_timeout = settings.acse_timeout_seconds
+    ae.dimse_timeout = settings.dimse_timeout_seconds
+    ae.network_timeout = settings.network_timeout_seconds
+    ae.add_supported_context(Verification)
+    secondary = (SecondaryCaptureImageStorage,) if settings.secondary_capture else ()
+    for sop_class in IMAGE_STORAGE + secondary:
+        ae.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
+    return ae
+
+
+def _received(
+    command: Command, walked: Walked, assoc: Any, path: str, size: int, sha256: str
+) -> Received:
+    return Received(
+        sop_class_uid=command.affected_sop_class_uid,
+        sop_instance_uid=command.affected_sop_instance_uid,
+        study_instance_uid=walked.text("StudyInstanceUID"),
+        series_instance_uid=walked.text("SeriesInstanceUID"),
+        transfer_syntax_uid=command.transfer_syntax_uid,
+        patient_id=walked.text("PatientID"),
+        issuer_of_patient_id=walked.text("IssuerOfPatientID"),
+        accession_number=walked.text("AccessionNumber"),
+        priority=STAT if _is_stat(walked) else ROUTINE,
+        path=path,
+        size=size,
+        sha256=sha256,
+        calling_ae_title=str(assoc.requestor.ae_title),
+        peer_address=assoc.requestor.address,
+    )
+
+
+def _is_stat(walked: Walked) -> bool:
+    # (0032,000C) is retired but sent; (0040,1003) belongs to the worklist and is copied by some.
+    return walked.text("RequestedProcedurePriority") in ("STAT", "HIGH") or (
+        walked.text("StudyPriorityID") == "HIGH"
+    )
+
+
+def _answer(status: int, comment: str = "") -> Dataset:
+    answer = Dataset()
+    answer.Status = status
+    if comment:
+        answer.ErrorComment = comment[:64]  # LO, PS3.7 Section C
+    return answer

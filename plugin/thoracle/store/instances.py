@@ -1,0 +1,199 @@
+"""Statements about what was received, and when a study is complete.
+
+Every writing function starts with a write to the study's row: that is the lock, on SQLite (which
+takes the database's) and on PostgreSQL (which takes the row's) alike.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from thoracle.store.tables import analysis, instance, now, study
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An object that lies complete and fsynced below the data folder."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    patient_id: str
+    issuer_of_patient_id: str
+    accession_number: str
+    priority: int
+    """Queue priority of its study: 1 STAT, 100 routine (low is first)."""
+    path: str
+    """Below the data folder."""
+    size: int
+    """Bytes of the data set."""
+    sha256: str
+    """Hexadecimal, of the data set without File Meta Information."""
+    calling_ae_title: str
+    peer_address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One generation of a study, to be analysed once by one bundle."""
+
+    generation: int
+    priority: int
+    images: int
+
+
+def lock_study(connection: Connection, received: Received) -> None:
+    """Create or touch the study's row, and hold it until the transaction ends."""
+    moment = now()
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(study).values(
+        study_instance_uid=received.study_instance_uid,
+        patient_id=received.patient_id,
+        issuer_of_patient_id=received.issuer_of_patient_id,
+        accession_number=received.accession_number,
+        generation=0,
+        first_received_at=moment,
+        changed_at=moment,
+    )
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[study.c.study_instance_uid],
+            set_={
+                "changed_at": moment,
+                "patient_id": received.patient_id,
+                "issuer_of_patient_id": received.issuer_of_patient_id,
+                "accession_number": received.accession_number,
+            },
+        )
+    )
+
+
+def latest(connection: Connection, sop_instance_uid: str) -> Row[Any] | None:
+    """Return the newest row of an instance, if there is one."""
+    return connection.execute(
+        select(instance)
+        .where(instance.c.sop_instance_uid == sop_instance_uid)
+        .order_by(instance.c.version.desc())
+        .limit(1)
+    ).first()
+
+
+def add(
+    connection: Connection, received: Received, *, version: int = 1, generation: int | None = None
+) -> None:
+    """Record an instance; ``generation`` is given when a correction is already covered by one."""
+    values: dict[str, object] = asdict(received)
+    del values["accession_number"]  # kept with the study
+    values |= {"version": version, "generation": generation, "received_at": now()}
+    connection.execute(insert(instance).values(values))
+
+
+def plan(
+    connection: Connection, study_instance_uid: str, bundle_digest: str, content_datetime: str
+) -> Plan | None:
+    """Return the new generation of a study, or ``None`` when nothing new has arrived.
+
+    The images present now become a generation, numbered from 1, unless the latest one already
+    has exactly them.
+    """
+    connection.execute(
+        update(study)
+        .where(study.c.study_instance_uid == study_instance_uid)
+        .values(changed_at=now())
+    )
+    row = connection.execute(
+        select(study).where(study.c.study_instance_uid == study_instance_uid)
+    ).one()
+    present = connection.execute(
+        select(instance.c.sop_instance_uid, func.min(instance.c.priority))
+        .where(instance.c.study_instance_uid == study_instance_uid)
+        .group_by(instance.c.sop_instance_uid)
+        .order_by(instance.c.sop_instance_uid)
+    ).all()
+    digest = hashlib.sha256("\n".join(uid for uid, _ in present).encode()).hexdigest()
+    changed = digest != row.instances_digest
+    generation = row.generation + changed
+    connection.execute(
+        update(instance)
+        .where(
+            instance.c.study_instance_uid == study_instance_uid,
+            instance.c.generation.is_(None),
+        )
+        .values(generation=generation)
+    )
+    if not changed:
+        return None
+    connection.execute(
+        update(study)
+        .where(study.c.study_instance_uid == study_instance_uid)
+        .values(generation=generation, instances_digest=digest)
+    )
+    priority = min(priority for _, priority in present)
+    connection.execute(
+        insert(analysis).values(
+            study_instance_uid=study_instance_uid,
+            generation=generation,
+            bundle_digest=bundle_digest,
+            state="planned",
+            priority=priority,
+            content_datetime=content_datetime,
+        )
+    )
+    return Plan(generation, priority, len(present))
+
+
+def sources(
+    connection: Connection, study_instance_uid: str, generation: int
+) -> Sequence[Row[str, str, str]]:
+    """Return ``(sop_instance_uid, sop_class_uid, path)`` of a generation's images, by UID.
+
+    Of several versions of one image the newest is given: its header is the corrected one.
+    """
+    newest = (
+        select(instance.c.sop_instance_uid, func.max(instance.c.version).label("version"))
+        .where(
+            instance.c.study_instance_uid == study_instance_uid,
+            instance.c.generation <= generation,
+        )
+        .group_by(instance.c.sop_instance_uid)
+        .subquery()
+    )
+    return connection.execute(
+        select(instance.c.sop_instance_uid, instance.c.sop_class_uid, instance.c.path)
+        .join(
+            newest,
+            (newest.c.sop_instance_uid == instance.c.sop_instance_uid)
+            & (newest.c.version == instance.c.version),
+        )
+        .order_by(instance.c.sop_instance_uid)
+    ).all()
+
+
+def unplanned_studies(connection: Connection, before: str) -> list[str]:
+    """Return the studies with images that no generation covers, untouched since ``before``."""
+    return list(
+        connection.execute(
+            select(instance.c.study_instance_uid)
+            .join(study)
+            .where(instance.c.generation.is_(None), study.c.changed_at < before)
+            .distinct()
+        ).scalars()
+    )
+
+
+def study_row(connection: Connection, study_instance_uid: str) -> Row[Any]:
+    """Return the row of a study that exists."""
+    return connection.execute(
+        select(study).where(study.c.study_instance_uid == study_instance_uid)
+    ).one()
+
+
+def known_paths(connection: Connection) -> set[str]:
+    """Return the paths of all stored instances, below the data folder."""
+    return set(connection.execute(select(instance.c.path)).scalars())

@@ -1,0 +1,191 @@
+"""Statements about what was concluded and where it went."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from thoracle.records import Outcome, Reading
+from thoracle.store.tables import analysis, delivery, now, reading, result, study
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisKey:
+    """Which run of which model on which set of images."""
+
+    study_instance_uid: str
+    generation: int
+    bundle_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An object that we made; its file is fsynced."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_instance_uid: str
+    kind: str
+    path: str
+    """Below the data folder."""
+    sha256: str
+    """Hexadecimal, of the file."""
+
+
+def _is(key: AnalysisKey) -> Any:
+    return (
+        (analysis.c.study_instance_uid == key.study_instance_uid)
+        & (analysis.c.generation == key.generation)
+        & (analysis.c.bundle_digest == key.bundle_digest)
+    )
+
+
+def analysis_row(connection: Connection, key: AnalysisKey) -> Row[Any]:
+    """Return the row of an analysis that exists."""
+    return connection.execute(select(analysis).where(_is(key))).one()
+
+
+def is_superseded(connection: Connection, key: AnalysisKey) -> bool:
+    """Return whether the study has gone on to a later generation."""
+    latest = connection.execute(
+        select(study.c.generation).where(study.c.study_instance_uid == key.study_instance_uid)
+    ).scalar_one()
+    return bool(latest > key.generation)
+
+
+def end_analysis(
+    connection: Connection,
+    key: AnalysisKey,
+    state: str,
+    outcome: Outcome | None = None,
+    probability: float | None = None,
+) -> None:
+    """Set the end of an analysis: ``done``, ``superseded`` or ``failed``."""
+    connection.execute(
+        update(analysis)
+        .where(_is(key))
+        .values(state=state, outcome=outcome, probability=probability, finished_at=now())
+    )
+
+
+def hand_over(connection: Connection, key: AnalysisKey, bundle_digest: str) -> None:
+    """End an analysis that waits for a bundle which is gone, and plan it for another one."""
+    row = analysis_row(connection, key)
+    end_analysis(connection, key, "superseded")
+    connection.execute(
+        insert(analysis).values(
+            study_instance_uid=key.study_instance_uid,
+            generation=key.generation,
+            bundle_digest=bundle_digest,
+            state="planned",
+            priority=row.priority,
+            content_datetime=row.content_datetime,
+        )
+    )
+
+
+def predecessor(connection: Connection, key: AnalysisKey) -> Row[Any] | None:
+    """Return the newest report of an earlier generation of the study, if there is one."""
+    return connection.execute(
+        select(result)
+        .where(
+            result.c.study_instance_uid == key.study_instance_uid,
+            result.c.generation < key.generation,
+            result.c.kind == "sr",
+        )
+        .order_by(result.c.generation.desc(), result.c.created_at.desc())
+        .limit(1)
+    ).first()
+
+
+def add_readings(
+    connection: Connection, key: AnalysisKey, readings: Sequence[Reading], threshold: float
+) -> None:
+    """Record what was said about each image."""
+    connection.execute(
+        insert(reading),
+        [
+            {
+                "study_instance_uid": key.study_instance_uid,
+                "generation": key.generation,
+                "bundle_digest": key.bundle_digest,
+                "sop_instance_uid": one.sop_instance_uid,
+                "outcome": one.outcome,
+                "reason_code": one.reason.code.value if one.reason else None,
+                "reason_scheme": one.reason.code.scheme if one.reason else None,
+                "detail": one.detail,
+                "probability": one.probability,
+                "threshold": threshold,
+                "seconds": one.seconds,
+            }
+            for one in readings
+        ],
+    )
+
+
+def add_result(
+    connection: Connection, key: AnalysisKey, made: Result, destinations: Sequence[str]
+) -> None:
+    """Record an object that we made, and that each destination is to get it."""
+    moment = now()
+    connection.execute(
+        insert(result).values(
+            sop_instance_uid=made.sop_instance_uid,
+            sop_class_uid=made.sop_class_uid,
+            series_instance_uid=made.series_instance_uid,
+            study_instance_uid=key.study_instance_uid,
+            generation=key.generation,
+            bundle_digest=key.bundle_digest,
+            kind=made.kind,
+            path=made.path,
+            sha256=made.sha256,
+            created_at=moment,
+        )
+    )
+    if destinations:
+        connection.execute(
+            insert(delivery),
+            [
+                {
+                    "sop_instance_uid": made.sop_instance_uid,
+                    "destination": name,
+                    "state": "waiting",
+                    "attempts": 0,
+                    "created_at": moment,
+                    "changed_at": moment,
+                }
+                for name in destinations
+            ],
+        )
+
+
+def result_row(connection: Connection, sop_instance_uid: str) -> Row[Any]:
+    """Return the row of a result that exists."""
+    return connection.execute(
+        select(result).where(result.c.sop_instance_uid == sop_instance_uid)
+    ).one()
+
+
+def delivery_row(connection: Connection, sop_instance_uid: str, destination: str) -> Row[Any]:
+    """Return the row of a delivery that exists."""
+    return connection.execute(
+        select(delivery).where(
+            delivery.c.sop_instance_uid == sop_instance_uid,
+            delivery.c.destination == destination,
+        )
+    ).one()
+
+
+def record_attempt(
+    connection: Connection, sop_instance_uid: str, destination: str, values: Mapping[str, Any]
+) -> None:
+    """Set what an attempt to deliver came to; ``values`` are columns of ``delivery``."""
+    connection.execute(
+        update(delivery)
+        .where(
+            delivery.c.sop_instance_uid == sop_instance_uid,
+            delivery.c.destination == destination,
+        )
+        .values(**values, changed_at=now())
+    )
