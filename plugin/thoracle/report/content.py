@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as standard
+from pydicom.sr.coding import Code
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
@@ -37,7 +38,7 @@ def tree(
         imaging_measurements=groups,
         title=codes.IMAGING_MEASUREMENT_REPORT,
         language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
-            codes.ENGLISH
+            sr.CodedConcept.from_code(codes.ENGLISH)
         ),
     )
     root: Dataset = report[0]
@@ -159,7 +160,7 @@ def _qualitative_evaluations(
     )
 
 
-def _container(name: codes.Concept, items: Sequence[sr.ContentItem]) -> sr.ContainerContentItem:
+def _container(name: Code, items: Sequence[sr.ContentItem]) -> sr.ContainerContentItem:
     container = sr.ContainerContentItem(name, relationship_type="CONTAINS")
     container.ContentSequence = sr.ContentSequence(items)
     return container

@@ -4,6 +4,8 @@ Text is decoded with the character set of the source, so that it can be written 
 """
 
 from collections.abc import Iterable, Sequence
+from copy import copy
+from typing import Any
 
 from pydicom import config
 from pydicom.charset import default_encoding
@@ -99,13 +101,13 @@ def copied(source: Dataset, keywords: Iterable[str]) -> Dataset:
 
     Empty sequences are left out: they say nothing and are not allowed where Type is 3.
     """
-    copy = Dataset()
+    found = Dataset()
     for keyword in keywords:
         if keyword in source:
             element = source[keyword]
             if element.VR != "SQ" or len(element.value) > 0:
-                copy.add(_decoded(element))
-    return copy
+                found.add(_decoded(element))
+    return found
 
 
 def _referenced_request(source: Dataset, attributes: Dataset) -> Dataset:
@@ -143,6 +145,7 @@ def _fits(dataset: Dataset, encoding: str) -> bool:
 
 def _decoded(element: DataElement) -> DataElement:
     """Return the element without a tie to the character set that it was read with."""
+    value: Any
     match element.VR:
         case "SQ":
             value = [_decoded_item(item) for item in element.value]
@@ -151,14 +154,14 @@ def _decoded(element: DataElement) -> DataElement:
         case "PN":
             value = str(element.value)
         case _:
-            return element
-    # Whatever the source has is copied, also when it is against the rules.
+            return copy(element)
+    # Whatever the source has is copied, also what is against the rules.
     return DataElement(element.tag, element.VR, value, validation_mode=config.IGNORE)
 
 
 def _decoded_item(item: Dataset) -> Dataset:
-    copy = Dataset()
+    decoded = Dataset()
     for element in item:
         if element.keyword != "SpecificCharacterSet":  # the item's own: it is decoded now
-            copy.add(_decoded(element))
-    return copy
+            decoded.add(_decoded(element))
+    return decoded

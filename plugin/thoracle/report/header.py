@@ -5,6 +5,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import NamedTuple
 
 from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
 
 import thoracle
 from thoracle.records import SCHEME, BundleIdentity
@@ -66,7 +67,6 @@ def add_document(report: Dataset, sources: Sequence[Dataset], predecessor: Insta
     # "Verified" and "final" make some information systems bill or close the order.
     report.VerificationFlag = "UNVERIFIED"
     report.PreliminaryFlag = "PRELIMINARY"
-    # Not an attribute of this IOD, but allowed in a Standard Extended SOP Class (PS3.2 3.11.3).
     report.ContentQualification = "RESEARCH"
     report.PerformedProcedureCodeSequence = []
     requests = context.referenced_requests(sources)
@@ -118,7 +118,7 @@ def _zone(report: Dataset) -> tzinfo | None:
         return None
 
 
-def _code_item(code: codes.Concept) -> Dataset:
+def _code_item(code: Code) -> Dataset:
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code[:3]
     return item

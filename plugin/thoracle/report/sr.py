@@ -5,12 +5,18 @@ them, so the same UID always means the same bytes.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from datetime import datetime
 from io import BytesIO
 
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, ExplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    ExplicitVRLittleEndian,
+)
 
 from thoracle.errors import ReportError
 from thoracle.records import BundleIdentity, Outcome, Reading
@@ -24,6 +30,9 @@ from thoracle.report.identity import (
 )
 from thoracle.settings import Report as ReportSettings
 
+Predecessor = Instance
+"""An earlier report on the same study, which a new one replaces."""
+
 
 def build(
     sources: Sequence[Dataset],
@@ -32,7 +41,7 @@ def build(
     *,
     content_datetime: datetime,
     settings: ReportSettings,
-    predecessor: Instance | None = None,
+    predecessor: Predecessor | None = None,
 ) -> Dataset:
     """Return the report on one study, complete and ready to be encoded.
 
@@ -88,7 +97,9 @@ def as_comprehensive_sr(report: Dataset) -> Dataset:
     derived one, and a predecessor is named by the one that it got in the same way.
     """
     other = Dataset()
-    other.update(report)
+    # Not update(): it would hand on undecoded values of a report that was read from a file.
+    for element in report:
+        other.add(copy(element))
     if "PredecessorDocumentsSequence" in report:
         other.PredecessorDocumentsSequence = [
             header.references(
@@ -148,7 +159,7 @@ def _check(reading: Reading) -> None:
         raise ReportError(f"probability: found {reading.probability}, required is 0 to 1")
 
 
-def _identified(report: Dataset, sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+def _identified(report: Dataset, sop_class_uid: UID, sop_instance_uid: UID) -> Dataset:
     """Return the report with its SOP Class, SOP Instance UID and file meta information set."""
     report.SOPClassUID = sop_class_uid
     report.SOPInstanceUID = sop_instance_uid

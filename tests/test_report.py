@@ -1,0 +1,496 @@
+"""The reports: valid by the validators of others, true to the source, the same each time."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from html import unescape
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import pydicom
+import pydicom.data
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    DigitalMammographyXRayImageStorageForPresentation,
+    EnhancedSRStorage,
+)
+
+import thoracle
+from sources import ARABIC, GREEK, JAPANESE, KOREAN, STUDY, cr, dx, named
+from thoracle.errors import ReportError
+from thoracle.records import BundleIdentity, Decision, Outcome, Reading, Reason
+from thoracle.report import sentences, sr
+from thoracle.report.header import Instance
+from thoracle.settings import Report as ReportSettings
+from validators import dciodvfy, dsr2html, pixelmed
+
+BUNDLE = BundleIdentity(
+    name="covid_cxr",
+    version="0.1.0",
+    digest="5f" * 32,
+    decision=Decision(threshold=0.5, lower=0.4, upper=0.6),
+    calibration="temperature(1.300)",
+)
+NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+SAID: dict[str, dict[str, Any]] = {
+    "positive": {"outcome": Outcome.POSITIVE, "probability": 0.91},
+    "negative": {
+        "outcome": Outcome.NEGATIVE,
+        "probability": 0.0825,
+        "limitations": ("The image was compressed with loss.",),
+    },
+    "indeterminate": {"outcome": Outcome.INDETERMINATE, "probability": 0.5},
+    "flat": {
+        "outcome": Outcome.REJECTED,
+        "reason": Reason.FLAT,
+        "detail": "Found one value, required are several.",
+    },
+    "lateral": {"outcome": Outcome.REJECTED, "reason": Reason.NOT_FRONTAL},
+}
+SOURCES: dict[str, Callable[[], list[Dataset]]] = {
+    "CR MONOCHROME1": lambda: [cr()],
+    "DX MONOCHROME2": lambda: [dx()],
+    "no Accession Number": lambda: [dx(AccessionNumber=None, RequestAttributesSequence=None)],
+    "no Study Description": lambda: [cr(StudyDescription=None)],
+    "three images": lambda: [dx(1), dx(2, SeriesInstanceUID=f"{STUDY}.2"), cr(3)],
+    "Greek": lambda: [named(GREEK)],
+    "Japanese": lambda: [named(JAPANESE)],
+    "Arabic": lambda: [named(ARABIC)],
+    "Korean": lambda: [named(KOREAN)],
+}
+each_said = pytest.mark.parametrize("said", SAID)
+each_source = pytest.mark.parametrize("source", SOURCES)
+
+
+def read(source: Dataset, said: str) -> Reading:
+    return Reading(str(source.SOPClassUID), str(source.SOPInstanceUID), **SAID[said])
+
+
+def report(sources: Sequence[Dataset], *said: str, **changes: Any) -> Dataset:
+    """Return the report of sources; what was said of the last is said of the rest too."""
+    names = [*said, *[said[-1]] * (len(sources) - len(said))]
+    readings = [read(source, name) for source, name in zip(sources, names, strict=True)]
+    arguments = {"content_datetime": NOON, "settings": ReportSettings(), **changes}
+    bundle = arguments.pop("bundle", BUNDLE)
+    return sr.build(sources, readings, bundle, **arguments)
+
+
+def mixed_study() -> Dataset:
+    sources = [dx(number) for number in range(1, 1 + len(SAID))]
+    earlier = Instance(Comprehensive3DSRStorage, "2.25.7.1", "2.25.7")
+    return report(sources, *SAID, predecessor=earlier)
+
+
+def written(dataset: Dataset, folder: Path) -> Path:
+    path = folder / "report.dcm"
+    path.write_bytes(sr.encode(dataset))
+    return path
+
+
+def reread(dataset: Dataset) -> Dataset:
+    return pydicom.dcmread(BytesIO(sr.encode(dataset)))
+
+
+def items(dataset: Dataset, name: str) -> list[Dataset]:
+    """Return the content items with this concept name, wherever they stand in the tree."""
+    found = []
+    for item in dataset.get("ContentSequence", []):
+        if item.ConceptNameCodeSequence[0].CodeMeaning == name:
+            found.append(item)
+        found += items(item, name)
+    return found
+
+
+def values(dataset: Dataset, name: str) -> list[str]:
+    return [item.ConceptCodeSequence[0].CodeMeaning for item in items(dataset, name)]
+
+
+def texts(dataset: Dataset, name: str) -> list[str]:
+    return [item.TextValue for item in items(dataset, name)]
+
+
+# Validity
+
+
+@each_source
+@each_said
+def test_a_report_is_valid_and_shows_its_conclusion(said: str, source: str, tmp_path: Path) -> None:
+    built = report(SOURCES[source](), said)
+    path = written(built, tmp_path)
+    assert dciodvfy(path) == []
+    shown = " ".join(unescape(dsr2html(path)).split())
+    assert texts(built, "Conclusion")[0] in shown
+    parsed = highdicom.sr.srread(path)
+    assert isinstance(parsed.content, highdicom.sr.MeasurementReport)
+    groups = parsed.content.get_image_measurement_groups()
+    assert len(groups) == len(SOURCES[source]())
+
+
+@each_said
+def test_the_same_report_as_comprehensive_sr_is_valid(said: str, tmp_path: Path) -> None:
+    built = report(
+        [cr()], said, predecessor=Instance(Comprehensive3DSRStorage, "2.25.7.1", "2.25.7")
+    )
+    path = written(sr.as_comprehensive_sr(built), tmp_path)
+    assert dciodvfy(path) == []
+    assert highdicom.sr.srread(path).SOPClassUID == ComprehensiveSRStorage
+
+
+def test_a_report_with_every_outcome_follows_its_templates(tmp_path: Path) -> None:
+    path = written(mixed_study(), tmp_path)
+    assert pixelmed(path) == []
+    assert dciodvfy(path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [lambda built: built, sr.as_comprehensive_sr], ids=["3D", "2D"])
+@pytest.mark.parametrize("source", ["CR MONOCHROME1", "DX MONOCHROME2", "three images", "Japanese"])
+@each_said
+def test_each_report_follows_its_templates(
+    said: str, source: str, form: Callable[[Dataset], Dataset], tmp_path: Path
+) -> None:
+    assert pixelmed(written(form(report(SOURCES[source](), said)), tmp_path)) == []
+
+
+def test_a_report_on_a_real_radiograph_is_valid(tmp_path: Path) -> None:
+    path = pydicom.data.get_testdata_file("RG1_UNCR.dcm", download=False)
+    if path is None:
+        pytest.fail("RG1_UNCR.dcm is missing: pip install pydicom-data")
+    source = pydicom.dcmread(path, stop_before_pixels=True)
+    assert dciodvfy(written(report([source], "positive"), tmp_path)) == []
+
+
+# Meaning
+
+
+@pytest.mark.parametrize(
+    ("said", "value"),
+    [
+        ("positive", "Present"),
+        ("negative", "Absent"),
+        ("indeterminate", "Undetermined"),
+        ("flat", "Undetermined"),
+        ("lateral", "Undetermined"),
+    ],
+)
+def test_each_outcome_is_coded(said: str, value: str) -> None:
+    assert values(report([cr()], said), "COVID-19") == [value]
+
+
+@each_said
+def test_only_a_positive_image_has_the_finding(said: str) -> None:
+    expected = ["COVID-19"] if said == "positive" else []
+    assert values(report([cr()], said), "Finding") == expected
+
+
+def test_the_probability_is_in_percent_without_binary_noise() -> None:
+    (number,) = items(report([cr()], "negative"), "Probability")
+    measured = number.MeasuredValueSequence[0]
+    assert str(measured.NumericValue) == "8.25"
+    assert measured.MeasurementUnitsCodeSequence[0].CodeValue == "%"
+
+
+def test_a_rejected_image_has_its_reason_and_no_probability() -> None:
+    built = report([cr()], "lateral")
+    assert values(built, "Reason for no result") == ["View is not frontal"]
+    assert items(built, "Quality Assessment") == []
+    assert items(built, "Probability") == []
+    assert built.CodingSchemeIdentificationSequence[0].CodingSchemeDesignator == "99THORACLE"
+
+
+def test_an_image_of_no_quality_says_so_in_the_standard_code() -> None:
+    built = report([cr()], "flat")
+    assert values(built, "Quality Assessment") == ["Unusable - Quality renders image unusable"]
+    assert texts(built, "Comment") == ["Image 1 (Instance Number 1, PA): " + SAID["flat"]["detail"]]
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ("positive", "COVID-19 finding suggested: probability 91 %, decision threshold 50 %."),
+        (
+            "negative",
+            "probability 8.25 %, decision threshold 50 %. This does not exclude COVID-19.",
+        ),
+        ("indeterminate", "the model is not confident: probability 50 %"),
+        ("flat", "Image not analysed: Image without contrast; this says nothing about COVID-19."),
+    ],
+)
+def test_the_conclusion_is_a_sentence_for_people(said: str, sentence: str) -> None:
+    (conclusion,) = texts(report([cr()], said), "Conclusion")
+    assert conclusion.startswith("AI result for research, not verified by a physician, not for di")
+    assert sentence in conclusion
+
+
+def test_the_conclusion_states_the_rule() -> None:
+    one = sentences.conclusion([read(cr(), "positive")], BUNDLE.decision)
+    assert one.endswith("Rule: positive from 60 %, negative below 40 %, indeterminate between.")
+    sharp = Decision(threshold=0.5, lower=0.5, upper=0.5)
+    assert sentences.conclusion([read(cr(), "positive")], sharp).endswith("negative below 50 %.")
+
+
+def test_a_study_takes_the_most_telling_outcome_of_its_images() -> None:
+    conclusion, *_ = texts(mixed_study(), "Conclusion")
+    assert "COVID-19 finding suggested: probability 91 %" in conclusion
+    assert "positive before indeterminate before negative" in conclusion
+    assert "Images analysed: 3 of 5." in conclusion
+
+
+def test_a_study_without_an_analysed_image_is_never_negative() -> None:
+    built = report([dx(1), dx(2)], "flat", "lateral")
+    (conclusion,) = texts(built, "Conclusion")
+    assert "None of the 2 images analysed: Image without contrast; View is not" in conclusion
+    assert "Absent" not in values(built, "COVID-19")
+
+
+def test_limitations_stand_in_the_report() -> None:
+    (comment,) = texts(report([dx()], "negative"), "Comment")
+    assert comment.endswith("Limitation: The image was compressed with loss.")
+
+
+def test_the_header_says_research_unverified_preliminary() -> None:
+    built = report([dx()], "positive")
+    assert built.ContentQualification == "RESEARCH"
+    assert built.CompletionFlag == "COMPLETE"
+    assert built.VerificationFlag == "UNVERIFIED"
+    assert built.PreliminaryFlag == "PRELIMINARY"
+    assert "research" in built.SeriesDescription
+
+
+def test_the_model_is_named_with_what_decides() -> None:
+    built = report([dx()], "positive")
+    (equipment,) = built.ContributingEquipmentSequence
+    assert equipment.PurposeOfReferenceCodeSequence[0].CodeValue == "109102"
+    assert equipment.DeviceUID == items(built, "Device Observer UID")[0].UID
+    assert built.SoftwareVersions == thoracle.__version__
+    assert texts(built, "Algorithm Parameters") == [
+        f"bundle_sha256={BUNDLE.digest}",
+        "decision_threshold=0.5",
+        "indeterminate_from=0.4",
+        "indeterminate_below=0.6",
+        "calibration=temperature(1.300)",
+    ]
+
+
+# Context
+
+
+@pytest.mark.parametrize("language", [GREEK, JAPANESE, ARABIC, KOREAN], ids=lambda it: str(it[0]))
+def test_a_name_stays_the_same_in_every_component(language: tuple[Any, str, str]) -> None:
+    source = named(language)
+    built = reread(report([source], "negative"))
+    assert built.SpecificCharacterSet == "ISO_IR 192"
+    for part in ("alphabetic", "ideographic", "phonetic", "family_name", "given_name"):
+        assert getattr(built.PatientName, part) == getattr(source.PatientName, part)
+    assert str(built.PatientName) == language[1]
+    assert built.StudyDescription == source.StudyDescription == language[2]
+    assert built.OtherPatientIDsSequence[0].IssuerOfPatientID == language[2]
+
+
+@pytest.mark.parametrize("declared", [None, "ISO_IR 100", ["", "ISO 2022 IR 87"], "ISO_IR 192"])
+def test_the_character_set_of_the_source_stays_while_it_suffices(declared: Any) -> None:
+    source = cr(SpecificCharacterSet=declared)
+    built = reread(report([source], "negative"))
+    assert built.get("SpecificCharacterSet") == source.get("SpecificCharacterSet")
+
+
+def test_our_own_text_beyond_the_default_repertoire_makes_it_utf_8() -> None:
+    settings = ReportSettings(institution_name="Klinikum München")
+    built = reread(report([cr()], "negative", settings=settings))
+    assert built.SpecificCharacterSet == "ISO_IR 192"
+    assert built.InstitutionName == "Klinikum München"
+
+
+def test_bytes_in_an_undeclared_character_set_go_on_as_they_came() -> None:
+    undeclared = "Διονυσιος".encode("iso8859-7")
+    source = cr(PatientName=undeclared.decode("latin-1"))
+    assert undeclared in sr.encode(report([source], "negative"))
+
+
+def test_context_is_copied_and_nothing_is_invented() -> None:
+    source = cr(
+        AccessionNumber=None, StudyDescription=None, PatientSex=None, TimezoneOffsetFromUTC="-0400"
+    )
+    built = reread(report([source], "negative"))
+    for keyword in ("PatientID", "IssuerOfPatientID", "StudyID", "StudyDate", "StudyTime"):
+        assert built[keyword].value == source[keyword].value
+    assert built.AccessionNumber == built.PatientSex == ""
+    for keyword in ("StudyDescription", "ReferencedRequestSequence", "PatientAge"):
+        assert keyword not in built
+
+
+def test_the_source_is_left_as_it_was() -> None:
+    source = dx()
+    before = source.to_json()
+    built = report([source], "negative")
+    for element in built:
+        element.clear()
+    assert source.to_json() == before
+
+
+def test_the_content_time_is_in_the_zone_of_the_source() -> None:
+    built = report([cr(TimezoneOffsetFromUTC="-0400")], "negative")
+    assert (built.ContentDate, built.ContentTime) == ("20260102", "080000.000000")
+    east = NOON.astimezone(timezone(timedelta(hours=13)))
+    built = report([cr()], "negative", content_datetime=east)
+    assert (built.ContentDate, built.ContentTime) == ("20260103", "010000.000000")
+
+
+def test_the_request_is_named_once_for_each_requested_procedure() -> None:
+    built = report([dx(1), dx(2), dx(3, RequestAttributesSequence=None)], "negative")
+    requests = [
+        (item.AccessionNumber, item.RequestedProcedureID or "")
+        for item in built.ReferencedRequestSequence
+    ]
+    assert requests == [("ACC1", "RP1"), ("ACC1", "")]
+
+
+def test_the_number_of_a_request_goes_before_that_of_the_image() -> None:
+    request = Dataset()
+    request.AccessionNumber = "ACC2"
+    request.StudyInstanceUID = "2.25.9"
+    (item,) = report(
+        [dx(RequestAttributesSequence=[request])], "negative"
+    ).ReferencedRequestSequence
+    assert (item.AccessionNumber, item.StudyInstanceUID) == ("ACC2", "2.25.9")
+
+
+def test_every_image_is_evidence_below_its_series() -> None:
+    built = report(SOURCES["three images"](), "negative")
+    (study,) = built.CurrentRequestedProcedureEvidenceSequence
+    assert study.StudyInstanceUID == STUDY
+    assert [
+        (
+            series.SeriesInstanceUID,
+            [item.ReferencedSOPInstanceUID for item in series.ReferencedSOPSequence],
+        )
+        for series in study.ReferencedSeriesSequence
+    ] == [(f"{STUDY}.1", [f"{STUDY}.1.1", f"{STUDY}.1.3"]), (f"{STUDY}.2", [f"{STUDY}.1.2"])]
+
+
+def test_an_image_of_another_class_is_reported_too(tmp_path: Path) -> None:
+    source = cr(SOPClassUID=DigitalMammographyXRayImageStorageForPresentation)
+    assert dciodvfy(written(report([source], "lateral"), tmp_path)) == []
+
+
+# Identity
+
+
+def test_two_builds_give_the_same_bytes_whatever_the_order() -> None:
+    sources = [dx(1), dx(2), dx(3)]
+    readings = [read(source, "negative") for source in sources]
+    built = [
+        sr.encode(sr.build(given, said, BUNDLE, content_datetime=NOON, settings=ReportSettings()))
+        for given, said in [
+            (sources, readings),
+            (sources[::-1], readings),
+            (sources, readings[::-1]),
+        ]
+    ]
+    assert built[0] == built[1] == built[2]
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "bundle": {"bundle": replace(BUNDLE, digest="60" * 32)},
+    "decision": {"bundle": replace(BUNDLE, decision=Decision(0.51, 0.4, 0.6))},
+    "calibration": {"bundle": replace(BUNDLE, calibration="none")},
+    "time": {"content_datetime": NOON + timedelta(microseconds=1)},
+    "settings": {"settings": ReportSettings(series_number=9002)},
+    "predecessor": {"predecessor": Instance(Comprehensive3DSRStorage, "2.25.7.1", "2.25.7")},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_shapes_a_report_shapes_its_uids(change: str) -> None:
+    one, other = report([cr()], "positive"), report([cr()], "positive", **CHANGES[change])
+    assert one.SOPInstanceUID != other.SOPInstanceUID
+    assert one.SeriesInstanceUID != other.SeriesInstanceUID
+
+
+def test_a_corrected_name_makes_another_report() -> None:
+    one, other = report([cr()], "positive"), report([cr(PatientName="Roe^Janet")], "positive")
+    assert one.SOPInstanceUID != other.SOPInstanceUID
+
+
+def test_an_image_keeps_its_tracking_uid_in_a_later_report() -> None:
+    one, other = (
+        report([cr()], "positive", content_datetime=NOON + timedelta(days=days)) for days in (0, 1)
+    )
+    name = "Tracking Unique Identifier"
+    assert items(one, name)[0].UID == items(other, name)[0].UID
+
+
+def test_uids_are_our_own_and_valid() -> None:
+    built = report([cr()], "positive")
+    for uid in (
+        built.SOPInstanceUID,
+        built.SeriesInstanceUID,
+        built.file_meta.ImplementationClassUID,
+    ):
+        assert uid.is_valid
+        assert uid.startswith("2.25.")
+
+
+def test_the_other_form_has_its_own_uid_and_names_its_own_predecessor() -> None:
+    first = report([cr()], "indeterminate")
+    earlier = Instance(first.SOPClassUID, first.SOPInstanceUID, first.SeriesInstanceUID)
+    second = report([cr()], "positive", predecessor=earlier)
+    other = sr.as_comprehensive_sr(second)
+    assert other.SOPInstanceUID not in (second.SOPInstanceUID, first.SOPInstanceUID)
+    (reference,) = other.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0][
+        "ReferencedSOPSequence"
+    ]
+    assert reference.ReferencedSOPClassUID == ComprehensiveSRStorage
+    assert reference.ReferencedSOPInstanceUID == sr.as_comprehensive_sr(first).SOPInstanceUID
+    assert second.SOPClassUID == Comprehensive3DSRStorage
+
+
+@each_source
+def test_the_other_form_is_the_same_whether_made_before_or_after_a_file(source: str) -> None:
+    built = report(SOURCES[source](), "negative")
+    after = sr.encode(sr.as_comprehensive_sr(reread(built)))
+    assert after == sr.encode(sr.as_comprehensive_sr(built))
+
+
+def test_a_predecessor_of_another_class_is_named_as_it_is() -> None:
+    earlier = Instance(EnhancedSRStorage, "2.25.7.1", "2.25.7")
+    other = sr.as_comprehensive_sr(report([cr()], "positive", predecessor=earlier))
+    (series,) = other.PredecessorDocumentsSequence[0].ReferencedSeriesSequence
+    assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "2.25.7.1"
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("sources", "readings", "message"),
+    [
+        ([], [], "found none, required is at least one image"),
+        ([dx(1), dx(2, StudyInstanceUID="2.25.9")], None, "StudyInstanceUID: found 2"),
+        ([dx(1), dx(2, PatientID="A-2")], None, "PatientID: found 2"),
+        ([dx(SeriesInstanceUID=None)], None, "SeriesInstanceUID: found none"),
+        ([dx(1)], [], "required is one for each source"),
+        ([dx(1)], [read(dx(2), "positive")], "required is one for each source"),
+        ([dx(1)], [read(dx(1), "positive"), read(dx(1), "negative")], "one for each source"),
+        ([dx(1)], [replace(read(dx(1), "flat"), reason=None)], "required is a reason"),
+        ([dx(1)], [replace(read(dx(1), "positive"), probability=None)], "else a probability"),
+        ([dx(1)], [replace(read(dx(1), "positive"), probability=91.0)], "required is 0 to 1"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(
+    sources: list[Dataset], readings: list[Reading] | None, message: str
+) -> None:
+    if readings is None:
+        readings = [read(source, "positive") for source in sources]
+    with pytest.raises(ReportError, match=message):
+        sr.build(sources, readings, BUNDLE, content_datetime=NOON, settings=ReportSettings())
+
+
+def test_a_time_without_a_zone_is_refused() -> None:
+    with pytest.raises(ReportError, match="required is a time zone"):
+        report([cr()], "positive", content_datetime=NOON.replace(tzinfo=None))
