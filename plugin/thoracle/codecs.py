@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from struct import error as StructError
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,17 @@ LARGEST_IMAGE_BYTES = 2**30
 """Decoded size, bytes, above which an image is refused before it is decoded."""
 LONGEST_DETAIL = 300
 """Longest text of a codec's own that is passed on, characters."""
+MALFORMED = (
+    ArithmeticError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    StructError,
+    TypeError,
+    ValueError,
+)
+"""What reading an element of a malformed data set may raise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,11 +44,11 @@ def voi(ds: Dataset, values: NDArray[Any]) -> NDArray[np.float64] | None:
 
 def numbers(ds: Dataset, keyword: str) -> list[float]:
     """Return the values of an element as a list, empty ones left out."""
-    element = ds.get_item(keyword) and ds[keyword]
-    if not element or element.VM == 0:
+    if keyword not in ds:
         return []
-    values = [element.value] if element.VM == 1 else element.value
-    return [float(value) for value in values if value is not None]
+    element = ds[keyword]
+    values = element.value if element.VM > 1 else [element.value]
+    return [float(value) for value in values if value not in (None, "")]
 
 
 def _window(

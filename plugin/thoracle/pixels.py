@@ -6,7 +6,6 @@ over the distinct values (at most 65536 for 16 bit), and the pixels are looked u
 
 from dataclasses import dataclass
 from pathlib import Path
-from struct import error as StructError
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, RLELossless
 
 from thoracle import luts
-from thoracle.codecs import StoredPixels, decode_file
+from thoracle.codecs import MALFORMED, StoredPixels, decode_file
 from thoracle.decoder import Decoder
 from thoracle.errors import NotAnalysable
 from thoracle.records import Image, Reason
@@ -27,16 +26,6 @@ LEAST_CONTRAST = 0.01
 """Least distance between these percentiles, of the display range 0 to 1."""
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in PS3.3 Section C.7.6.3.1.2
-_MALFORMED = (
-    ArithmeticError,
-    AttributeError,
-    IndexError,
-    KeyError,
-    NotImplementedError,
-    StructError,
-    TypeError,
-    ValueError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +62,7 @@ def read_image(path: Path, decoder: Decoder | None = None) -> Image:
         return _picture(stored)
     try:
         ds = dcmread(path, stop_before_pixels=True)
-    except _MALFORMED as error:
+    except MALFORMED as error:
         raise _malformed(error) from error
     return radiograph(ds, stored.array)
 
@@ -109,7 +98,7 @@ def radiograph(ds: Dataset, stored: NDArray[Any]) -> Image:
         else:
             array, limitations = _luma(ds, stored), ["The image is a colour image."]
         limitations += _limitations(ds)
-    except _MALFORMED as error:
+    except MALFORMED as error:
         raise _malformed(error) from error
     return Image(array[np.newaxis], tuple(limitations))
 
