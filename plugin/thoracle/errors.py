@@ -8,7 +8,7 @@ ThoracleError
 │   ├── DataSetMismatch     0xA900: the data set is not what the command announced
 │   └── CannotUnderstand    0xC000: the data set cannot be read; sending it again will not help
 ├── NotAnalysable           final for this image; the study's report says why, with a code
-├── BundleError             the bundle is not the one that the settings name; the program does not start
+├── BundleError             not the bundle that the settings name; the program does not start
 ├── ReportError             final: the report would not be valid
 └── DeliveryError
     ├── ArchiveUnavailable  tried again later

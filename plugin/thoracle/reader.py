@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pydicom import Dataset, dcmread
+from pydicom.misc import is_dicom
 
 from thoracle import pixels, select
 from thoracle.decoder import Decoder
@@ -52,7 +53,7 @@ class Reader:
         try:
             with _timed(seconds, "select"):
                 header = header_of(path)
-                limitations = select.check(header, self.settings.select) if header else ()
+                limitations = self._select(header)
             with _timed(seconds, "pixels"):
                 image = pixels.read_image(path, self.decoder)
             with _timed(seconds, "classify"):
@@ -72,10 +73,17 @@ class Reader:
             seconds=seconds,
         )
 
+    def _select(self, header: Dataset) -> tuple[str, ...]:
+        """Return the header's limitations; raise NotAnalysable when it rules the image out."""
+        if not header:
+            return ("A picture file: body part, view and patient are not stated.",)
+        select.check(header, self.settings.select)
+        return select.limitations(header)
+
 
 def header_of(path: Path) -> Dataset:
     """Return a DICOM file's data set without its pixels, empty for a PNG or JPEG file."""
-    if not pixels.is_dicom(path):
+    if not is_dicom(path):
         return Dataset()
     return dcmread(path, stop_before_pixels=True)
 

@@ -23,7 +23,8 @@ def sqlite_url(data_folder: Path) -> str:
 
 def connect(url: str) -> Engine:
     """Return an engine on an existing database, without changing its schema."""
-    engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    # hide_parameters: an exception that reaches the log must not carry patient data.
+    engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"), hide_parameters=True)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
     return engine

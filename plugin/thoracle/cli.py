@@ -1,0 +1,288 @@
+"""The commands. Each imports what it needs when it runs, so that ``--help`` is quick."""
+
+import getpass
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from thoracle import __version__
+from thoracle.errors import ThoracleError
+from thoracle.settings import Settings, load
+
+app = typer.Typer(
+    help="A DICOM node that reads chest radiographs. Research software, not for diagnosis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # they print local variables, and with them patients
+)
+out = Console()
+err = Console(stderr=True)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Configuration file; without it, the defaults."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+PeerArgument = Annotated[str, typer.Argument(metavar="AET@HOST:PORT", help="Whom to call.")]
+CallingOption = Annotated[str, typer.Option("--calling", help="Our AE title.")]
+
+
+def main() -> None:
+    """Run the command line; a fault that Thoracle can name ends in one line and exit code 1."""
+    try:
+        app()
+    except ThoracleError as error:
+        err.print(f"thoracle: {error}", markup=False, highlight=False)
+        sys.exit(1)
+
+
+def _settings(config: Path | None) -> Settings:
+    return Settings() if config is None else load(config)
+
+
+def _print_json(values: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(values, ensure_ascii=True) + "\n")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    out.print(__version__, highlight=False)
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("thoracle.toml"),
+) -> None:
+    """Write a commented configuration."""
+    from thoracle.configuration import template
+
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(template())
+    except FileExistsError as error:
+        raise ThoracleError(f"{path}: found a file, required is a new name") from error
+    out.print(f"{path} written; next: edit it, then `thoracle check --config {path}`")
+
+
+@app.command()
+def check(config: ConfigOption = None) -> None:
+    """Say what is wrong with a configuration, and with this machine for it."""
+    from thoracle.configuration import check as check_settings
+
+    settings = _settings(config)
+    out.print("well   settings")
+    faults = 0
+    for finding in check_settings(settings):
+        faults += not finding.well
+        word = "well  " if finding.well else "FAULT "
+        out.print(f"{word} {finding.subject}: {finding.text}", markup=False, soft_wrap=True)
+    raise typer.Exit(1 if faults else 0)
+
+
+@app.command()
+def serve(config: ConfigOption = None) -> None:
+    """Run the gateway until SIGTERM."""
+    from thoracle import log
+
+    settings = _settings(config)
+    log.configure(settings.log_level)
+    from thoracle import service
+
+    service.serve(settings)
+
+
+@app.command()
+def analyse(
+    paths: Annotated[list[Path], typer.Argument(help="DICOM, PNG or JPEG files, or folders.")],
+    as_json: JsonOption = False,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the reports, one SR a study.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Read images without a network, and say what the pipeline says of them."""
+    from thoracle import log, offline
+
+    settings = _settings(config)
+    log.configure("ERROR")
+    answers = offline.analyse(settings, offline.images(paths), out_folder)
+    for answer in _with_progress(answers, len(offline.images(paths)), as_json):
+        if as_json:
+            _print_json(answer)
+        else:
+            out.print(_sentence(answer), markup=False, highlight=False, soft_wrap=True)
+
+
+def _with_progress(
+    answers: Iterable[dict[str, Any]], total: int, quiet: bool
+) -> Iterator[dict[str, Any]]:
+    from rich.progress import Progress
+
+    with Progress(console=err, transient=True, disable=quiet and not err.is_terminal) as progress:
+        task = progress.add_task("reading", total=total)
+        for answer in answers:
+            progress.advance(task)
+            yield answer
+
+
+def _sentence(answer: dict[str, Any]) -> str:
+    if answer["outcome"] == "rejected":
+        said = f"rejected: {answer['reason']['meaning']} ({answer['detail']})"
+    else:
+        said = f"{answer['outcome']}, probability {answer['probability']:.4f}"
+    return f"{answer['path']}: {said} [{answer['seconds']:.2f} s; research, not for diagnosis]"
+
+
+def _peer(address: str, calling: str) -> Any:
+    from thoracle.deliver.storescu import Peer
+
+    ae_title, at, rest = address.partition("@")
+    host, colon, port = rest.rpartition(":")
+    if not (ae_title and at and host and colon and port.isdigit()):
+        raise ThoracleError(f"found {address!r}, required is AET@HOST:PORT")
+    return Peer(ae_title, host.strip("[]"), int(port), calling, timeout_seconds=30)
+
+
+@app.command()
+def echo(peer: PeerArgument, calling: CallingOption = "THORACLE") -> None:
+    """Try a connection with a C-ECHO."""
+    from thoracle.deliver import storescu
+
+    storescu.echo(_peer(peer, calling))
+    out.print(f"{peer} answers", highlight=False)
+
+
+@app.command()
+def send(
+    peer: PeerArgument,
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files or folders.")],
+    calling: CallingOption = "THORACLE",
+) -> None:
+    """Send files with C-STORE, once, and print each answer."""
+    from thoracle import offline
+    from thoracle.deliver import storescu
+
+    failed = 0
+    for path, said in storescu.send(_peer(peer, calling), offline.dicom_files(paths)):
+        failed += not said.startswith("sent")
+        out.print(f"{path}: {said}", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def status(
+    study: Annotated[
+        str | None, typer.Argument(help="Study Instance UID; default: the last ones.")
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    limit: Annotated[int, typer.Option(min=1, help="How many studies.")] = 20,
+) -> None:
+    """Show what is where."""
+    from thoracle.store import overview
+
+    with _database(config).connect() as connection:
+        counts = overview.counts(connection)
+        studies = overview.studies(connection, limit, study)
+    if as_json:
+        _print_json({"counts": counts, "studies": studies})
+        return
+    for title, numbers in counts.items():
+        text = ", ".join(f"{number} {name}" for name, number in numbers.items()) or "none"
+        out.print(f"{title}: {text}", highlight=False)
+    table = Table("study", "changed", "generation", "state", "outcome", "probability", "delivered")
+    for row in studies:
+        cells = (
+            row["study_instance_uid"],
+            row["changed_at"],
+            row["generation"],
+            row["state"] or "receiving",
+            row["outcome"],
+            row["probability"],
+            "; ".join(_delivery(one) for one in row["deliveries"]),
+        )
+        table.add_row(*("" if cell is None else str(cell) for cell in cells))
+    out.print(table)
+
+
+def _delivery(one: dict[str, Any]) -> str:
+    text = f"{one['destination']} {one['state']}"
+    if one["proof"]:
+        text += f" (proof: {one['proof']})"
+    if one["next_attempt_at"]:
+        text += f" (attempt {one['attempts'] + 1} at {one['next_attempt_at']})"
+    return text + (f" {one['detail']}" if one["detail"] else "")
+
+
+@app.command()
+def audit(
+    study: Annotated[str | None, typer.Option(help="Study Instance UID.")] = None,
+    patient: Annotated[str | None, typer.Option(help="Patient ID.")] = None,
+    accession: Annotated[str | None, typer.Option(help="Accession Number.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="UTC, e.g. 2026-11-22 or 2026-11-22T18:30.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="UTC, exclusive.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the events of a study, a patient, an accession or a span of time."""
+    from thoracle.audit import query, trail
+
+    question = query.Question(study, patient, accession, _time(since), _time(until))
+    with _database(config).begin() as connection:
+        trail.record(
+            connection,
+            trail.Event.AUDIT_READ,
+            {"user_id": getpass.getuser(), "study_instance_uid": study, "patient_id": patient},
+        )
+        events = list(query.events(connection, question))
+    for event in events:
+        if as_json:
+            _print_json(event)
+        else:
+            rest = {k: v for k, v in event.items() if k not in _LEADING}
+            facts = " ".join(
+                f"{k}={json.dumps(v) if isinstance(v, dict) else v}" for k, v in rest.items()
+            )
+            out.print(
+                f"{event['recorded_at']} {event['event']} {facts}", markup=False, soft_wrap=True
+            )
+
+
+_LEADING = ("id", "recorded_at", "event", "event_id", "event_type_code", "action")
+
+
+def _time(text: str | None) -> str | None:
+    if text is None:
+        return None
+    from thoracle.store.tables import timestamp
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ThoracleError(f"found {text!r}, required is a time as 2026-11-22T18:30") from error
+    return timestamp(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def _database(config: Path | None) -> Any:
+    from thoracle.store.database import connect, sqlite_url
+
+    folder = _settings(config).data_folder
+    if not (folder / "thoracle.sqlite").exists():
+        raise ThoracleError(
+            f"{folder}: found no database, required is one that `thoracle serve` made"
+        )
+    return connect(sqlite_url(folder))
+
+
+if __name__ == "__main__":
+    main()

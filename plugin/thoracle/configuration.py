@@ -1,0 +1,140 @@
+"""A commented configuration, and the check of one against this machine."""
+
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from thoracle import engine
+from thoracle.classify import bundle
+from thoracle.deliver import storescu
+from thoracle.errors import BundleError, DataFolderInUse, DeliveryError, ThoracleError
+from thoracle.pipeline import peer_of
+from thoracle.receive.inbox import MEGABYTE
+from thoracle.settings import Destination, Section, Settings, is_loopback
+from thoracle.store.database import open_database, sqlite_url
+
+_EXAMPLE = {"name": "pacs", "ae_title": "PACS", "host": "192.0.2.10", "port": 11112}
+"""192.0.2.0/24 is kept for documentation (RFC 5737)."""
+
+
+def template() -> str:
+    """Return a configuration in TOML: every setting with its meaning and default, commented out."""
+    lines = [
+        "# Thoracle's configuration. A setting behind # has its default; remove the # to change it.",
+        "# `thoracle check` explains every fault. Research software: not for diagnosis.",
+        "",
+    ]
+    tables: list[str] = []
+    for name, info in Settings.model_fields.items():
+        if isinstance(info.default, Section):
+            tables += ["", f"[{name}]", *_fields(type(info.default))]
+        elif name != "destination":
+            lines += _field(name, info)
+    destination = ["", "# [[destination]]", *_fields(Destination)]
+    return "\n".join(lines + tables + destination) + "\n"
+
+
+def _fields(section: type[Section]) -> list[str]:
+    return [line for name, info in section.model_fields.items() for line in _field(name, info)]
+
+
+def _field(name: str, info: FieldInfo) -> list[str]:
+    default = _EXAMPLE.get(name, "") if info.default is PydanticUndefined else info.default
+    return [f"# {info.description}", f"# {name} = {_toml(default)}"]
+
+
+def _toml(value: Any) -> str:
+    match value:
+        case None:
+            return '""'
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return str(value)
+        case tuple():
+            return "[" + ", ".join(_toml(one) for one in value) + "]"
+        case _:
+            return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of ``thoracle check``."""
+
+    subject: str
+    well: bool
+    text: str
+    """What was found and, when not well, what is required."""
+
+
+def check(settings: Settings) -> Iterator[Finding]:
+    """Yield what this machine says to a configuration that is valid in itself."""
+    yield _bundle(settings)
+    yield _data_folder(settings)
+    yield _disk(settings)
+    yield _port(settings)
+    if not settings.destination:
+        yield Finding("destination", False, "found none, required is one to get the results")
+    for destination in settings.destination:
+        yield _destination(destination, settings)
+
+
+def _bundle(settings: Settings) -> Finding:
+    try:
+        identity = bundle.identify(settings.classify)
+    except BundleError as error:
+        return Finding("classify.bundle", False, str(error))
+    return Finding(
+        "classify.bundle", True, f"{identity.name} {identity.version}, digest {identity.digest}"
+    )
+
+
+def _data_folder(settings: Settings) -> Finding:
+    try:
+        with engine.lock(settings.data_folder):
+            open_database(sqlite_url(settings.data_folder)).dispose()
+    except DataFolderInUse:
+        return Finding("data_folder", True, f"{settings.data_folder}: Thoracle is running in it")
+    except (ThoracleError, OSError) as error:
+        return Finding("data_folder", False, str(error))
+    return Finding("data_folder", True, f"{settings.data_folder}: database opens")
+
+
+def _disk(settings: Settings) -> Finding:
+    folder = settings.data_folder
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free // MEGABYTE
+    reserve = settings.receive.reserve_megabytes
+    text = f"{free} MB free, receive.reserve_megabytes is {reserve}"
+    if free < 2 * reserve:
+        return Finding("disk", False, f"{text}; required is twice the reserve")
+    return Finding("disk", True, text)
+
+
+def _port(settings: Settings) -> Finding:
+    host, port = settings.receive.host, settings.receive.port
+    where = f"{host}:{port}"
+    reach = "this machine only" if is_loopback(host) else "other machines can connect"
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            return Finding("receive.port", False, f"{where}: {reason}; required is a free port")
+    return Finding("receive.port", True, f"{where} is free, {reach}")
+
+
+def _destination(destination: Destination, settings: Settings) -> Finding:
+    subject = f"destination {destination.name}"
+    try:
+        storescu.echo(peer_of(destination, settings))
+    except DeliveryError as error:
+        return Finding(subject, False, f"C-ECHO: {error}")
+    return Finding(subject, True, "answers C-ECHO")

@@ -1,0 +1,38 @@
+"""Log lines: one JSON object each, with UIDs, never names or IDs of patients.
+
+The audit table is the record of what happened; the log is for the person who mends the machine.
+"""
+
+import json
+import logging
+import sys
+import warnings
+from datetime import UTC, datetime
+
+
+class JsonLines(logging.Formatter):
+    """Formats a record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=True)  # control characters arrive escaped
+
+
+def configure(level: str) -> None:
+    """Send this process's log to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    # These quote data elements, and with them patients, in what they log and warn about.
+    for library in ("pydicom", "pynetdicom", "highdicom", "PIL"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="pydicom|pynetdicom|highdicom")
+    logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -1,0 +1,110 @@
+"""The gateway: the parts put together, started, watched and stopped."""
+
+import logging
+import os
+import signal
+import threading
+from types import FrameType
+
+from thoracle import engine, pipeline
+from thoracle.audit import trail
+from thoracle.classify import bundle
+from thoracle.decoder import Decoder
+from thoracle.pipeline import Line
+from thoracle.reader import Classifier, Reader
+from thoracle.receive.inbox import Inbox
+from thoracle.receive.storescp import Listener
+from thoracle.settings import Settings
+from thoracle.store import instances
+from thoracle.store.database import open_database, sqlite_url
+
+logger = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 60.0
+DRAIN_SECONDS = 5
+"""For associations under way, and again for workflows: ten seconds in all (R11)."""
+
+
+class LateClassifier:
+    """A classifier that loads while the listener already stores: importing torch takes seconds."""
+
+    def __init__(self) -> None:
+        self._loaded = threading.Event()
+        self._classifier: Classifier | None = None
+
+    def __call__(self) -> Classifier:
+        """Return the classifier as soon as it is loaded."""
+        self._loaded.wait()
+        assert self._classifier is not None
+        return self._classifier
+
+    def load(self, settings: Settings) -> None:
+        """Load the classifier and let those who wait for it go on."""
+        from thoracle.classify.classifier import Classifier as BundleClassifier
+
+        self._classifier = BundleClassifier.load(settings.classify)
+        self._loaded.set()
+
+
+def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT, then drain.
+
+    Raises
+    ------
+    DataFolderInUse, BundleError, DatabaseError, OSError
+        When it cannot start.
+    """
+    stopped = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stopped.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    with (
+        engine.lock(settings.data_folder),
+        Decoder(settings.decode.memory_megabytes, settings.decode.timeout_seconds) as decoder,
+    ):
+        identity = bundle.identify(settings.classify)
+        database = open_database(sqlite_url(settings.data_folder))
+        classifier = LateClassifier()
+        inbox = Inbox(settings.data_folder, settings.receive)
+        with database.begin() as connection:
+            cleared = inbox.sweep(instances.known_paths(connection))
+            trail.record(
+                connection,
+                trail.Event.APPLICATION_STARTED,
+                {"bundle_digest": identity.digest, "detail": {"files_cleared": cleared}},
+            )
+        pipeline.bind(Line(settings, database, Reader(settings, identity, decoder, classifier)))
+        engine.start(database, settings.deliver)
+        pipeline.sweep(untouched_seconds=0)
+        listener = Listener(settings.receive, inbox, database, pipeline.arrived)
+        listener.start()
+        logger.info(
+            "listening as %s on %s:%d, bundle %s",
+            settings.receive.ae_title,
+            settings.receive.host,
+            settings.receive.port,
+            identity.digest[:12],
+        )
+        _load_or_leave(classifier, settings)
+        while not stopped.wait(SWEEP_SECONDS):
+            pipeline.sweep(settings.complete.quiet_otherwise_seconds + SWEEP_SECONDS)
+        logger.info("stopping")
+        listener.stop(DRAIN_SECONDS)
+        engine.stop(DRAIN_SECONDS)
+        with database.begin() as connection:
+            trail.record(connection, trail.Event.APPLICATION_STOPPED, {})
+    logger.info("stopped")
+
+
+def _load_or_leave(classifier: LateClassifier, settings: Settings) -> None:
+    try:
+        classifier.load(settings)
+    except Exception:
+        logger.exception("the bundle cannot be loaded")
+        # At once, as after a crash: analyses under way wait for the classifier, and an orderly
+        # end would record them as failed. They are taken up again at the next start.
+        os._exit(1)
+    logger.info("classifier loaded")

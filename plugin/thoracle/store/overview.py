@@ -1,0 +1,115 @@
+"""What is where: the questions of ``thoracle status``."""
+
+from typing import Any
+
+from sqlalchemy import Connection, func, inspect, select, text
+
+from thoracle.store.tables import analysis, delivery, instance, result, study
+
+
+def counts(connection: Connection) -> dict[str, dict[str, int]]:
+    """Return numbers of rows by state."""
+    answer = {
+        "received": {
+            "studies": connection.execute(select(func.count()).select_from(study)).scalar_one(),
+            "images": connection.execute(select(func.count()).select_from(instance)).scalar_one(),
+            "not yet complete": connection.execute(
+                select(func.count()).select_from(instance).where(instance.c.generation.is_(None))
+            ).scalar_one(),
+        },
+        "analyses": _by(connection, analysis.c.state),
+        "outcomes": _by(connection, analysis.c.outcome),
+        "deliveries": _by(connection, delivery.c.state),
+    }
+    if "workflow_status" in inspect(connection).get_table_names():
+        rows = connection.execute(
+            text(
+                "SELECT name || ' ' || lower(status), count(*) FROM workflow_status "
+                "WHERE status <> 'SUCCESS' GROUP BY name, status"
+            )
+        )
+        answer["work"] = {str(name): int(number) for name, number in rows}
+    return answer
+
+
+def _by(connection: Connection, column: Any) -> dict[str, int]:
+    statement = select(column, func.count()).where(column.is_not(None)).group_by(column)
+    return {row[0]: row[1] for row in connection.execute(statement)}
+
+
+def open_deliveries(connection: Connection, limit: int) -> list[dict[str, Any]]:
+    """Return deliveries that are not done, oldest first."""
+    statement = (
+        select(delivery, result.c.study_instance_uid)
+        .join(result)
+        .where(delivery.c.state != "delivered")
+        .order_by(delivery.c.created_at)
+        .limit(limit)
+    )
+    return [dict(row) for row in connection.execute(statement).mappings()]
+
+
+def studies(
+    connection: Connection, limit: int, study_instance_uid: str | None = None
+) -> list[dict[str, Any]]:
+    """Return the studies that changed last, with their newest analysis and its deliveries."""
+    newest = (
+        select(
+            analysis.c.study_instance_uid,
+            analysis.c.generation,
+            analysis.c.state,
+            analysis.c.outcome,
+            analysis.c.probability,
+        )
+        .where(analysis.c.state != "superseded")
+        .subquery()
+    )
+    statement = (
+        select(
+            study.c.study_instance_uid,
+            study.c.accession_number,
+            study.c.generation,
+            study.c.changed_at,
+            newest.c.state,
+            newest.c.outcome,
+            newest.c.probability,
+        )
+        .outerjoin(
+            newest,
+            (newest.c.study_instance_uid == study.c.study_instance_uid)
+            & (newest.c.generation == study.c.generation),
+        )
+        .order_by(study.c.changed_at.desc())
+        .limit(limit)
+    )
+    if study_instance_uid is not None:
+        statement = statement.where(study.c.study_instance_uid == study_instance_uid)
+    rows = [dict(row) for row in connection.execute(statement).mappings()]
+    delivered = _deliveries(connection, [row["study_instance_uid"] for row in rows])
+    for row in rows:
+        row["deliveries"] = delivered.get(row["study_instance_uid"], [])
+    return rows
+
+
+def _deliveries(connection: Connection, uids: list[str]) -> dict[str, list[dict[str, Any]]]:
+    statement = (
+        select(
+            result.c.study_instance_uid,
+            result.c.generation,
+            delivery.c.sop_instance_uid,
+            delivery.c.destination,
+            delivery.c.state,
+            delivery.c.proof,
+            delivery.c.attempts,
+            delivery.c.next_attempt_at,
+            delivery.c.detail,
+        )
+        .join(result)
+        .where(result.c.study_instance_uid.in_(uids))
+        .order_by(result.c.generation, delivery.c.destination)
+    )
+    answer: dict[str, list[dict[str, Any]]] = {}
+    for row in connection.execute(statement).mappings():
+        values = dict(row)
+        answer.setdefault(values.pop("study_instance_uid"), []).append(values)
+    return answer

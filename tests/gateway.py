@@ -1,0 +1,104 @@
+"""The gateway as its user starts it: `thoracle serve` in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from pynetdicom import AE
+from pynetdicom.presentation import build_context
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
+
+from pacs import Pacs, free_port
+
+AE_TITLE = "THORACLE"
+
+
+class Gateway:
+    """A configuration, a data folder and, inside the block, a running process."""
+
+    def __init__(self, folder: Path, *archives: Pacs, **tables: dict[str, Any]) -> None:
+        self.folder = folder
+        self.data_folder = folder / "data"
+        self.port = free_port()
+        self.config = folder / "thoracle.toml"
+        self.log = folder / "thoracle.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        settings: dict[str, dict[str, Any]] = {
+            "receive": {"port": self.port, "reserve_megabytes": 1},
+            "complete": {"quiet_after_release_seconds": 0.5, "quiet_otherwise_seconds": 3},
+            "deliver": {"first_delay_seconds": 1, "longest_delay_seconds": 2, "jitter": 0},
+        }
+        for name, values in tables.items():
+            settings.setdefault(name, {}).update(values)
+        lines = [f"data_folder = {json.dumps(str(self.data_folder))}"]
+        for name, values in settings.items():
+            lines += [f"[{name}]", *(f"{key} = {json.dumps(v)}" for key, v in values.items())]
+        for pacs in archives:
+            lines += ["[[destination]]", f'name = "{pacs.ae_title.lower()}"']
+            lines += [f'ae_title = "{pacs.ae_title}"', 'host = "127.0.0.1"', f"port = {pacs.port}"]
+        self.config.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+
+    def start(self, seconds: float = 30, **environment: str) -> None:
+        """Start the process and return when it answers a C-ECHO."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "thoracle", "serve", "--config", str(self.config)],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **environment},
+            )
+        deadline = time.monotonic() + seconds
+        while not self.answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"gateway not up:\n{self.log.read_text()[-3000:]}")
+            time.sleep(0.05)
+
+    def answers(self) -> bool:
+        """Return whether a C-ECHO succeeds now."""
+        ae = AE(ae_title="ECHO")
+        ae.connection_timeout = 1
+        assoc = ae.associate(
+            "127.0.0.1", self.port, [build_context(Verification)], ae_title=AE_TITLE
+        )
+        if not assoc.is_established:
+            return False
+        well = "Status" in assoc.send_c_echo()
+        assoc.release()
+        return well
+
+    def kill(self) -> None:
+        """End the process as a power failure would, short of the disk."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def terminate(self, seconds: float = 15) -> int:
+        """Ask the process to end, and return its exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+    def run(self, *arguments: str) -> str:
+        """Return what a command prints that shares this configuration."""
+        command = [sys.executable, "-m", "thoracle", arguments[0], "--config", str(self.config)]
+        return subprocess.run(
+            [*command, *arguments[1:]], check=True, capture_output=True, text=True
+        ).stdout
+
+    def events(self, *arguments: str) -> list[dict[str, Any]]:
+        """Return the rows of the audit that match the options given."""
+        lines = self.run("audit", "--json", *arguments).splitlines()
+        return [json.loads(line) for line in lines]
