@@ -42,8 +42,8 @@ def tree(
         ),
     )
     root: Dataset = report[0]
-    # TID 1500 rows 6 and 12; highdicom's own library demands attributes that a CR need not have,
-    # and it has no class for the evaluations.
+    # highdicom's own library demands attributes that a CR need not have, and it has no class for
+    # the evaluations.
     root.ContentSequence.insert(-1, _image_library(sources))
     root.ContentSequence.append(_qualitative_evaluations(sources, readings, bundle))
     return root

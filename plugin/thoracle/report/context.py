@@ -116,7 +116,7 @@ def _referenced_request(source: Dataset, attributes: Dataset) -> Dataset:
         ("RequestedProcedureID", "RequestedProcedureDescription", "RequestedProcedureCodeSequence"),
     )
     # An image of several requests has the number of each in the item, and none or one of them
-    # at the top (PS3.3 Table 10.6-1).
+    # at the top (PS3.3 Section 10.6).
     own = attributes if attributes.get("AccessionNumber") else source
     item.update(copied(own, ("AccessionNumber", "IssuerOfAccessionNumberSequence")))
     item.StudyInstanceUID = attributes.get("StudyInstanceUID") or source.StudyInstanceUID

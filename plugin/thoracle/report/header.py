@@ -1,4 +1,4 @@
-"""The modules of a report around its content tree (PS3.3 A.35.13.3)."""
+"""The modules of a report around its content tree (PS3.3 A.35.13)."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, tzinfo

@@ -54,8 +54,6 @@ def build(
     content_datetime
         When the readings were made, with a time zone. It is written in the zone of the source
         where that states one (PS3.3 C.12.1, Timezone Offset From UTC), else in its own.
-    predecessor
-        The earlier report on the same study that this one replaces.
 
     Raises
     ------
@@ -75,12 +73,7 @@ def build(
     if any(reading.reason is not None for reading in readings):
         header.add_coding_scheme(report)
     report.update(content.tree(sources, readings, bundle))
-    character_set = context.character_set(sources[0], study, report)
-    if character_set:
-        report.SpecificCharacterSet = character_set
-    name = digest(report)
-    report.SeriesInstanceUID = derived_uid("series", name)
-    return _identified(report, Comprehensive3DSRStorage, derived_uid("report", name))
+    return _finished(report, study, sources[0])
 
 
 def encode(report: Dataset) -> bytes:
@@ -133,7 +126,7 @@ def _paired(
         if not all(source.get(keyword) for source in sources):
             raise ReportError(f"{keyword}: found none in a source, required is a value")
     for keyword in ("StudyInstanceUID", "PatientID"):
-        found = {str(source.get(keyword) or "") for source in sources}
+        found = {str(source.get(keyword) or "").strip() for source in sources}
         if len(found) > 1:
             raise ReportError(f"{keyword}: found {len(found)} in the sources, required is one")
     by_key = {(reading.sop_instance_uid, reading.sop_class_uid): reading for reading in readings}
@@ -157,6 +150,16 @@ def _check(reading: Reading) -> None:
         )
     if reading.probability is not None and not 0 <= reading.probability <= 1:
         raise ReportError(f"probability: found {reading.probability}, required is 0 to 1")
+
+
+def _finished(report: Dataset, study: Dataset, source: Dataset) -> Dataset:
+    """Return the report with its character set, and the UIDs that follow from all the rest."""
+    character_set = context.character_set(source, study, report)
+    if character_set:
+        report.SpecificCharacterSet = character_set
+    name = digest(report)
+    report.SeriesInstanceUID = derived_uid("series", name)
+    return _identified(report, Comprehensive3DSRStorage, derived_uid("report", name))
 
 
 def _identified(report: Dataset, sop_class_uid: UID, sop_instance_uid: UID) -> Dataset:
