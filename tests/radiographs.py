@@ -1,0 +1,77 @@
+"""Radiographs built in code: what the tests feed to the pipeline, with nothing committed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+
+
+def radiograph(stored: NDArray[Any], **attributes: object) -> Dataset:
+    """Return a frontal chest CR with these stored values.
+
+    Parameters
+    ----------
+    stored
+        ``(rows, columns)`` integers of 8, 16 or 32 bit, or ``(rows, columns, 3)`` of 8 bit.
+    attributes
+        Elements by keyword, added or put in place of the defaults; ``None`` removes one.
+    """
+    bits = stored.dtype.itemsize * 8
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.SOPClassUID = ComputedRadiographyImageStorage
+    ds.SOPInstanceUID = generate_uid()
+    ds.StudyInstanceUID = generate_uid()
+    ds.SeriesInstanceUID = generate_uid()
+    ds.StudyDate = "20200401"
+    ds.StudyTime = "101500"
+    ds.AccessionNumber = "A1"
+    ds.StudyID = "1"
+    ds.SeriesNumber = 1
+    ds.InstanceNumber = 1
+    ds.ReferringPhysicianName = ""
+    ds.Manufacturer = "Maker"
+    ds.PatientName = "Doe^Jane"
+    ds.PatientID = "P1"
+    ds.PatientBirthDate = "19700101"
+    ds.PatientSex = "F"
+    ds.ImageType = ["ORIGINAL", "PRIMARY"]
+    ds.Modality = "CR"
+    ds.BodyPartExamined = "CHEST"
+    ds.ViewPosition = "PA"
+    ds.PatientOrientation = ["L", "F"]
+    ds.SamplesPerPixel = 1 if stored.ndim == 2 else 3
+    ds.PhotometricInterpretation = "MONOCHROME2" if stored.ndim == 2 else "RGB"
+    if stored.ndim == 3:
+        ds.PlanarConfiguration = 0
+    ds.Rows, ds.Columns = stored.shape[:2]
+    ds.BitsAllocated = ds.BitsStored = bits
+    ds.HighBit = bits - 1
+    ds.PixelRepresentation = int(stored.dtype.kind == "i")
+    for keyword, value in attributes.items():
+        if value is None:
+            delattr(ds, keyword)
+        else:
+            setattr(ds, keyword, value)
+    data = stored.astype(stored.dtype.newbyteorder("<")).tobytes()
+    ds.PixelData = data + b"\0" * (len(data) % 2)
+    ds["PixelData"].VR = "OB" if bits == 8 else "OW"
+    return ds
+
+
+def gradient(rows: int = 512, columns: int = 512) -> NDArray[np.uint16]:
+    """Return 12 bit values, ``(rows, columns)``, that grow from corner to corner."""
+    y, x = np.mgrid[0:rows, 0:columns]
+    values: NDArray[np.uint16] = (4095 * (x + y) / (rows + columns - 2)).astype(np.uint16)
+    return values
+
+
+def saved(ds: Dataset, path: Path) -> Path:
+    """Return the path, where the data set now is as a Part 10 file."""
+    ds.save_as(path, enforce_file_format=True)
+    return path
