@@ -86,6 +86,25 @@ def sweep(untouched_seconds: float) -> int:
     return len(studies)
 
 
+def bury() -> int:
+    """Record as failed the analyses that the engine gave up, e.g. for killing the process."""
+    given_up = DBOS.list_workflows(
+        name="analyse", status="MAX_RECOVERY_ATTEMPTS_EXCEEDED", load_input=False, load_output=False
+    )
+    for workflow in given_up:
+        _, study, digest, generation = workflow.workflow_id.split(":")
+        with _parts().database.begin() as connection:
+            detail = "given up after repeated crashes"
+            _fail(connection, study, int(generation), digest, detail, workflow.workflow_id)
+    return len(given_up)
+
+
+def _fail(
+    connection: Connection, study: str, generation: int, digest: str, detail: str, workflow_id: str
+) -> None:
+    commits.fail(connection, AnalysisKey(study, generation, digest), detail, workflow_id)
+
+
 @DBOS.workflow(name="study_complete", max_recovery_attempts=None)
 def study_complete(study_instance_uid: str) -> None:
     """Make the images present now a generation of the study, and have it analysed."""
@@ -118,7 +137,11 @@ def analyse(study_instance_uid: str, digest: str, generation: int, priority: int
     if not sources:
         return
     readings = [_read(path) for path in sources]
-    made = _report(*key, sources, readings, begin["predecessor"])
+    try:
+        made = _report(*key, sources, readings, begin["predecessor"])
+    except Exception as error:
+        engine.transaction(_fail, *key, str(error), str(DBOS.workflow_id))
+        raise
     for name in engine.transaction(_conclude, *key, readings, made):
         _enqueue_deliver(name, made["sop_instance_uid"], 1, priority, None)
 
@@ -149,7 +172,7 @@ def _report(
         [header_of(parts.path(path)) for path in sources],
         [Reading.from_json(values) for values in readings],
         parts.reader.bundle,
-        content_datetime=datetime.fromisoformat(row.content_datetime),
+        content_datetime=datetime.fromisoformat(row.content_datetime).astimezone(),
         settings=parts.settings.report,
         predecessor=sr.Predecessor(*predecessor) if predecessor else None,
     )

@@ -91,6 +91,7 @@ def serve(settings: Settings) -> None:
         _load_or_leave(classifier, settings)
         while not stopped.wait(SWEEP_SECONDS):
             pipeline.sweep(settings.complete.quiet_otherwise_seconds + SWEEP_SECONDS)
+            pipeline.bury()
         logger.info("stopping")
         listener.stop(DRAIN_SECONDS)
         engine.stop(DRAIN_SECONDS)

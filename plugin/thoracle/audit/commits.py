@@ -113,6 +113,24 @@ def conclude(
     )
 
 
+def fail(connection: Connection, key: AnalysisKey, detail: str, workflow_id: str) -> None:
+    """Record that a study gets no answer, unless its analysis has ended already."""
+    if results.analysis_row(connection, key).state != "planned":
+        return
+    results.end_analysis(connection, key, "failed")
+    trail.record(
+        connection,
+        trail.Event.ANALYSIS_FAILED,
+        {
+            **_study(connection, key.study_instance_uid),
+            "event_outcome": trail.SERIOUS_FAILURE,
+            "bundle_digest": key.bundle_digest,
+            "correlation_id": workflow_id,
+            "detail": {"generation": key.generation, "detail": detail},
+        },
+    )
+
+
 def attempted(
     connection: Connection,
     destination: str,
