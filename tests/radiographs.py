@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.config import disable_value_validation
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -53,11 +54,12 @@ def radiograph(stored: NDArray[Any], **attributes: object) -> Dataset:
     ds.BitsAllocated = ds.BitsStored = bits
     ds.HighBit = bits - 1
     ds.PixelRepresentation = int(stored.dtype.kind == "i")
-    for keyword, value in attributes.items():
-        if value is None:
-            delattr(ds, keyword)
-        else:
-            setattr(ds, keyword, value)
+    with disable_value_validation():  # senders break the rules of value representations
+        for keyword, value in attributes.items():
+            if keyword in ds:
+                delattr(ds, keyword)  # an element validates as it did when it was made
+            if value is not None:
+                setattr(ds, keyword, value)
     data = stored.astype(stored.dtype.newbyteorder("<")).tobytes()
     ds.PixelData = data + b"\0" * (len(data) % 2)
     ds["PixelData"].VR = "OB" if bits == 8 else "OW"

@@ -1,0 +1,390 @@
+"""Selection over the standard's own enumerations: regions, views, SOP classes."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import Dataset
+from pydicom.sr._cid_dict import cid_concepts  # the only list of a context group's members
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+from pydicom.uid import (
+    UID,
+    ComputedRadiographyImageStorage,
+    CTImageStorage,
+    DigitalMammographyXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    EnhancedSRStorage,
+    KeyObjectSelectionDocumentStorage,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+    XRayAngiographicImageStorage,
+    XRayRadiofluoroscopicImageStorage,
+)
+
+from radiographs import gradient, radiograph
+from thoracle import select
+from thoracle.errors import NotAnalysable
+from thoracle.records import Reason
+from thoracle.settings import Select
+
+STORED = gradient()
+FRONTAL = ("AnteroPosterior", "PosteroAnterior", "Frontal")
+CHEST = ("Chest", "Lung")
+
+
+def chest(**attributes: Any) -> Dataset:
+    return radiograph(STORED, **attributes)
+
+
+def silent(**attributes: Any) -> Dataset:
+    """A radiograph that states neither body part nor view, but for what is given."""
+    return chest(
+        **dict.fromkeys(("BodyPartExamined", "ViewPosition", "PatientOrientation")) | attributes
+    )
+
+
+def item(code: Code) -> Dataset:
+    ds = Dataset()
+    ds.CodeValue, ds.CodingSchemeDesignator, ds.CodeMeaning = (
+        code.value,
+        code.scheme_designator,
+        "x",
+    )
+    return ds
+
+
+def verdict(ds: Dataset, **settings: Any) -> Reason | None:
+    try:
+        select.check(ds, Select(**settings))
+    except NotAnalysable as error:
+        return error.reason
+    return None
+
+
+def detail(ds: Dataset, **settings: Any) -> str:
+    with pytest.raises(NotAnalysable) as refusal:
+        select.check(ds, Select(**settings))
+    return refusal.value.detail
+
+
+def test_a_frontal_chest_radiograph_is_taken_without_limitations() -> None:
+    assert verdict(chest()) is None
+    assert select.limitations(chest()) == ()
+
+
+def test_what_is_missing_refuses_nothing_but_is_a_limitation() -> None:
+    ds = silent(PatientBirthDate=None, Modality=None, ImageType=None)
+    assert verdict(ds) is None
+    assert select.limitations(ds) == (
+        "The body part is not stated in the image.",
+        "The view is not stated in the image.",
+        "The patient's age is not stated.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("uid", "expected"),
+    [
+        (ComputedRadiographyImageStorage, None),
+        (DigitalXRayImageStorageForPresentation, None),
+        (DigitalXRayImageStorageForProcessing, Reason.FOR_PROCESSING),
+        (SecondaryCaptureImageStorage, None),
+        (MultiFrameGrayscaleByteSecondaryCaptureImageStorage, None),
+        (CTImageStorage, Reason.NOT_A_RADIOGRAPH),
+        (DigitalMammographyXRayImageStorageForPresentation, Reason.NOT_A_RADIOGRAPH),
+        (XRayAngiographicImageStorage, Reason.NOT_A_RADIOGRAPH),
+        (XRayRadiofluoroscopicImageStorage, Reason.NOT_A_RADIOGRAPH),
+        (EnhancedSRStorage, Reason.NOT_A_RADIOGRAPH),
+        (KeyObjectSelectionDocumentStorage, Reason.NOT_A_RADIOGRAPH),
+    ],
+    ids=lambda value: value.keyword if isinstance(value, UID) else None,
+)
+def test_sop_classes_of_radiographs_are_taken(uid: UID, expected: Reason | None) -> None:
+    assert verdict(chest(SOPClassUID=uid)) is expected
+
+
+@pytest.mark.parametrize("modality", ["CR", "DX", "DR", "RG", "OT"])
+def test_modalities_of_radiographs_are_taken(modality: str) -> None:
+    assert verdict(chest(Modality=modality)) is None
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR", "MG", "US", "XA", "RF", "PX", "IO", "SR", "KO"])
+def test_other_modalities_are_refused(modality: str) -> None:
+    assert verdict(chest(Modality=modality)) is Reason.NOT_A_RADIOGRAPH
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CHEST", "Chest", "CHEST_PA", "CHEST PA", "W CHEST LAT/PA", "PORT CHEST", "THORAX",
+        "Thorax pa", "TORAX", "T\u00d3RAX", "TORACE", "LUNG", "LUNGS", "POUMONS", "CXR",
+        "\u80f8\u90e8", "", "UNKNOWN", "OTHER", "NONE", "N/A", "XXX",
+    ],
+)  # fmt: skip
+def test_body_parts_of_many_makers_that_mean_or_leave_open_the_chest_are_taken(words: str) -> None:
+    assert verdict(chest(BodyPartExamined=words)) is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "ABDOMEN", "RIB", "RIBS", "CLAVICLE", "STERNUM", "TSPINE", "THORACIC SPINE", "CHESTABDOMEN",
+        "CHESTABDPELVIS", "CHEST RIBS", "SHOULDER", "HEART", "BREAST", "NECK", "SKULL", "HAND",
+        "PELVIS", "KNEE", "WHOLEBODY", "EXTREMITY", "SSPINE", "LSPINE", "CSPINE", "HIP", "FOOT",
+    ],
+)  # fmt: skip
+def test_other_body_parts_are_refused(words: str) -> None:
+    assert verdict(chest(BodyPartExamined=words)) is Reason.NOT_CHEST
+
+
+@pytest.mark.parametrize("name", cid_concepts[4031]["SCT"])
+def test_of_the_common_anatomic_regions_only_chest_and_lung_are_taken(name: str) -> None:
+    region = getattr(codes.SCT, name)
+    expected = None if name in CHEST else Reason.NOT_CHEST
+    assert verdict(silent(AnatomicRegionSequence=[item(region)])) is expected
+
+
+@pytest.mark.parametrize(
+    "region",
+    [Code("51185008", "SCT", ""), Code("T-D3000", "SRT", ""), Code("T-D3000", "SNM3", "")],
+    ids=lambda region: f"{region.scheme_designator} {region.value}",
+)
+def test_older_codes_of_the_thorax_are_taken(region: Code) -> None:
+    ds = silent(AnatomicRegionSequence=[item(region)])
+    assert verdict(ds) is None
+    assert "The body part is not stated in the image." not in select.limitations(ds)
+
+
+def test_every_element_that_states_a_region_must_state_the_chest() -> None:
+    region = [item(codes.SCT.Clavicle)]
+    assert verdict(chest(AnatomicRegionSequence=region)) is Reason.NOT_CHEST
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"StudyDescription": "Thorax in 2 Ebenen"}, None),
+        ({"StudyDescription": "XR KNEE LEFT"}, Reason.NOT_CHEST),
+        ({"StudyDescription": "XR CHEST AND LEFT SHOULDER"}, None),
+        ({"StudyDescription": "KNEE", "SeriesDescription": "Chest"}, None),
+        ({"StudyDescription": "CHEST", "ProtocolName": "HAND AP"}, Reason.NOT_CHEST),
+        ({"StudyDescription": "Control"}, None),
+    ],
+)
+def test_descriptions_are_asked_when_no_element_states_a_region(
+    attributes: dict[str, str], expected: Reason | None
+) -> None:
+    assert verdict(silent(**attributes)) is expected
+    assert verdict(chest(**attributes)) is None
+
+
+@pytest.mark.parametrize("name", cid_concepts[4010]["SCT"])
+def test_of_the_views_of_context_group_4010_only_frontal_ones_are_taken(name: str) -> None:
+    view = getattr(codes.SCT, name)
+    expected = None if name in FRONTAL else Reason.NOT_FRONTAL
+    assert verdict(silent(ViewCodeSequence=[item(view)])) is expected
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["AP", "PA", "A-P", "P-A", "PA_CHEST", "AP SUPINE", "FRONTAL", "ap", "ERECT", "PORTABLE", ""],
+)
+def test_view_positions_that_mean_or_leave_open_a_frontal_view_are_taken(words: str) -> None:
+    assert verdict(chest(ViewPosition=words)) is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "LL", "RL", "LLD", "RLD", "LLO", "RLO", "LAT", "LATERAL", "L LAT", "LPO", "RPO", "LAO",
+        "RAO", "OBLIQUE", "AP LORDOTIC", "AP DECUBITUS", "AXIAL", "LM", "ML",
+    ],
+)  # fmt: skip
+def test_other_view_positions_are_refused(words: str) -> None:
+    assert verdict(chest(ViewPosition=words, PatientOrientation=None)) is Reason.NOT_FRONTAL
+
+
+@pytest.mark.parametrize(
+    ("orientation", "expected", "limited"),
+    [
+        (["L", "F"], None, False),
+        (["LH", "FL"], None, False),
+        (["R", "F"], None, True),
+        (["L", "H"], None, True),
+        (["F", "R"], None, True),
+        (["A", "F"], Reason.NOT_FRONTAL, True),
+        (["P", "F"], Reason.NOT_FRONTAL, True),
+        (["PR", "H"], Reason.NOT_FRONTAL, True),
+    ],
+)
+def test_patient_orientation_tells_lateral_mirrored_and_rotated(
+    orientation: list[str], expected: Reason | None, limited: bool
+) -> None:
+    ds = silent(PatientOrientation=orientation)
+    assert verdict(ds) is expected
+    assert any("mirrored" in sentence for sentence in select.limitations(ds)) is limited
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"SeriesDescription": "Chest LAT"}, Reason.NOT_FRONTAL),
+        ({"ProtocolName": "Thorax seitl. lateral"}, Reason.NOT_FRONTAL),
+        ({"SeriesDescription": "Chest PA and lateral"}, None),
+        ({"StudyDescription": "Chest lateral"}, None),
+        ({"SeriesDescription": "Chest lateral", "ViewPosition": "PA"}, None),
+    ],
+)
+def test_descriptions_are_asked_when_no_element_states_a_view(
+    attributes: dict[str, str], expected: Reason | None
+) -> None:
+    assert verdict(silent(**attributes)) is expected
+
+
+@pytest.mark.parametrize(
+    ("image_type", "expected"),
+    [
+        (["ORIGINAL", "PRIMARY"], None),
+        (["DERIVED", "PRIMARY"], None),
+        (["DERIVED", "SECONDARY", "POST_PROCESSED"], None),
+        (["ORIGINAL", "PRIMARY", "LOCALIZER"], Reason.DERIVED),
+        (["DERIVED", "PRIMARY", "", "STITCHED"], Reason.DERIVED),
+        (["DERIVED", "PRIMARY", "SUBTRACTED"], Reason.DERIVED),
+        (["DERIVED", "PRIMARY", "BONE_SUPPRESSED"], Reason.DERIVED),
+        (["DERIVED", "PRIMARY", "SOFT_TISSUE"], Reason.DERIVED),
+        (["DERIVED", "SECONDARY", "CAD"], Reason.DERIVED),
+        (["DERIVED", "SECONDARY", "AI"], Reason.DERIVED),
+        (["DERIVED", "SECONDARY", "AI_HEATMAP"], Reason.OWN_OUTPUT),
+        (["DERIVED", "AI_X"], Reason.OWN_OUTPUT),
+    ],
+    ids=lambda value: "/".join(value) if isinstance(value, list) else None,
+)
+def test_localizers_and_computed_images_are_refused(
+    image_type: list[str], expected: Reason | None
+) -> None:
+    assert verdict(chest(ImageType=image_type)) is expected
+
+
+def test_our_own_output_is_never_analysed_again() -> None:
+    assert verdict(chest(Manufacturer="Thoracle ")) is Reason.OWN_OUTPUT
+    equipment = Dataset()
+    equipment.Manufacturer = "Thoracle"
+    assert verdict(chest(ContributingEquipmentSequence=[equipment])) is Reason.OWN_OUTPUT
+    equipment.Manufacturer = "Oracle"
+    assert verdict(chest(ContributingEquipmentSequence=[equipment])) is None
+
+
+def test_raw_data_are_taken_where_the_settings_say_so() -> None:
+    ds = chest(
+        SOPClassUID=DigitalXRayImageStorageForProcessing, PresentationIntentType="FOR PROCESSING"
+    )
+    assert verdict(ds) is Reason.FOR_PROCESSING
+    assert verdict(ds, for_processing=True) is None
+    assert any("Raw data" in sentence for sentence in select.limitations(ds))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"NumberOfFrames": 1}, None),
+        ({"NumberOfFrames": 2}, Reason.GEOMETRY),
+        ({"Rows": 511}, Reason.GEOMETRY),
+        ({"Columns": 511}, Reason.GEOMETRY),
+        ({"Rows": 870}, None),  # 870 / 512 = 1.699
+        ({"Rows": 871}, Reason.GEOMETRY),  # 1.701
+        ({"Columns": 853}, None),  # 512 / 853 = 0.6002
+        ({"Columns": 854}, Reason.GEOMETRY),  # 0.5995
+        ({"Rows": None}, Reason.NO_IMAGE),
+        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, Reason.NOT_A_RADIOGRAPH),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, Reason.NOT_A_RADIOGRAPH),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, None),
+        ({"BitsStored": 8}, None),
+        ({"BitsStored": 7}, Reason.NOT_A_RADIOGRAPH),
+    ],
+)
+def test_size_shape_and_depth_have_limits(
+    attributes: dict[str, Any], expected: Reason | None
+) -> None:
+    assert verdict(chest(**attributes)) is expected
+
+
+@pytest.mark.parametrize(
+    ("age", "birth", "expected"),
+    [
+        ("045Y", "", 45),
+        ("006M", "", 0.5),
+        ("010D", "", pytest.approx(0.027, abs=0.001)),
+        ("026W", "", pytest.approx(0.5, abs=0.01)),
+        ("", "20020401", 18),  # on the birthday; the study is of 2020-04-01
+        ("", "20020402", 17),
+        ("", "20200401", 0),
+        ("", "", None),
+        ("", "20300101", None),
+        ("old", "", None),
+    ],
+)
+def test_age_comes_from_the_stated_age_or_the_dates(
+    age: str, birth: str, expected: float | None
+) -> None:
+    ds = chest(PatientBirthDate=birth)
+    ds.add_new("PatientAge", "LO", age)  # as text, which pydicom does not hold against "old"
+    assert select.age_years(ds) == expected
+
+
+def test_patients_known_to_be_too_young_are_refused_without_saying_their_age() -> None:
+    child = chest(PatientAge="004Y")
+    assert verdict(child) is None
+    assert "The patient is younger than 18 years." in select.limitations(child)
+    assert verdict(child, minimum_age_years=18) is Reason.TOO_YOUNG
+    assert "4" not in detail(child, minimum_age_years=18)
+    assert verdict(chest(PatientBirthDate=""), minimum_age_years=18) is None
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"ViewPosition": "AP"},
+        {"ViewPosition": "A-P"},
+        {"ViewPosition": None, "ViewCodeSequence": [item(codes.SCT.AnteroPosterior)]},
+    ],
+)
+def test_an_antero_posterior_view_is_a_limitation(attributes: dict[str, Any]) -> None:
+    (sentence,) = select.limitations(chest(**attributes))
+    assert sentence.startswith("Antero-posterior")
+
+
+def test_secondary_capture_is_a_limitation() -> None:
+    (sentence,) = select.limitations(chest(SOPClassUID=SecondaryCaptureImageStorage))
+    assert sentence.startswith("Secondary capture")
+
+
+def test_a_refusal_names_what_was_found_and_what_is_required() -> None:
+    assert detail(chest(BodyPartExamined="KNEE")) == (
+        "found Body Part Examined 'KNEE', required is the chest"
+    )
+    assert detail(chest(Rows=100)) == "found 100 x 512 pixels, required are at least 512 x 512"
+
+
+def test_text_of_a_sender_can_neither_flood_nor_forge_a_detail() -> None:
+    long = detail(chest(BodyPartExamined="KNEE" * 1000))
+    assert len(long) < 100
+    forged = detail(chest(ImageType=["DERIVED", "PRIMARY", "CAD\nroot: all is well"]))
+    assert "\n" not in forged
+
+
+def test_descriptions_are_never_quoted() -> None:
+    assert "DOE" not in detail(silent(StudyDescription="KNEE OF JANE DOE")).upper()
+
+
+def test_a_malformed_header_is_refused() -> None:
+    ds = chest()
+    ds.add_new("NumberOfFrames", "LO", "several")
+    assert verdict(ds) is Reason.UNDECODABLE
+
+
+def test_selection_needs_no_pixel_data() -> None:
+    ds = radiograph(np.zeros((512, 512), np.uint8))
+    del ds.PixelData
+    assert verdict(ds) is None
