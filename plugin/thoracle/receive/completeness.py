@@ -11,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from pydicom.charset import convert_encodings
 from pydicom.filereader import data_element_generator, read_file_meta_info
 from pydicom.tag import BaseTag, Tag
@@ -25,6 +25,7 @@ LARGE_VALUE = 4096
 INFLATE_RATIO = 100
 """A deflated data set may grow at most so many times; more is a bomb, not an image."""
 INFLATE_FLOOR = 16 * 1024 * 1024
+DEEPEST_NESTING = 64
 PIXEL_DATA = Tag("PixelData")
 _UID = re.compile(r"[0-9.]{1,64}")
 
@@ -68,8 +69,8 @@ class Walked:
     """The elements of ``_HEADER`` that are present."""
     data_set_offset: int
     """Where the data set begins in the file, bytes."""
-    pixel_data: tuple[int, int] | None
-    """Offset and length of native pixel data, bytes; ``None`` when encapsulated or deflated."""
+    pixel_data_length: int | None
+    """Bytes of native pixel data; ``None`` when encapsulated."""
 
     def text(self, keyword: str) -> str:
         """Return an element as text of at most 64 characters, empty when absent."""
@@ -110,23 +111,26 @@ def _walk(file: BinaryIO, syntax: UID, size: int) -> Walked:
     else:
         source.seek(offset)
     found: dict[BaseTag, Any] = {}
-    pixel_data = None
+    pixel_data_length = None
     end = source.tell()
     element: Any  # RawDataElement, or DataElement for a sequence of undefined length
     for element in data_element_generator(
         source, syntax.is_implicit_VR, syntax.is_little_endian, defer_size=LARGE_VALUE
     ):
         end = _end_of(element, source, size)
+        _limit_nesting(element, DEEPEST_NESTING)
         if element.tag in _HEADER and element.value is not None:
             found[element.tag] = element
         if element.tag == PIXEL_DATA:
-            pixel_data = (element.value_tell, element.length)
-    if end != size:
+            pixel_data_length = element.length
+    source.seek(end)
+    if source.read().strip(b"\0"):  # some writers pad with zeros; those are no loss
         raise CannotUnderstand(f"data set ends at byte {end} of {size}")
-    if pixel_data is None:
+    if pixel_data_length is None:
         raise DataSetMismatch("no Pixel Data (7FE0,0010)")
-    native = pixel_data if not syntax.is_encapsulated and source is file else None
-    return Walked(_dataset(found, syntax), offset, native)
+    if syntax.is_encapsulated:
+        pixel_data_length = None
+    return Walked(_dataset(found, syntax), offset, pixel_data_length)
 
 
 def _end_of(element: Any, source: BinaryIO, size: int) -> int:
@@ -137,6 +141,17 @@ def _end_of(element: Any, source: BinaryIO, size: int) -> int:
     if end > size:
         raise CannotUnderstand(f"{element.tag} ends at byte {end} of {size}")
     return end
+
+
+def _limit_nesting(element: Any, levels: int) -> None:
+    # Sequences of defined length are still bytes here: pydicom parses them when they are read.
+    if not isinstance(element, DataElement) or element.VR != "SQ":
+        return
+    if levels == 0:
+        raise CannotUnderstand(f"sequences nested deeper than {DEEPEST_NESTING}")
+    for item in element.value:
+        for below in item.values():
+            _limit_nesting(below, levels - 1)
 
 
 def _dataset(found: dict[BaseTag, Any], syntax: UID) -> Dataset:
@@ -163,6 +178,8 @@ def _inflate(file: BinaryIO, compressed: int) -> tuple[BytesIO, int]:
         raise CannotUnderstand(f"deflated data set grows beyond {limit} bytes")
     if not inflater.eof:
         raise CannotUnderstand("deflated data set is cut short")
+    if inflater.unused_data.strip(b"\0"):
+        raise CannotUnderstand(f"{len(inflater.unused_data)} bytes behind the deflated data set")
     return BytesIO(inflated), len(inflated)
 
 
@@ -181,12 +198,12 @@ def _agree(header: Dataset, command: Command) -> None:
 
 
 def _enough_pixels(walked: Walked) -> None:
-    if walked.pixel_data is None:
+    found = walked.pixel_data_length
+    if found is None:
         return
     header = walked.header
     frame = int(header.Rows) * int(header.Columns) * int(header.get("SamplesPerPixel", 1) or 1)
     frames = int(header.get("NumberOfFrames", 1) or 1)
     required = frame * frames * int(header.BitsAllocated) // 8
-    found = walked.pixel_data[1]
     if found < required:
         raise DataSetMismatch(f"Pixel Data has {found} of {required} bytes")

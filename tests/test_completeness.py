@@ -1,0 +1,290 @@
+"""Acknowledged means whole: data sets that are cut short, or that are not what they claim."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset
+from pydicom.config import disable_value_validation
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    UID,
+    ComputedRadiographyImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    generate_uid,
+)
+from pynetdicom import dimse_messages, dsutils
+
+from radiographs import radiograph
+from thoracle.errors import CannotUnderstand, DataSetMismatch, ReceiveError
+from thoracle.receive import completeness
+from thoracle.receive.completeness import Command, Walked
+
+NATIVE = [
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+]
+ANY = NATIVE[0]
+ROWS, COLUMNS = 16, 10
+SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
+ITEM_DELIMITER = b"\xfe\xff\x0d\xe0\x00\x00\x00\x00"
+UNDEFINED = b"\xff\xff\xff\xff"
+
+
+def image(**attributes: object) -> Dataset:
+    """A radiograph of 16 x 10 pixels; the check does not care for its size."""
+    stored = np.arange(ROWS * COLUMNS, dtype=np.uint16).reshape(ROWS, COLUMNS)
+    return radiograph(stored, **attributes)
+
+
+def encoded(ds: Dataset, syntax: UID = ANY) -> bytes:
+    """The data set as it goes over the wire."""
+    if not syntax.is_little_endian:
+        ds.PixelData = np.frombuffer(ds.PixelData, "<u2").astype(">u2").tobytes()
+    wire = dsutils.encode(ds, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
+    assert wire is not None
+    return wire
+
+
+def check(
+    folder: Path,
+    data_set: bytes,
+    syntax: UID = ANY,
+    *,
+    sop_class: UID = ComputedRadiographyImageStorage,
+    sop_instance: str | None = None,
+) -> Walked:
+    """Check bytes in a file such as the listener writes."""
+    instance = UID(sop_instance or _instance_in(data_set, syntax))
+    meta = dimse_messages.create_file_meta(
+        sop_class_uid=sop_class, sop_instance_uid=instance, transfer_syntax=syntax
+    )
+    path = folder / "object.dcm"
+    with path.open("wb") as file:
+        file.write(b"\0" * 128 + b"DICM")
+        dimse_messages.write_file_meta_info(file, meta)  # type: ignore[arg-type]  # as it does
+        file.write(data_set)
+    return completeness.check(path, Command(sop_class, instance, syntax))
+
+
+def _instance_in(data_set: bytes, syntax: UID) -> str:
+    plain = zlib.decompressobj(-15).decompress(data_set) if syntax.is_deflated else data_set
+    order = "<" if syntax.is_little_endian else ">"
+    start = plain.find(struct.pack(f"{order}HH", 0x0008, 0x0018)) + 8
+    (length,) = struct.unpack(f"{order}H", plain[start - 2 : start])
+    if syntax.is_implicit_VR:
+        (length,) = struct.unpack("<I", plain[start - 4 : start])
+    return plain[start : start + length].decode().rstrip("\0")
+
+
+def refused(folder: Path, data_set: bytes, syntax: UID = ANY) -> ReceiveError:
+    """The error that answers these bytes."""
+    with pytest.raises(ReceiveError) as raised:
+        check(folder, data_set, syntax, sop_instance="1.2.3")
+    return raised.value
+
+
+# ---- what is whole is accepted -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("syntax", NATIVE, ids=lambda syntax: syntax.keyword)
+def test_a_whole_object_is_accepted_in_every_native_transfer_syntax(
+    tmp_path: Path, syntax: UID
+) -> None:
+    ds = image(AccessionNumber="A7")
+    walked = check(tmp_path, encoded(ds, syntax), syntax)
+    assert walked.text("StudyInstanceUID") == ds.StudyInstanceUID
+    assert (walked.header.Rows, walked.text("AccessionNumber")) == (ROWS, "A7")
+
+
+def test_a_false_sequence_delimiter_inside_compressed_bytes_does_not_end_the_pixels(
+    tmp_path: Path,
+) -> None:
+    ds = image()
+    ds.PixelData = encapsulate([b"\xff\x4f" + SEQUENCE_DELIMITER + b"compressed", b"second"])
+    ds["PixelData"].is_undefined_length = True
+    ds.NumberOfFrames = 2
+    walked = check(tmp_path, encoded(ds, JPEG2000Lossless), JPEG2000Lossless)
+    assert walked.text("SOPInstanceUID") == ds.SOPInstanceUID
+
+
+@pytest.mark.parametrize("syntax", NATIVE, ids=lambda syntax: syntax.keyword)
+def test_sequences_of_undefined_length_are_walked(tmp_path: Path, syntax: UID) -> None:
+    inner = Dataset()
+    inner.RequestedProcedureID = "RP"
+    inner.is_undefined_length_sequence_item = True
+    ds = image(RequestAttributesSequence=[inner, inner])
+    ds["RequestAttributesSequence"].is_undefined_length = True
+    check(tmp_path, encoded(ds, syntax), syntax)
+
+
+def test_values_longer_than_the_check_reads_are_accepted(tmp_path: Path) -> None:
+    ds = image(ImageComments="x" * 10_000)
+    ds.add_new(0x00091001, "UN", b"y" * 10_000)
+    check(tmp_path, encoded(ds))
+
+
+def test_trailing_padding_as_the_standard_has_it_is_accepted(tmp_path: Path) -> None:
+    ds = image()
+    ds.DataSetTrailingPadding = bytes(50)
+    check(tmp_path, encoded(ds))
+
+
+# ---- what is cut short is not ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("syntax", NATIVE, ids=lambda syntax: syntax.keyword)
+def test_no_beginning_of_an_object_is_accepted(tmp_path: Path, syntax: UID) -> None:
+    whole = encoded(image(), syntax)
+    header = len(whole) - 2 * ROWS * COLUMNS if not syntax.is_deflated else len(whole)
+    cuts = [*range(max(header - 120, 0), min(header + 8, len(whole)), 3), 0, 1, 7, 8, 100]
+    # The padding byte behind a deflated stream is no loss.
+    cuts += [len(whole) - 2 - syntax.is_deflated]
+    for cut in cuts:
+        assert refused(tmp_path, whole[:cut], syntax).status in (0xA900, 0xC000), cut
+
+
+def test_no_beginning_of_a_compressed_object_is_accepted(tmp_path: Path) -> None:
+    ds = image()
+    ds.PixelData = encapsulate([b"a frame" + SEQUENCE_DELIMITER + b"more" * 20])
+    ds["PixelData"].is_undefined_length = True
+    whole = encoded(ds, JPEG2000Lossless)
+    for cut in range(len(whole) - 150, len(whole)):
+        error = refused(tmp_path, whole[:cut], JPEG2000Lossless)
+        assert error.status in (0xA900, 0xC000), cut
+
+
+def test_an_object_cut_within_its_pixels_says_where(tmp_path: Path) -> None:
+    whole = encoded(image())
+    error = refused(tmp_path, whole[:-20])
+    assert isinstance(error, CannotUnderstand)
+    assert "(7FE0,0010) ends at byte" in str(error)
+
+
+@pytest.mark.parametrize("length", [0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF])
+def test_impossible_lengths_are_refused(tmp_path: Path, length: int) -> None:
+    whole = encoded(image())
+    place = whole.rindex(b"OW\0\0") + 4
+    data_set = whole[:place] + struct.pack("<I", length) + whole[place + 4 :]
+    assert refused(tmp_path, data_set).status == 0xC000
+
+
+def test_a_sequence_cut_within_an_item_is_refused(tmp_path: Path) -> None:
+    inner = Dataset()
+    inner.RequestedProcedureID = "RP"
+    ds = image(RequestAttributesSequence=[inner], PixelData=b"")
+    ds["RequestAttributesSequence"].is_undefined_length = True
+    whole = encoded(ds)
+    end = whole.index(SEQUENCE_DELIMITER)
+    for cut in range(end - 20, end + 8):
+        assert refused(tmp_path, whole[:cut]).status in (0xA900, 0xC000), cut
+
+
+@pytest.mark.parametrize("junk", [b"\0\0\0\1", b"junk", b"\0" * 7 + b"\1", b"junk" * 40])
+def test_bytes_behind_the_last_element_are_refused(tmp_path: Path, junk: bytes) -> None:
+    assert refused(tmp_path, encoded(image(SOPInstanceUID="1.2.3")) + junk).status == 0xC000
+
+
+@pytest.mark.parametrize("syntax", NATIVE[:3], ids=lambda syntax: syntax.keyword)
+def test_zero_bytes_behind_the_last_element_lose_nothing(tmp_path: Path, syntax: UID) -> None:
+    whole = encoded(image(), syntax)
+    for number in (1, 7, 8, 9, 64):
+        check(tmp_path, whole + b"\0" * number, syntax)
+
+
+def test_bytes_behind_a_deflated_stream_are_refused_but_for_its_padding(tmp_path: Path) -> None:
+    syntax = DeflatedExplicitVRLittleEndian
+    whole = encoded(image(), syntax)
+    assert refused(tmp_path, whole + b"junk", syntax).status == 0xC000
+
+
+# ---- what is not what it claims ----------------------------------------------------------------
+
+
+def test_another_sop_class_than_the_command_s_is_a_mismatch(tmp_path: Path) -> None:
+    with pytest.raises(DataSetMismatch, match="SOPClassUID differs"):
+        check(tmp_path, encoded(image()), sop_class=DigitalXRayImageStorageForPresentation)
+
+
+def test_another_sop_instance_than_the_command_s_is_a_mismatch(tmp_path: Path) -> None:
+    with pytest.raises(DataSetMismatch, match="SOPInstanceUID differs"):
+        check(tmp_path, encoded(image()), sop_instance=generate_uid())
+
+
+# The gateway ignores pydicom's warnings, which quote values (log.py).
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI:UserWarning")
+@pytest.mark.parametrize(
+    "keyword", ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"]
+)
+@pytest.mark.parametrize("value", [None, "", "../../etc/x", "1.2\\3.4"])
+def test_a_missing_or_invalid_uid_is_a_mismatch(
+    tmp_path: Path, keyword: str, value: str | None
+) -> None:
+    ds = image()
+    instance = ds.SOPInstanceUID
+    del ds[keyword]
+    with disable_value_validation():
+        if value is not None:
+            setattr(ds, keyword, value)
+        data_set = encoded(ds)
+    with pytest.raises(DataSetMismatch, match=keyword):
+        check(tmp_path, data_set, sop_instance=instance)
+
+
+@pytest.mark.parametrize("syntax", NATIVE, ids=lambda syntax: syntax.keyword)
+def test_less_pixel_data_than_rows_and_columns_call_for_is_a_mismatch(
+    tmp_path: Path, syntax: UID
+) -> None:
+    with pytest.raises(DataSetMismatch, match="Pixel Data has 320 of 340 bytes"):
+        check(tmp_path, encoded(image(Rows=ROWS + 1), syntax), syntax)
+
+
+def test_an_object_without_pixel_data_is_a_mismatch(tmp_path: Path) -> None:
+    ds = image()
+    del ds.PixelData
+    with pytest.raises(DataSetMismatch, match="no Pixel Data"):
+        check(tmp_path, encoded(ds))
+
+
+def test_pixels_without_rows_are_refused(tmp_path: Path) -> None:
+    assert refused(tmp_path, encoded(image(Rows=None, SOPInstanceUID="1.2.3"))).status == 0xC000
+
+
+# ---- what is hostile ---------------------------------------------------------------------------
+
+
+def test_a_deflate_bomb_is_refused(tmp_path: Path) -> None:
+    ds = image(SOPInstanceUID="1.2.3")
+    ds.PixelData = bytes(64_000_000)
+    bomb = encoded(ds, DeflatedExplicitVRLittleEndian)
+    assert len(bomb) < 100_000
+    error = refused(tmp_path, bomb, DeflatedExplicitVRLittleEndian)
+    assert error.status == 0xC000
+    assert "grows beyond" in str(error)
+
+
+@pytest.mark.parametrize("depth", [65, 1000, 50_000])
+def test_nesting_without_end_is_refused(tmp_path: Path, depth: int) -> None:
+    down = struct.pack("<HH2sHI", 0x0040, 0x0275, b"SQ", 0, 0xFFFFFFFF)
+    down += b"\xfe\xff\x00\xe0" + UNDEFINED
+    whole = encoded(image(SOPInstanceUID="1.2.3"))
+    place = whole.rindex(b"\xe0\x7f\x10\x00OW")
+    nested = down * depth + (ITEM_DELIMITER + SEQUENCE_DELIMITER) * depth
+    assert refused(tmp_path, whole[:place] + nested + whole[place:]).status == 0xC000
+
+
+def test_random_bytes_are_refused(tmp_path: Path) -> None:
+    noise = np.random.default_rng(20261122)
+    for syntax in NATIVE:
+        for _ in range(50):
+            error = refused(tmp_path, noise.bytes(4000), syntax)
+            assert error.status in (0xA900, 0xC000)
