@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.config import disable_value_validation
 from pydicom.dataset import FileMetaDataset
+from pydicom.sr.coding import Code
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from thoracle import pixels
+
+FULL_12_BIT = {"BitsStored": 12, "HighBit": 11, "WindowCenter": 2048, "WindowWidth": 4096}
+"""LINEAR: y = (x - 2047.5) / 4095 + 0.5 = x / 4095."""
 
 
 def radiograph(stored: NDArray[Any], **attributes: object) -> Dataset:
@@ -73,7 +79,38 @@ def gradient(rows: int = 512, columns: int = 512) -> NDArray[np.uint16]:
     return values
 
 
+def chest(**attributes: object) -> Dataset:
+    """Return a frontal chest radiograph of 512 x 512 pixels that Thoracle analyses."""
+    return radiograph(gradient(), **attributes)
+
+
+def silent(**attributes: object) -> Dataset:
+    """Return a radiograph that states neither body part nor view, but for what is given."""
+    keywords = ("BodyPartExamined", "ViewPosition", "PatientOrientation")
+    return chest(**dict.fromkeys(keywords) | attributes)
+
+
+def coded(code: Code) -> Dataset:
+    """Return an item of a code sequence."""
+    item = Dataset()
+    item.CodeValue = code.value
+    item.CodingSchemeDesignator = code.scheme_designator
+    item.CodeMeaning = "x"
+    return item
+
+
 def saved(ds: Dataset, path: Path) -> Path:
     """Return the path, where the data set now is as a Part 10 file."""
     ds.save_as(path, enforce_file_format=True)
     return path
+
+
+def displayed(stored: NDArray[Any], **attributes: object) -> list[float]:
+    """Return the display values of stored ones, 0 to 1."""
+    image = pixels.radiograph(radiograph(stored, **attributes), stored)
+    return [float(value) for value in image.array.ravel()]
+
+
+def words(*values: int) -> NDArray[np.uint16]:
+    """Return one row of 16 bit values."""
+    return np.array([values], np.uint16)
