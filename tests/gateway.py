@@ -63,6 +63,7 @@ class Gateway:
         deadline = time.monotonic() + seconds
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
                 raise RuntimeError(f"gateway not up:\n{self.log.read_text()[-3000:]}")
             time.sleep(0.05)
 
