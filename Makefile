@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint bench wheel-test clean
+.PHONY: demo test test-slow lint docs bench wheel-test clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "found Python " + sys.version.split()[0] + ", required is 3.11 or newer")'
@@ -28,6 +28,9 @@ test: lint
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+docs: $(VENV)/.installed
+	$(BIN)/python tests/documents.py
 
 # The wheel, not the checkout: installed where nothing else is, it must find its bundle.
 wheel-test: $(VENV)/.installed

@@ -1,0 +1,98 @@
+"""The pages of docs/ that are made from the code: `make docs` writes them, a test compares them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import PydanticUndefined
+
+from thoracle.audit.trail import Event
+from thoracle.receive.statuses import STATUSES
+from thoracle.receive.storescp import IMAGE_STORAGE, TRANSFER_SYNTAXES
+from thoracle.records import Reason
+from thoracle.settings import Destination, Section, Settings
+
+DOCS = Path(__file__).parent.parent / "docs"
+MADE = "<!-- Made by `make docs` from the code: do not edit. -->"
+
+
+def settings_page() -> str:
+    """Return docs/settings.md."""
+    lines = ["# Settings", "", MADE, ""]
+    lines += ["`thoracle init` writes them all, with these texts, as a configuration in TOML.", ""]
+    plain = {
+        name: info
+        for name, info in Settings.model_fields.items()
+        if not isinstance(info.default, Section) and name != "destination"
+    }
+    lines += ["## At the top", "", *rows(plain)]
+    for name, info in Settings.model_fields.items():
+        if isinstance(info.default, Section):
+            section = type(info.default)
+            lines += [
+                "",
+                f"## [{name}]",
+                "",
+                section.__doc__ or "",
+                "",
+                *rows(section.model_fields),
+            ]
+    lines += ["", "## [[destination]]", "", Destination.__doc__ or "", ""]
+    return "\n".join([*lines, *rows(Destination.model_fields), ""])
+
+
+def rows(fields: dict[str, Any]) -> Iterator[str]:
+    """Yield the table of a section."""
+    yield "| setting | default | meaning |"
+    yield "|---|---|---|"
+    for name, info in fields.items():
+        default = "required" if info.default is PydanticUndefined else f"`{show(info.default)}`"
+        yield f"| `{name}` | {default} | {info.description} |"
+
+
+def show(value: Any) -> str:
+    """Return a default as the configuration would say it."""
+    match value:
+        case None:
+            return "unset"
+        case bool():
+            return str(value).lower()
+        case tuple():
+            return "[]"
+        case _:
+            return str(value)
+
+
+def tables_page() -> str:
+    """Return docs/tables.md."""
+    lines = ["# Statuses, reasons and events", "", MADE, ""]
+    lines += ["## What is accepted", "", "SOP classes: Verification; " + names(IMAGE_STORAGE)]
+    lines += ["; Secondary Capture with `receive.secondary_capture`.", ""]
+    lines += ["Transfer syntaxes: " + names(TRANSFER_SYNTAXES) + ".", ""]
+    lines += [
+        "## Answers to a C-STORE",
+        "",
+        "| status | name | clause | when |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| 0x{s.code:04X} | {s.name} | {s.clause} | {s.when} |" for s in STATUSES]
+    lines += ["", "## Why an image is rejected", "", "| code | scheme | meaning |", "|---|---|---|"]
+    lines += [f"| {r.code.value} | {r.code.scheme} | {r.code.meaning} |" for r in Reason]
+    lines += ["", "## Events of the audit", ""]
+    lines += ["| event | EventID (DCM) | EventTypeCode | action |", "|---|---|---|---|"]
+    lines += [
+        f"| {e.verb} | {e.event_id} | {e.event_type_code or ''} | {e.action} |" for e in Event
+    ]
+    return "\n".join([*lines, ""])
+
+
+def names(uids: tuple[Any, ...]) -> str:
+    """Return the names of UIDs as a list in a sentence."""
+    return ", ".join(uid.name for uid in uids)
+
+
+PAGES = {"settings.md": settings_page, "tables.md": tables_page}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page(), encoding="utf-8")
