@@ -1,9 +1,12 @@
 """PS3.3 Section C.11 with numbers worked out by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pydicom import Dataset
 from pydicom.pixels.processing import apply_windowing
+from pydicom.uid import ExplicitVRBigEndian
 
 from radiographs import FULL_12_BIT, displayed, radiograph, words
 from thoracle import pixels
@@ -151,3 +154,20 @@ def test_a_malformed_lut_is_refused_without_quoting_it() -> None:
         displayed(words(0, 1), VOILUTSequence=[item])
     assert refusal.value.reason is Reason.UNDECODABLE
     assert "Doe" not in refusal.value.detail
+
+
+@pytest.mark.parametrize(
+    ("bits", "entries"),
+    [(16, [0, 13107, 26214, 65535]), (8, [51 << 8, 255 << 8 | 102])],  # 0, 0.2, 0.4, 1
+)
+def test_entries_of_big_endian_files_are_read_the_right_way_round(
+    bits: int, entries: list[int], tmp_path: Path
+) -> None:
+    stored = words(0, 1, 2, 3)
+    item = lut(4, 0, bits, np.array(entries, ">u2").tobytes())
+    ds = radiograph(stored, VOILUTSequence=[item])
+    ds.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    ds.PixelData = stored.astype(">u2").tobytes()
+    ds.save_as(tmp_path / "a.dcm", implicit_vr=False, little_endian=False, enforce_file_format=True)
+    found = pixels.read_image(tmp_path / "a.dcm").array.ravel().tolist()
+    assert found == pytest.approx([0, 0.2, 0.4, 1])

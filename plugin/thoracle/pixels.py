@@ -157,6 +157,7 @@ def _levels(ds: Dataset, stored: NDArray[Any]) -> _Levels:
     """Return the distinct values of an image after mask, sign and padding."""
     if stored.ndim != 2:
         raise ValueError(f"found shape {stored.shape}, required are rows and columns")
+    stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     if stored.dtype.kind == "f":
         values, index, counts = np.unique(stored, return_inverse=True, return_counts=True)
         padding = ~np.isfinite(values)
