@@ -1,0 +1,50 @@
+"""The documents tell what the code does: pages made from it are compared, examples are run."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from documents import DOCS, PAGES
+from thoracle import errors
+from thoracle.cli import app
+from thoracle.errors import ThoracleError
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_made_from_the_code_is_up_to_date(name: str) -> None:
+    page = (DOCS / name).read_text(encoding="utf-8")
+    assert page == PAGES[name](), "run `make docs`"
+
+
+def test_every_command_is_in_the_readme() -> None:
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    command = get_command(app)
+    names = set(command.list_commands(None))  # type: ignore[attr-defined,arg-type]  # a group
+    assert {name for name in names if f"thoracle {name}" not in readme} <= {"version"}
+
+
+def test_every_error_stands_in_the_tree() -> None:
+    tree = errors.__doc__ or ""
+    classes = [ThoracleError, *below(ThoracleError)]
+    ours = {one.__name__ for one in classes if one.__module__ == errors.__name__}
+    assert {name for name in ours if name not in tree} == set()
+
+
+def below(base: type) -> list[type]:
+    return [one for child in base.__subclasses__() for one in (child, *below(child))]
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert [target for target in targets if not (DOCS / target).exists()] == []
+
+
+def test_the_pages_of_the_readme_exist() -> None:
+    root = Path(__file__).parent.parent
+    text = (root / "README.md").read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert [target for target in targets if not (root / target).exists()] == []

@@ -1,0 +1,70 @@
+"""Faults in a configuration are named with setting, value found and value required."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from thoracle import settings
+from thoracle.configuration import template
+from thoracle.errors import SettingsError
+from thoracle.settings import Settings
+
+
+def test_the_template_is_a_configuration_with_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "thoracle.toml"
+    path.write_text(template())
+    loaded = settings.load(path)
+    assert loaded.model_copy(update={"data_folder": Settings().data_folder}) == Settings()
+
+
+def test_each_default_of_the_template_means_the_default() -> None:
+    """Uncommented, a line changes nothing; an unset value stands as an empty text."""
+    lines = [
+        line.removeprefix("# ")
+        for line in template().partition("# [[destination]]")[0].splitlines()
+        if line.startswith("[") or (" = " in line and not line.endswith('= ""'))
+    ]
+    assert settings.parse(tomllib.loads("\n".join(lines))) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[receive]\nport = 70000", "receive.port: found 70000, required: "),
+        ("[receive]\nprot = 104", "receive.prot: unknown setting, found 104"),
+        ('[receive]\nae_title = "TOO LONG AN AE TITLE"', "receive.ae_title: found 'TOO LONG"),
+        ('[receive]\nae_title = "BACK\\\\SLASH"', "receive.ae_title: found"),
+        ('[receive]\nhost = "0.0.0.0"', "receive.calling_ae_titles: found none while"),
+        ("[decode]\ntimeout_seconds = 0", "decode.timeout_seconds: found 0, required: "),
+        ('[classify]\nbundle = "x"', "classify: found a bundle without a digest"),
+        ("[[destination]]\nname = 'a'", "destination.0.ae_title: found nothing, required"),
+        ("nonsense", "thoracle.toml: "),
+    ],
+)
+def test_a_fault_names_setting_value_and_requirement(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    path = tmp_path / "thoracle.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        settings.load(path)
+    assert expected in str(caught.value)
+
+
+def test_all_faults_are_named_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings.parse({"receive": {"port": 0}, "select": {"minimum_rows_columns": 1}, "x": 1})
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_two_destinations_of_one_name_are_refused() -> None:
+    one = {"name": "a", "ae_title": "A", "host": "h", "port": 104}
+    with pytest.raises(SettingsError, match="found a twice"):
+        settings.parse({"destination": [one, one]})
+
+
+def test_relative_folders_are_taken_from_the_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "thoracle.toml"
+    path.write_text('data_folder = "here"')
+    assert settings.load(path).data_folder == tmp_path / "here"
