@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.pixels.utils import pixel_array
 
@@ -104,8 +105,6 @@ def _check_size(found: int) -> None:
 
 def _decode_picture(path: Path) -> StoredPixels:
     """Return the pixels of a PNG or JPEG file; Exif orientation and transparency are ignored."""
-    from PIL import Image  # a codec: imported where it runs, which is not the service's process
-
     with Image.open(path, formats=("PNG", "JPEG")) as picture:
         _check_size(picture.width * picture.height * 4)
         format_: Format = "PNG" if picture.format == "PNG" else "JPEG"

@@ -140,7 +140,7 @@ class Decoder:
             detail = f"decoding took longer than the {self._timeout_seconds:g} seconds allowed"
             self._end()
             raise NotAnalysable(Reason.UNDECODABLE, detail) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter from JSON nested too deep
             self._end()
             detail = "the decoder's answer is malformed"
             raise NotAnalysable(Reason.UNDECODABLE, detail) from error
