@@ -62,7 +62,9 @@ COLOUR = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
 GREY = [gradient(7, 5).astype(dtype) for dtype in ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4")]
 
 
-@pytest.mark.parametrize("stored", [COLOUR, *GREY], ids=lambda stored: stored.dtype.str)
+@pytest.mark.parametrize(
+    "stored", [COLOUR, *GREY], ids=lambda stored: f"{stored.ndim}D {stored.dtype}"
+)
 def test_the_child_answers_what_was_stored(
     stored: NDArray[Any], decoder: Decoder, tmp_path: Path
 ) -> None:
@@ -109,7 +111,7 @@ def test_an_image_beyond_the_memory_limit_costs_only_itself(tmp_path: Path, good
     del ds.PixelData
     path = saved(ds, tmp_path / "large.dcm")
     length = 20000 * 20000 * 2
-    with path.open("ab") as file:  # a sparse file: 800 MB that take no room on the disk
+    with path.open("ab") as file:  # sparse: 800 MB that take no room on the disk
         file.write(bytes.fromhex("e07f1000") + b"OW\0\0" + struct.pack("<I", length))
         file.truncate(file.tell() + length)
     with Decoder(memory_megabytes=400, timeout_seconds=30) as decoder:
