@@ -1,0 +1,1 @@
+"""Training and evaluation of the bundle; nothing here is needed to classify."""

@@ -1,0 +1,97 @@
+"""The classifier: the bundle's preprocessing, network and postprocessing, loaded once.
+
+Importing this module takes seconds (torch, MONAI), so others import it when they need it.
+"""
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle.config_parser import ConfigParser
+
+from thoracle.classify.bundle import bundle_folder, identify
+from thoracle.errors import BundleError
+from thoracle.records import BundleIdentity, Image
+from thoracle.settings import Classify
+
+POSITIVE_CHANNEL = 1
+"""The channel of ``pred`` that metadata.json calls COVID-19."""
+DECIMALS = 4
+"""Digits of a probability that are kept: more differ between processors."""
+
+
+class Classifier:
+    """A bundle ready to classify; threads may share it, and take turns.
+
+    Parameters
+    ----------
+    identity
+        Which bundle this is.
+    content
+        The parsed ``preprocessing``, ``network_def``, ``inferer`` and ``postprocessing``.
+    """
+
+    def __init__(self, identity: BundleIdentity, content: dict[str, Any]) -> None:
+        self.identity = identity
+        self._preprocess = content["preprocessing"]
+        self._network = content["network_def"]
+        self._infer = content["inferer"]
+        self._postprocess = content["postprocessing"]
+        # One image at a time: torch spreads each over all threads, and MONAI does not promise
+        # that transforms may be shared.
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, settings: Classify) -> "Classifier":
+        """Return the classifier of the bundle that the settings name.
+
+        Sets the number of threads that torch uses in this process.
+
+        Raises
+        ------
+        BundleError
+            The digest is not the one required (then nothing of the bundle was evaluated), or the
+            bundle cannot be loaded.
+        """
+        identity = identify(settings)
+        torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+        folder = bundle_folder(settings)
+        try:
+            return cls(identity, _content(folder))
+        # A configuration can name any class, so loading one can raise anything.
+        except Exception as error:
+            raise BundleError(f"{folder}: {type(error).__name__}: {error}") from error
+
+    def classify(self, image: Image) -> float:
+        """Return the calibrated probability of COVID-19, 0 to 1, four decimals."""
+        return self.classify_all([image])[0]
+
+    def classify_all(self, images: Sequence[Image]) -> list[float]:
+        """Return the calibrated probability of COVID-19, 0 to 1, for each image."""
+        with self._lock, torch.inference_mode():
+            return [self._probability(image) for image in images]
+
+    def _probability(self, image: Image) -> float:
+        # One forward pass for each: in a batch, an image's result could depend on the others.
+        tensor = self._preprocess({"image": image})["image"]
+        logits = self._infer(inputs=tensor.as_tensor()[None], network=self._network)
+        pred = self._postprocess({"pred": logits[0]})["pred"]
+        return round(float(pred[POSITIVE_CHANNEL]), DECIMALS)
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    """Return what classifying takes of a bundle; evaluates its configuration."""
+    parser = ConfigParser()
+    parser.read_config(folder / "configs" / "inference.json")
+    parser.read_meta(folder / "configs" / "metadata.json")
+    parser["bundle_root"] = str(folder)
+    names = ("preprocessing", "network_def", "inferer", "postprocessing")
+    content = {name: parser.get_parsed_content(name) for name in names}
+    weights = torch.load(folder / "models" / "model.pt", map_location="cpu", weights_only=True)
+    network: torch.nn.Module = content["network_def"]
+    network.load_state_dict(weights)
+    network.eval().requires_grad_(False)
+    return content
