@@ -9,6 +9,8 @@ import sys
 import warnings
 from datetime import UTC, datetime
 
+import pydicom.config
+
 
 class JsonLines(logging.Formatter):
     """Formats a record as one line of JSON."""
@@ -32,6 +34,7 @@ def configure(level: str) -> None:
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # These quote data elements, and with them patients, in what they log and warn about.
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     for library in ("pydicom", "pynetdicom", "highdicom", "PIL"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="pydicom|pynetdicom|highdicom")

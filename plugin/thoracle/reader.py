@@ -16,6 +16,7 @@ from pydicom import Dataset, dcmread
 from pydicom.misc import is_dicom
 
 from thoracle import pixels, select
+from thoracle.codecs import MALFORMED
 from thoracle.decoder import Decoder
 from thoracle.errors import NotAnalysable
 from thoracle.records import BundleIdentity, Image, Outcome, Reading, Reason
@@ -82,10 +83,18 @@ class Reader:
 
 
 def header_of(path: Path) -> Dataset:
-    """Return a DICOM file's data set without its pixels, empty for a PNG or JPEG file."""
-    if not is_dicom(path):
-        return Dataset()
-    return dcmread(path, stop_before_pixels=True)
+    """Return a DICOM file's data set without its pixels, empty for any other file.
+
+    Raises
+    ------
+    NotAnalysable
+        The header cannot be parsed.
+    """
+    try:
+        return dcmread(path, stop_before_pixels=True) if is_dicom(path) else Dataset()
+    except (*MALFORMED, OSError, EOFError) as error:
+        detail = f"the header is malformed ({type(error).__name__})"
+        raise NotAnalysable(Reason.UNDECODABLE, detail) from error
 
 
 def _rejected(ds: Dataset, reason: Reason, detail: str, seconds: dict[str, float]) -> Reading:
