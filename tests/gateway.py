@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -69,6 +70,9 @@ class Gateway:
 
     def answers(self) -> bool:
         """Return whether a C-ECHO succeeds now."""
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", self.port)) != 0:
+                return False
         ae = AE(ae_title="ECHO")
         ae.connection_timeout = 1
         assoc = ae.associate(
@@ -103,3 +107,10 @@ class Gateway:
         """Return the rows of the audit that match the options given."""
         lines = self.run("audit", "--json", *arguments).splitlines()
         return [json.loads(line) for line in lines]
+
+    def wait_for_event(self, event: str, study: str, seconds: float = 30) -> None:
+        """Return when the audit has an event of a study; ``TimeoutError`` when it has not."""
+        deadline = time.monotonic() + seconds
+        while event not in {row["event"] for row in self.events("--study", study)}:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no {event!r} after {seconds} s")

@@ -7,6 +7,7 @@ away for a while.
 import socket
 import threading
 import time
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any, Self
 
@@ -42,7 +43,7 @@ class Pacs:
         self.arrived: dict[str, float] = {}
         """SOP Instance UID -> time of its first arrival, seconds of ``time.time``."""
         self.calling_ae_titles: list[str] = []
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.RLock())
         self._ae = AE(ae_title=ae_title)
         self._ae.add_supported_context(Verification)
         for sop_class in sop_classes:
@@ -88,8 +89,12 @@ class Pacs:
         """Return the kept objects of a study."""
         return [ds for ds in self.datasets() if ds.StudyInstanceUID == study_instance_uid]
 
+    def wait_until(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Return when a condition over what is kept holds; ``TimeoutError`` when it does not."""
+        with self._changed:
+            if not self._changed.wait_for(condition, seconds):
+                raise TimeoutError(f"not so after {seconds} s, {len(self.kept)} objects are kept")
+
     def wait_for(self, number: int, seconds: float) -> None:
         """Return when so many different objects are kept; ``TimeoutError`` when they are not."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: len(self.kept) >= number, seconds):
-                raise TimeoutError(f"{len(self.kept)} of {number} objects after {seconds} s")
+        self.wait_until(lambda: len(self.kept) >= number, seconds)

@@ -27,7 +27,7 @@ def test_every_command_is_in_the_readme() -> None:
 
 def test_every_error_stands_in_the_tree() -> None:
     tree = errors.__doc__ or ""
-    classes = [ThoracleError, *below(ThoracleError)]
+    classes: list[type[ThoracleError]] = [ThoracleError, *below(ThoracleError)]
     ours = {one.__name__ for one in classes if one.__module__ == errors.__name__}
     assert {name for name in ours if name not in tree} == set()
 
