@@ -9,6 +9,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.config import disable_value_validation
 from pydicom.encaps import encapsulate
+from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import (
     UID,
     ComputedRadiographyImageStorage,
@@ -20,7 +21,8 @@ from pydicom.uid import (
     JPEG2000Lossless,
     generate_uid,
 )
-from pynetdicom import dimse_messages, dsutils
+from pynetdicom import dsutils
+from pynetdicom.dsutils import create_file_meta
 
 from radiographs import radiograph
 from thoracle.errors import CannotUnderstand, DataSetMismatch, ReceiveError
@@ -65,13 +67,13 @@ def check(
 ) -> Walked:
     """Check bytes in a file such as the listener writes."""
     instance = UID(sop_instance or _instance_in(data_set, syntax))
-    meta = dimse_messages.create_file_meta(
+    meta = create_file_meta(
         sop_class_uid=sop_class, sop_instance_uid=instance, transfer_syntax=syntax
     )
     path = folder / "object.dcm"
     with path.open("wb") as file:
         file.write(b"\0" * 128 + b"DICM")
-        dimse_messages.write_file_meta_info(file, meta)  # type: ignore[arg-type]  # as it does
+        write_file_meta_info(file, meta)  # type: ignore[arg-type]  # any file will do
         file.write(data_set)
     return completeness.check(path, Command(sop_class, instance, syntax))
 

@@ -47,7 +47,6 @@ _HEADER = tuple(
         "BitsAllocated",
         "StudyPriorityID",
         "RequestedProcedurePriority",
-        "RequestAttributesSequence",
     )
 )
 
@@ -91,6 +90,7 @@ def check(path: Path, command: Command) -> Walked:
     try:
         with path.open("rb") as file:
             walked = _walk(file, UID(command.transfer_syntax_uid), path.stat().st_size)
+        list(walked.header)  # converts each value, so that none fails later
         _agree(walked.header, command)
         _enough_pixels(walked)
     # pydicom raises all of these, and more in future, on bytes from outside: to the sender they

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -99,6 +100,7 @@ class Listener:
             (self._settings.host, self._settings.port),
             block=False,
             evt_handlers=[
+                (evt.EVT_REQUESTED, _guard),
                 (evt.EVT_C_STORE, self._on_c_store),
                 (evt.EVT_REJECTED, self._on_rejected),
                 (evt.EVT_RELEASED, self._on_released),
@@ -154,8 +156,8 @@ class Listener:
         walked = check(Path(file.name), command)
         sha256 = data_set_sha256(Path(file.name), walked.data_set_offset)
         size = Path(file.name).stat().st_size - walked.data_set_offset
-        path = self._inbox.keep(file)
-        return _received(command, walked, event.assoc, path, size, sha256)
+        received = _received(command, walked, event.assoc, size, sha256)
+        return replace(received, path=self._inbox.keep(file))
 
     def _refuse(self, event: evt.Event, status: int, comment: str) -> Dataset:
         request = cast(Any, event.request)
@@ -235,6 +237,25 @@ class Listener:
             )
 
 
+def _guard(event: evt.Event) -> None:
+    """Have a message that cannot be parsed end its association.
+
+    An exception of pynetdicom's there ends its thread instead: the sender would never be answered
+    and the association would hold its place for ever.
+    """
+    assoc: Any = event.assoc
+    receive = assoc.dimse.receive_primitive
+
+    def receive_primitive(primitive: Any) -> None:
+        try:
+            receive(primitive)
+        except Exception as error:  # noqa: BLE001 - raised by any fault of any message
+            logger.warning("association aborted: message with %s", type(error).__name__)
+            assoc.dul.event_queue.put("Evt19")  # unrecognized PDU: A-ABORT (PS3.8 Table 9-10)
+
+    assoc.dimse.receive_primitive = receive_primitive
+
+
 def _application_entity(settings: Receive) -> AE:
     ae = AE(ae_title=settings.ae_title)
     ae.require_called_aet = True
@@ -251,9 +272,7 @@ def _application_entity(settings: Receive) -> AE:
     return ae
 
 
-def _received(
-    command: Command, walked: Walked, assoc: Any, path: str, size: int, sha256: str
-) -> Received:
+def _received(command: Command, walked: Walked, assoc: Any, size: int, sha256: str) -> Received:
     return Received(
         sop_class_uid=command.affected_sop_class_uid,
         sop_instance_uid=command.affected_sop_instance_uid,
@@ -264,7 +283,7 @@ def _received(
         issuer_of_patient_id=walked.text("IssuerOfPatientID"),
         accession_number=walked.text("AccessionNumber"),
         priority=STAT if _is_stat(walked) else ROUTINE,
-        path=path,
+        path="",  # not kept yet
         size=size,
         sha256=sha256,
         calling_ae_title=str(assoc.requestor.ae_title),

@@ -1,0 +1,22 @@
+"""Fixtures that several files share, because a gateway takes seconds to start."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from gateway import Gateway
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway without destinations that knows its callers, for tests of the listener.
+
+    It takes objects of up to 2 MB on up to 10 associations.
+    """
+    receive = {
+        "calling_ae_titles": ["ECHO", "SENDER", "STORESCU", "ECHOSCU"],
+        "maximum_object_megabytes": 2,
+        "maximum_associations": 10,
+    }
+    with Gateway(tmp_path_factory.mktemp("gateway"), receive=receive) as running:
+        yield running

@@ -1,0 +1,57 @@
+"""What a gateway's database and data folder say, asked from outside while it runs."""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gateway import Gateway
+
+T = TypeVar("T")
+
+
+def rows(gateway: Gateway, statement: str, *values: object) -> list[dict[str, Any]]:
+    """Return the rows of a SELECT."""
+    with closing(sqlite3.connect(gateway.data_folder / "thoracle.sqlite", timeout=30)) as database:
+        database.row_factory = sqlite3.Row
+        return [dict(row) for row in database.execute(statement, values)]
+
+
+def files(gateway: Gateway, folder: str) -> list[Path]:
+    """Return the files below a folder of the data folder."""
+    return [path for path in (gateway.data_folder / folder).rglob("*") if path.is_file()]
+
+
+def eventually(condition: Callable[[], T], seconds: float = 60) -> T:
+    """Return what the condition returns as soon as it is true; ``TimeoutError`` if never."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not so after {seconds} s: {condition}")
+        time.sleep(0.05)
+    return value
+
+
+def concluded(gateway: Gateway, study_instance_uid: str, seconds: float = 60) -> dict[str, Any]:
+    """Return the newest finished analysis of a study, with its reading, once there is one."""
+    statement = (
+        "SELECT * FROM reading JOIN analysis USING (study_instance_uid, generation, bundle_digest) "
+        "WHERE study_instance_uid = ? AND state = 'done' ORDER BY generation DESC"
+    )
+    return eventually(lambda: rows(gateway, statement, study_instance_uid), seconds)[0]
+
+
+def events(gateway: Gateway, event: str, sop_instance_uid: str) -> list[dict[str, Any]]:
+    """Return the rows of the audit with this event about this instance."""
+    statement = "SELECT * FROM audit_event WHERE event = ? AND sop_instance_uid = ?"
+    return rows(gateway, statement, event, sop_instance_uid)
+
+
+def residue(gateway: Gateway) -> list[Path]:
+    """Return unfinished files, and files of the store without a row."""
+    known = {
+        gateway.data_folder / row["path"] for row in rows(gateway, "SELECT path FROM instance")
+    }
+    return files(gateway, "incoming") + sorted(set(files(gateway, "images")) - known)
