@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from thoracle import __version__
 from thoracle.errors import ThoracleError
@@ -198,19 +197,16 @@ def status(
     for title, numbers in counts.items():
         text = ", ".join(f"{number} {name}" for name, number in numbers.items()) or "none"
         out.print(f"{title}: {text}", highlight=False)
-    table = Table("study", "changed", "generation", "state", "outcome", "probability", "delivered")
     for row in studies:
-        cells = (
-            row["study_instance_uid"],
-            row["changed_at"],
-            row["generation"],
-            row["state"] or "receiving",
-            row["outcome"],
-            row["probability"],
-            "; ".join(_delivery(one) for one in row["deliveries"]),
+        probability = "" if row["probability"] is None else f" {row['probability']:.4f}"
+        said = f"{row['outcome'] or row['state'] or 'receiving'}{probability}"
+        out.print(
+            f"{row['changed_at']} {row['study_instance_uid']} generation {row['generation']}: {said}",
+            highlight=False,
+            soft_wrap=True,
         )
-        table.add_row(*("" if cell is None else str(cell) for cell in cells))
-    out.print(table)
+        for one in row["deliveries"]:
+            out.print(f"    {_delivery(one)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _delivery(one: dict[str, Any]) -> str:
