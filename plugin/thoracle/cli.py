@@ -200,11 +200,8 @@ def status(
     for row in studies:
         probability = "" if row["probability"] is None else f" {row['probability']:.4f}"
         said = f"{row['outcome'] or row['state'] or 'receiving'}{probability}"
-        out.print(
-            f"{row['changed_at']} {row['study_instance_uid']} generation {row['generation']}: {said}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        which = f"{row['study_instance_uid']} generation {row['generation']}"
+        out.print(f"{row['changed_at']} {which}: {said}", highlight=False, soft_wrap=True)
         for one in row["deliveries"]:
             out.print(f"    {_delivery(one)}", markup=False, highlight=False, soft_wrap=True)
 
