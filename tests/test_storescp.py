@@ -186,7 +186,7 @@ def test_messages_that_cannot_be_parsed_do_not_use_up_the_associations(gateway: 
     for _ in range(15):
         with pytest.raises(NotAnswered), Sender(gateway.port) as sender:
             sender.store_bytes(b"", sop_instance="")
-    assert gateway.answers()
+    eventually(gateway.answers, 5)
 
 
 def test_a_sender_may_use_several_contexts_of_one_class(gateway: Gateway) -> None:
