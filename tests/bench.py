@@ -20,13 +20,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from gateway import AE_TITLE, Gateway
-from pacs import Pacs, free_port
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 from pynetdicom import AE
 from pynetdicom.presentation import build_context
+
+from gateway import AE_TITLE, Gateway
+from pacs import Pacs, free_port
 
 OUTPUT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 SIDE = 2000
