@@ -31,6 +31,8 @@ class IncomingFile:
         self.file = self
         self.error: str | None = None
         self._left = limit
+        self._fragment = b""
+        self._sha256 = hashlib.sha256()
         self._descriptor: int | None = None
         try:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -39,6 +41,7 @@ class IncomingFile:
 
     def write(self, data: bytes) -> int:
         """Write a fragment, or remember why that is not possible."""
+        self._fragment = data
         if self._descriptor is None:
             return len(data)
         self._left -= len(data)
@@ -54,7 +57,17 @@ class IncomingFile:
         return len(data)
 
     def flush(self) -> None:
-        """Do nothing: writes are not buffered."""
+        """Take the last fragment into the digest; writes are not buffered.
+
+        pynetdicom flushes after each fragment of the data set and not after preamble and File
+        Meta Information, which are its own and differ from time to time.
+        """
+        self._sha256.update(self._fragment)
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of the data set that came."""
+        return self._sha256.hexdigest()
 
     def sync(self) -> None:
         """Bring the file's content to the disk.
@@ -157,10 +170,3 @@ class Inbox:
     def discard(self, path: str) -> None:
         """Remove a kept file that got no row."""
         (self.data_folder / path).unlink(missing_ok=True)
-
-
-def data_set_sha256(path: Path, offset: int) -> str:
-    """Return the hexadecimal SHA-256 of a file's bytes from ``offset`` on."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -29,7 +29,7 @@ from thoracle.audit import trail
 from thoracle.errors import OutOfResources, ReceiveError
 from thoracle.receive import duplicates, statuses
 from thoracle.receive.completeness import Command, Walked, check
-from thoracle.receive.inbox import Inbox, IncomingFile, data_set_sha256
+from thoracle.receive.inbox import Inbox, IncomingFile
 from thoracle.settings import Receive
 from thoracle.store.instances import Received
 
@@ -154,9 +154,8 @@ class Listener:
         )
         file.raise_error()
         walked = check(Path(file.name), command)
-        sha256 = data_set_sha256(Path(file.name), walked.data_set_offset)
         size = Path(file.name).stat().st_size - walked.data_set_offset
-        received = _received(command, walked, event.assoc, size, sha256)
+        received = _received(command, walked, event.assoc, size, file.sha256)
         return replace(received, path=self._inbox.keep(file))
 
     def _refuse(self, event: evt.Event, status: int, comment: str) -> Dataset:
