@@ -50,7 +50,7 @@ class Sender:
         self._ae = AE(ae_title=calling)
         self._ae.maximum_pdu_size = 131072
         self._ae.connection_timeout = self._ae.acse_timeout = 10
-        self._ae.dimse_timeout = self._ae.network_timeout = 60
+        self._ae.dimse_timeout = self._ae.network_timeout = 30
         self._contexts = [build_context(UID(name), UID(syntax)) for name, syntax in contexts]
         self.assoc: Association
 
@@ -118,6 +118,8 @@ class Sender:
         # As pynetdicom's own send_c_store: its reactor must not take the response.
         self.assoc._reactor_checkpoint.clear()
         while not self.assoc._is_paused:
+            if not self.assoc.is_alive():
+                raise NotAnswered("association ended before a C-STORE")
             time.sleep(0.0001)
 
     def _send_fragment(self, context: int, control: int, data: bytes) -> None:

@@ -1,0 +1,185 @@
+"""kill -9 at random moments while studies stream in: nothing acknowledged is lost or done twice."""
+
+import gc
+import hashlib
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from gateway import Gateway
+from ledger import eventually, files, residue, rows
+from pacs import Pacs
+from radiographs import radiograph
+from sender import NotAnswered, Sender, encoded
+
+SENDERS = 3
+LISTENING_SECONDS = 15.0
+"""After SIGKILL it listens again within 5 s on a quiet machine (R11); a test run is not quiet."""
+
+
+class Modality:
+    """Sends studies over several associations, and again what was not acknowledged."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.acknowledged: dict[str, str] = {}
+        """SOP Instance UID -> SHA-256 of the data set."""
+        self.repeated = 0
+        self._gateway = gateway
+        self._waiting: SimpleQueue[Dataset | None] = SimpleQueue()
+        self._threads = [threading.Thread(target=self._send) for _ in range(SENDERS)]
+
+    def queue(self, number: int) -> None:
+        """Have so many new studies of one image each sent."""
+        for _ in range(number):
+            self._waiting.put(picture())
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Send inside the block; at its end, when the queue is empty."""
+        for thread in self._threads:
+            thread.start()
+        yield
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _send(self) -> None:
+        while (ds := self._waiting.get()) is not None:
+            while not self._deliver(ds):
+                time.sleep(0.05)  # the gateway is away
+
+    def _deliver(self, ds: Dataset) -> bool:
+        try:
+            with Sender(self._gateway.port) as sender:
+                if sender.store(ds).status != 0x0000:
+                    raise NotAnswered
+        except (NotAnswered, OSError, RuntimeError):
+            self.repeated += 1
+            return False
+        wire = encoded(ds, ExplicitVRLittleEndian)
+        self.acknowledged[ds.SOPInstanceUID] = hashlib.sha256(wire).hexdigest()
+        return True
+
+
+def picture() -> Dataset:
+    """Return a radiograph of noise: each is different, and large enough to be classified."""
+    return radiograph(np.random.default_rng().integers(0, 4096, (512, 512), np.uint16))
+
+
+def random_moment(random_: random.Random, modality: Modality, pacs: Pacs, studies: int) -> None:
+    """Return while new studies arrive, are analysed, or are delivered."""
+    progress: Callable[[], int] = random_.choice(
+        [lambda: len(modality.acknowledged), lambda: len(pacs.kept)]
+    )
+    goal = progress() + random_.randint(1, studies)
+    eventually(lambda: progress() >= goal, 120)
+    time.sleep(random_.uniform(0, 0.5))  # not to wait for anything: this is the random part
+
+
+def stream_and_kill(
+    folder: Path, pacs: Pacs, kills: int, studies: int
+) -> tuple[Gateway, Modality, list[float]]:
+    """Stream studies through a gateway that is killed and restarted; return when all is done."""
+    seed = int(os.environ.get("THORACLE_SEED") or random.SystemRandom().getrandbits(32))
+    print(f"THORACLE_SEED={seed} repeats the choice of moments")
+    random_ = random.Random(seed)
+    gateway = Gateway(folder, pacs)
+    modality = Modality(gateway)
+    seconds = []
+    each = studies // (kills + 1)
+    with gateway:
+        with modality.sending():
+            for _ in range(kills):
+                modality.queue(each)
+                random_moment(random_, modality, pacs, each)
+                gateway.kill()
+                started = time.monotonic()
+                gateway.start()
+                seconds.append(time.monotonic() - started)
+            modality.queue(studies - kills * each)
+        eventually(lambda: len(pacs.kept) >= studies, 30 + studies)
+        eventually(lambda: not rows(gateway, "SELECT 1 FROM delivery WHERE state <> 'delivered'"))
+        eventually(lambda: not rows(gateway, UNFINISHED))
+        assert gateway.terminate() == 0
+    return gateway, modality, seconds
+
+
+UNFINISHED = "SELECT 1 FROM workflow_status WHERE status NOT IN ('SUCCESS')"
+
+
+def assert_nothing_lost_or_done_twice(gateway: Gateway, modality: Modality, pacs: Pacs) -> None:
+    """Compare what was acknowledged with rows, files, audit and archive."""
+    stored = rows(gateway, "SELECT * FROM instance")
+    assert {row["sop_instance_uid"]: row["sha256"] for row in stored} == modality.acknowledged
+    assert len(stored) == len(modality.acknowledged), "a repetition became a version"
+    for row in stored:
+        content = (gateway.data_folder / row["path"]).read_bytes()
+        assert hashlib.sha256(content[-row["size"] :]).hexdigest() == row["sha256"]
+    assert residue(gateway) == []
+    studies = {row["study_instance_uid"] for row in stored}
+    for statement in (
+        "SELECT * FROM analysis WHERE state = 'done'",
+        "SELECT * FROM reading",
+        "SELECT * FROM result",
+        "SELECT * FROM audit_event WHERE event = 'instance stored'",
+        "SELECT * FROM audit_event WHERE event = 'study complete'",
+        "SELECT * FROM audit_event WHERE event = 'image read'",
+        "SELECT * FROM audit_event WHERE event = 'result created'",
+        "SELECT * FROM audit_event WHERE event = 'delivery succeeded'",
+    ):
+        assert once(rows(gateway, statement)) == studies, statement
+    assert {ds.StudyInstanceUID for ds in pacs.datasets()} == studies
+    assert len(pacs.kept) == len(studies), "a study has two reports"
+    assert all(len(set(copies)) == 1 for copies in pacs.kept.values()), "a repetition differs"
+
+
+def once(found: list[dict[str, Any]]) -> set[str]:
+    """Return the studies of the rows; each has to have exactly one."""
+    number = Counter(row["study_instance_uid"] for row in found)
+    assert set(number.values()) <= {1}, number.most_common(3)
+    return set(number)
+
+
+def report(gateway: Gateway, modality: Modality, pacs: Pacs, seconds: list[float]) -> None:
+    """Print what happened, for `pytest -rP`."""
+    again = sum(len(copies) - 1 for copies in pacs.kept.values())
+    print(
+        f"{len(seconds)} kills, {len(modality.acknowledged)} studies, "
+        f"{modality.repeated} C-STOREs repeated, {again} reports sent again, "
+        f"{len(files(gateway, 'orphans'))} orphans; "
+        f"listening again after {max(seconds):.2f} s at most"
+    )
+
+
+def crash(folder: Path, kills: int, studies: int) -> None:
+    """Stream, kill, compare."""
+    with Pacs() as pacs:
+        gateway, modality, seconds = stream_and_kill(folder, pacs, kills, studies)
+        assert len(modality.acknowledged) == studies
+        assert_nothing_lost_or_done_twice(gateway, modality, pacs)
+    report(gateway, modality, pacs, seconds)
+    assert max(seconds) < LISTENING_SECONDS
+    gc.collect()  # sockets of associations that died
+
+
+def test_five_kills_while_sixty_studies_stream_in(tmp_path: Path) -> None:
+    crash(tmp_path, kills=5, studies=60)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_twenty_kills_while_three_hundred_studies_stream_in(tmp_path: Path) -> None:
+    crash(tmp_path, kills=20, studies=300)
