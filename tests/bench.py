@@ -138,8 +138,11 @@ def receive(peer: str, pid: int, port: int, shares: Sequence[Sequence[Path]]) ->
     return Rate(peer, len(shares), cpu / (size / 1e9), size / 1e6 / seconds)
 
 
-def receive_all(folder: Path, files: Sequence[Path]) -> list[Rate]:
-    """Return the rates of Thoracle, Orthanc and DCMTK for one and four associations."""
+def receive_all(folder: Path, files: Sequence[Path]) -> tuple[list[Rate], int]:
+    """Return the rates of Thoracle, Orthanc and DCMTK for one and four associations.
+
+    And by how many MB Thoracle's memory grows while ten associations send 100 MB each.
+    """
     half = len(files) // 2
     one = [files[:half]]
     four = [files[half:][start::4] for start in range(4)]
@@ -149,11 +152,29 @@ def receive_all(folder: Path, files: Sequence[Path]) -> list[Rate]:
     with Gateway(folder / "receive", complete=quiet) as gateway:
         wait_for_log(gateway, "classifier loaded")
         assert gateway.process is not None
-        rates += [receive("Thoracle", gateway.process.pid, gateway.port, s) for s in (one, four)]
+        pid = gateway.process.pid
+        rates += [receive("Thoracle", pid, gateway.port, shares) for shares in (one, four)]
+        before = peak_megabytes(pid)["gateway"]
+        receive("Thoracle", pid, gateway.port, [[path] for path in make_large(folder)])
+        growth = peak_megabytes(pid)["gateway"] - before
     for peer, command, port in (orthanc(folder), storescp(folder)):
         with running(command, port) as pid:
             rates += [receive(peer, pid, port, shares) for shares in (one, four)]
-    return rates
+    return rates, growth
+
+
+def make_large(folder: Path) -> list[Path]:
+    """Return the files of ten images of 100 MB."""
+    ds = dcmread(str(get_testdata_file("RG1_UNCR.dcm", download=False)))
+    ds.Rows = ds.Columns = 7072
+    ds.StudyInstanceUID = generate_uid()
+    ds.PixelData = bytes(7072 * 7072 * 2)
+    paths = []
+    for _ in range(10):
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        paths.append(folder / "images" / f"{ds.SOPInstanceUID}.dcm")
+        ds.save_as(paths[-1])
+    return paths
 
 
 def orthanc(folder: Path) -> tuple[str, list[str], int]:
@@ -282,7 +303,7 @@ def stage_means(gateway: Gateway) -> dict[str, float]:
 # ---- report ----------------------------------------------------------------------------------
 
 
-def markdown(rates: Sequence[Rate], line: EndToEnd) -> str:
+def markdown(rates: Sequence[Rate], growth: int, line: EndToEnd) -> str:
     """Return docs/benchmarks.md."""
     cuts = statistics.quantiles(line.seconds, n=20)
     rows = [
@@ -338,6 +359,8 @@ def markdown(rates: Sequence[Rate], line: EndToEnd) -> str:
             "|---|---|",
             *peaks,
             "",
+            f"While ten associations send 100 MB each at once, the gateway grows by {growth} MB.",
+            "",
         ]
     )
 
@@ -360,9 +383,9 @@ def main() -> None:
         folder = Path(name)
         (folder / "images").mkdir()
         files = make_images(folder / "images", 1, chosen.files)[0]
-        rates = receive_all(folder, files)
+        rates, growth = receive_all(folder, files)
         studies = make_images(folder / "images", chosen.studies, 1)
-        OUTPUT.write_text(markdown(rates, end_to_end(folder, studies)), encoding="utf-8")
+        OUTPUT.write_text(markdown(rates, growth, end_to_end(folder, studies)), encoding="utf-8")
     print(OUTPUT.read_text())
 
 

@@ -92,6 +92,7 @@ class Listener:
             When the port cannot be bound.
         """
         _config.STORE_RECV_CHUNKED_DATASET = True
+        _config.LOG_HANDLER_LEVEL = "none"  # else each PDU is formatted for a log nobody reads
         # pynetdicom writes chunks to a temporary file in the system's folder, flushes every
         # fragment and dies of a full disk. It offers no hook but this name.
         stand_in: Any = dimse_messages
