@@ -6,6 +6,7 @@ are touched inside steps and transactions alone, and a step that ran twice must 
 UIDs and bytes are deterministic, and rows are written in the transaction of their checkpoint.
 """
 
+import logging
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,6 +49,8 @@ class Line:
         return self.settings.data_folder / below
 
 
+logger = logging.getLogger(__name__)
+
 _line: Line | None = None
 
 
@@ -89,12 +92,15 @@ def sweep(untouched_seconds: float) -> int:
 def bury() -> int:
     """Record as failed the analyses that the engine gave up, e.g. for killing the process."""
     given_up = DBOS.list_workflows(
-        name="analyse", status="MAX_RECOVERY_ATTEMPTS_EXCEEDED", load_input=False, load_output=False
+        name="analyse",
+        status=["MAX_RECOVERY_ATTEMPTS_EXCEEDED", "ERROR"],
+        load_input=False,
+        load_output=False,
     )
     for workflow in given_up:
         _, study, digest, generation = workflow.workflow_id.split(":")
         with _parts().database.begin() as connection:
-            detail = "given up after repeated crashes"
+            detail = f"the engine gave up: {workflow.status}"
             _fail(connection, study, int(generation), digest, detail, workflow.workflow_id)
     return len(given_up)
 
@@ -260,10 +266,14 @@ def _send(destination: str, sop_instance_uid: str) -> dict[str, Any]:
     try:
         peer = peer_of(parts.destinations[destination], parts.settings)
         receipt = storescu.deliver(peer, report, comprehensive)
-    except ArchiveUnavailable as error:
+    except (ArchiveUnavailable, OSError) as error:
         return {"state": "waiting", "detail": str(error)}
     except ArchiveRefused as error:
         return {"state": "refused", "detail": str(error)}
+    except Exception as error:
+        # A fault of ours: without an end here the delivery would wait for ever, unseen.
+        logger.exception("report not sent to %s", destination)
+        return {"state": "failed", "detail": f"{type(error).__name__}, see log"}
     return {
         "state": "delivered",
         "detail": None,
