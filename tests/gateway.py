@@ -8,21 +8,31 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from pynetdicom import AE
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
 
-from pacs import Pacs, free_port
+from pacs import free_port
 
 AE_TITLE = "THORACLE"
+
+
+class Archive(Protocol):
+    """Where results go: what a configuration has to say of it."""
+
+    @property
+    def ae_title(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
 
 
 class Gateway:
     """A configuration, a data folder and, inside the block, a running process."""
 
-    def __init__(self, folder: Path, *archives: Pacs, **tables: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, *archives: Archive, **tables: dict[str, Any]) -> None:
         self.folder = folder
         self.data_folder = folder / "data"
         self.port = free_port()

@@ -1,0 +1,191 @@
+"""DCMTK as modality and Orthanc as archive: interoperability with programs that are not ours."""
+
+import json
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.uid import JPEG2000Lossless
+
+from gateway import AE_TITLE, Gateway
+from ledger import concluded, events, eventually, rows
+from pacs import free_port
+from peers import require
+from radiographs import gradient, radiograph, saved
+from sender import send
+
+# ---- DCMTK -------------------------------------------------------------------------------------
+
+
+def dcmtk(program: str, *arguments: str | Path) -> None:
+    """Run a program of DCMTK; its exit code has to be 0."""
+    path = require(program, "dcmtk")
+    done = subprocess.run(
+        [path, *map(str, arguments)], capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+
+
+def test_echoscu_gets_its_answer(gateway: Gateway) -> None:
+    dcmtk("echoscu", "-aec", AE_TITLE, "127.0.0.1", str(gateway.port))
+
+
+def _converted(program: str, *options: str) -> Any:
+    def convert(source: Path, target: Path) -> None:
+        dcmtk(program, *options, source, target)
+
+    return convert
+
+
+def _jpeg_2000(source: Path, target: Path) -> None:
+    ds = dcmread(source)  # DCMTK has no encoder for it
+    ds.compress(JPEG2000Lossless, generate_instance_uid=False)
+    saved(ds, target)
+
+
+def _there_and_back(source: Path, target: Path) -> None:
+    between = target.with_suffix(".jpeg")
+    dcmtk("dcmcjpeg", "+e1", source, between)
+    dcmtk("dcmdjpeg", between, target)
+
+
+SAME, NEAR = 1e-4, 0.05
+"""How far the probability may be from that of the uncompressed image."""
+
+# The proposal of storescu, how the file is made, and what the answer has to be like.
+ROUTES: dict[str, tuple[str, Any, float | None]] = {
+    "explicit VR little endian": ("-xe", _converted("dcmconv", "+te"), SAME),
+    "implicit VR little endian": ("-xi", _converted("dcmconv", "+ti"), SAME),
+    "explicit VR big endian": ("-xb", _converted("dcmconv", "+tb"), SAME),
+    "deflated": ("-xd", _converted("dcmconv", "+td"), SAME),
+    "RLE lossless": ("-xr", _converted("dcmcrle"), SAME),
+    "JPEG lossless SV1": ("-xs", _converted("dcmcjpeg", "+e1"), SAME),
+    "JPEG decompressed": ("-xe", _there_and_back, SAME),
+    "JPEG extended 12 bit": (
+        "-xx",
+        _converted("dcmcjpeg", "+ee", "+un"),
+        None,
+    ),  # no decoder of 12 bit samples
+    "JPEG-LS lossless": ("-xt", _converted("dcmcjpls", "+el"), SAME),
+    "JPEG-LS near-lossless": ("-xu", _converted("dcmcjpls", "+en", "+un"), NEAR),
+    "JPEG 2000 lossless": ("-xv", _jpeg_2000, SAME),
+}
+
+
+@pytest.fixture(scope="module")
+def uncompressed(gateway: Gateway) -> float:
+    """The probability of the picture when it is sent as it is."""
+    ds = chest()
+    assert send(gateway.port, ds).status == 0x0000
+    return float(concluded(gateway, ds.StudyInstanceUID)["probability"])
+
+
+def chest() -> Dataset:
+    """Return a radiograph that is large enough to be classified."""
+    return radiograph(gradient(), BitsStored=12, HighBit=11)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_what_storescu_sends_is_answered_whatever_its_transfer_syntax(
+    gateway: Gateway, tmp_path: Path, uncompressed: float, route: str
+) -> None:
+    proposal, convert, tolerance = ROUTES[route]
+    ds = chest()
+    source, target = saved(ds, tmp_path / "source.dcm"), tmp_path / "target.dcm"
+    convert(source, target)
+    dcmtk("storescu", "-R", proposal, "-aec", AE_TITLE, "127.0.0.1", str(gateway.port), target)
+    answer = concluded(gateway, ds.StudyInstanceUID)
+    (row,) = rows(
+        gateway, "SELECT * FROM instance WHERE study_instance_uid = ?", ds.StudyInstanceUID
+    )
+    assert row["transfer_syntax_uid"] == dcmread(target).file_meta.TransferSyntaxUID
+    if tolerance is None:
+        assert (answer["outcome"], answer["reason_code"]) == ("rejected", "UNDECODABLE")
+    else:
+        assert answer["reason_code"] is None, answer["detail"]
+        assert answer["probability"] == pytest.approx(uncompressed, abs=tolerance)
+
+
+# ---- Orthanc -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Orthanc:
+    """A running Orthanc, as far as a gateway's configuration and a test need it."""
+
+    port: int
+    http_port: int
+    ae_title: str = "ORTHANC"
+
+    def get(self, path: str) -> bytes:
+        """Return what its REST API answers."""
+        url = f"http://127.0.0.1:{self.http_port}{path}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            content: bytes = answer.read()
+        return content
+
+    def instances(self) -> list[str]:
+        """Return its identifiers of all instances."""
+        found: list[str] = json.loads(self.get("/instances"))
+        return found
+
+    def is_up(self) -> bool:
+        """Return whether its REST API answers."""
+        try:
+            return bool(self.get("/system"))
+        except OSError:
+            return False
+
+
+@contextmanager
+def running_orthanc(folder: Path) -> Iterator[Orthanc]:
+    """Run an Orthanc of its own, on the loopback address, with nothing in it."""
+    program = require("Orthanc", "orthanc")
+    orthanc = Orthanc(free_port(), free_port())
+    settings = {
+        "StorageDirectory": str(folder / "orthanc"),
+        "DicomAet": orthanc.ae_title,
+        "DicomPort": orthanc.port,
+        "DicomAlwaysAllowStore": True,
+        "HttpPort": orthanc.http_port,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "Plugins": [],
+    }
+    config = folder / "orthanc.json"
+    config.write_text(json.dumps(settings))
+    with (folder / "orthanc.log").open("wb") as log:
+        process = subprocess.Popen([program, str(config)], stdout=log, stderr=log, cwd=folder)
+    try:
+        eventually(orthanc.is_up, 30)
+        yield orthanc
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_orthanc_takes_the_report_unchanged_and_a_repeated_study_makes_no_second_one(
+    tmp_path: Path,
+) -> None:
+    with running_orthanc(tmp_path) as orthanc, Gateway(tmp_path, orthanc) as gateway:
+        ds = chest()
+        assert send(gateway.port, ds).status == 0x0000
+        delivered = "SELECT * FROM result JOIN delivery USING (sop_instance_uid) WHERE state = ?"
+        (result,) = eventually(lambda: rows(gateway, delivered, "delivered"))
+        (identifier,) = orthanc.instances()
+        report = dcmread(BytesIO(orthanc.get(f"/instances/{identifier}/file")))
+        kept = dcmread(gateway.data_folder / result["path"])
+        assert list(report) == list(kept)
+        assert send(gateway.port, ds).status == 0x0000
+        other = chest()
+        assert send(gateway.port, other).status == 0x0000
+        eventually(lambda: len(rows(gateway, delivered, "delivered")) == 2)
+        assert len(events(gateway, "instance duplicate", ds.SOPInstanceUID)) == 1
+        assert len(orthanc.instances()) == 2
