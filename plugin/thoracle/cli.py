@@ -38,7 +38,7 @@ def main() -> None:
     try:
         app()
     except ThoracleError as error:
-        err.print(f"thoracle: {error}", markup=False, highlight=False)
+        err.print(f"thoracle: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
 
 
