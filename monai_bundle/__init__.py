@@ -1,1 +1,1 @@
-"""The MONAI bundle shipped with Thoracle; a package, so that wheels and editable installs carry it."""
+"""The MONAI bundle shipped with Thoracle; a package, so that wheels and editable ones carry it."""

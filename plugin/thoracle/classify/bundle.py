@@ -14,7 +14,7 @@ from thoracle.errors import BundleError
 from thoracle.records import BundleIdentity, Decision
 from thoracle.settings import Classify
 
-SHIPPED_DIGEST = "78d24ff2925f77504fcf67444a2384da43a306f8212733aab6aa44dd33945895"
+SHIPPED_DIGEST = "f69be73e2be15a5238710f620599dfcf90bb0e983aa14c5854b4fe33746c174b"
 """Digest of the bundle that comes with this version, hexadecimal."""
 
 _HASHED_FOLDERS = ("configs", "models")
@@ -69,7 +69,7 @@ def identify(settings: Classify) -> BundleIdentity:
         The digest is not the one required, or a file is missing or malformed.
     """
     folder = bundle_folder(settings)
-    required = SHIPPED_DIGEST if settings.bundle is None else settings.digest
+    required = settings.digest or SHIPPED_DIGEST
     found = digest(folder)
     if found != required:
         raise BundleError(f"{folder}: found digest {found}, required is {required}")

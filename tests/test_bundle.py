@@ -1,0 +1,223 @@
+"""The bundle as such: its files, its digest, and MONAI's own checks of it."""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+from radiographs import chest, saved
+from thoracle.classify import bundle
+from thoracle.errors import BundleError
+from thoracle.settings import Classify
+
+FOLDER = bundle.bundle_folder(Classify())
+SCHEMA = Path(__file__).parent / "data" / "bundle_metadata.schema.json"
+LARGEST_FILE_BYTES = 25_000_000
+"""What the MONAI model zoo takes in git."""
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the shipped bundle, to be changed."""
+    return Path(shutil.copytree(FOLDER, tmp_path / "bundle"))
+
+
+def _config(name: str) -> str:
+    return str(FOLDER / "configs" / name)
+
+
+def test_the_shipped_bundle_has_the_files_that_monai_requires() -> None:
+    required = (
+        "LICENSE",
+        "configs/metadata.json",
+        "configs/inference.json",
+        "configs/train.json",
+        "configs/evaluate.json",
+        "configs/logging.conf",
+        "models/model.pt",
+        "models/decision.json",
+        "docs/README.md",
+        "docs/data_license.txt",
+    )
+    assert [name for name in required if not (FOLDER / name).is_file()] == []
+
+
+def test_the_weights_fit_into_the_model_zoo() -> None:
+    assert (FOLDER / "models" / "model.pt").stat().st_size <= LARGEST_FILE_BYTES
+
+
+def test_the_shipped_bundle_has_the_shipped_digest() -> None:
+    assert bundle.digest(FOLDER) == bundle.SHIPPED_DIGEST
+
+
+def test_the_class_names_stand_in_the_metadata() -> None:
+    metadata = json.loads((FOLDER / "configs" / "metadata.json").read_text())
+    classes = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+    assert classes == {"0": "not COVID-19", "1": "COVID-19"}
+
+
+def test_the_identity_tells_name_version_and_decision() -> None:
+    identity = bundle.identify(Classify())
+    decision = identity.decision
+    assert identity.digest == bundle.SHIPPED_DIGEST
+    assert identity.name.startswith("Thoracle")
+    assert identity.calibration.startswith("temperature(")
+    assert 0 < decision.lower < decision.threshold < decision.upper < 1
+
+
+@pytest.mark.parametrize("name", ["configs/inference.json", "models/decision.json"])
+def test_a_changed_file_changes_the_digest(copy: Path, name: str) -> None:
+    before = bundle.digest(copy)
+    with (copy / name).open("a") as file:
+        file.write("\n")
+    assert bundle.digest(copy) != before
+
+
+def test_a_renamed_file_changes_the_digest(copy: Path) -> None:
+    before = bundle.digest(copy)
+    (copy / "configs" / "evaluate.json").rename(copy / "configs" / "evaluation.json")
+    assert bundle.digest(copy) != before
+
+
+def test_documents_and_compiled_files_do_not_change_the_digest(copy: Path) -> None:
+    before = bundle.digest(copy)
+    (copy / "docs" / "README.md").write_text("changed")
+    (copy / "configs" / "__pycache__").mkdir()
+    (copy / "configs" / "__pycache__" / "any.pyc").write_bytes(b"any")
+    assert bundle.digest(copy) == before
+
+
+def test_a_bundle_with_another_digest_is_refused_and_both_are_named(copy: Path) -> None:
+    settings = Classify(bundle=copy, digest="0" * 64)
+    with pytest.raises(BundleError, match=f"{bundle.SHIPPED_DIGEST}.*{'0' * 64}"):
+        bundle.identify(settings)
+
+
+def test_a_bundle_that_the_settings_name_is_taken(copy: Path) -> None:
+    settings = Classify(bundle=copy, digest=bundle.digest(copy))
+    assert bundle.identify(settings).digest == bundle.SHIPPED_DIGEST
+
+
+def test_a_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="required is a MONAI bundle"):
+        bundle.identify(Classify(bundle=tmp_path, digest="0" * 64))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"temperature": 1}'])
+def test_a_malformed_decision_is_refused(copy: Path, text: str) -> None:
+    (copy / "models" / "decision.json").write_text(text)
+    with pytest.raises(BundleError):
+        bundle.identify(Classify(bundle=copy, digest=bundle.digest(copy)))
+
+
+def test_a_decision_whose_band_is_turned_round_is_refused(copy: Path) -> None:
+    path = copy / "models" / "decision.json"
+    decision = json.loads(path.read_text())
+    decision["indeterminate"] = {"lower": 0.8, "upper": 0.2}
+    path.write_text(json.dumps(decision))
+    with pytest.raises(BundleError, match="ascending"):
+        bundle.identify(Classify(bundle=copy, digest=bundle.digest(copy)))
+
+
+def test_asking_for_the_identity_does_not_import_torch() -> None:
+    program = (
+        "import sys; from thoracle.classify import bundle; from thoracle.settings import Classify; "
+        "bundle.identify(Classify()); sys.exit('torch' in sys.modules or 'monai' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_metadata_satisfy_the_schema() -> None:
+    from monai.bundle.scripts import verify_metadata
+
+    # MONAI would download the schema, were there no such file, and warns without a hash.
+    verify_metadata(
+        meta_file=_config("metadata.json"),
+        filepath=SCHEMA,
+        hash_val=hashlib.sha256(SCHEMA.read_bytes()).hexdigest(),
+        hash_type="sha256",
+    )
+
+
+def test_the_inference_workflow_has_the_properties_that_monai_expects(tmp_path: Path) -> None:
+    from monai.bundle.workflows import ConfigWorkflow
+
+    saved(chest(), tmp_path / "one.dcm")  # the evaluator refuses a folder without images
+
+    workflow = ConfigWorkflow(
+        config_file=_config("inference.json"),
+        meta_file=_config("metadata.json"),
+        logging_file=False,  # the default would replace the handlers of the root logger
+        workflow_type="infer",
+        bundle_root=str(FOLDER),
+        dataset_dir=str(tmp_path),
+        output_dir=str(tmp_path),
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+def test_the_network_takes_and_gives_what_the_metadata_say() -> None:
+    from monai.bundle.scripts import verify_net_in_out
+
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=_config("metadata.json"),
+        config_file=_config("inference.json"),
+        device="cpu",
+    )
+
+
+def test_training_and_evaluation_preprocess_as_inference_does() -> None:
+    inference = json.loads(Path(_config("inference.json")).read_text())
+    training = json.loads(Path(_config("train.json")).read_text())
+    served = [_plain(one) for one in inference["preprocessing"]["transforms"]]
+    trained = [_plain(one) for one in training["train"]["deterministic_transforms"]]
+    assert trained[: len(served)] == served
+    assert [one["_target_"] for one in trained[len(served) :]] == ["ToTensord"]
+    assert training["spatial_size"] == inference["spatial_size"]
+
+
+def _plain(transform: dict[str, object]) -> dict[str, object]:
+    """Return a transform without its comment."""
+    return {key: value for key, value in transform.items() if key != "_desc_"}
+
+
+def test_the_split_keeps_patients_and_copies_together() -> None:
+    with (FOLDER / "docs" / "split.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    parts: dict[str, set[str]] = {}
+    for row in rows:
+        parts.setdefault(row["group"], set()).add(row["split"])
+    assert all(len(part) == 1 for part in parts.values())
+    assert len({row["sha256"] for row in rows}) == len(rows)
+
+
+def test_the_bundle_runs_from_its_own_folder_on_dicom_and_png(tmp_path: Path) -> None:
+    images, output = tmp_path / "images", tmp_path / "output"
+    images.mkdir()
+    saved(chest(), images / "one.dcm")
+    picture = np.tile(np.linspace(0, 255, 600, dtype=np.uint8), (500, 1))
+    Picture.fromarray(picture).save(images / "two.png")
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "monai.bundle", "run"),
+            *("--config_file", "configs/inference.json"),
+            *("--dataset_dir", str(images), "--output_dir", str(output)),
+        ],
+        check=True,
+        cwd=FOLDER,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    with (output / "predictions.csv").open(newline="") as lines:
+        rows = list(csv.reader(lines))
+    assert [Path(row[0]).name for row in rows] == ["one.dcm", "two.png"]
+    assert [sum(map(float, row[1:])) for row in rows] == pytest.approx([1, 1], abs=1e-4)

@@ -1,0 +1,134 @@
+"""The classifier: from an image to a calibrated probability."""
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pydicom.data
+import pytest
+import torch
+from monai.data.meta_tensor import MetaTensor
+
+from radiographs import chest, saved
+from thoracle.classify import bundle
+from thoracle.classify.classifier import Classifier
+from thoracle.classify.network import EfficientNetLite0, greyscale_weights
+from thoracle.classify.transforms import LoadRadiograph, LoadRadiographd
+from thoracle.errors import BundleError, NotAnalysable
+from thoracle.pixels import read_image
+from thoracle.records import Image
+from thoracle.settings import Classify
+
+FOLDER = bundle.bundle_folder(Classify())
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return Classifier.load(Classify())
+
+
+def _radiograph(name: str = "RG1_UNCR.dcm") -> Image:
+    path = pydicom.data.get_testdata_file(name, download=False)
+    assert isinstance(path, str), "found no pydicom-data, required is the dependency group test"
+    return read_image(Path(path))
+
+
+def _noise(seed: int, rows: int = 700, columns: int = 600) -> Image:
+    array = np.random.default_rng(seed).random((1, rows, columns), np.float32)
+    return Image(array)
+
+
+def test_the_classifier_says_which_bundle_it_is(classifier: Classifier) -> None:
+    assert classifier.identity == bundle.identify(Classify())
+
+
+def test_a_real_radiograph_gets_a_probability_of_four_decimals(classifier: Classifier) -> None:
+    probability = classifier.classify(_radiograph())
+    assert 0 <= probability <= 1
+    assert probability == round(probability, 4)
+
+
+def test_the_same_image_gets_the_same_probability_every_time(classifier: Classifier) -> None:
+    image = _radiograph()
+    again = Classifier.load(Classify())
+    assert len({classifier.classify(image) for _ in range(3)} | {again.classify(image)}) == 1
+
+
+def test_classifying_leaves_the_image_as_it_was(classifier: Classifier) -> None:
+    image = _noise(1)
+    before = image.array.copy()
+    classifier.classify(image)
+    assert np.array_equal(image.array, before)
+
+
+def test_several_images_get_what_each_gets_alone(classifier: Classifier) -> None:
+    images = [_radiograph(), _noise(1), _noise(2, 1200, 900)]
+    assert classifier.classify_all(images) == [classifier.classify(image) for image in images]
+
+
+def test_threads_that_share_a_classifier_get_what_one_gets(classifier: Classifier) -> None:
+    images = [_noise(seed) for seed in range(8)]
+    expected = classifier.classify_all(images)
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(classifier.classify, images)) == expected
+
+
+def test_the_settings_name_the_number_of_threads() -> None:
+    Classifier.load(Classify(threads=1))
+    assert torch.get_num_threads() == 1
+    Classifier.load(Classify())
+
+
+def test_nothing_of_a_bundle_with_another_digest_is_evaluated(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(FOLDER, tmp_path / "bundle"))
+    path, evaluated = folder / "configs" / "inference.json", tmp_path / "evaluated"
+    config = json.loads(path.read_text())
+    config["inferer"] = f"$open({str(evaluated)!r}, 'w')"
+    path.write_text(json.dumps(config))
+    with pytest.raises(BundleError, match="found digest"):
+        Classifier.load(Classify(bundle=folder, digest=bundle.SHIPPED_DIGEST))
+    assert not evaluated.exists()
+
+
+def test_a_bundle_whose_weights_are_malformed_is_refused(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(FOLDER, tmp_path / "bundle"))
+    (folder / "models" / "model.pt").write_bytes(b"not weights")
+    with pytest.raises(BundleError, match="bundle: "):
+        Classifier.load(Classify(bundle=folder, digest=bundle.digest(folder)))
+
+
+def test_a_file_and_its_image_give_the_same_tensor(tmp_path: Path) -> None:
+    path = saved(chest(), tmp_path / "one.dcm")
+    from_file, from_image = LoadRadiograph()(path), LoadRadiograph()(read_image(path))
+    assert isinstance(from_file, MetaTensor)
+    assert from_file.dtype == torch.float32
+    assert torch.equal(from_file.as_tensor(), from_image.as_tensor())
+    assert from_file.meta["filename_or_obj"] == str(path)
+
+
+def test_the_dictionary_transform_reads_its_entries_alone(tmp_path: Path) -> None:
+    path = saved(chest(), tmp_path / "one.dcm")
+    entries = LoadRadiographd("image")({"image": str(path), "label": 1})
+    assert entries["image"].shape[0] == 1
+    assert entries["label"] == 1
+
+
+def test_a_file_that_is_no_image_is_not_analysable(tmp_path: Path) -> None:
+    path = tmp_path / "text.dcm"
+    path.write_text("no image")
+    with pytest.raises(NotAnalysable):
+        LoadRadiograph()(path)
+
+
+def test_weights_for_colour_give_the_same_features_for_grey() -> None:
+    torch.manual_seed(0)
+    colour, grey = EfficientNetLite0(in_channels=3).eval(), EfficientNetLite0().eval()
+    missing = grey.load_state_dict(greyscale_weights(colour.state_dict()), strict=False)
+    assert missing.missing_keys == ["_fc.weight", "_fc.bias"]
+    image = torch.rand(1, 1, 64, 64)
+    with torch.inference_mode():
+        features = grey.maps(image), colour.maps(image.expand(1, 3, 64, 64))
+    assert features[0].shape == (1, 1280, 2, 2)
+    torch.testing.assert_close(*features)
