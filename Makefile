@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "found Python " + sys.version.split()[0] + ", required is 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
+	$(BIN)/python -m pip install -qq --upgrade -c constraints.txt pip
 	@echo "Installing (a few minutes the first time; torch is large) ..."
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e . --group test --group lint --group train
+	$(BIN)/python -m pip install -qq -c constraints.txt torch
+	$(BIN)/python -m pip install -qq -c constraints.txt -e . --group test --group lint --group train
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -37,9 +37,9 @@ wheel-test: $(VENV)/.installed
 	rm -rf build dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	$(PYTHON) -m venv --clear build/wheel
-	build/wheel/bin/python -m pip install --quiet --upgrade pip
-	build/wheel/bin/python -m pip install --quiet -c constraints.txt torch
-	build/wheel/bin/python -m pip install --quiet -c constraints.txt dist/*.whl
+	build/wheel/bin/python -m pip install -qq --upgrade pip
+	build/wheel/bin/python -m pip install -qq -c constraints.txt torch
+	build/wheel/bin/python -m pip install -qq -c constraints.txt dist/*.whl
 	cd build/wheel && bin/python -m thoracle check | tee check.txt; grep -q "well *classify.bundle" check.txt
 
 bench: $(VENV)/.installed
