@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from thoracle import __version__
+from thoracle.dataset import commands as dataset
 from thoracle.errors import ThoracleError
 from thoracle.settings import Settings, load
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # they print local variables, and with them patients
 )
+app.add_typer(dataset.app, name="dataset")
 out = Console()
 err = Console(stderr=True)
 
