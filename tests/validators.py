@@ -1,4 +1,4 @@
-"""Validators of structured reports, each run on one file."""
+"""Validators of reports and images, each run on one file."""
 
 import subprocess
 from pathlib import Path
@@ -21,11 +21,14 @@ ALLOWED = (
 )
 
 
-def dciodvfy(path: Path) -> list[str]:
-    """Return the errors that dicom3tools finds in the object: module by module, not templates."""
+def dciodvfy(path: Path, iod: str = "SR") -> list[str]:
+    """Return the errors that dicom3tools finds in the object: module by module, not templates.
+
+    ``iod`` is how the name ends under which it knows the object, e.g. ``SR`` or ``SCImage``.
+    """
     program = require("dciodvfy", "dicom3tools")
     lines = _run([program, "-new", str(path)])
-    assert any(line.endswith("SR") for line in lines), f"dciodvfy did not know the IOD: {lines}"
+    assert any(line.endswith(iod) for line in lines), f"dciodvfy did not know the IOD: {lines}"
     return [line for line in lines if line.startswith("Error") or "rror -" in line]
 
 
