@@ -24,9 +24,7 @@ from radiographs import gradient, radiograph
 from sender import CR_EXPLICIT, Sender, encoded, send
 from thoracle.receive.statuses import STATUSES
 
-DATA = Path(
-    os.environ.get("THORACLE_DATA") or Path(__file__).parents[2] / "shared" / "data" / "dicom"
-)
+DATA = Path(os.environ.get("THORACLE_DATA", Path(__file__).parents[2] / "shared" / "data"), "dicom")
 ANSWERS = {status.code for status in STATUSES}
 PIXEL_DESCRIPTION = (
     "Rows",
