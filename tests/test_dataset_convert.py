@@ -148,6 +148,15 @@ def test_what_the_manifest_knows_is_carried(tmp_path: Path) -> None:
     assert "covid" not in str(ds).lower()
 
 
+@pytest.mark.parametrize("ending", ["", "é"])
+def test_patients_whose_names_do_not_fit_stay_apart(tmp_path: Path, ending: str) -> None:
+    save(patient(1), tmp_path / "a.png")
+    names = ("x" * 64 + "1" + ending, "x" * 64 + "2" + ending, "x" * 64)
+    patients = {str(converted(tmp_path, patient_id=name).PatientID) for name in names}
+    assert len(patients) == 3
+    assert all(len(one) <= 64 for one in patients)
+
+
 def test_without_a_manifest_the_pseudonym_follows_from_the_file(tmp_path: Path) -> None:
     for name in ("one/a.png", "other/b.png"):
         save(patient(1), tmp_path / name)

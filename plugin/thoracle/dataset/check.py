@@ -50,7 +50,8 @@ class Leak:
     copies: int
     """Images of ``part`` with an exact copy in ``knows``."""
     near_copies: int
-    """Images of ``part`` with a near copy in ``knows``; they may have an exact one as well."""
+    """Images of ``part`` with a near copy in ``knows``, or one that the manifest calls a duplicate;
+    they may have an exact one as well."""
     patients: int
     """Images of ``part`` whose patient has another image in ``knows``: one that is no copy or near
     copy of any image in ``part``, so that it would still be there when copies are taken out."""
@@ -126,19 +127,18 @@ def check(found: Iterable[tuple[Entry, Fingerprint | NotAnalysable]]) -> Report:
             unreadable[entry.name] = one.detail
     copies, patients = groups.copies(images), groups.patients(images)
     near = groups.near_copies(images) if images else []
-    together = [*copies, *patients, *groups.clusters(images)]
-    together += [[one, other] for one, other, _ in near]
+    alike = [*groups.clusters(images), *([one, other] for one, other, _ in near)]
     return Report(
         images=tuple(images),
         unreadable=unreadable,
         copies=tuple(_alike(images, positions) for positions in copies),
         near_copies=tuple(_near(images[one], images[other], bits) for one, other, bits in near),
         patients=tuple(
-            alike
+            one
             for positions in patients
-            if (alike := _alike(images, positions, images[positions[0]].patient)).across
+            if (one := _alike(images, positions, images[positions[0]].patient)).across
         ),
-        leaks=tuple(_leaks(images, copies, near, patients)),
+        leaks=tuple(_leaks(images, copies, alike, patients)),
         two_labels=tuple(
             tuple(images[position].entry.name for position in positions)
             for positions in copies
@@ -146,7 +146,7 @@ def check(found: Iterable[tuple[Entry, Fingerprint | NotAnalysable]]) -> Report:
         ),
         changed=tuple(image.entry.name for image in images if _is_changed(image)),
         shortcuts=tuple(shortcuts(images)),
-        places=tuple(groups.places(images, groups.groups(images, together))),
+        places=tuple(groups.places(images, groups.groups(images, [*copies, *alike, *patients]))),
     )
 
 
@@ -164,21 +164,20 @@ def _near(one: Measured, other: Measured, bits: int) -> Near:
 def _leaks(
     images: Sequence[Measured],
     copies: Sequence[Sequence[int]],
-    near: Sequence[tuple[int, int, int]],
+    alike: Sequence[Sequence[int]],
     patients: Sequence[Sequence[int]],
 ) -> Iterable[Leak]:
     """Yield what each part shares with a lower one."""
-    pairs = [(one, other) for one, other, _ in near]
     for knows, part in combinations(PARTS[1:], 2):
         same = _between(images, copies, part, knows)
-        alike = _between(images, pairs, part, knows)
-        seen = {other for _, other in same | alike}
+        near = _between(images, alike, part, knows) - same
+        seen = {other for _, other in same | near}
         related = {
             (one, other)
             for one, other in _between(images, patients, part, knows)
             if other not in seen
         }
-        counts = [len({one for one, _ in found}) for found in (same, alike, related)]
+        counts = [len({one for one, _ in found}) for found in (same, near, related)]
         if any(counts):
             yield Leak(part.value, knows.value, *counts)
 

@@ -78,12 +78,7 @@ def header(picture: Picture, row: Mapping[str, str], kind: Literal["dx", "sc"]) 
     ds = Dataset()
     _add_patient(ds, picture, row)
     _add_image(ds, picture)
-    if is_chest:
-        ds.BodyPartExamined = "CHEST"
-    else:
-        ds.Laterality = ""  # it might be one of a pair
-    # DX wants it. Pictures are shown upright, frontal ones facing the reader: a convention.
-    ds.PatientOrientation = ["L" if view in ("PA", "AP") else "", "F"]
+    _add_anatomy(ds, is_chest, view)
     ds.ImageComments = _comments(row, kind)
     if kind == "dx":
         _add_dx(ds, view)
@@ -93,11 +88,25 @@ def header(picture: Picture, row: Mapping[str, str], kind: Literal["dx", "sc"]) 
     return ds
 
 
+def _add_anatomy(ds: Dataset, is_chest: bool, view: str) -> None:
+    """Add what the image shows, and which way round (PS3.3 C.7.3.1, C.7.6.1.1.1)."""
+    if is_chest:
+        ds.BodyPartExamined = "CHEST"
+    else:
+        ds.Laterality = ""  # it might be one of a pair
+    # DX wants it. Pictures are shown upright, frontal ones facing the reader: a convention.
+    ds.PatientOrientation = ["L" if view in ("PA", "AP") else "", "F"]
+
+
 def _add_patient(ds: Dataset, picture: Picture, row: Mapping[str, str]) -> None:
     """Add a pseudonym (PS3.3 C.7.1.1): the manifest's, or one made of the file."""
-    pseudonym = ascii_text(row.get("patient_id", ""), 64)
-    ds.PatientID = pseudonym or f"sha256-{hashlib.sha256(picture.content).hexdigest()[:32]}"
-    ds.PatientName = f"Pseudonym^{ds.PatientID}"
+    stated = row.get("patient_id", "").strip()
+    if stated and stated == ascii_text(stated, 64):
+        ds.PatientID = stated
+    else:  # cut or respelled, two names could become one
+        digest = hashlib.sha256(stated.encode() or picture.content).hexdigest()
+        ds.PatientID = f"sha256-{digest[:32]}"
+    ds.PatientName = f"Pseudonym^{ds.PatientID}"[:64]
     ds.PatientBirthDate = ds.PatientSex = ""
     ds.PatientIdentityRemoved = "YES"
     ds.DeidentificationMethod = "Made of a picture; nothing else was taken from its file"
