@@ -134,9 +134,9 @@ def check(found: Iterable[tuple[Entry, Fingerprint | NotAnalysable]]) -> Report:
         copies=tuple(_alike(images, positions) for positions in copies),
         near_copies=tuple(_near(images[one], images[other], bits) for one, other, bits in near),
         patients=tuple(
-            one
+            shared
             for positions in patients
-            if (one := _alike(images, positions, images[positions[0]].patient)).across
+            if (shared := _alike(images, positions, images[positions[0]].patient)).across
         ),
         leaks=tuple(_leaks(images, copies, alike, patients)),
         two_labels=tuple(
