@@ -1,6 +1,8 @@
 """The listener, asked over the wire: who may send what, and every answer that it gives."""
 
+import contextlib
 import re
+import socket
 
 import numpy as np
 import pytest
@@ -186,7 +188,7 @@ def test_messages_that_cannot_be_parsed_do_not_use_up_the_associations(gateway: 
     for _ in range(15):
         with pytest.raises(NotAnswered), Sender(gateway.port) as sender:
             sender.store_bytes(b"", sop_instance="")
-    eventually(gateway.answers, 5)
+    eventually(gateway.answers, 20)
 
 
 def test_a_sender_may_use_several_contexts_of_one_class(gateway: Gateway) -> None:
@@ -197,3 +199,12 @@ def test_a_sender_may_use_several_contexts_of_one_class(gateway: Gateway) -> Non
             ds = small()
             ds.file_meta.TransferSyntaxUID = UID(syntax)
             assert sender.store(ds).status == SUCCESS
+
+
+def test_a_pdu_longer_than_announced_ends_its_connection_at_once(gateway: Gateway) -> None:
+    """Believed, a length of 4 GiB would swallow all that is sent, and the memory with it."""
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as peer:
+        peer.sendall(b"\x01\x00\xff\xff\xff\xff" + b"x" * 1000)
+        with contextlib.suppress(ConnectionResetError):
+            assert peer.recv(1) == b""
+    eventually(gateway.answers, 20)

@@ -27,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from thoracle.audit import trail
 from thoracle.errors import OutOfResources, ReceiveError
-from thoracle.receive import duplicates, statuses
+from thoracle.receive import duplicates, statuses, transport
 from thoracle.receive.completeness import Command, Walked, check
 from thoracle.receive.inbox import Inbox, IncomingFile
 from thoracle.settings import Receive
@@ -97,11 +97,12 @@ class Listener:
         # fragment and dies of a full disk. It offers no hook but this name.
         stand_in: Any = dimse_messages
         stand_in.NamedTemporaryFile = lambda **_: self._inbox.open()
+        guards = [self._settings.maximum_pdu_bytes, self._settings.dimse_timeout_seconds]
         self._server = self._ae.start_server(
             (self._settings.host, self._settings.port),
             block=False,
             evt_handlers=[
-                (evt.EVT_REQUESTED, _guard),
+                (evt.EVT_CONN_OPEN, transport.prepare, guards),
                 (evt.EVT_C_STORE, self._on_c_store),
                 (evt.EVT_REJECTED, self._on_rejected),
                 (evt.EVT_RELEASED, self._on_released),
@@ -235,25 +236,6 @@ class Listener:
                     "network_address": requestor.address,
                 },
             )
-
-
-def _guard(event: evt.Event) -> None:
-    """Have a message that cannot be parsed end its association.
-
-    An exception of pynetdicom's there ends its thread instead: the sender would never be answered
-    and the association would hold its place for ever.
-    """
-    assoc: Any = event.assoc
-    receive = assoc.dimse.receive_primitive
-
-    def receive_primitive(primitive: Any) -> None:
-        try:
-            receive(primitive)
-        except Exception as error:  # noqa: BLE001 - raised by any fault of any message
-            logger.warning("association aborted: message with %s", type(error).__name__)
-            assoc.dul.event_queue.put("Evt19")  # unrecognized PDU: A-ABORT (PS3.8 Table 9-10)
-
-    assoc.dimse.receive_primitive = receive_primitive
 
 
 def _application_entity(settings: Receive) -> AE:

@@ -1,0 +1,75 @@
+"""What pynetdicom leaves open between socket and handler, closed for our associations alone.
+
+It reads 4096 bytes at a time and believes any length that a PDU states; a peer that stops within
+a PDU holds its thread for ever; and a message that cannot be parsed ends the thread without an
+answer. Each is an attribute of an object of one association, replaced when that begins.
+"""
+
+import logging
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pynetdicom import evt
+
+logger = logging.getLogger(__name__)
+
+LARGEST_ASSOCIATE_PDU = 1_048_576
+"""Bytes of an A-ASSOCIATE-RQ; 128 contexts with 16 transfer syntaxes need about 100 kB."""
+
+
+def prepare(event: evt.Event, maximum_pdu_bytes: int, seconds: float) -> None:
+    """Guard an association; to be bound to ``EVT_CONN_OPEN``, before the first byte is read.
+
+    Parameters
+    ----------
+    event
+        The connection that was opened.
+    maximum_pdu_bytes
+        The Maximum Length that we announce (PS3.8 Annex D.1).
+    seconds
+        Time for the rest of a PDU whose first bytes have come.
+    """
+    assoc: Any = event.assoc
+    limit = max(maximum_pdu_bytes, LARGEST_ASSOCIATE_PDU)
+    connection: socket.socket = assoc.dul.socket.socket
+    assoc.dul.socket.recv = lambda length: _read(connection, length, limit, seconds)
+    assoc.dimse.receive_primitive = _guarded(assoc, assoc.dimse.receive_primitive)
+
+
+def _read(connection: socket.socket, length: int, limit: int, seconds: float) -> bytearray:
+    """Return so many bytes, or fewer when the connection ends: pynetdicom then closes it.
+
+    Raises
+    ------
+    TimeoutError
+        When they do not come in time; it is handled as the end of the connection, too.
+    """
+    if length > limit:
+        logger.warning("connection closed: PDU of %d bytes, at most %d are taken", length, limit)
+        return bytearray()
+    received = bytearray(length)
+    deadline = time.monotonic() + seconds
+    with memoryview(received) as view:
+        filled = 0
+        while filled < length:
+            connection.settimeout(max(deadline - time.monotonic(), 0.001))
+            count = connection.recv_into(view[filled:])
+            if count == 0:
+                break
+            filled += count
+    connection.settimeout(None)
+    del received[filled:]
+    return received
+
+
+def _guarded(assoc: Any, receive: Callable[[Any], None]) -> Callable[[Any], None]:
+    def receive_primitive(primitive: Any) -> None:
+        try:
+            receive(primitive)
+        except Exception as error:  # noqa: BLE001 - raised by any fault of any message
+            logger.warning("association aborted: message with %s", type(error).__name__)
+            assoc.dul.event_queue.put("Evt19")  # unrecognized PDU: A-ABORT (PS3.8 Table 9-10)
+
+    return receive_primitive
