@@ -81,7 +81,7 @@ def collection() -> list[Path]:
 def read(path: Path) -> Dataset:
     """Return what pydicom makes of a file; an empty data set when it makes nothing of it."""
     try:
-        ds = dcmread(path, force=True)
+        ds: Dataset = dcmread(path, force=True)
     except (OSError, ValueError, AttributeError, NotImplementedError):
         ds = Dataset()
         ds.file_meta = FileMetaDataset()

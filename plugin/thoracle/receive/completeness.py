@@ -178,8 +178,7 @@ def _inflate(file: BinaryIO, compressed: int) -> tuple[BytesIO, int]:
         raise CannotUnderstand(f"deflated data set grows beyond {limit} bytes")
     if not inflater.eof:
         raise CannotUnderstand("deflated data set is cut short")
-    if inflater.unused_data.strip(b"\0"):
-        raise CannotUnderstand(f"{len(inflater.unused_data)} bytes behind the deflated data set")
+    # The stream marks its own end. Old writers put a checksum behind it, which is no loss.
     return BytesIO(inflated), len(inflated)
 
 
