@@ -208,3 +208,12 @@ def test_a_pdu_longer_than_announced_ends_its_connection_at_once(gateway: Gatewa
         with contextlib.suppress(ConnectionResetError):
             assert peer.recv(1) == b""
     eventually(gateway.answers, 20)
+
+
+def test_connections_that_ask_for_nothing_do_not_use_up_the_associations(
+    gateway: Gateway,
+) -> None:
+    """Health probes and port scans connect and close; sixty at once are more than the limit."""
+    for _ in range(60):
+        socket.create_connection(("127.0.0.1", gateway.port), timeout=10).close()
+    eventually(gateway.answers, 8)  # the ACSE timeout is 10 s

@@ -110,6 +110,9 @@ class Listener:
             ],
         )
 
+        # pynetdicom queues five connections; a sixth sender waits for its SYN to be repeated.
+        self._server.socket.listen(self._settings.maximum_associations)
+
     def stop(self, seconds: float) -> None:
         """Refuse new associations, let those at work end for ``seconds``, then abort the rest."""
         if self._server is None:

@@ -1,8 +1,9 @@
 """What pynetdicom leaves open between socket and handler, closed for our associations alone.
 
 It reads 4096 bytes at a time and believes any length that a PDU states; a peer that stops within
-a PDU holds its thread for ever; and a message that cannot be parsed ends the thread without an
-answer. Each is an attribute of an object of one association, replaced when that begins.
+a PDU holds its thread for ever; a bare connection holds one of the few places even when it has
+closed; and a message that cannot be parsed ends the thread without an answer. Each cure is an
+attribute of an object of one association, replaced when that begins.
 """
 
 import logging
@@ -34,7 +35,16 @@ def prepare(event: evt.Event, maximum_pdu_bytes: int, seconds: float) -> None:
     assoc: Any = event.assoc
     limit = max(maximum_pdu_bytes, LARGEST_ASSOCIATE_PDU)
     connection: socket.socket = assoc.dul.socket.socket
-    assoc.dul.socket.recv = lambda length: _read(connection, length, limit, seconds)
+
+    def recv(length: int) -> bytearray:
+        received = _read(connection, length, limit, seconds)
+        if len(received) < length and assoc.requestor.primitive is None:
+            # Nobody will ask for an association any more; the thread that waits for the request
+            # would hold its place until the ACSE timeout, and a few probes would fill them all.
+            assoc.dul.to_user_queue.put(None)
+        return received
+
+    assoc.dul.socket.recv = recv
     assoc.dimse.receive_primitive = _guarded(assoc, assoc.dimse.receive_primitive)
 
 
