@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
@@ -35,9 +35,11 @@ class Modality:
     def __init__(self, gateway: Gateway) -> None:
         self.acknowledged: dict[str, str] = {}
         """SOP Instance UID -> SHA-256 of the data set."""
-        self.repeated = 0
+        self.broken = 0
+        """C-STOREs that were under way when the gateway was killed."""
         self._gateway = gateway
         self._waiting: SimpleQueue[Dataset | None] = SimpleQueue()
+        self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._send) for _ in range(SENDERS)]
 
     def queue(self, number: int) -> None:
@@ -50,15 +52,20 @@ class Modality:
         """Send inside the block; at its end, when the queue is empty."""
         for thread in self._threads:
             thread.start()
-        yield
-        for _ in self._threads:
-            self._waiting.put(None)
-        for thread in self._threads:
-            thread.join()
+        try:
+            yield
+        except BaseException:
+            self._stopped.set()
+            raise
+        finally:
+            for _ in self._threads:
+                self._waiting.put(None)
+            for thread in self._threads:
+                thread.join()
 
     def _send(self) -> None:
         while (ds := self._waiting.get()) is not None:
-            while not self._deliver(ds):
+            while not self._stopped.is_set() and not self._deliver(ds):
                 time.sleep(0.05)  # the gateway is away
 
     def _deliver(self, ds: Dataset) -> bool:
@@ -66,8 +73,8 @@ class Modality:
             with Sender(self._gateway.port) as sender:
                 if sender.store(ds).status != 0x0000:
                     raise NotAnswered
-        except (NotAnswered, OSError, RuntimeError):
-            self.repeated += 1
+        except (NotAnswered, OSError, RuntimeError) as error:
+            self.broken += "not established" not in str(error)
             return False
         wire = encoded(ds, ExplicitVRLittleEndian)
         self.acknowledged[ds.SOPInstanceUID] = hashlib.sha256(wire).hexdigest()
@@ -79,14 +86,19 @@ def picture() -> Dataset:
     return radiograph(np.random.default_rng().integers(0, 4096, (512, 512), np.uint16))
 
 
-def random_moment(random_: random.Random, modality: Modality, pacs: Pacs, studies: int) -> None:
-    """Return while new studies arrive, are analysed, or are delivered."""
-    progress: Callable[[], int] = random_.choice(
-        [lambda: len(modality.acknowledged), lambda: len(pacs.kept)]
-    )
-    goal = progress() + random_.randint(1, studies)
-    eventually(lambda: progress() >= goal, 120)
-    time.sleep(random_.uniform(0, 0.5))  # not to wait for anything: this is the random part
+def random_moment(
+    random_: random.Random, turn: int, modality: Modality, pacs: Pacs, studies: int
+) -> None:
+    """Return while new studies arrive, or while they are analysed and delivered, in turn."""
+    arriving = turn % 2 == 0
+
+    def progress() -> int:
+        return len(modality.acknowledged if arriving else pacs.kept)
+
+    goal = progress() + random_.randint(1, studies if arriving else studies // 2)
+    eventually(lambda: progress() >= goal, 60)
+    # Not to wait for anything: this is the random part.
+    time.sleep(random_.uniform(0, 0.03 if arriving else 0.5))
 
 
 def stream_and_kill(
@@ -102,9 +114,9 @@ def stream_and_kill(
     each = studies // (kills + 1)
     with gateway:
         with modality.sending():
-            for _ in range(kills):
+            for turn in range(kills):
                 modality.queue(each)
-                random_moment(random_, modality, pacs, each)
+                random_moment(random_, turn, modality, pacs, each)
                 gateway.kill()
                 started = time.monotonic()
                 gateway.start()
@@ -158,7 +170,7 @@ def report(gateway: Gateway, modality: Modality, pacs: Pacs, seconds: list[float
     again = sum(len(copies) - 1 for copies in pacs.kept.values())
     print(
         f"{len(seconds)} kills, {len(modality.acknowledged)} studies, "
-        f"{modality.repeated} C-STOREs repeated, {again} reports sent again, "
+        f"{modality.broken} C-STOREs broken off, {again} reports sent again, "
         f"{len(files(gateway, 'orphans'))} orphans; "
         f"listening again after {max(seconds):.2f} s at most"
     )
