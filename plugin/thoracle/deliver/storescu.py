@@ -15,7 +15,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
-from pynetdicom import AE
+from pynetdicom import AE, _config
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
@@ -116,8 +116,13 @@ def send(peer: Peer, paths: Iterable[Path]) -> Iterator[tuple[Path, str]]:
 
 
 def _store(assoc: Association, path: Path) -> Receipt:
-    ds = dcmread(path)
-    answer = assoc.send_c_store(ds)
+    ds = dcmread(path, specific_tags=["SOPClassUID", "SOPInstanceUID"])
+    accepted = {(one.abstract_syntax, one.transfer_syntax[0]) for one in assoc.accepted_contexts}
+    # The bytes of the file as they are, where the archive takes their transfer syntax; decoding
+    # and encoding a report costs more than everything else here.
+    _config.STORE_SEND_CHUNKED_DATASET = True
+    as_it_is = (ds.SOPClassUID, ds.file_meta.TransferSyntaxUID) in accepted
+    answer = assoc.send_c_store(path if as_it_is else dcmread(path))
     if "Status" not in answer:
         raise ArchiveUnavailable("association ended before the C-STORE was answered")
     status = int(answer.Status)
