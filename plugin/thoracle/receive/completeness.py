@@ -25,6 +25,9 @@ LARGE_VALUE = 4096
 INFLATE_RATIO = 100
 """A deflated data set may grow at most so many times; more is a bomb, not an image."""
 INFLATE_FLOOR = 16 * 1024 * 1024
+INFLATE_CEILING = 1024 * 1024 * 1024
+"""Bytes; the decoder takes no larger image either."""
+LARGEST_PADDING = 1024 * 1024
 DEEPEST_NESTING = 64
 PIXEL_DATA = Tag("PixelData")
 _UID = re.compile(r"[0-9.]{1,64}")
@@ -124,7 +127,8 @@ def _walk(file: BinaryIO, syntax: UID, size: int) -> Walked:
         if element.tag == PIXEL_DATA:
             pixel_data_length = element.length
     source.seek(end)
-    if source.read().strip(b"\0"):  # some writers pad with zeros; those are no loss
+    # Some writers pad with zeros; those are no loss.
+    if size - end > LARGEST_PADDING or source.read().strip(b"\0"):
         raise CannotUnderstand(f"data set ends at byte {end} of {size}")
     if pixel_data_length is None:
         raise DataSetMismatch("no Pixel Data (7FE0,0010)")
@@ -171,7 +175,7 @@ def _data_set_offset(file: BinaryIO) -> int:
 
 
 def _inflate(file: BinaryIO, compressed: int) -> tuple[BytesIO, int]:
-    limit = max(compressed * INFLATE_RATIO, INFLATE_FLOOR)
+    limit = min(max(compressed * INFLATE_RATIO, INFLATE_FLOOR), INFLATE_CEILING)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     inflated = inflater.decompress(file.read(), limit)
     if inflater.unconsumed_tail:
