@@ -4,11 +4,12 @@ import gc
 import hashlib
 import os
 import random
+import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -176,10 +177,27 @@ def report(gateway: Gateway, modality: Modality, pacs: Pacs, seconds: list[float
     )
 
 
+def say_where_it_stands(folder: Path) -> None:
+    """Print what a person needs to find out why nothing goes on."""
+    with closing(sqlite3.connect(folder / "data" / "thoracle.sqlite")) as database:
+        for question in (
+            "SELECT count(*) FROM instance",
+            "SELECT state, count(*) FROM analysis GROUP BY 1",
+            "SELECT state, count(*) FROM delivery GROUP BY 1",
+            "SELECT name, status, count(*) FROM workflow_status GROUP BY 1, 2",
+        ):
+            print(question, database.execute(question).fetchall())
+    print((folder / "thoracle.log").read_text()[-4000:])
+
+
 def crash(folder: Path, kills: int, studies: int) -> None:
     """Stream, kill, compare."""
     with Pacs() as pacs:
-        gateway, modality, seconds = stream_and_kill(folder, pacs, kills, studies)
+        try:
+            gateway, modality, seconds = stream_and_kill(folder, pacs, kills, studies)
+        except TimeoutError:
+            say_where_it_stands(folder)
+            raise
         assert len(modality.acknowledged) == studies
         assert_nothing_lost_or_done_twice(gateway, modality, pacs)
     report(gateway, modality, pacs, seconds)
