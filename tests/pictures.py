@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 
-def patient(number: int, side: int = 96) -> NDArray[np.uint8]:
-    """Return ``(side, side)`` grey values; each number looks different, at each side the same."""
-    coarse = np.random.default_rng(number).integers(0, 256, (8, 8), np.uint8)
+def patient(number: int, side: int = 96, cells: int = 8) -> NDArray[np.uint8]:
+    """Return ``(side, side)`` grey values; each number looks different, at each side the same.
+
+    ``cells`` is how many blurred spots there are in each direction.
+    """
+    coarse = np.random.default_rng(number).integers(0, 256, (cells, cells), np.uint8)
     smooth = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
     return np.asarray(smooth)
 

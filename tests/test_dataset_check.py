@@ -65,6 +65,18 @@ def test_a_scaled_and_compressed_copy_is_found(tmp_path: Path) -> None:
     assert near["across"]
 
 
+def test_a_copy_without_its_border_is_found(tmp_path: Path) -> None:
+    dataset = clean(tmp_path) / "Dataset"
+    whole = patient(20, 256, cells=5)
+    save(whole, dataset / "Train/Covid/whole.png")
+    cropped = whole[20:220, 30:250].copy()
+    cropped[:20, :40] = 255  # a letter
+    save(cropped, dataset / "Val/Covid/cropped.jpg", quality=70)
+    (near,) = found(dataset)["near_copies"]
+    assert (near["one"], near["other"]) == ("Train/Covid/whole.png", "Val/Covid/cropped.jpg")
+    assert near["how"].startswith("cropped")
+
+
 def test_a_patient_in_two_parts_is_found_by_the_names_of_the_files(tmp_path: Path) -> None:
     (one,) = found(leaky(tmp_path) / "Dataset")["patients_across"]
     assert one["patient"] == "name:16654"

@@ -10,6 +10,7 @@ from pictures import public_images
 from thoracle.dataset import fingerprint, layout
 from thoracle.dataset.check import Report, check
 from thoracle.dataset.convert import encoded
+from thoracle.dataset.crops import cropped_copies
 from thoracle.dataset.layout import Part
 from thoracle.pixels import read_image
 from validators import dciodvfy
@@ -50,6 +51,21 @@ def test_the_near_copy_in_train_of_an_image_in_val_is_found() -> None:
 
 def test_the_near_copies_within_train_are_found() -> None:
     assert together("Train/Covid/AR-1.jpg", "Train/Covid/AR-2.jpg")
+
+
+def test_a_cropped_copy_in_another_collection_is_found() -> None:
+    names = (
+        "Dataset/Train/Covid/16660_2_1.jpg",
+        "Dataset/Train/Covid/16664_1_1.jpg",
+        "more/covid_cxnet/ef773ec27b0f.jpg",
+        "more/covid_cxnet/36f615adfe50.jpg",
+    )
+    paths = [public_images() / name for name in names]
+    if not all(path.exists() for path in paths):
+        pytest.skip("the set has no images of COVID-CXNet in more/")
+    entries = [layout.Entry(path, path.name, Part.NONE, "covid") for path in paths]
+    images = [fingerprint.fingerprint(entry).small for entry in entries]
+    assert [(one, other) for one, other, _ in cropped_copies(images)] == [(0, 2), (1, 3)]
 
 
 def test_patients_of_val_have_further_images_in_train() -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import combinations, product
 from typing import Any
 
-from thoracle.dataset import groups
+from thoracle.dataset import crops, groups
 from thoracle.dataset.fingerprint import Fingerprint
 from thoracle.dataset.groups import Measured, Place
 from thoracle.dataset.layout import PARTS, Entry, Part
@@ -20,8 +20,8 @@ class Near:
 
     one: str
     other: str
-    bits_apart: int
-    """Of the 256 bits of their perceptual hashes."""
+    how: str
+    """What was measured, e.g. ``14 of 256 bits apart``."""
     across: bool
     """Whether they lie in different parts."""
 
@@ -116,8 +116,14 @@ class Report:
         }
 
 
-def check(found: Iterable[tuple[Entry, Fingerprint | NotAnalysable]]) -> Report:
-    """Return what is found in files that were measured, given in order of their names."""
+def check(
+    found: Iterable[tuple[Entry, Fingerprint | NotAnalysable]], watch: crops.Watch | None = None
+) -> Report:
+    """Return what is found in files that were measured, given in order of their names.
+
+    ``watch`` passes small images on while cropped copies are looked for, e.g. to show progress;
+    without it they are not looked for, which takes most of the time.
+    """
     unreadable: dict[str, str] = {}
     images: list[Measured] = []
     for entry, one in found:
@@ -126,13 +132,15 @@ def check(found: Iterable[tuple[Entry, Fingerprint | NotAnalysable]]) -> Report:
         else:
             unreadable[entry.name] = one.detail
     copies, patients = groups.copies(images), groups.patients(images)
-    near = groups.near_copies(images) if images else []
-    alike = [*groups.clusters(images), *([one, other] for one, other, _ in near)]
+    near = _near_pairs(images, copies, watch) if images else {}
+    alike = [*groups.clusters(images), *near]
     return Report(
         images=tuple(images),
         unreadable=unreadable,
         copies=tuple(_alike(images, positions) for positions in copies),
-        near_copies=tuple(_near(images[one], images[other], bits) for one, other, bits in near),
+        near_copies=tuple(
+            _near(images[one], images[other], how) for (one, other), how in near.items()
+        ),
         patients=tuple(
             shared
             for positions in patients
@@ -156,9 +164,22 @@ def _alike(images: Sequence[Measured], positions: Iterable[int], patient: str = 
     return Alike(tuple(entry.name for entry in found), tuple(map(str, parts)), patient)
 
 
-def _near(one: Measured, other: Measured, bits: int) -> Near:
+def _near_pairs(
+    images: Sequence[Measured], copies: Sequence[Sequence[int]], watch: crops.Watch | None
+) -> dict[tuple[int, int], str]:
+    """Return the positions of near copies, and what tells that they are; exact copies left out."""
+    small = [image.fingerprint.small for image in images]
+    cropped = crops.cropped_copies(small, watch) if watch else []
+    found = {(one, other): f"cropped, correlation {score:.3f}" for one, other, score in cropped}
+    for one, other, bits in groups.near_copies(images):
+        found[one, other] = f"{bits} of 256 bits apart"
+    exact = {pair for positions in copies for pair in combinations(positions, 2)}
+    return {pair: found[pair] for pair in sorted(found) if pair not in exact}
+
+
+def _near(one: Measured, other: Measured, how: str) -> Near:
     across = one.entry.part != other.entry.part
-    return Near(one.entry.name, other.entry.name, bits, across)
+    return Near(one.entry.name, other.entry.name, how, across)
 
 
 def _leaks(

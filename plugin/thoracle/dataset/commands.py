@@ -41,6 +41,9 @@ def check_command(
         Path | None, typer.Option(help="CSV file to write: a split without the leaks.")
     ] = None,
     manifest: ManifestOption = None,
+    crops: Annotated[
+        bool, typer.Option(help="Look for copies with another border, which takes longest.")
+    ] = True,
 ) -> None:
     """Say what leaks between Train, Val and Prediction, and what gives the class away.
 
@@ -53,7 +56,8 @@ def check_command(
     from thoracle.store import files
 
     entries = layout.entries(path, manifest)
-    report = check(_with_progress(fingerprint.fingerprints(entries), len(entries), "reading"))
+    measured = _with_progress(fingerprint.fingerprints(entries), len(entries), "reading")
+    report = check(measured, _comparing if crops else None)
     if as_json:
         sys.stdout.write(json.dumps(report.to_json(), ensure_ascii=True) + "\n")
     else:
@@ -93,6 +97,10 @@ def convert_command(
     done = len(entries) - faults
     out.print(f"{done} images converted, {faults} not", markup=False, highlight=False)
     raise typer.Exit(1 if faults else 0)
+
+
+def _comparing(images: list[Found]) -> Iterator[Found]:
+    return _with_progress(images, len(images), "comparing")
 
 
 def _with_progress(found: Iterable[Found], total: int, verb: str) -> Iterator[Found]:

@@ -22,6 +22,8 @@ from thoracle.records import Reason
 
 SIDE = 32
 """Rows and columns of the thumbnail that is hashed."""
+LONGER_SIDE = 64
+"""Of the small image in which cropped copies are looked for."""
 LOWEST = 16
 """Spatial frequencies kept in each direction, so the hash has 256 bits."""
 
@@ -41,6 +43,8 @@ class Fingerprint:
     """``(256,)`` perceptual hash: alike for images that look alike."""
     thumbnail: NDArray[np.float32]
     """``(1024,)`` of mean 0 and length 1, so a product of two is their correlation."""
+    small: NDArray[np.float32]
+    """Brightness, longer side 64, shape kept: to look for cropped copies."""
     properties: dict[str, float | str]
     """Of the file, not of what it shows: ``format``, ``mode``, ``channels``, ``columns``, ..."""
 
@@ -75,12 +79,16 @@ def fingerprint(entry: Entry) -> Fingerprint:
     array = decode_file(entry.path).array
     digest = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
     digest.update(array.tobytes())
-    thumbnail = _thumbnail(array)
+    picture = _brightness(array)
+    thumbnail = _scaled(picture, SIDE, SIDE)
+    scale = LONGER_SIDE / max(picture.size)
+    sides = [max(LONGER_SIDE // 4, round(side * scale)) for side in picture.size]
     return Fingerprint(
         hashlib.sha256(content).hexdigest(),
         digest.hexdigest(),
         _hash(thumbnail),
         _normalized(thumbnail),
+        _scaled(picture, *sides),
         _properties(entry, content),
     )
 
@@ -92,13 +100,15 @@ def check_signature(content: bytes) -> None:
         raise NotAnalysable(Reason.UNDECODABLE, f"found {found}, required is a PNG or JPEG file")
 
 
-def _thumbnail(array: NDArray[Any]) -> NDArray[np.float32]:
-    """Return brightness averaged into ``(32, 32)`` cells."""
+def _brightness(array: NDArray[Any]) -> Image.Image:
     if array.dtype == np.uint8:
-        picture = Image.fromarray(array).convert("L")
-    else:
-        picture = Image.fromarray(array.astype(np.float32))
-    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
+        return Image.fromarray(array).convert("L")
+    return Image.fromarray(array.astype(np.float32))
+
+
+def _scaled(picture: Image.Image, columns: int, rows: int) -> NDArray[np.float32]:
+    """Return brightness averaged into ``(rows, columns)`` cells."""
+    return np.asarray(picture.resize((columns, rows), Image.Resampling.BOX), np.float32)
 
 
 def _hash(thumbnail: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -87,7 +87,7 @@ def _show_copies(report: Report, out: Console) -> None:
     _listed(
         out,
         f"Near copies within a part: {len(near)} pairs",
-        (f"{one.one} ~ {one.other} ({one.bits_apart} of 256 bits apart)" for one in near),
+        (f"{one.one} ~ {one.other} ({one.how})" for one in near),
     )
     _listed(out, "The same image with two labels:", (" = ".join(x) for x in report.two_labels))
 
@@ -112,7 +112,7 @@ def _show_leaks(report: Report, out: Console) -> None:
     _listed(
         out,
         "Near copies in several parts:",
-        (f"{one.one} ~ {one.other} ({one.bits_apart} of 256 bits apart)" for one in near),
+        (f"{one.one} ~ {one.other} ({one.how})" for one in near),
     )
     _listed(
         out,
