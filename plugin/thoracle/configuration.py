@@ -25,7 +25,7 @@ _EXAMPLE = {"name": "pacs", "ae_title": "PACS", "host": "192.0.2.10", "port": 11
 def template() -> str:
     """Return a configuration in TOML: every setting with its meaning and default, commented out."""
     lines = [
-        "# Thoracle's configuration. A setting behind # has its default; remove the # to change it.",
+        "# Thoracle's configuration. A setting behind # has its default; remove # to change it.",
         "# `thoracle check` explains every fault. Research software: not for diagnosis.",
         "",
     ]

@@ -8,9 +8,11 @@ import fcntl
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Concatenate, ParamSpec, TypeVar
+from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
 from dbos import DBOS, DBOSPortableJSONSerializer, SQLAlchemyDatasource
+from dbos._dbos import _get_dbos_instance
+from dbos._utils import INTERNAL_QUEUE_NAME
 from sqlalchemy import Connection, Engine
 
 from thoracle.errors import DataFolderInUse
@@ -18,6 +20,8 @@ from thoracle.settings import Deliver
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
 
 APPLICATION_VERSION = "schema-1"
 """Constant: by default DBOS hashes the code, and every upgrade would strand waiting work."""
@@ -86,6 +90,22 @@ def start(database: Engine, deliver: Deliver) -> None:
 def stop(seconds: int) -> None:
     """Take no new work and let running workflows end for ``seconds``; the rest is recovered."""
     DBOS.destroy(workflow_completion_timeout_sec=seconds)
+
+
+def revive(idle_before: set[str]) -> set[str]:
+    """Return the workflows that count as running and are not; take up those idle before, too.
+
+    A workflow whose checkpoint meets a full disk ends without a trace of its end; DBOS looks for
+    such ones at a start alone. Two sightings in a row keep one that is just about to begin from
+    being begun twice. To be called with some time between, and while the disk has room.
+    """
+    dbos: Any = _get_dbos_instance()
+    pending = dbos._sys_db.get_pending_workflows(EXECUTOR, APPLICATION_VERSION)
+    idle = {one.workflow_id for one in pending} - set(dbos._active_workflows_set.activeList())
+    for workflow_id in idle & idle_before:
+        logger.warning("taking up workflow %s again", workflow_id)
+        dbos._sys_db.reenqueue_for_recovery(workflow_id, [EXECUTOR], INTERNAL_QUEUE_NAME)
+    return idle
 
 
 def transaction(

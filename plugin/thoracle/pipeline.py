@@ -199,7 +199,7 @@ def _keep(report: Dataset) -> tuple[str, str]:
     """Write a report durably; return its path below the data folder and its SHA-256."""
     uid = str(report.SOPInstanceUID)  # ours, so it may be a file name
     below = f"results/{uid[-2:]}/{uid}.dcm"
-    return below, files.keep(_parts().path(below), sr.encode(report))
+    return below, files.keep_patiently(_parts().path(below), sr.encode(report))
 
 
 def _conclude(

@@ -89,15 +89,31 @@ def serve(settings: Settings) -> None:
             identity.digest[:12],
         )
         _load_or_leave(classifier, settings)
+        idle: set[str] = set()
         while not stopped.wait(SWEEP_SECONDS):
-            pipeline.sweep(settings.complete.quiet_otherwise_seconds + SWEEP_SECONDS)
-            pipeline.bury()
+            idle = _look_after(settings, inbox, idle)
         logger.info("stopping")
         listener.stop(DRAIN_SECONDS)
         engine.stop(DRAIN_SECONDS)
         with database.begin() as connection:
             trail.record(connection, trail.Event.APPLICATION_STOPPED, {})
     logger.info("stopped")
+    logging.shutdown()
+    # Steps that did not end in time still run in threads that Python would wait for. They are
+    # left as after a crash, and taken up again at the next start.
+    os._exit(0)
+
+
+def _look_after(settings: Settings, inbox: Inbox, idle: set[str]) -> set[str]:
+    """Mend what fell out of the line; return the workflows that seem to have stopped."""
+    try:
+        pipeline.sweep(settings.complete.quiet_otherwise_seconds + SWEEP_SECONDS)
+        pipeline.bury()
+        return engine.revive(idle) if inbox.has_room() else set()
+    except Exception:
+        # The database may be out of reach for a while; the service goes on, and so does this.
+        logger.exception("could not look for work that stopped")
+        return set()
 
 
 def _load_or_leave(classifier: LateClassifier, settings: Settings) -> None:

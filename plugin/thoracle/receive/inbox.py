@@ -143,10 +143,17 @@ class Inbox:
             self._incoming / f"{secrets.token_hex(16)}.dcm",
             self._settings.maximum_object_megabytes * MEGABYTE,
         )
-        free = shutil.disk_usage(self._incoming).free // MEGABYTE
-        if free < self._settings.reserve_megabytes and file.error is None:
-            file.refuse(f"{free} MB free, required {self._settings.reserve_megabytes}")
+        if not self.has_room() and file.error is None:
+            required = self._settings.reserve_megabytes
+            file.refuse(f"{self._free_megabytes()} MB free, required {required}")
         return file
+
+    def has_room(self) -> bool:
+        """Return whether the disk has at least ``reserve_megabytes`` left."""
+        return self._free_megabytes() >= self._settings.reserve_megabytes
+
+    def _free_megabytes(self) -> int:
+        return shutil.disk_usage(self._incoming).free // MEGABYTE
 
     def keep(self, file: IncomingFile) -> str:
         """Return the path, below the data folder, under which a checked file now lies durably.

@@ -1,8 +1,16 @@
 """Files that survive a power failure: content and folder are both synchronised to the disk."""
 
+import errno
 import hashlib
+import logging
 import os
+import time
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+ROOM_SECONDS = 5.0
+"""Between two attempts to write to a full disk."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -25,3 +33,18 @@ def keep(path: Path, content: bytes) -> str:
     temporary.replace(path)
     sync_folder(path.parent)
     return hashlib.sha256(content).hexdigest()
+
+
+def keep_patiently(path: Path, content: bytes) -> str:
+    """Do what :func:`keep` does, and wait for room while the disk is full.
+
+    For results: raised from a step, the error would be the recorded end of a study's analysis.
+    """
+    while True:
+        try:
+            return keep(path, content)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            logger.warning("disk full, a result waits for room")
+            time.sleep(ROOM_SECONDS)

@@ -1,0 +1,63 @@
+"""What the engine does beyond DBOS: work that stopped without a trace is taken up again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dbos import DBOS, SetWorkflowID
+from sqlalchemy import Engine, text
+
+from ledger import eventually
+from thoracle import engine
+from thoracle.errors import DataFolderInUse
+from thoracle.settings import Deliver
+from thoracle.store.database import open_database, sqlite_url
+
+runs: list[str] = []
+
+
+@DBOS.workflow(name="test_counted")
+def counted() -> None:
+    runs.append(str(DBOS.workflow_id))
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Engine]:
+    database = open_database(sqlite_url(tmp_path))
+    engine.start(database, Deliver())
+    yield database
+    engine.stop(5)
+    database.dispose()
+
+
+def state(database: Engine, workflow_id: str) -> str:
+    with database.connect() as connection:
+        return str(
+            connection.execute(
+                text("SELECT status FROM workflow_status WHERE workflow_uuid = :id"),
+                {"id": workflow_id},
+            ).scalar_one()
+        )
+
+
+def test_a_workflow_that_stopped_without_a_trace_is_taken_up_again(database: Engine) -> None:
+    with SetWorkflowID("lost"):
+        DBOS.enqueue_workflow(engine.ANALYSE, counted)
+    eventually(lambda: state(database, "lost") == "SUCCESS")
+    with database.begin() as connection:  # as a checkpoint that could not be written leaves it
+        connection.execute(
+            text("UPDATE workflow_status SET status = 'PENDING' WHERE workflow_uuid = 'lost'")
+        )
+    idle = engine.revive(set())
+    assert idle == {"lost"}
+    assert runs == ["lost"]  # seen once, it might be about to begin
+    engine.revive(idle)
+    eventually(lambda: runs == ["lost", "lost"])
+    eventually(lambda: state(database, "lost") == "SUCCESS")
+    assert engine.revive(set()) == set()
+
+
+def test_two_processes_never_share_a_data_folder(tmp_path: Path) -> None:
+    with engine.lock(tmp_path), pytest.raises(DataFolderInUse, match="required is none"):
+        engine.lock(tmp_path)
+    engine.lock(tmp_path).close()
