@@ -70,7 +70,9 @@ def init(
             file.write(template())
     except FileExistsError as error:
         raise ThoracleError(f"{path}: found a file, required is a new name") from error
-    out.print(f"{path} written; next: edit it, then `thoracle check --config {path}`")
+    out.print(
+        f"{path} written; next: edit it, then `thoracle check --config {path}`", soft_wrap=True
+    )
 
 
 @app.command()

@@ -97,6 +97,7 @@ def serve(settings: Settings) -> None:
         engine.stop(DRAIN_SECONDS)
         with database.begin() as connection:
             trail.record(connection, trail.Event.APPLICATION_STOPPED, {})
+        database.dispose()  # the last connection that closes folds the write-ahead log in
     logger.info("stopped")
     logging.shutdown()
     # Steps that did not end in time still run in threads that Python would wait for. They are

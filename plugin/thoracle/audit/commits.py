@@ -88,7 +88,7 @@ def conclude(
     columns: trail.Columns = {
         **_study(connection, key.study_instance_uid),
         "bundle_digest": bundle.digest,
-        "bundle_version": f"{bundle.name} {bundle.version}",
+        "bundle_version": f"{bundle.name} {bundle.version}"[:64],
         "correlation_id": workflow_id,
         "result_sop_instance_uid": made.sop_instance_uid,
     }

@@ -35,4 +35,4 @@ def events(connection: Connection, question: Question) -> Iterator[dict[str, Any
     if question.until is not None:
         statement = statement.where(column.recorded_at < question.until)
     for row in connection.execute(statement).mappings():
-        yield {name: value for name, value in row.items() if value not in (None, {})}
+        yield {name: value for name, value in row.items() if value not in (None, "", {})}
