@@ -188,14 +188,29 @@ def _plain(transform: dict[str, object]) -> dict[str, object]:
     return {key: value for key, value in transform.items() if key != "_desc_"}
 
 
-def test_the_split_keeps_patients_and_copies_together() -> None:
-    with (FOLDER / "docs" / "split.csv").open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
+def _split() -> list[dict[str, str]]:
+    with (FOLDER / "docs" / "split.csv").open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_no_group_of_the_split_is_in_two_parts() -> None:
     parts: dict[str, set[str]] = {}
-    for row in rows:
+    for row in _split():
         parts.setdefault(row["group"], set()).add(row["split"])
-    assert all(len(part) == 1 for part in parts.values())
+    assert {group: found for group, found in parts.items() if len(found) > 1} == {}
+
+
+def test_no_image_is_in_the_split_twice() -> None:
+    rows = _split()
+    assert len({row["path"] for row in rows}) == len(rows)
     assert len({row["sha256"] for row in rows}) == len(rows)
+
+
+def test_what_kaggle_evaluates_on_is_in_the_test_part_alone() -> None:
+    evaluated = [
+        row for row in _split() if row["path"].startswith(("Dataset/Val/", "Dataset/Prediction/"))
+    ]
+    assert {row["split"] for row in evaluated} == {"test"}
 
 
 def test_the_bundle_runs_from_its_own_folder_on_dicom_and_png(tmp_path: Path) -> None:
