@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -222,7 +223,9 @@ class EndToEnd:
     quiet: float
     burst_per_minute: float
     stages: dict[str, float]
-    """Mean wall seconds by stage."""
+    """Mean wall seconds of one image by stage."""
+    spans: dict[str, float]
+    """Mean seconds between the events of a study, spaced out."""
     cpu_per_study: float
     decoder_cpu_per_study: float
     peaks: dict[str, int]
@@ -265,6 +268,7 @@ def end_to_end(folder: Path, studies: Sequence[Sequence[Path]]) -> EndToEnd:
             quiet=quiet,
             burst_per_minute=(len(studies) - half) / minutes,
             stages=stage_means(gateway),
+            spans=span_means(gateway, half),
             cpu_per_study=(cpu_seconds(pid) - cpu) / number,
             decoder_cpu_per_study=(child_cpu(pid) - child) / number,
             peaks=peak_megabytes(pid),
@@ -300,6 +304,22 @@ def stage_means(gateway: Gateway) -> dict[str, float]:
     }
 
 
+def span_means(gateway: Gateway, first: int) -> dict[str, float]:
+    """Return the mean seconds between consecutive events of the first studies, from the audit."""
+    studies: dict[str, dict[str, datetime]] = {}
+    for event in gateway.events():
+        if "study_instance_uid" in event:
+            moments = studies.setdefault(event["study_instance_uid"], {})
+            moments[event["event"]] = datetime.fromisoformat(event["recorded_at"])
+    line = ["instance stored", "study complete", "result created", "delivery succeeded"]
+    return {
+        f"{start} to {end}": statistics.mean(
+            (study[end] - study[start]).total_seconds() for study in list(studies.values())[1:first]
+        )
+        for start, end in pairwise(line)
+    }
+
+
 # ---- report ----------------------------------------------------------------------------------
 
 
@@ -313,6 +333,8 @@ def markdown(rates: Sequence[Rate], growth: int, line: EndToEnd) -> str:
     ]
     classify = line.stages["classify"]
     rest = line.cpu_per_study - line.decoder_cpu_per_study - classify
+    total = sum(line.spans.values())
+    spans = [f"| {span} | {s:.2f} | {s / total:.0%} |" for span, s in line.spans.items()]
     stages = [f"| {stage} | {seconds * 1e3:.0f} |" for stage, seconds in line.stages.items()]
     peaks = [f"| {name} | {peak} |" for name, peak in line.peaks.items()]
     return "\n".join(
@@ -341,6 +363,13 @@ def markdown(rates: Sequence[Rate], growth: int, line: EndToEnd) -> str:
             "|---|---|",
             f"| p50 | {statistics.median(line.seconds) - line.quiet:.2f} |",
             f"| p95 | {cuts[18] - line.quiet:.2f} |",
+            "",
+            "Where that time goes (in the first row: the quiet period, and up to a second until the "
+            "engine looks for studies whose quiet period is over):",
+            "",
+            "| from event to event of the audit | mean s | share |",
+            "|---|---|---|",
+            *spans,
             "",
             f"In a burst: {line.burst_per_minute:.0f} studies a minute.",
             "",
