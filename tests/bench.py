@@ -364,8 +364,8 @@ def markdown(rates: Sequence[Rate], growth: int, line: EndToEnd) -> str:
             f"| p50 | {statistics.median(line.seconds) - line.quiet:.2f} |",
             f"| p95 | {cuts[18] - line.quiet:.2f} |",
             "",
-            "Where that time goes (in the first row: the quiet period, and up to a second until the "
-            "engine looks for studies whose quiet period is over):",
+            "Where that time goes (in the first row: the quiet period, and up to a second until "
+            "the engine looks for studies whose quiet period is over):",
             "",
             "| from event to event of the audit | mean s | share |",
             "|---|---|---|",
