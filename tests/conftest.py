@@ -17,6 +17,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         "calling_ae_titles": ["ECHO", "SENDER", "STORESCU", "ECHOSCU"],
         "maximum_object_megabytes": 2,
         "maximum_associations": 10,
+        "acse_timeout_seconds": 60,  # so that a place held for want of a request shows
     }
     with Gateway(tmp_path_factory.mktemp("gateway"), receive=receive) as running:
         yield running

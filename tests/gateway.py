@@ -100,7 +100,7 @@ class Gateway:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
-    def terminate(self, seconds: float = 15) -> int:
+    def terminate(self, seconds: float = 60) -> int:
         """Ask the process to end, and return its exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
