@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from pydicom import Dataset
@@ -117,3 +118,17 @@ def test_a_second_process_on_the_same_data_folder_is_refused(gateway: Gateway) -
     assert "found another Thoracle process at work" in done.stderr
     assert "Traceback" not in done.stderr
     assert gateway.answers()
+
+
+def test_a_port_in_use_ends_in_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    with Pacs() as other:
+        gateway = Gateway(tmp_path, receive={"port": other.port})
+        done = subprocess.run(
+            [sys.executable, "-m", "thoracle", "serve", "--config", str(gateway.config)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert f"127.0.0.1:{other.port}: Address already in use, required is a free" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -10,6 +10,7 @@ from thoracle import engine, pipeline
 from thoracle.audit import trail
 from thoracle.classify import bundle
 from thoracle.decoder import Decoder
+from thoracle.errors import SettingsError
 from thoracle.pipeline import Line
 from thoracle.reader import Classifier, Reader
 from thoracle.receive.inbox import Inbox
@@ -51,7 +52,7 @@ def serve(settings: Settings) -> None:
 
     Raises
     ------
-    DataFolderInUse, BundleError, DatabaseError, OSError
+    DataFolderInUse, BundleError, DatabaseError, SettingsError
         When it cannot start.
     """
     stopped = threading.Event()
@@ -65,44 +66,59 @@ def serve(settings: Settings) -> None:
         engine.lock(settings.data_folder),
         Decoder(settings.decode.memory_megabytes, settings.decode.timeout_seconds) as decoder,
     ):
-        identity = bundle.identify(settings.classify)
-        database = open_database(sqlite_url(settings.data_folder))
-        classifier = LateClassifier()
-        inbox = Inbox(settings.data_folder, settings.receive)
-        with database.begin() as connection:
-            cleared = inbox.sweep(instances.known_paths(connection))
-            trail.record(
-                connection,
-                trail.Event.APPLICATION_STARTED,
-                {"bundle_digest": identity.digest, "detail": {"files_cleared": cleared}},
-            )
-        pipeline.bind(Line(settings, database, Reader(settings, identity, decoder, classifier)))
-        engine.start(database, settings.deliver)
-        pipeline.sweep(untouched_seconds=0)
-        listener = Listener(settings.receive, inbox, database, pipeline.arrived)
-        listener.start()
-        logger.info(
-            "listening as %s on %s:%d, bundle %s",
-            settings.receive.ae_title,
-            settings.receive.host,
-            settings.receive.port,
-            identity.digest[:12],
-        )
-        _load_or_leave(classifier, settings)
-        idle: set[str] = set()
-        while not stopped.wait(SWEEP_SECONDS):
-            idle = _look_after(settings, inbox, idle)
-        logger.info("stopping")
-        listener.stop(DRAIN_SECONDS)
-        engine.stop(DRAIN_SECONDS)
-        with database.begin() as connection:
-            trail.record(connection, trail.Event.APPLICATION_STOPPED, {})
-        database.dispose()  # the last connection that closes folds the write-ahead log in
+        _run(settings, decoder, stopped)
     logger.info("stopped")
     logging.shutdown()
     # Steps that did not end in time still run in threads that Python would wait for. They are
     # left as after a crash, and taken up again at the next start.
     os._exit(0)
+
+
+def _run(settings: Settings, decoder: Decoder, stopped: threading.Event) -> None:
+    identity = bundle.identify(settings.classify)
+    database = open_database(sqlite_url(settings.data_folder))
+    classifier = LateClassifier()
+    inbox = Inbox(settings.data_folder, settings.receive)
+    with database.begin() as connection:
+        cleared = inbox.sweep(instances.known_paths(connection))
+        columns: trail.Columns = {
+            "bundle_digest": identity.digest,
+            "detail": {"files_cleared": cleared},
+        }
+        trail.record(connection, trail.Event.APPLICATION_STARTED, columns)
+    pipeline.bind(Line(settings, database, Reader(settings, identity, decoder, classifier)))
+    started = threading.Event()
+
+    def arrived(study_instance_uid: str, released: bool) -> None:
+        if started.is_set():  # what arrives earlier is found by the first sweep
+            pipeline.arrived(study_instance_uid, released)
+
+    listener = Listener(settings.receive, inbox, database, arrived)
+    _listen(listener, settings)
+    engine.start(database, settings.deliver)
+    started.set()
+    pipeline.sweep(untouched_seconds=0)
+    _load_or_leave(classifier, settings)
+    idle: set[str] = set()
+    while not stopped.wait(SWEEP_SECONDS):
+        idle = _look_after(settings, inbox, idle)
+    logger.info("stopping")
+    listener.stop(DRAIN_SECONDS)
+    engine.stop(DRAIN_SECONDS)
+    with database.begin() as connection:
+        trail.record(connection, trail.Event.APPLICATION_STOPPED, {})
+    database.dispose()  # the last connection that closes folds the write-ahead log in
+
+
+def _listen(listener: Listener, settings: Settings) -> None:
+    where = f"{settings.receive.host}:{settings.receive.port}"
+    try:
+        listener.start()
+    except OSError as error:
+        raise SettingsError(
+            f"receive.port: {where}: {error.strerror}, required is a free port of this machine"
+        ) from error
+    logger.info("listening as %s on %s", settings.receive.ae_title, where)
 
 
 def _look_after(settings: Settings, inbox: Inbox, idle: set[str]) -> set[str]:
