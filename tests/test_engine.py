@@ -8,10 +8,19 @@ from dbos import DBOS, SetWorkflowID
 from sqlalchemy import Engine, text
 
 from ledger import eventually
-from thoracle import engine
+from thoracle import engine, pipeline
+from thoracle.audit import query
+from thoracle.classify import bundle
+from thoracle.decoder import Decoder
 from thoracle.errors import DataFolderInUse
-from thoracle.settings import Deliver
+from thoracle.pipeline import Line
+from thoracle.reader import Reader
+from thoracle.service import LateClassifier
+from thoracle.settings import Deliver, Settings
+from thoracle.store import instances, overview
 from thoracle.store.database import open_database, sqlite_url
+from thoracle.store.instances import Received
+from thoracle.store.tables import now
 
 runs: list[str] = []
 
@@ -55,6 +64,39 @@ def test_a_workflow_that_stopped_without_a_trace_is_taken_up_again(database: Eng
     eventually(lambda: runs == ["lost", "lost"])
     eventually(lambda: state(database, "lost") == "SUCCESS")
     assert engine.revive(set()) == set()
+
+
+def test_an_analysis_that_the_engine_gave_up_is_recorded_as_failed_once(
+    database: Engine,
+) -> None:
+    settings = Settings()
+    reader = Reader(
+        settings, bundle.identify(settings.classify), Decoder(2048, 60), LateClassifier()
+    )
+    pipeline.bind(Line(settings, database, reader))
+    received = Received(
+        "1.2", "1.3", "1.4", "1.5", "1.6", "P", "", "A", 100, "p", 1, "0", "PACS", ""
+    )
+    with database.begin() as connection:
+        instances.lock_study(connection, received)
+        instances.add(connection, received)
+        instances.plan(connection, "1.4", "d", now())
+    with SetWorkflowID("analyse:1.4:d:1"):
+        DBOS.enqueue_workflow(engine.ANALYSE, counted)
+    eventually(lambda: state(database, "analyse:1.4:d:1") == "SUCCESS")
+    with database.begin() as connection:  # as DBOS leaves one that kept killing the process
+        connection.execute(
+            text(
+                "UPDATE workflow_status SET name = 'analyse', "
+                "status = 'MAX_RECOVERY_ATTEMPTS_EXCEEDED' WHERE workflow_uuid LIKE 'analyse:%'"
+            )
+        )
+    for _ in range(2):
+        pipeline.bury()
+    with database.connect() as connection:
+        told = [row["event"] for row in query.events(connection, query.Question("1.4"))]
+        assert told == ["analysis failed"]
+        assert overview.counts(connection)["analyses"] == {"failed": 1}
 
 
 def test_two_processes_never_share_a_data_folder(tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ def test_an_analysis_is_handed_over_to_another_bundle(engine: Engine) -> None:
     plan(engine, digest="old")
     with engine.begin() as connection:
         results.hand_over(connection, AnalysisKey("1.2.840", 1, "old"), "new")
+        assert results.planned(connection) == {AnalysisKey("1.2.840", 1, "new")}
         rows = connection.execute(select(analysis.c.bundle_digest, analysis.c.state)).all()
     assert {row.bundle_digest: row.state for row in rows} == {
         "old": "superseded",

@@ -116,8 +116,9 @@ def analyse(
 
     settings = _settings(config)
     log.configure("ERROR")
-    answers = offline.analyse(settings, offline.images(paths), out_folder)
-    for answer in _with_progress(answers, len(offline.images(paths)), as_json):
+    images = offline.images(paths)
+    answers = offline.analyse(settings, images, out_folder)
+    for answer in _with_progress(answers, len(images), as_json):
         if as_json:
             _print_json(answer)
         else:

@@ -79,17 +79,16 @@ def arrived(study_instance_uid: str, released: bool) -> None:
     debouncer.debounce(study_instance_uid, quiet, study_instance_uid)
 
 
-def sweep(untouched_seconds: float) -> int:
-    """Complete studies whose arrival was not queued, e.g. for a crash; return how many."""
+def sweep(untouched_seconds: float) -> None:
+    """Complete studies whose arrival was not queued, e.g. for a crash."""
     before = timestamp(datetime.now(UTC) - timedelta(seconds=untouched_seconds))
     with _parts().database.connect() as connection:
         studies = instances.unplanned_studies(connection, before)
     for study_instance_uid in studies:
         arrived(study_instance_uid, released=True)
-    return len(studies)
 
 
-def bury() -> int:
+def bury() -> None:
     """Record as failed the analyses that the engine gave up, e.g. for killing the process."""
     given_up = DBOS.list_workflows(
         name="analyse",
@@ -97,12 +96,14 @@ def bury() -> int:
         load_input=False,
         load_output=False,
     )
-    for workflow in given_up:
-        _, study, digest, generation = workflow.workflow_id.split(":")
-        with _parts().database.begin() as connection:
-            detail = f"the engine gave up: {workflow.status}"
-            _fail(connection, study, int(generation), digest, detail, workflow.workflow_id)
-    return len(given_up)
+    with _parts().database.begin() as connection:
+        unfinished = results.planned(connection)
+        for workflow in given_up:
+            _, study, digest, generation = workflow.workflow_id.split(":")
+            key = AnalysisKey(study, int(generation), digest)
+            if key in unfinished:
+                detail = f"the engine gave up: {workflow.status}"
+                commits.fail(connection, key, detail, workflow.workflow_id)
 
 
 def _fail(

@@ -37,18 +37,6 @@ def _by(connection: Connection, column: Any) -> dict[str, int]:
     return {row[0]: row[1] for row in connection.execute(statement)}
 
 
-def open_deliveries(connection: Connection, limit: int) -> list[dict[str, Any]]:
-    """Return deliveries that are not done, oldest first."""
-    statement = (
-        select(delivery, result.c.study_instance_uid)
-        .join(result)
-        .where(delivery.c.state != "delivered")
-        .order_by(delivery.c.created_at)
-        .limit(limit)
-    )
-    return [dict(row) for row in connection.execute(statement).mappings()]
-
-
 def studies(
     connection: Connection, limit: int, study_instance_uid: str | None = None
 ) -> list[dict[str, Any]]:

@@ -46,6 +46,13 @@ def analysis_row(connection: Connection, key: AnalysisKey) -> Row[Any]:
     return connection.execute(select(analysis).where(_is(key))).one()
 
 
+def planned(connection: Connection) -> set[AnalysisKey]:
+    """Return the analyses that have not ended."""
+    columns = (analysis.c.study_instance_uid, analysis.c.generation, analysis.c.bundle_digest)
+    statement = select(*columns).where(analysis.c.state == "planned")
+    return {AnalysisKey(*row) for row in connection.execute(statement)}
+
+
 def is_superseded(connection: Connection, key: AnalysisKey) -> bool:
     """Return whether the study has gone on to a later generation."""
     latest = connection.execute(
