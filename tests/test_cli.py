@@ -76,7 +76,7 @@ def test_check_is_content_with_a_good_configuration(tmp_path: Path) -> None:
     with Pacs() as pacs:
         code, said = invoke("check", "--config", str(Gateway(tmp_path, pacs).config))
     assert code == 0, said
-    assert said.count("well") == 6
+    assert said.count("well") == 7
     assert "digest" in said
 
 

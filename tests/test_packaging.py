@@ -25,7 +25,8 @@ def test_every_dependency_is_pinned() -> None:
     """Else pip chooses, and takes a torch of several gigabytes."""
     pinned = set(re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     pinned = {normal(name) for name in pinned}
-    groups = PROJECT["dependency-groups"].values()
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    groups = [*PROJECT["dependency-groups"].values(), *extras]
     required = [*PROJECT["project"]["dependencies"], *(one for group in groups for one in group)]
     names = {normal(re.split(r"[\[<>=~ ]", one)[0]) for one in required}
     assert names <= pinned, names - pinned

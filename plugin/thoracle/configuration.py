@@ -10,9 +10,15 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from thoracle import engine
-from thoracle.classify import bundle
+from thoracle.classify import bundle, runtime
 from thoracle.deliver import storescu
-from thoracle.errors import BundleError, DataFolderInUse, DeliveryError, ThoracleError
+from thoracle.errors import (
+    BundleError,
+    DataFolderInUse,
+    DeliveryError,
+    SettingsError,
+    ThoracleError,
+)
 from thoracle.pipeline import peer_of
 from thoracle.receive.inbox import MEGABYTE
 from thoracle.settings import Destination, Section, Settings, is_loopback
@@ -75,6 +81,7 @@ class Finding:
 def check(settings: Settings) -> Iterator[Finding]:
     """Yield what this machine says to a configuration that is valid in itself."""
     yield _bundle(settings)
+    yield _runtime(settings)
     yield _data_folder(settings)
     yield _disk(settings)
     yield _port(settings)
@@ -92,6 +99,14 @@ def _bundle(settings: Settings) -> Finding:
     return Finding(
         "classify.bundle", True, f"{identity.name} {identity.version}, digest {identity.digest}"
     )
+
+
+def _runtime(settings: Settings) -> Finding:
+    try:
+        chosen = runtime.chosen(settings.classify)
+    except SettingsError as error:
+        return Finding("classify.runtime", False, str(error).removeprefix("classify.runtime: "))
+    return Finding("classify.runtime", True, f"{runtime.described(chosen)} runs the networks")
 
 
 def _data_folder(settings: Settings) -> Finding:

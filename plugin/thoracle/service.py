@@ -8,7 +8,7 @@ from types import FrameType
 
 from thoracle import engine, pipeline
 from thoracle.audit import trail
-from thoracle.classify import bundle
+from thoracle.classify import bundle, runtime
 from thoracle.decoder import Decoder
 from thoracle.errors import SettingsError
 from thoracle.pipeline import Line
@@ -76,6 +76,7 @@ def serve(settings: Settings) -> None:
 
 def _run(settings: Settings, decoder: Decoder, stopped: threading.Event) -> None:
     identity = bundle.identify(settings.classify)
+    runtime.chosen(settings.classify)  # one that is not installed ends it here, in one line
     database = open_database(sqlite_url(settings.data_folder))
     classifier = LateClassifier()
     inbox = Inbox(settings.data_folder, settings.receive)

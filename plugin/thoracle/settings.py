@@ -7,7 +7,7 @@
 import ipaddress
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic import model_validator as validator
@@ -143,6 +143,10 @@ class Classify(Section):
     )
     threads: int = Field(
         0, ge=0, le=256, description="Processor threads of the network; 0 takes one per core."
+    )
+    runtime: Literal["auto", "torch", "openvino"] = Field(
+        "auto",
+        description="What runs the networks: torch, the reference; openvino, several times faster; auto takes openvino where it is installed (`pip install thoracle[openvino]`).",
     )
 
     @validator(mode="after")

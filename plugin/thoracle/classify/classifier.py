@@ -13,7 +13,8 @@ import torch
 from monai.bundle.config_parser import ConfigParser
 
 from thoracle.classify.bundle import bundle_folder, identify
-from thoracle.errors import BundleError
+from thoracle.classify.compiled import accelerate
+from thoracle.errors import BundleError, SettingsError
 from thoracle.records import BundleIdentity, Image
 from thoracle.settings import Classify
 
@@ -21,6 +22,8 @@ POSITIVE_CHANNEL = 1
 """The channel of ``pred`` that metadata.json calls COVID-19."""
 DECIMALS = 4
 """Digits of a probability that are kept: more differ between processors."""
+NETWORKS = {"network_def": ("models/model.pt", "network_data_format")}
+"""Networks of a configuration: the file of the weights, and the entry of metadata.json."""
 
 
 class Classifier:
@@ -52,6 +55,8 @@ class Classifier:
 
         Raises
         ------
+        SettingsError
+            The settings name a runtime that is not installed.
         BundleError
             The digest is not the one required (then nothing of the bundle was evaluated), or the
             bundle cannot be loaded.
@@ -60,7 +65,9 @@ class Classifier:
         torch.set_num_threads(settings.threads or os.cpu_count() or 1)
         folder = bundle_folder(settings)
         try:
-            return cls(identity, _content(folder))
+            return cls(identity, _content(folder, settings))
+        except (BundleError, SettingsError):
+            raise
         # A configuration can name any class, so loading one can raise anything.
         except Exception as error:
             raise BundleError(f"{folder}: {type(error).__name__}: {error}") from error
@@ -82,16 +89,17 @@ class Classifier:
         return round(float(pred[POSITIVE_CHANNEL]), DECIMALS)
 
 
-def _content(folder: Path) -> dict[str, Any]:
+def _content(folder: Path, settings: Classify) -> dict[str, Any]:
     """Return what classifying takes of a bundle; evaluates its configuration."""
     parser = ConfigParser()
     parser.read_config(folder / "configs" / "inference.json")
     parser.read_meta(folder / "configs" / "metadata.json")
     parser["bundle_root"] = str(folder)
+    for name, (weights, data_format) in NETWORKS.items():
+        network: torch.nn.Module = parser.get_parsed_content(name)
+        network.load_state_dict(torch.load(folder / weights, map_location="cpu", weights_only=True))
+        network.eval().requires_grad_(False)
+        # In its place, so that whatever refers to it gets the accelerated one.
+        parser[name] = accelerate(network, parser.get(f"_meta_::{data_format}"), settings)
     names = ("preprocessing", "network_def", "inferer", "postprocessing")
-    content = {name: parser.get_parsed_content(name) for name in names}
-    weights = torch.load(folder / "models" / "model.pt", map_location="cpu", weights_only=True)
-    network: torch.nn.Module = content["network_def"]
-    network.load_state_dict(weights)
-    network.eval().requires_grad_(False)
-    return content
+    return {name: parser.get_parsed_content(name) for name in names}
