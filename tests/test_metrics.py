@@ -186,8 +186,8 @@ def test_predictive_values_follow_bayes() -> None:
 def test_calibration_of_a_case_counted_by_hand() -> None:
     found = calibration([0, 1, 1, 1], [0.2, 0.4, 0.6, 0.9], bins=2)
     low, high = found.bins
-    assert (low.n, low.cases, low.probability) == (2, 1, pytest.approx(0.3))
-    assert (high.n, high.cases, high.probability) == (2, 2, pytest.approx(0.75))
+    assert (low.n, low.cases, high.n, high.cases) == (2, 1, 2, 2)
+    assert (low.probability, high.probability) == pytest.approx((0.3, 0.75))
     assert found.error == pytest.approx(0.5 * 0.2 + 0.5 * 0.25)
     assert found.brier == pytest.approx((0.04 + 0.36 + 0.16 + 0.01) / 4)
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from thoracle import __version__
 from thoracle.dataset import commands as dataset
 from thoracle.errors import ThoracleError
+from thoracle.evaluate.commands import evaluate_command
 from thoracle.settings import Settings, load
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # they print local variables, and with them patients
 )
 app.add_typer(dataset.app, name="dataset")
+app.command("evaluate")(evaluate_command)
 out = Console()
 err = Console(stderr=True)
 

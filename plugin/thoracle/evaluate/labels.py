@@ -1,0 +1,121 @@
+"""The labels of a site: a CSV file, read strictly, because a label misread is a wrong figure."""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from thoracle.errors import ThoracleError
+
+KEYS = ("path", "sop_instance_uid", "study_instance_uid", "accession_number")
+"""One of these columns says which images a label is for."""
+POSITIVE = ("1", "positive", "covid", "covid-19")
+NEGATIVE = ("0", "negative", "normal", "pneumonia", "other")
+"""Whatever is not COVID-19, a sick chest too."""
+OTHERS = ("label", "group", "patient")
+MOST_FAULTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One line of the file."""
+
+    line: int
+    key: str
+    """What its first column says: a path, a UID or an Accession Number."""
+    positive: bool
+    group: str
+    """Empty when not stated."""
+    patient: str
+    """Empty when not stated; never printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The whole file."""
+
+    key: str
+    """One of ``KEYS``."""
+    has_patients: bool
+    rows: tuple[Label, ...]
+    unused: tuple[str, ...]
+    """Columns that mean nothing here."""
+
+
+def read(path: Path) -> Labels:
+    """Return the labels in a CSV file (UTF-8, a header, commas or semicolons).
+
+    Raises
+    ------
+    ThoracleError
+        The file cannot be read, a column is missing or a label is not one of those allowed; with
+        line, value found and values allowed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        head = text.partition("\n")[0]
+        delimiter = ";" if ";" in head and "," not in head else ","
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        columns = [name.strip().casefold() for name in next(lines, [])]
+        key = _key(path, columns)
+        rows: list[Label] = []
+        faults: list[str] = []
+        for values in lines:
+            if any(value.strip() for value in values):
+                _take(lines.line_num, key, columns, values, rows, faults)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ThoracleError(f"{path}: {error}") from error
+    if faults:
+        more = len(faults) - MOST_FAULTS
+        said = faults[:MOST_FAULTS] + ([f"and {more} more lines like these"] if more > 0 else [])
+        raise ThoracleError("\n".join(f"{path}: {fault}" for fault in said))
+    if not rows:
+        raise ThoracleError(f"{path}: found no labels, required is a line for each")
+    unused = tuple(name for name in columns if name not in (*KEYS, *OTHERS))
+    return Labels(key, "patient" in columns, tuple(rows), unused)
+
+
+def _key(path: Path, columns: list[str]) -> str:
+    """Return which column says what a label is for; raise when the header is not as required."""
+    keys = [name for name in columns if name in KEYS]
+    twice = [name for name in (*KEYS, *OTHERS) if columns.count(name) > 1]
+    if len(keys) != 1 or "label" not in columns or twice:
+        found = ", ".join(columns) or "nothing"
+        raise ThoracleError(
+            f"{path}: found the columns {found}; required are `label` and one of "
+            f"{', '.join(KEYS)}, each once; `group` and `patient` may be given"
+        )
+    return keys[0]
+
+
+def _take(
+    line: int,
+    key: str,
+    columns: list[str],
+    values: list[str],
+    rows: list[Label],
+    faults: list[str],
+) -> None:
+    """Add the label of a line to ``rows``, or what is wrong with it to ``faults``."""
+    if len(values) != len(columns):
+        faults.append(
+            f"line {line}: found {len(values)} values, required are {len(columns)} as in the header"
+        )
+        return
+    row = {name: value.strip() for name, value in zip(columns, values, strict=True)}
+    label = row["label"].casefold()
+    if not row[key]:
+        faults.append(f"line {line}: found no {key}, required is one")
+    elif not row[key].isprintable():
+        faults.append(
+            f"line {line}: found {row[key]!r} as {key}, required are printable characters"
+        )
+    elif label not in (*POSITIVE, *NEGATIVE):
+        faults.append(
+            f"line {line}: found label {row['label']!r}, allowed are {', '.join(POSITIVE)} "
+            f"(positive) and {', '.join(NEGATIVE)} (negative)"
+        )
+    else:
+        rows.append(
+            Label(line, row[key], label in POSITIVE, row.get("group", ""), row.get("patient", ""))
+        )
