@@ -56,8 +56,7 @@ def analyse(
     studies: dict[str, list[tuple[Path, Reading]]] = {}
     with Decoder(settings.decode.memory_megabytes, settings.decode.timeout_seconds) as decoder:
         reader = Reader(settings, identity, decoder, lambda: classifier)
-        for path in paths:
-            reading = reader.read(path)
+        for path, reading in zip(paths, reader.read_all(paths), strict=True):
             yield _answer(path, reading, identity)
             if out is not None and reading.sop_instance_uid:
                 study = str(header_of(path).get("StudyInstanceUID", ""))

@@ -25,6 +25,8 @@ PERCENTILES = (0.5, 99.5)
 LEAST_CONTRAST = 0.01
 """Least distance between these percentiles, of the display range 0 to 1."""
 
+_BLOCK = 128
+"""Rows that fit the processor's cache: up to twice as fast as all at once."""
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in PS3.3 Section C.7.6.3.1.2
 
 
@@ -42,7 +44,7 @@ class _Levels:
     """``(rows, columns)``, position of each pixel's value in ``values``."""
 
 
-def read_image(path: Path, decoder: Decoder | None = None) -> Image:
+def read_image(path: Path, decoder: Decoder | None = None, header: Dataset | None = None) -> Image:
     """Return the image in a DICOM, PNG or JPEG file.
 
     Parameters
@@ -51,6 +53,8 @@ def read_image(path: Path, decoder: Decoder | None = None) -> Image:
         The file.
     decoder
         The child process that decodes; ``None`` decodes in this process, for trusted files.
+    header
+        The file's data set, where it was read already; it needs no pixel data.
 
     Raises
     ------
@@ -61,7 +65,7 @@ def read_image(path: Path, decoder: Decoder | None = None) -> Image:
     if stored.format != "DICOM":
         return _picture(stored)
     try:
-        ds = dcmread(path, stop_before_pixels=True)
+        ds = header or dcmread(path, stop_before_pixels=True)
     except MALFORMED as error:
         raise _malformed(error) from error
     return radiograph(ds, stored.array)
@@ -150,7 +154,7 @@ def _greyscale(ds: Dataset, stored: NDArray[Any]) -> tuple[NDArray[np.float32], 
         display = 1 - display
     _check_contrast(*_percentiles(display, levels.counts))
     table = np.where(levels.padding, 0, display).astype(np.float32)
-    return table[levels.index], limitations
+    return _looked_up(table, levels.index), limitations
 
 
 def _levels(ds: Dataset, stored: NDArray[Any]) -> _Levels:
@@ -176,9 +180,19 @@ def _levels(ds: Dataset, stored: NDArray[Any]) -> _Levels:
 def _histogram(cells: NDArray[Any], length: int) -> NDArray[np.int64]:
     """Return how many pixels have each value below `length`."""
     counts = np.zeros(length, np.int64)
-    for start in range(0, len(cells), 128):  # rows that fit the cache: twice as fast as one call
-        counts += np.bincount(cells[start : start + 128].ravel(), minlength=length)
+    for start in range(0, len(cells), _BLOCK):
+        counts += np.bincount(cells[start : start + _BLOCK].ravel(), minlength=length)
     return counts
+
+
+def _looked_up(table: NDArray[np.float32], index: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the entry of a table for each pixel, ``(rows, columns)``."""
+    found = np.empty(index.shape, np.float32)
+    for start in range(0, len(index), _BLOCK):
+        # Any mode but "raise" writes straight to the result; no index is beyond the table.
+        rows = slice(start, start + _BLOCK)
+        np.take(table, index[rows], out=found[rows], mode="clip")
+    return found
 
 
 def _unpack(ds: Dataset, cells: NDArray[np.int64]) -> NDArray[np.int64]:

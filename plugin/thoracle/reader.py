@@ -6,7 +6,9 @@ The part of the line that ``pipeline.py`` runs as a durable step for each image,
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,9 @@ from thoracle.records import BundleIdentity, Image, Outcome, Reading, Reason
 from thoracle.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+UNDER_WAY = 3
+"""Images read at a time: one in the decoder's child, one at its look-up table, one classified."""
 
 
 class Classifier(Protocol):
@@ -56,7 +61,7 @@ class Reader:
                 header = header_of(path)
                 limitations = self._select(header)
             with _timed(seconds, "pixels"):
-                image = pixels.read_image(path, self.decoder)
+                image = pixels.read_image(path, self.decoder, header)
             with _timed(seconds, "classify"):
                 probability = classifier.classify(image)
         except NotAnalysable as error:
@@ -73,6 +78,20 @@ class Reader:
             limitations=(*limitations, *image.limitations),
             seconds=seconds,
         )
+
+    def read_all(self, paths: Iterable[Path]) -> Iterator[Reading]:
+        """Yield what :meth:`read` says of each file, in their order, several being under way.
+
+        Decoder and classifier serve one image at a time; so each works on another one.
+        """
+        with ThreadPoolExecutor(UNDER_WAY) as threads:
+            readings: deque[Future[Reading]] = deque()
+            for path in paths:
+                readings.append(threads.submit(self.read, path))
+                if len(readings) > UNDER_WAY:
+                    yield readings.popleft().result()
+            while readings:
+                yield readings.popleft().result()
 
     def _select(self, header: Dataset) -> tuple[str, ...]:
         """Return the header's limitations; raise NotAnalysable when it rules the image out."""

@@ -1,0 +1,98 @@
+"""Several images at a time: each on its own, the answers in order."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from radiographs import FULL_12_BIT, chest, radiograph, saved
+from thoracle.classify import bundle
+from thoracle.decoder import Decoder
+from thoracle.reader import Reader
+from thoracle.records import Image, Outcome, Reason
+from thoracle.settings import Classify, Settings
+
+
+class Means:
+    """A classifier whose probability is the image's mean; each waits for the one behind it."""
+
+    def __init__(self, images: int) -> None:
+        self._arrived = [threading.Event() for _ in range(images)]
+
+    def classify(self, image: Image) -> float:
+        mean = round(float(image.array.mean()), 1)
+        number = round(mean * 10) - 1
+        self._arrived[number].set()
+        if number % 2 == 0:
+            assert self._arrived[number + 1].wait(60), "the next image was not read meanwhile"
+        return mean
+
+
+class Constant:
+    """A classifier that says the same of every image."""
+
+    def classify(self, image: Image) -> float:
+        return 0.5
+
+
+@pytest.fixture
+def decoder() -> Iterator[Decoder]:
+    with Decoder(memory_megabytes=2048, timeout_seconds=60) as decoder:
+        yield decoder
+
+
+def _reader(decoder: Decoder, classifier: Means | Constant) -> Reader:
+    return Reader(Settings(), bundle.identify(Classify()), decoder, lambda: classifier)
+
+
+def _grey(mean: float) -> np.ndarray:
+    """Return a 12 bit image of this mean, with contrast."""
+    stored = np.full((512, 512), round(mean * 4095), np.uint16)
+    stored[::2] += 200
+    stored[1::2] -= 200
+    return stored
+
+
+def test_answers_come_in_order_while_later_images_are_read(
+    decoder: Decoder, tmp_path: Path
+) -> None:
+    means = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    paths = [
+        saved(radiograph(_grey(mean), **FULL_12_BIT), tmp_path / f"{mean}.dcm") for mean in means
+    ]
+    readings = list(_reader(decoder, Means(len(means))).read_all(paths))
+    assert [reading.probability for reading in readings] == means
+
+
+def test_an_image_that_kills_the_decoder_costs_only_itself(
+    decoder: Decoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [saved(chest(), tmp_path / f"{number}.dcm") for number in range(6)]
+    ask = decoder._ask
+
+    def kill(path: Path) -> object:
+        if path == paths[2]:
+            assert decoder.pid is not None
+            os.kill(decoder.pid, 9)
+        return ask(path)
+
+    monkeypatch.setattr(decoder, "_ask", kill)
+    readings = list(_reader(decoder, Constant()).read_all(paths))
+    assert readings[2].reason is Reason.UNDECODABLE
+    assert [reading.outcome is Outcome.REJECTED for reading in readings].count(True) == 1
+    assert len({reading.sop_instance_uid for reading in readings}) == 6
+
+
+def test_no_files_get_no_answers(decoder: Decoder) -> None:
+    assert list(_reader(decoder, Constant()).read_all([])) == []
+
+
+def test_one_who_stops_asking_waits_for_nothing_more(decoder: Decoder, tmp_path: Path) -> None:
+    paths = [saved(chest(), tmp_path / f"{number}.dcm") for number in range(9)]
+    readings = _reader(decoder, Constant()).read_all(paths)
+    next(readings)
+    readings.close()  # type: ignore[attr-defined]  # a generator, which the signature leaves open
+    assert decoder.decode(paths[-1]).array.shape == (512, 512)
