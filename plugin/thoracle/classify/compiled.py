@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 TOLERANCE = 1e-3
 """Largest difference of an output from torch's; softmax and sigmoid make it smaller still."""
 
-_PROPERTIES = {
+PROPERTIES = {
     "PERFORMANCE_HINT": "LATENCY",
     "NUM_STREAMS": 1,
     # Processors with bfloat16 would use it unasked, and then differ from the others.
@@ -58,7 +58,7 @@ class CompiledNetwork:
             model = openvino.convert_model(network, example_input=example)
         # A fixed size, one image at a time: no batch is faster (docs/benchmarks.md).
         model.reshape(list(example.shape))
-        properties = _PROPERTIES | {"INFERENCE_NUM_THREADS": threads}
+        properties = PROPERTIES | {"INFERENCE_NUM_THREADS": threads}
         self._model = openvino.compile_model(model, "CPU", properties)
         self._network = network
         self._shape = example.shape[1:]
