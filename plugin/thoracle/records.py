@@ -50,6 +50,12 @@ class Reason(Enum):
     NOT_A_RADIOGRAPH = Code("NOT-RADIOGRAPH", SCHEME, "Not a digital radiograph")
     NOT_CHEST = Code("NOT-CHEST", SCHEME, "Body part is not the chest")
     NOT_FRONTAL = Code("NOT-FRONTAL", SCHEME, "View is not frontal")
+    NOT_UPRIGHT = Code("NOT-UPRIGHT", SCHEME, "Image is turned or upside down")
+    INVERTED = Code("INVERTED", SCHEME, "Grey scale is inverted")
+    INCOMPLETE = Code("INCOMPLETE", SCHEME, "Lungs are not wholly in the image")
+    NOT_LIKE_KNOWN = Code(
+        "NOT-LIKE-KNOWN", SCHEME, "Not like the frontal chest radiographs the model knows"
+    )
     FOR_PROCESSING = Code("FOR-PROCESSING", SCHEME, "Raw data, not for presentation")
     DERIVED = Code("DERIVED", SCHEME, "Derived image, not a plain radiograph")
     OWN_OUTPUT = Code("OWN-OUTPUT", SCHEME, "Made by Thoracle itself")

@@ -55,7 +55,14 @@ UNUSABLE: Final = codes.cid6044.UnusableQualityRendersImageUnusable
 NO_RESULT_REASON: Final = Concept("NO-RESULT-REASON", records.SCHEME, "Reason for no result")
 
 QUALITY_REASONS: Final = frozenset(
-    {records.Reason.FLAT, records.Reason.NO_IMAGE, records.Reason.UNDECODABLE}
+    {
+        records.Reason.FLAT,
+        records.Reason.INVERTED,
+        records.Reason.NOT_UPRIGHT,
+        records.Reason.INCOMPLETE,
+        records.Reason.NO_IMAGE,
+        records.Reason.UNDECODABLE,
+    }
 )
 """Reasons that are a fault of the image itself, and so a Quality Assessment (CID 6044) too."""
 
