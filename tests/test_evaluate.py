@@ -115,7 +115,7 @@ def test_images_are_evaluated_and_everything_else_is_counted(site: Path, tmp_pat
         ("AP", "PA"), ("AP", ""), ("PA", "PA"), ("PA", ""),
     }  # fmt: skip
     assert found["patients"] == 4
-    rows = list(csv.DictReader(predictions.open(encoding="utf-8")))
+    rows = list(csv.DictReader(predictions.read_text(encoding="utf-8").splitlines()))
     assert [row["outcome"] for row in rows].count("rejected") == 2
     assert [row["label"] for row in rows].count("positive") == 3
     assert list(rows[0]) == ["path", "probability", "outcome", "reason", "label"]

@@ -75,7 +75,7 @@ def evaluate_command(
     identity = bundle.identify(settings.classify)
     found = labels.read(labels_file)
     matched = match.match(found, path, offline.images([path]))
-    read = list(results.read(settings, matched.cases, _with_progress))
+    read = results.read(settings, matched.cases, _with_progress)
     said = evaluation.evaluate(identity, found, matched, read, targets)
     if predictions_file is not None:
         files.keep(predictions_file, _csv(results.predictions(read)).encode())

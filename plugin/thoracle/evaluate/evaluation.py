@@ -152,7 +152,7 @@ def evaluate(
     matched
         What became no case.
     results
-        As :func:`thoracle.evaluate.results.read` yields them.
+        As :func:`thoracle.evaluate.results.read` returns them.
     targets
         Of thresholds and predictive values.
     """

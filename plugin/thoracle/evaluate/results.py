@@ -27,12 +27,12 @@ class Result:
     """For each image, as ``thoracle analyse`` gives them."""
 
 
-def read(settings: Settings, cases: Sequence[Case], advance: Advance) -> Iterator[Result]:
-    """Yield what the pipeline says of each case."""
+def read(settings: Settings, cases: Sequence[Case], advance: Advance) -> list[Result]:
+    """Return what the pipeline says of each case."""
     paths = [path for case in cases for path in case.paths]
-    answers = advance(offline.analyse(settings, paths, None), len(paths))
-    for case in cases:
-        yield _result(case, [next(answers) for _ in case.paths])
+    # Taken to the end, so that the decoder stops here and not when the iterator is forgotten.
+    answers = iter(list(advance(offline.analyse(settings, paths, None), len(paths))))
+    return [_result(case, [next(answers) for _ in case.paths]) for case in cases]
 
 
 def _result(case: Case, answers: list[dict[str, Any]]) -> Result:
