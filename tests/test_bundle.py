@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -42,7 +43,12 @@ def test_the_shipped_bundle_has_the_files_that_monai_requires() -> None:
         "configs/train.json",
         "configs/evaluate.json",
         "configs/logging.conf",
+        "configs/train_gate.json",
+        "configs/train_lungs.json",
         "models/model.pt",
+        "models/lungs.pt",
+        "models/gate.pt",
+        "models/gate.json",
         "models/decision.json",
         "docs/README.md",
         "docs/data_license.txt",
@@ -69,7 +75,7 @@ def test_the_identity_tells_name_version_and_decision() -> None:
     decision = identity.decision
     assert identity.digest == bundle.SHIPPED_DIGEST
     assert identity.name.startswith("Thoracle")
-    assert identity.calibration.startswith("temperature(")
+    assert re.fullmatch(r"offset\([+-]\d\.\d\d\) temperature\(\d+\.\d\d\)", identity.calibration)
     assert 0 < decision.lower < decision.threshold < decision.upper < 1
 
 
@@ -177,10 +183,22 @@ def test_training_and_evaluation_preprocess_as_inference_does() -> None:
     inference = json.loads(Path(_config("inference.json")).read_text())
     training = json.loads(Path(_config("train.json")).read_text())
     served = [_plain(one) for one in inference["preprocessing"]["transforms"]]
-    trained = [_plain(one) for one in training["train"]["deterministic_transforms"]]
-    assert trained[: len(served)] == served
-    assert [one["_target_"] for one in trained[len(served) :]] == ["ToTensord"]
-    assert training["spatial_size"] == inference["spatial_size"]
+    trained = training["train"]["deterministic_transforms"] + training["train"]["views"]
+    # Training also keeps the lungs of the whole view, to blacken them.
+    copied = {"keys": ["image", "lungs"], "names": ["whole", "whole_lungs"]}
+    resized = {"keys": ["whole", "whole_lungs"], "mode": ["area", "bilinear"]}
+    for one in served:
+        if one["_target_"] == "CopyItemsd":
+            one.update(copied)
+        if one.get("keys") == "whole" and one["_target_"] == "Resized":
+            one.update(resized)
+    apart = ("thoracle.classify.transforms.CheckFrontald", "ToTensord")
+    assert [one for one in served if one["_target_"] not in apart] == [
+        _plain(one) for one in trained if one["_target_"] not in apart
+    ]
+    for name in ("source_size", "lungs_size", "spatial_size", "dilation"):
+        assert training[name] == inference[name]
+    assert training["lungs_def"] == inference["lungs_network"]
 
 
 def _plain(transform: dict[str, object]) -> dict[str, object]:
@@ -232,4 +250,5 @@ def test_the_bundle_runs_from_its_own_folder_on_dicom_and_png(tmp_path: Path) ->
     with (output / "predictions.csv").open(newline="") as lines:
         rows = list(csv.reader(lines))
     assert [Path(row[0]).name for row in rows] == ["one.dcm", "two.png"]
-    assert [sum(map(float, row[1:])) for row in rows] == pytest.approx([1, 1], abs=1e-4)
+    assert sum(map(float, rows[0][1:])) == pytest.approx(1, abs=1e-4)
+    assert rows[1][1:] == ["nan", "nan"], "a ramp is no chest: the gate refuses it"

@@ -35,9 +35,9 @@ def _radiograph(name: str = "RG1_UNCR.dcm") -> Image:
     return read_image(Path(path))
 
 
-def _noise(seed: int, rows: int = 700, columns: int = 600) -> Image:
-    array = np.random.default_rng(seed).random((1, rows, columns), np.float32)
-    return Image(array)
+def _darker(gamma: float) -> Image:
+    """Return the radiograph with other grey values."""
+    return Image(_radiograph().array ** np.float32(gamma))
 
 
 def test_the_classifier_says_which_bundle_it_is(classifier: Classifier) -> None:
@@ -45,7 +45,7 @@ def test_the_classifier_says_which_bundle_it_is(classifier: Classifier) -> None:
 
 
 def test_a_real_radiograph_gets_a_probability_of_four_decimals(classifier: Classifier) -> None:
-    probability = classifier.classify(_radiograph())
+    probability = classifier.classify(_radiograph()).probability
     assert 0 <= probability <= 1
     assert probability == round(probability, 4)
 
@@ -57,22 +57,34 @@ def test_the_same_image_gets_the_same_probability_every_time(classifier: Classif
 
 
 def test_classifying_leaves_the_image_as_it_was(classifier: Classifier) -> None:
-    image = _noise(1)
+    image = _radiograph()
     before = image.array.copy()
     classifier.classify(image)
     assert np.array_equal(image.array, before)
 
 
-def test_several_images_get_what_each_gets_alone(classifier: Classifier) -> None:
-    images = [_radiograph(), _noise(1), _noise(2, 1200, 900)]
-    assert classifier.classify_all(images) == [classifier.classify(image) for image in images]
-
-
 def test_threads_that_share_a_classifier_get_what_one_gets(classifier: Classifier) -> None:
-    images = [_noise(seed) for seed in range(8)]
-    expected = classifier.classify_all(images)
+    images = [_darker(1 + number / 10) for number in range(6)]
+    expected = [classifier.classify(image) for image in images]
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(classifier.classify, images)) == expected
+
+
+@pytest.mark.parametrize("name", ["black", "noise", "negative", "upside down", "hand"])
+def test_what_is_no_frontal_chest_is_refused_with_a_reason(
+    classifier: Classifier, name: str
+) -> None:
+    chest_array = _radiograph().array
+    arrays = {
+        "black": np.zeros((1, 700, 600), np.float32),
+        "noise": np.random.default_rng(1).random((1, 700, 600), np.float32),
+        "negative": 1 - chest_array,
+        "upside down": np.ascontiguousarray(chest_array[:, ::-1]),
+        "hand": _radiograph("RG3_UNCR.dcm").array,
+    }
+    with pytest.raises(NotAnalysable) as refusal:
+        classifier.classify(Image(arrays[name]))
+    assert refusal.value.detail
 
 
 def test_the_settings_name_the_number_of_threads() -> None:

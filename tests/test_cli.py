@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from gateway import Gateway
 from pacs import Pacs, free_port
-from radiographs import FULL_12_BIT, gradient, radiograph
+from radiographs import FULL_12_BIT, lungs, radiograph
 from thoracle.cli import app
 from thoracle.errors import ThoracleError
 
@@ -110,7 +110,7 @@ def test_a_faulty_configuration_ends_in_one_line_and_exit_code_1(tmp_path: Path)
 def test_analyse_reads_dicom_png_and_jpeg_and_writes_reports(tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    grey = (gradient() // 16).astype("uint8")
+    grey = (lungs() // 16).astype("uint8")
     Image.fromarray(grey).save(pictures / "a.png")
     Image.fromarray(grey).save(pictures / "b.jpg")
     (pictures / "notes.txt").write_text("no image")
@@ -149,7 +149,7 @@ def test_analyse_of_nothing_says_so() -> None:
 
 
 def test_echo_and_send_reach_an_archive(tmp_path: Path) -> None:
-    ds = radiograph(gradient(), **FULL_12_BIT)
+    ds = radiograph(lungs(), **FULL_12_BIT)
     ds.save_as(tmp_path / "image.dcm", enforce_file_format=True)
     with Pacs(sop_classes=(ds.SOPClassUID,)) as pacs:
         peer = f"PACS@127.0.0.1:{pacs.port}"

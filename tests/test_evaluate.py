@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from pydicom import dcmread
 from typer.testing import CliRunner
 
 from pictures import patient, public_images, save
-from radiographs import chest, saved
+from radiographs import chest, lungs, saved
 from thoracle.classify import bundle
 from thoracle.cli import app
 from thoracle.errors import ThoracleError
@@ -66,7 +67,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         saved(ds, folder / f"{name}.dcm")
     shutil.copy(folder / "b.dcm", folder / "b again.dcm")
     for number in range(4):
-        save(patient(number, 512), folder / "pictures" / f"{number}.png")
+        darker = (lungs() / 4095) ** (1 + number / 10)
+        save((darker * 255).astype(np.uint8), folder / "pictures" / f"{number}.png")
     (folder / "pictures" / "broken.png").write_bytes(b"no picture")
     return folder
 

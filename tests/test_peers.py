@@ -18,7 +18,7 @@ from gateway import AE_TITLE, Gateway
 from ledger import concluded, events, eventually, rows
 from pacs import free_port
 from peers import require
-from radiographs import gradient, radiograph, saved
+from radiographs import lungs, radiograph, saved
 from sender import send
 
 # ---- DCMTK -------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def uncompressed(gateway: Gateway) -> float:
 
 def chest() -> Dataset:
     """Return a radiograph that is large enough to be classified."""
-    return radiograph(gradient(), BitsStored=12, HighBit=11)
+    return radiograph(lungs(), BitsStored=12, HighBit=11)
 
 
 @pytest.mark.parametrize("route", ROUTES)

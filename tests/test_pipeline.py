@@ -12,7 +12,7 @@ from pydicom.uid import generate_uid
 from demo import answer
 from gateway import Gateway
 from pacs import Pacs
-from radiographs import FULL_12_BIT, gradient, radiograph
+from radiographs import FULL_12_BIT, lungs, radiograph
 from sender import Sender
 
 
@@ -30,7 +30,7 @@ def gateway(archive: Pacs, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def image(study: str, **attributes: object) -> Dataset:
     """Return a frontal chest radiograph of a study."""
-    return radiograph(gradient(), **FULL_12_BIT, StudyInstanceUID=study, **attributes)
+    return radiograph(lungs(), **FULL_12_BIT, StudyInstanceUID=study, **attributes)
 
 
 def send(gateway: Gateway, *images: Dataset) -> None:

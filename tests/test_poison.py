@@ -20,7 +20,7 @@ from pydicom.uid import (
 from gateway import Gateway
 from ledger import concluded, eventually, residue, rows
 from pacs import Pacs
-from radiographs import gradient, radiograph
+from radiographs import gradient, lungs, radiograph
 from sender import CR_EXPLICIT, Sender, encoded, send
 from thoracle.receive.statuses import STATUSES
 
@@ -148,7 +148,7 @@ def assert_each_stored_study_is_answered(gateway: Gateway, pacs: Pacs) -> None:
 def test_a_file_that_kills_the_decoder_is_rejected_and_its_neighbours_are_read(
     gateway: Gateway, pacs: Pacs
 ) -> None:
-    poison, beside, after = (radiograph(gradient()) for _ in range(3))
+    poison, beside, after = (radiograph(lungs()) for _ in range(3))
     beside.StudyInstanceUID = poison.StudyInstanceUID
     poison.compress(JPEGLSLossless, generate_instance_uid=False)
     content = bytearray(poison.PixelData)

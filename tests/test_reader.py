@@ -12,7 +12,7 @@ from radiographs import FULL_12_BIT, chest, radiograph, saved
 from thoracle.classify import bundle
 from thoracle.decoder import Decoder
 from thoracle.reader import Reader
-from thoracle.records import Image, Outcome, Reason
+from thoracle.records import Image, Judgement, Outcome, Reason
 from thoracle.settings import Classify, Settings
 
 
@@ -22,20 +22,20 @@ class Means:
     def __init__(self, images: int) -> None:
         self._arrived = [threading.Event() for _ in range(images)]
 
-    def classify(self, image: Image) -> float:
+    def classify(self, image: Image) -> Judgement:
         mean = round(float(image.array.mean()), 1)
         number = round(mean * 10) - 1
         self._arrived[number].set()
         if number % 2 == 0:
             assert self._arrived[number + 1].wait(60), "the next image was not read meanwhile"
-        return mean
+        return Judgement(mean)
 
 
 class Constant:
     """A classifier that says the same of every image."""
 
-    def classify(self, image: Image) -> float:
-        return 0.5
+    def classify(self, image: Image) -> Judgement:
+        return Judgement(0.5)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from thoracle.classify.network import EfficientNetLite0
-from thoracle.classify.saliency import contributions, of_views, on_original, saliency
+from thoracle.classify.saliency import STRIDE, contributions, of_views, on_original, saliency
 
 SIDE = 224
 
@@ -95,8 +95,9 @@ def test_the_peak_is_where_the_score_comes_from(row: int, column: int) -> None:
 
     peak = _peak(found)
 
-    assert abs(peak[0] - row) <= 12
-    assert abs(peak[1] - column) <= 12
+    # A place of the last maps sees far more than a stride, so the peak is broad.
+    assert abs(peak[0] - row) <= STRIDE
+    assert abs(peak[1] - column) <= STRIDE
 
 
 def test_the_same_image_gives_the_same_map() -> None:

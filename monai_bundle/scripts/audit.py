@@ -77,10 +77,14 @@ def load(
         part.eval().requires_grad_(False)
     decision_path = Path(decision_file or root / "models" / "decision.json")
     decision = json.loads(decision_path.read_text(encoding="utf-8"))
+    network: TwoViews = parser.get_parsed_content("network_def")
+    for view in (network.whole, network.lungs):
+        # In each view, so that what follows need not know of it: it is in the mean of both.
+        view._fc.bias[1] += decision["offset"]
     steps = parser.get_parsed_content("preprocessing").transforms
     find = next(index for index, step in enumerate(steps) if isinstance(step, FindLungsd))
     return Model(
-        network=parser.get_parsed_content("network_def"),
+        network=network,
         load=Compose(steps[:find]),
         find=steps[find],
         rest=Compose(steps[find + 1 :]),

@@ -1,4 +1,4 @@
-"""Temperature, threshold and indeterminate band, from images that training did not see."""
+"""Calibration, threshold and indeterminate band, from images that training did not see."""
 
 import json
 from collections.abc import Iterable
@@ -12,8 +12,8 @@ THRESHOLD = 0.5
 NARROWEST_BAND = (0.2, 0.8)
 LARGEST_ERROR_RATE = 0.1
 RULES = {
-    "temperature": "least cross-entropy on the validation part, both classes weighing the same; "
-    "at least 1, as results elsewhere deserve no more confidence than here",
+    "offset, temperature": "added to the logit of COVID-19, and then dividing both: least "
+    "cross-entropy on the validation part, both classes weighing the same",
     "threshold": "0.5 by definition: after calibration with classes weighing the same, "
     "either is as likely",
     "indeterminate": "on each side of the threshold, the narrowest band beyond which at most 10 % "
@@ -32,14 +32,37 @@ def logits_of(network: nn.Module, batches: Iterable[dict[str, Any]]) -> tuple[Te
     return torch.cat(logits), torch.cat(labels).flatten().long()
 
 
-def temperature(logits: Tensor, labels: Tensor) -> float:
-    """Return what to divide logits by, 1 to 10, so that their softmax is calibrated."""
+def scaling(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Return offset and temperature that calibrate logits.
+
+    Parameters
+    ----------
+    logits
+        ``(images, 2)``.
+    labels
+        ``(images,)``, 1 for COVID-19.
+
+    Returns
+    -------
+    tuple
+        What to add to the logit of COVID-19, -3 to 3, and what to divide both by then, 0.2 to 5
+        (J. Platt: Probabilistic outputs for support vector machines, 1999; C. Guo et al.: On
+        Calibration of Modern Neural Networks, 2017).
+    """
     weight = 1 / torch.bincount(labels, minlength=2).float()
-    candidates = torch.arange(1.0, 10.0, 0.01)
-    losses = [
-        nn.functional.cross_entropy(logits / value, labels, weight=weight) for value in candidates
-    ]
-    return round(float(candidates[torch.stack(losses).argmin()]), 3)
+    difference = logits[:, 1] - logits[:, 0]
+    offsets, temperatures = torch.arange(-3.0, 3.0, 0.02), torch.arange(0.2, 5.0, 0.02)
+    scaled = (difference + offsets[:, None, None]) / temperatures[:, None]
+    losses = nn.functional.binary_cross_entropy_with_logits(
+        scaled, labels.float().expand_as(scaled), weight=weight[labels], reduction="none"
+    ).sum(2)
+    row, column = divmod(int(losses.argmin()), len(temperatures))
+    return round(float(offsets[row]), 2), round(float(temperatures[column]), 2)
+
+
+def calibrated(logits: Tensor, offset: float, temperature: float) -> Tensor:
+    """Return the calibrated probability of COVID-19 ``(images,)`` for logits ``(images, 2)``."""
+    return ((logits[:, 1] - logits[:, 0] + offset) / temperature).sigmoid()
 
 
 def band(probabilities: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -59,11 +82,17 @@ def _few(errors: Tensor) -> bool:
 def fit(network: nn.Module, batches: Iterable[dict[str, Any]], output_dir: str) -> None:
     """Write ``decision.json`` for a network, from the batches of the validation part."""
     logits, labels = logits_of(network, batches)
-    value = temperature(logits, labels)
-    probabilities = (logits / value).softmax(1)[:, 1]
-    lower, upper = band(probabilities, labels)
-    decision = {
-        "temperature": value,
+    path = Path(output_dir) / "decision.json"
+    path.write_text(json.dumps(decision(logits, labels), indent=4) + "\n", encoding="utf-8")
+
+
+def decision(logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Return the content of ``decision.json`` by ``RULES``; arguments as for :func:`scaling`."""
+    offset, temperature = scaling(logits, labels)
+    lower, upper = band(calibrated(logits, offset, temperature), labels)
+    return {
+        "offset": offset,
+        "temperature": temperature,
         "threshold": THRESHOLD,
         "indeterminate": {"lower": lower, "upper": upper},
         "rules": RULES,
@@ -73,5 +102,3 @@ def fit(network: nn.Module, batches: Iterable[dict[str, Any]], output_dir: str) 
             "not_covid": int((labels == 0).sum()),
         },
     }
-    path = Path(output_dir) / "decision.json"
-    path.write_text(json.dumps(decision, indent=4) + "\n", encoding="utf-8")

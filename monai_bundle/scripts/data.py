@@ -6,13 +6,16 @@ group is in one part of the split only.
 
 import csv
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 
 
-def entries(split_file: str, dataset_dir: str, part: str) -> list[dict[str, Any]]:
+def entries(
+    split_file: str, dataset_dir: str, part: str, without: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """Return one dictionary for each image of a part of the split.
 
     Parameters
@@ -23,24 +26,57 @@ def entries(split_file: str, dataset_dir: str, part: str) -> list[dict[str, Any]
         Folder that its paths are relative to.
     part
         ``training``, ``validation`` or ``test``.
+    without
+        Sources to leave out, with every group that has an image of one.
 
     Returns
     -------
     list
-        ``image`` is a path, ``label`` 1 for COVID-19 and else 0, ``source`` and ``finding`` as in
-        the file.
+        ``image`` is a path, ``label`` 1 for COVID-19 and else 0; ``row`` is the row of the file.
     """
-    with Path(split_file).open(newline="", encoding="utf-8") as lines:
-        rows = [row for row in csv.DictReader(lines) if row["split"] == part]
-    return [
-        {
-            "image": str(Path(dataset_dir) / row["path"]),
-            "label": int(row["finding"] == "covid"),
-            "source": row["source"],
-            "finding": row["finding"],
-        }
-        for row in rows
+    rows = _rows(split_file)
+    groups = {row["group"] for row in rows if row["source"] in without}
+    chosen = [row for row in rows if row["split"] == part and row["group"] not in groups]
+    return [_entry(row, dataset_dir) for row in chosen]
+
+
+def judged(
+    split_file: str, dataset_dir: str, without: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """Return the images to judge a network by that was trained ``without`` some sources.
+
+    Parameters
+    ----------
+    split_file, dataset_dir, without
+        As for :func:`entries`.
+
+    Returns
+    -------
+    list
+        As from :func:`entries`: the validation and test parts, and all images of the sources.
+    """
+    seen = [
+        entry
+        for part in ("validation", "test")
+        for entry in entries(split_file, dataset_dir, part, without)
     ]
+    rows = [row for row in _rows(split_file) if row["source"] in without]
+    return seen + [_entry(row, dataset_dir) for row in rows]
+
+
+def _rows(split_file: str) -> list[dict[str, str]]:
+    with Path(split_file).open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+def _entry(row: dict[str, str], dataset_dir: str) -> dict[str, Any]:
+    return {
+        "image": str(Path(dataset_dir) / row["path"]),
+        "label": int(row["finding"] == "covid"),
+        "source": row["source"],
+        "finding": row["finding"],
+        "row": row,
+    }
 
 
 def balanced_weights(images: list[dict[str, Any]]) -> torch.Tensor:

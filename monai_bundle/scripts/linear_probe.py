@@ -11,42 +11,50 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thoracle.classify.network import EfficientNetLite0
+from thoracle.classify.network import TwoViews
 
 PENALTY = 0.01
 """Weight of the sum of squares, for features of variance 1."""
 
 
-def fit_probe(
-    network: EfficientNetLite0, batches: Iterable[dict[str, Any]], weights: Tensor
-) -> None:
-    """Fit the last layer of a network and leave all else as it is.
+def fit_probe(network: TwoViews, batches: Iterable[dict[str, Any]], weights: Tensor) -> None:
+    """Fit the last layer of each view and leave all else as it is.
 
     Parameters
     ----------
     network
-        Its ``_fc`` is changed in place.
+        The ``_fc`` of its views is changed in place.
     batches
         Images and labels, in a fixed order and not augmented.
     weights
         ``(images,)``, of each image in that order; their scale does not matter.
     """
     network.eval()
-    features, labels = [], []
+    views = (network.whole, network.lungs)
+    features: list[list[Tensor]] = [[], []]
+    labels = []
     with torch.no_grad():
         for batch in batches:
-            features.append(network.maps(batch["image"]).mean((2, 3)))
+            for channel, view in enumerate(views):
+                image = batch["image"][:, channel : channel + 1]
+                features[channel].append(view.features(image))
             labels.append(batch["label"])
-    x, y = torch.cat(features), torch.cat(labels)
+    y, share = torch.cat(labels), (weights / weights.sum()).float()
+    for view, found in zip(views, features, strict=True):
+        _fit(view._fc, torch.cat(found), y, share)
+
+
+def _fit(last: nn.Linear, x: Tensor, y: Tensor, weights: Tensor) -> None:
+    """Set a layer to the regression of labels on features ``(images, features)``."""
     mean, deviation = x.mean(0), x.std(0) + 1e-3
-    layer = _regress((x - mean) / deviation, y, (weights / weights.sum()).float())
+    layer = regress((x - mean) / deviation, y, weights)
     weight = layer.weight.detach() / deviation
     with torch.no_grad():
-        network._fc.weight.copy_(weight)
-        network._fc.bias.copy_(layer.bias - weight @ mean)
+        last.weight.copy_(weight)
+        last.bias.copy_(layer.bias - weight @ mean)
 
 
-def _regress(x: Tensor, y: Tensor, weights: Tensor) -> nn.Linear:
+def regress(x: Tensor, y: Tensor, weights: Tensor) -> nn.Linear:
     """Return a logistic regression on standardised features ``(images, features)``."""
     layer = nn.Linear(x.shape[1], 2)
     nn.init.zeros_(layer.weight)

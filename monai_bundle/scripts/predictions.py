@@ -32,7 +32,7 @@ class Prediction:
     part: str
     """Part of the split: ``training``, ``validation`` or ``test``."""
     logit: float
-    """Logit of COVID-19 minus the other's, before calibration."""
+    """Logit of COVID-19 minus the other's with the offset of decision.json, not yet divided."""
     probability: float
     """After calibration, 0 to 1."""
 
@@ -60,7 +60,7 @@ def from_logits(
     rows
         With the columns of docs/split.csv.
     logits
-        For each row, the logit of COVID-19 minus the other's.
+        For each row, the logit of COVID-19 minus the other's, with the offset.
     fold
         ``within``, or the sources left out, joined by ``+``.
     temperature

@@ -14,12 +14,12 @@ from itertools import combinations
 from typing import Any
 
 import torch
-from scripts.linear_probe import _regress
+from scripts.linear_probe import regress
 from scripts.predictions import FINDINGS, WITHIN, Prediction, from_logits
 from torch import Tensor
 from torch.nn import functional
 
-from thoracle.classify.lungs import LUNG, SMALLEST_SHARE
+from thoracle.classify.lungs import LUNG
 from thoracle.classify.network import TwoViews
 from thoracle.evaluate.metrics import auroc_interval, wilson
 
@@ -71,7 +71,7 @@ def looks(
     find: Callable[[Entry], Entry],
     rest: Callable[[Entry], Entry],
 ) -> dict[str, tuple[list[float], bool]]:
-    """Return for each variant of a picture what each view says, and whether lungs were found.
+    """Return for each variant of a picture what each view says, and whether the gate refuses it.
 
     Parameters
     ----------
@@ -89,22 +89,17 @@ def looks(
     for name, black in blacked_out(picture, item["lungs"]).items():
         variants[f"{name}, outlines kept"] = {"image": black, "lungs": item["lungs"]}
         variants[f"{name}, lungs looked for anew"] = find({"image": black})
-    return {
-        name: (differences(network, rest(dict(one))["image"]), _found(one))
-        for name, one in variants.items()
-    }
-
-
-def _found(item: Entry) -> bool:
-    """Return whether enough lung was found to cut it out."""
-    lungs = item["lungs"]
-    return float(torch.where(lungs >= LUNG, lungs, 0.0).mean()) >= SMALLEST_SHARE
+    said = {}
+    for name, one in variants.items():
+        prepared = rest(dict(one))
+        said[name] = (differences(network, prepared["image"]), "refusal" in prepared)
+    return said
 
 
 def blackened(
     labels: Sequence[int], seen: Sequence[Mapping[str, tuple[list[float], bool]]]
 ) -> dict[str, dict[str, Any]]:
-    """Return for each variant the AUROC, also of each view, and how often no lungs are found.
+    """Return for each variant the AUROC, also of each view, and how often the gate refuses it.
 
     Parameters
     ----------
@@ -116,14 +111,14 @@ def blackened(
     result = {}
     for name in seen[0]:
         scores = [one[name][0] for one in seen]
-        missed = sum(not one[name][1] for one in seen)
+        refused = sum(one[name][1] for one in seen)
         views = [[score[view] for score in scores] for view in range(len(scores[0]))]
         result[name] = {
             "n": len(labels),
             "positive": sum(labels),
             "auroc": auroc_interval(labels, [sum(score) / len(score) for score in scores]),
             "auroc of each view": [auroc_interval(labels, one) for one in views],
-            "no lungs found": wilson(missed, len(labels)),
+            "refused": wilson(refused, len(labels)),
         }
     return result
 
@@ -179,7 +174,7 @@ def thumbnail_predictions(
     labels = torch.tensor([int(row["finding"] == "covid") for row in rows])
     # Both classes weigh the same, as in the training of the model.
     weights = 0.5 / torch.bincount(labels[chosen], minlength=2)[labels[chosen]].float()
-    layer = _regress(features[chosen], labels[chosen], weights)
+    layer = regress(features[chosen], labels[chosen], weights)
     with torch.no_grad():
         logits = layer(features)
     return from_logits(rows, (logits[:, 1] - logits[:, 0]).tolist(), fold, 1.0)

@@ -113,10 +113,10 @@ def subgroups(fold: Mapping[str, Any]) -> str:
 
 def blackened(result: Mapping[str, Mapping[str, Any]]) -> str:
     """Return what is left of the model, and of each view, when a part of the image is black."""
-    head = ("image", "n (COVID-19)", "AUROC", "whole alone", "lungs alone", "no lungs found")
+    head = ("image", "n (COVID-19)", "AUROC", "whole alone", "lungs alone", "refused by the gate")
     rows = []
     for name, row in result.items():
-        estimates = [row["auroc"], *row["auroc of each view"], row["no lungs found"]]
+        estimates = [row["auroc"], *row["auroc of each view"], row["refused"]]
         rows.append([name, f"{row['n']} ({row['positive']})", *map(_estimate, estimates)])
     return table(head, rows)
 

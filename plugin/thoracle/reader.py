@@ -21,7 +21,7 @@ from thoracle import pixels, select
 from thoracle.codecs import MALFORMED
 from thoracle.decoder import Decoder
 from thoracle.errors import NotAnalysable
-from thoracle.records import BundleIdentity, Image, Outcome, Reading, Reason
+from thoracle.records import BundleIdentity, Image, Judgement, Outcome, Reading, Reason
 from thoracle.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -33,8 +33,8 @@ UNDER_WAY = 3
 class Classifier(Protocol):
     """What classify/ gives, said here because importing it takes seconds."""
 
-    def classify(self, image: Image) -> float:
-        """Return the calibrated probability, 0 to 1."""
+    def classify(self, image: Image) -> Judgement:
+        """Return the calibrated probability; raise NotAnalysable where the gate refuses."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Reader:
             with _timed(seconds, "pixels"):
                 image = pixels.read_image(path, self.decoder, header)
             with _timed(seconds, "classify"):
-                probability = classifier.classify(image)
+                judgement = classifier.classify(image)
         except NotAnalysable as error:
             return _rejected(header, error.reason, error.detail, seconds)
         except Exception as error:
@@ -73,9 +73,9 @@ class Reader:
         return Reading(
             sop_class_uid=str(header.get("SOPClassUID", "")),
             sop_instance_uid=str(header.get("SOPInstanceUID", "")),
-            outcome=self.bundle.decision.outcome(probability),
-            probability=probability,
-            limitations=(*limitations, *image.limitations),
+            outcome=self.bundle.decision.outcome(judgement.probability),
+            probability=judgement.probability,
+            limitations=(*limitations, *image.limitations, *judgement.limitations),
             seconds=seconds,
         )
 

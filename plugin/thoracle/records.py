@@ -88,6 +88,16 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the model says about an image that the input gate let through."""
+
+    probability: float
+    """Calibrated probability of COVID-19, 0 to 1, four decimals."""
+    limitations: tuple[str, ...] = ()
+    """Sentences about the image that belong into the report."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """How a probability becomes an outcome."""
 
@@ -117,7 +127,7 @@ class BundleIdentity:
     """SHA-256 (hexadecimal) over configs/ and models/: code, weights and calibration."""
     decision: Decision
     calibration: str
-    """E.g. ``temperature(1.300)``."""
+    """E.g. ``offset(+0.50) temperature(1.30)``."""
 
 
 @dataclass(frozen=True, slots=True)

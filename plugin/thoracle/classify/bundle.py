@@ -14,7 +14,7 @@ from thoracle.errors import BundleError
 from thoracle.records import BundleIdentity, Decision
 from thoracle.settings import Classify
 
-SHIPPED_DIGEST = "ac6ac3f5d7ba450472e0d63515847ba9b92b1ba64074b3994bc349b7dd70ad90"
+SHIPPED_DIGEST = "f6312660345f9165545b27da7b24588d69d42a3688d3057b4532243f9b4498af"
 """Digest of the bundle that comes with this version, hexadecimal."""
 
 _HASHED_FOLDERS = ("configs", "models")
@@ -82,7 +82,7 @@ def identify(settings: Classify) -> BundleIdentity:
             version=str(metadata["version"]),
             digest=found,
             decision=_decision(decision["threshold"], band["lower"], band["upper"]),
-            calibration=f"temperature({float(decision['temperature']):.3f})",
+            calibration=_calibration(decision),
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{folder}: {type(error).__name__}: {error}") from error
@@ -95,6 +95,12 @@ def _counts(path: Path) -> bool:
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _calibration(decision: dict[str, Any]) -> str:
+    """Return how logits become probabilities; a bundle of another maker may have no offset."""
+    offset, temperature = float(decision.get("offset", 0)), float(decision["temperature"])
+    return f"offset({offset:+.2f}) temperature({temperature:.2f})"
 
 
 def _decision(threshold: float, lower: float, upper: float) -> Decision:

@@ -5,7 +5,6 @@ Importing this module takes seconds (torch, MONAI), so others import it when the
 
 import os
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,18 @@ from monai.bundle.config_parser import ConfigParser
 from thoracle.classify.bundle import bundle_folder, identify
 from thoracle.classify.compiled import accelerate
 from thoracle.errors import BundleError, SettingsError
-from thoracle.records import BundleIdentity, Image
+from thoracle.records import BundleIdentity, Image, Judgement
 from thoracle.settings import Classify
 
 POSITIVE_CHANNEL = 1
 """The channel of ``pred`` that metadata.json calls COVID-19."""
 DECIMALS = 4
 """Digits of a probability that are kept: more differ between processors."""
-NETWORKS = {"network_def": ("models/model.pt", "network_data_format")}
-"""Networks of a configuration: the file of the weights, and the entry of metadata.json."""
+NETWORKS = {
+    "lungs_network": ("models/lungs.pt", "lungs_data_format"),
+    "network_def": ("models/model.pt", "network_data_format"),
+}
+"""Networks a configuration can have: the file of the weights, and the entry of metadata.json."""
 
 
 class Classifier:
@@ -72,21 +74,26 @@ class Classifier:
         except Exception as error:
             raise BundleError(f"{folder}: {type(error).__name__}: {error}") from error
 
-    def classify(self, image: Image) -> float:
-        """Return the calibrated probability of COVID-19, 0 to 1, four decimals."""
-        return self.classify_all([image])[0]
+    def classify(self, image: Image) -> Judgement:
+        """Return the calibrated probability of COVID-19, and what limits it.
 
-    def classify_all(self, images: Sequence[Image]) -> list[float]:
-        """Return the calibrated probability of COVID-19, 0 to 1, for each image."""
+        Raises
+        ------
+        NotAnalysable
+            The input gate refuses the image.
+        """
         with self._lock, torch.inference_mode():
-            return [self._probability(image) for image in images]
+            return self._judgement(image)
 
-    def _probability(self, image: Image) -> float:
-        # One forward pass for each: in a batch, an image's result could depend on the others.
-        tensor = self._preprocess({"image": image})["image"]
-        logits = self._infer(inputs=tensor.as_tensor()[None], network=self._network)
+    def _judgement(self, image: Image) -> Judgement:
+        prepared = self._preprocess({"image": image})
+        if refusal := prepared.get("refusal"):
+            raise refusal
+        tensor = torch.as_tensor(prepared["image"]).as_subclass(torch.Tensor)
+        logits = self._infer(inputs=tensor[None], network=self._network)
         pred = self._postprocess({"pred": logits[0]})["pred"]
-        return round(float(pred[POSITIVE_CHANNEL]), DECIMALS)
+        probability = round(float(pred[POSITIVE_CHANNEL]), DECIMALS)
+        return Judgement(probability, prepared.get("limitations", ()))
 
 
 def _content(folder: Path, settings: Classify) -> dict[str, Any]:
@@ -96,6 +103,8 @@ def _content(folder: Path, settings: Classify) -> dict[str, Any]:
     parser.read_meta(folder / "configs" / "metadata.json")
     parser["bundle_root"] = str(folder)
     for name, (weights, data_format) in NETWORKS.items():
+        if name not in parser:
+            continue  # a bundle of another maker may look at the whole image alone
         network: torch.nn.Module = parser.get_parsed_content(name)
         network.load_state_dict(torch.load(folder / weights, map_location="cpu", weights_only=True))
         network.eval().requires_grad_(False)

@@ -87,7 +87,7 @@ def saliency(
     moved = [wide[:, y : y + rows, x : x + columns] for y in offsets for x in offsets]
     coarse = contributions(network, torch.stack(moved))
     # (y, x, i, j) to (i, y, j, x): the positions within a stride stand between two places.
-    places = coarse.unflatten(0, (steps, steps)).permute(2, 0, 3, 1)
+    places = coarse.reshape(steps, steps, *coarse.shape[1:]).permute(2, 0, 3, 1)
     fine = places.reshape(1, 1, coarse.shape[1] * steps, coarse.shape[2] * steps)
     whole = functional.interpolate(fine, (rows, columns), mode="bilinear", align_corners=False)
     return whole[0, 0] * lungs[0]

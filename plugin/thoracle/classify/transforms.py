@@ -9,6 +9,8 @@ from monai.config.type_definitions import KeysCollection
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform, Transform
 
+from thoracle.classify.quality import Gate
+from thoracle.errors import NotAnalysable
 from thoracle.pixels import read_image
 from thoracle.records import Image
 
@@ -56,4 +58,36 @@ class LoadRadiographd(MapTransform):
         entries = dict(data)
         for key in self.key_iterator(entries):
             entries[key] = self._load(entries[key])
+        return entries
+
+
+class CheckFrontald(MapTransform):
+    """Ask the input gate about an image whose lungs were found.
+
+    A transform that raises would lose the reason: ``Compose`` puts an error of its own in place.
+    So the refusal is an entry, which :class:`thoracle.classify.classifier.Classifier` raises.
+
+    Parameters
+    ----------
+    keys
+        The image, ``(1, 512, 512)``, 0 to 1.
+    gate
+        :class:`thoracle.classify.quality.Gate` of the bundle.
+    lungs_key
+        Probability of lung.
+    """
+
+    def __init__(self, keys: str, gate: Gate, lungs_key: str = "lungs") -> None:
+        super().__init__(keys)
+        self._gate = gate
+        self._lungs_key = lungs_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the dictionary with ``limitations``, or with ``refusal``."""
+        entries = dict(data)
+        image = torch.as_tensor(entries[self.keys[0]]).as_subclass(torch.Tensor)
+        try:
+            entries["limitations"] = self._gate.check(image, entries[self._lungs_key])
+        except NotAnalysable as refusal:
+            entries["refusal"] = refusal
         return entries
