@@ -56,7 +56,7 @@ class CompiledNetwork:
             # It traces with torch.jit, of which torch warns; the result is compared in accelerate.
             warnings.simplefilter("ignore")
             model = openvino.convert_model(network, example_input=example)
-        # A fixed size, one image at a time: no batch is faster (docs/benchmarks.md).
+        # A fixed size, one image at a time: a batch gains too little (docs/benchmarks.md).
         model.reshape(list(example.shape))
         properties = PROPERTIES | {"INFERENCE_NUM_THREADS": threads}
         self._model = openvino.compile_model(model, "CPU", properties)
