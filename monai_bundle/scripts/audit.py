@@ -5,10 +5,9 @@
 """
 
 import argparse
-import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from monai.bundle.config_parser import ConfigParser
 from monai.transforms.compose import Compose
 from scripts import faithfulness, shortcuts
-from scripts.data import entries
+from scripts.data import entries, read_rows
 from scripts.predictions import WITHIN, write, write_json
 from torch import Tensor
 
@@ -141,8 +140,7 @@ def thumbnails(
     model: Model, bundle_root: str, dataset_dir: str, folds: list[str], output: Path
 ) -> None:
     """Write the predictions of the thumbnail model for each fold."""
-    with (Path(bundle_root) / "docs" / "split.csv").open(newline="", encoding="utf-8") as lines:
-        rows: list[Mapping[str, str]] = list(csv.DictReader(lines))
+    rows = read_rows(Path(bundle_root) / "docs" / "split.csv")
     paths = (str(Path(dataset_dir) / row["path"]) for row in rows)
     small = torch.stack([shortcuts.thumbnail(picture(model, path)) for path in paths])
     for fold in folds:

@@ -34,7 +34,7 @@ def entries(
     list
         ``image`` is a path, ``label`` 1 for COVID-19 and else 0; ``row`` is the row of the file.
     """
-    rows = _rows(split_file)
+    rows = read_rows(split_file)
     groups = {row["group"] for row in rows if row["source"] in without}
     chosen = [row for row in rows if row["split"] == part and row["group"] not in groups]
     return [_entry(row, dataset_dir) for row in chosen]
@@ -60,12 +60,13 @@ def judged(
         for part in ("validation", "test")
         for entry in entries(split_file, dataset_dir, part, without)
     ]
-    rows = [row for row in _rows(split_file) if row["source"] in without]
+    rows = [row for row in read_rows(split_file) if row["source"] in without]
     return seen + [_entry(row, dataset_dir) for row in rows]
 
 
-def _rows(split_file: str) -> list[dict[str, str]]:
-    with Path(split_file).open(newline="", encoding="utf-8") as lines:
+def read_rows(path: str | Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file: the split, or a manifest of the images."""
+    with Path(path).open(newline="", encoding="utf-8") as lines:
         return list(csv.DictReader(lines))
 
 

@@ -1,172 +1,36 @@
-"""What is done to frontal radiographs: what any hospital may do, and damage that must be refused.
+"""Damage to frontal radiographs, which the gate must refuse.
 
 Every function takes an image ``(512, 512)`` float32, 0 to 1, and gives one ``(256, 256)``; random
 numbers come from the generator alone.
 """
 
-import io
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from scripts.gate_variations import (
+    SIZE,
+    Random,
+    affine,
+    blurred,
+    exposure,
+    good,
+    halved,
+    random_grey,
+    resized,
+    warped,
+    window,
+)
 from torch import Tensor
 from torch.nn import functional
 
-Random = np.random.Generator
-SIZE = 256
 HALF = 0.5
 """Probability from which a pixel counts as lung."""
 MOST_LUNG = 0.45
 """Share of the lungs that a crop may show to count as incomplete."""
 MOST_LUNG_OF_HALF = 0.6
 """The same for halves of an image: a midline is not always in the middle."""
-
-
-def halved(image: Tensor) -> Tensor:
-    """Return an image ``(512, 512)`` as ``(256, 256)``."""
-    return functional.avg_pool2d(image[None], 2)[0]
-
-
-def window(image: Tensor, box: Sequence[float]) -> Tensor:
-    """Return the part of an image in a box (top, bottom, left, right; shares of the image)."""
-    rows, columns = image.shape
-    top, bottom = int(box[0] * rows), max(int(box[1] * rows), int(box[0] * rows) + 8)
-    left, right = int(box[2] * columns), max(int(box[3] * columns), int(box[2] * columns) + 8)
-    return resized(image[top:bottom, left:right], SIZE, SIZE)
-
-
-def resized(image: Tensor, rows: int, columns: int) -> Tensor:
-    """Return an image in another size, antialiased."""
-    size = (rows, columns)
-    return functional.interpolate(image[None, None], size, mode="bilinear", antialias=True)[0, 0]
-
-
-def warped(image: Tensor, matrix: np.ndarray, fill: float) -> Tensor:
-    """Return an image seen through a projective map of the square -1 to 1, 3 x 3."""
-    axis = torch.linspace(-1, 1, image.shape[0])
-    grid = torch.stack([axis[None].expand(len(axis), -1), axis[:, None].expand(-1, len(axis))], -1)
-    points = torch.cat([grid, torch.ones_like(grid[..., :1])], -1) @ torch.tensor(matrix.T).float()
-    grid = points[..., :2] / points[..., 2:].clamp(min=1e-3)
-    moved = functional.grid_sample((image - fill)[None, None], grid[None], align_corners=False)
-    return moved[0, 0] + fill
-
-
-def affine(rng: Random, degrees: float, zoom: tuple[float, float], shift: float) -> np.ndarray:
-    """Return a map that turns, scales each axis, shears a little and shifts."""
-    angle = np.deg2rad(degrees)
-    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]])
-    scale = np.diag([*rng.uniform(*zoom, 2), 1.0])
-    shear = np.array([[1, rng.uniform(-0.08, 0.08), 0], [0, 1, 0], [0, 0, 1]])
-    matrix = np.vstack([turn, [0, 0, 1]]) @ scale @ shear
-    matrix[:2, 2] = rng.uniform(-shift, shift, 2)
-    return matrix
-
-
-# What any hospital, archive or journal may have done to a good image
-
-
-def jpeg(image: Tensor, quality: int) -> Tensor:
-    """Return the image after lossy compression."""
-    content = io.BytesIO()
-    Image.fromarray((image.clamp(0, 1) * 255).byte().numpy()).save(content, "JPEG", quality=quality)
-    with Image.open(content) as read:
-        return torch.from_numpy(np.asarray(read, np.float32) / 255)
-
-
-def exposure(image: Tensor, rng: Random, strength: float = 1.0) -> Tensor:
-    """Return the image in another tone curve, window, sharpness, grain and compression."""
-    image = image.clamp(0, 1) ** float(np.exp(rng.uniform(-0.7, 0.7) * strength))
-    low, high = rng.uniform(-0.1, 0.12), rng.uniform(0.85, 1.25)
-    image = ((image - low) / (high - low)).clamp(0, 1)
-    if rng.random() < 0.3:
-        image = blurred(image, rng.uniform(0.4, 1.6))
-    if rng.random() < 0.2:
-        image = image + rng.uniform(0.3, 1.2) * (image - blurred(image, 3.0))
-    if rng.random() < 0.3:
-        noise = rng.standard_normal(image.shape, np.float32)
-        image = image + torch.from_numpy(noise) * float(rng.uniform(0.005, 0.05))
-    if rng.random() < 0.4:
-        image = jpeg(image, int(rng.integers(8, 70)))
-    if rng.random() < 0.25:
-        side = int(rng.integers(110, 220))
-        image = resized(resized(image, side, side), *image.shape)
-    return image.clamp(0, 1)
-
-
-def blurred(image: Tensor, sigma: float) -> Tensor:
-    """Return the image after a Gaussian of this many pixels."""
-    radius = int(3 * sigma) + 1
-    line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
-    line /= line.sum()
-    padded = functional.pad(image[None, None], [radius] * 4, mode="reflect")
-    lines = functional.conv2d(padded, line[None, None, None])
-    return functional.conv2d(lines, line[None, None, :, None])[0, 0]
-
-
-def lettered(image: Tensor, rng: Random) -> Tensor:
-    """Return the image with the marks, letters, frames and tubes that figures and patients have."""
-    drawn = Image.fromarray((image.clamp(0, 1) * 255).byte().numpy())
-    pen = ImageDraw.Draw(drawn)
-    for _ in range(int(rng.integers(1, 5))):
-        x, y, grey = int(rng.integers(0, SIZE)), int(rng.integers(0, SIZE)), _grey(rng)
-        kind = rng.integers(0, 4)
-        if kind == 0:
-            pen.text((x, y), "".join(rng.choice(list("ABCLRDay 0123456789"), 4)), fill=grey)
-        elif kind == 1:
-            ends = [x, y, x + int(rng.integers(-30, 30)), y + int(rng.integers(-30, 30))]
-            pen.line(ends, fill=grey, width=int(rng.integers(1, 5)))
-        elif kind == 2:
-            points = [(x + int(rng.normal(0, 40)), int(t)) for t in np.linspace(0, SIZE, 6)]
-            pen.line(points, fill=int(rng.integers(180, 256)), width=int(rng.integers(1, 4)))
-        else:
-            w, h = rng.integers(8, 60, 2)
-            pen.rectangle([x, y, x + int(w), y + int(h)], outline=grey)
-    return torch.from_numpy(np.array(drawn, np.float32) / 255)
-
-
-def _grey(rng: Random) -> int:
-    return int(rng.choice([0, 255, rng.integers(0, 256)]))
-
-
-def framed(image: Tensor, rng: Random, most: float = 0.13) -> Tensor:
-    """Return the image with borders of one grey on some sides."""
-    edges = (rng.uniform(0, most, 4) * (rng.random(4) < 0.5) * SIZE).astype(int)
-    result = torch.full_like(image, _grey(rng) / 255)
-    rows, columns = SIZE - edges[0] - edges[1], SIZE - edges[2] - edges[3]
-    target = (slice(edges[0], SIZE - edges[1]), slice(edges[2], SIZE - edges[3]))
-    result[target] = resized(image, int(rows), int(columns))
-    return result
-
-
-def consolidated(image: Tensor, rng: Random) -> Tensor:
-    """Return the image with bright clouds: pneumonia, effusion, a white lung."""
-    axis = torch.linspace(0, 1, SIZE)
-    for _ in range(int(rng.integers(1, 5))):
-        x, y, wide, high = *rng.uniform(0.1, 0.9, 2), *rng.uniform(0.06, 0.25, 2)
-        cloud = torch.exp(-(((axis[None] - x) / wide) ** 2) - ((axis[:, None] - y) / high) ** 2)
-        weight = cloud * float(rng.uniform(0.3, 0.9))
-        image = image * (1 - weight) + weight * float(rng.uniform(0.65, 0.95))
-    return image
-
-
-def good(image: Tensor, rng: Random) -> Tensor:
-    """Return a frontal radiograph as another hospital, device or journal may show it."""
-    top, left = rng.uniform(0, 0.08, 2) * (rng.random(2) < 0.4)
-    bottom, right = 1 - rng.uniform(0, 0.08, 2) * (rng.random(2) < 0.4)
-    small = window(image, (top, bottom, left, right))
-    if rng.random() < 0.5:
-        small = small.flip(1)
-    if rng.random() < 0.6:
-        matrix = affine(rng, rng.uniform(-12, 12), (0.95, 1.3), 0.06)
-        small = warped(small, matrix, rng.choice([0.0, 0.0, 1.0]))
-    for change, share in ((consolidated, 0.25), (lettered, 0.35), (framed, 0.3)):
-        if rng.random() < share:
-            small = change(small, rng)
-    return exposure(small, rng)
-
-
-# Damage
 
 
 def inverted(image: Tensor, rng: Random) -> Tensor:
@@ -221,7 +85,7 @@ def halves(image: Tensor, lungs: Tensor, rng: Random) -> Tensor:
             break
     if rng.random() < 0.5:
         return exposure(window(image, box), rng)
-    result = torch.full((SIZE, SIZE), _grey(rng) / 255)
+    result = torch.full((SIZE, SIZE), random_grey(rng) / 255)
     top, bottom, left, right = (int(edge * SIZE) for edge in box)
     result[top:bottom, left:right] = exposure(halved(image), rng)[top:bottom, left:right]
     return result
@@ -276,13 +140,15 @@ def _view(rng: Random) -> np.ndarray:
 
 def on_desktop(image: Tensor, rng: Random) -> Tensor:
     """Return a screenshot in which the image is one small window among others."""
-    drawn = Image.new("L", (SIZE, SIZE), _grey(rng))
+    drawn = Image.new("L", (SIZE, SIZE), random_grey(rng))
     pen = ImageDraw.Draw(drawn)
     for _ in range(int(rng.integers(3, 25))):
         x, y = rng.integers(0, SIZE, 2)
         w, h = rng.integers(5, 110, 2)
-        pen.rectangle([int(x), int(y), int(x + w), int(y + h)], fill=_grey(rng))
-        pen.text((int(x), int(y)), "".join(rng.choice(list("abcdefgh 0123"), 12)), fill=_grey(rng))
+        pen.rectangle([int(x), int(y), int(x + w), int(y + h)], fill=random_grey(rng))
+        pen.text(
+            (int(x), int(y)), "".join(rng.choice(list("abcdefgh 0123"), 12)), fill=random_grey(rng)
+        )
     result = torch.from_numpy(np.array(drawn, np.float32) / 255)
     high, wide = rng.integers(60, 145, 2)
     top, left = rng.integers(0, SIZE - high), rng.integers(0, SIZE - wide)
@@ -293,7 +159,7 @@ def on_desktop(image: Tensor, rng: Random) -> Tensor:
 def collage(images: Sequence[Tensor], rng: Random) -> Tensor:
     """Return a figure of two, three, four or six panels, some of which may be no frontal ones."""
     rows, columns = ((1, 2), (2, 1), (1, 3), (2, 2), (2, 3))[rng.integers(0, 5)]
-    result = torch.full((SIZE, SIZE), _grey(rng) / 255)
+    result = torch.full((SIZE, SIZE), random_grey(rng) / 255)
     high, wide, gap = SIZE // rows, SIZE // columns, int(rng.integers(0, 6))
     for row in range(rows):
         for column in range(columns):
@@ -320,8 +186,8 @@ def pattern(image: Tensor, rng: Random) -> Tensor:
     """Return no picture of anything: pages, gradients, clouds, shapes, noise."""
     kind = rng.integers(0, 4)
     if kind == 0:
-        drawn = Image.new("L", (SIZE, SIZE), _grey(rng))
-        pen, grey = ImageDraw.Draw(drawn), _grey(rng)
+        drawn = Image.new("L", (SIZE, SIZE), random_grey(rng))
+        pen, grey = ImageDraw.Draw(drawn), random_grey(rng)
         for y in range(int(rng.integers(0, 40)), SIZE, int(rng.integers(11, 24))):
             line = "".join(rng.choice(list("abcdefghij klmnop 0123"), int(rng.integers(3, 45))))
             pen.text((int(rng.integers(0, 30)), y), line, fill=grey)
@@ -335,13 +201,13 @@ def pattern(image: Tensor, rng: Random) -> Tensor:
         side = int(rng.integers(3, 128))
         noise = torch.from_numpy(rng.random((side, side), np.float32))
         return resized(noise, SIZE, SIZE)
-    drawn = Image.new("L", (SIZE, SIZE), _grey(rng))
+    drawn = Image.new("L", (SIZE, SIZE), random_grey(rng))
     pen = ImageDraw.Draw(drawn)
     for _ in range(int(rng.integers(1, 12))):
         x, y = rng.integers(-40, SIZE, 2)
         w, h = rng.integers(10, 200, 2)
         shape = pen.ellipse if rng.random() < 0.6 else pen.rectangle
-        shape([int(x), int(y), int(x + w), int(y + h)], fill=_grey(rng))
+        shape([int(x), int(y), int(x + w), int(y + h)], fill=random_grey(rng))
     return blurred(torch.from_numpy(np.array(drawn, np.float32) / 255), rng.uniform(0.3, 6))
 
 

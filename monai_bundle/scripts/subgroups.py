@@ -4,29 +4,27 @@ Tubes, lines and other devices are not annotated in any of the collections, so n
 them; nor of sex, which only some give.
 """
 
-import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from scripts.data import read_rows
+from scripts.folds import area
 from scripts.predictions import Prediction
 
-from thoracle.evaluate.metrics import auroc_interval, rates
+from thoracle.evaluate.metrics import rates
 
 MANIFESTS = ("manifest.csv", "more/manifest.csv")
 NOT_ANNOTATED = ("tubes, lines and other devices", "sex", "severity")
 NARROW = 1000
 """Columns of the published image below which it counts as narrow."""
-LEAST = 5
-"""Images of either class below which no AUROC is given."""
 
 
 def manifest(dataset_dir: str) -> dict[str, dict[str, str]]:
     """Return the rows of both manifests by path."""
     rows = {}
     for name in MANIFESTS:
-        with (Path(dataset_dir) / name).open(newline="", encoding="utf-8") as lines:
-            rows.update({row["path"]: row for row in csv.DictReader(lines)})
+        rows.update({row["path"]: row for row in read_rows(Path(dataset_dir) / name)})
     return rows
 
 
@@ -65,15 +63,11 @@ def by_subgroup(
 def _results(group: list[Prediction], threshold: float) -> dict[str, Any]:
     labels = [one.label for one in group]
     found = rates(labels, [one.probability for one in group], threshold)
-    positive, negative = sum(labels), len(labels) - sum(labels)
-    area = None
-    if min(positive, negative) >= LEAST:
-        area = auroc_interval(labels, [one.logit for one in group], [one.group for one in group])
     return {
-        "positive": positive,
-        "negative": negative,
+        "positive": sum(labels),
+        "negative": len(labels) - sum(labels),
         "sources": sorted({one.kind for one in group}),
         "sensitivity": found.sensitivity,
         "specificity": found.specificity,
-        "auroc": area,
+        "auroc": area(group),
     }

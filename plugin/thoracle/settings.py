@@ -146,7 +146,7 @@ class Classify(Section):
     )
     runtime: Literal["auto", "torch", "openvino"] = Field(
         "auto",
-        description="What runs the networks: torch, the reference; openvino, several times faster; auto takes openvino where it is installed (`pip install thoracle[openvino]`).",
+        description="What runs the networks: torch, the reference; openvino, faster; auto takes openvino where it is installed (`pip install thoracle[openvino]`).",
     )
 
     @validator(mode="after")

@@ -1,7 +1,7 @@
 """A network compiled by OpenVINO in place of the network in torch, once it gave the same results.
 
 OpenVINO joins each convolution with the normalisation and activation behind it, and chooses
-kernels for the processor at hand: several times as fast as torch, layer by layer.
+kernels for the processor at hand (docs/benchmarks.md says what that gains).
 """
 
 import logging

@@ -60,10 +60,7 @@ class Limits:
 
 
 class GateNetwork(nn.Module):
-    """What the gate learns and what it takes from the network of photographs.
-
-    ``early`` may be replaced by a faster equivalent: it takes ``(1, 1, 128, 128)``, -1 to 1.
-    """
+    """What the gate learns and what it takes from the network of photographs."""
 
     mean: Tensor
     scale: Tensor

@@ -13,7 +13,6 @@ Efron B, Tibshirani RJ. An introduction to the bootstrap. Chapman & Hall 1993, c
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -185,7 +184,7 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
     ValueError
         A class has no images.
     """
-    cases, numbers = _both_classes(labels, scores)
+    cases, numbers = both_classes(labels, scores)
     return _area(*_ordered(cases, numbers), np.ones(len(cases)))
 
 
@@ -220,7 +219,7 @@ def auroc_interval(
     ValueError
         A class has no images.
     """
-    cases, numbers = _both_classes(labels, scores)
+    cases, numbers = both_classes(labels, scores)
     unit = np.arange(len(cases))
     if patients is not None:
         unit = np.unique(np.asarray(patients), return_inverse=True)[1]
@@ -238,7 +237,10 @@ def auroc_interval(
     return Estimate(_area(*ordering, np.ones(len(cases))), float(lower), float(upper))
 
 
-def _both_classes(labels: ArrayLike, scores: ArrayLike) -> Any:
+def both_classes(
+    labels: ArrayLike, scores: ArrayLike
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Return what :func:`checked` does; ``ValueError`` also when a class has no images."""
     cases, numbers = checked(labels, scores)
     if cases.all() or not cases.any():
         raise ValueError(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from thoracle.evaluate.metrics import Rates, checked, rates
+from thoracle.evaluate.metrics import Rates, both_classes, checked, rates
 
 LEAST_OF_A_CLASS = 20
 """Even with 20, the interval of a rate of 0.9 is from 0.70 to 0.97."""
@@ -51,9 +51,7 @@ def roc(labels: ArrayLike, scores: ArrayLike) -> Roc:
     ValueError
         A class has no images.
     """
-    cases, values = checked(labels, scores)
-    if cases.all() or not cases.any():
-        raise ValueError("found one class, required are both")
+    cases, values = both_classes(labels, scores)
     distinct, inverse = np.unique(values, return_inverse=True)
     called = np.cumsum(np.bincount(inverse, cases)[::-1])
     wrong = np.cumsum(np.bincount(inverse, ~cases)[::-1])
