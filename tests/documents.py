@@ -7,6 +7,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from thoracle.audit.trail import Event
+from thoracle.configuration import section_of
 from thoracle.receive.statuses import STATUSES
 from thoracle.receive.storescp import IMAGE_STORAGE, TRANSFER_SYNTAXES
 from thoracle.records import Reason
@@ -37,8 +38,18 @@ def settings_page() -> str:
                 "",
                 *rows(section.model_fields),
             ]
+            lines += inner(section, name)
     lines += ["", "## [[destination]]", "", Destination.__doc__ or "", ""]
-    return "\n".join([*lines, *rows(Destination.model_fields), ""])
+    lines += [*rows(Destination.model_fields), *inner(Destination, "destination")]
+    return "\n".join([*lines, ""])
+
+
+def inner(section: type[Section], table: str) -> Iterator[str]:
+    """Yield the tables inside a section."""
+    for name, info in section.model_fields.items():
+        if nested := section_of(info):
+            yield from ("", f"## [{table}.{name}]", "", nested.__doc__ or "", "")
+            yield from rows(nested.model_fields)
 
 
 def rows(fields: dict[str, Any]) -> Iterator[str]:
@@ -58,7 +69,9 @@ def show(value: Any) -> str:
         case bool():
             return str(value).lower()
         case tuple():
-            return "[]"
+            return "[" + ", ".join(map(str, value)) + "]"
+        case dict():
+            return "{}"
         case _:
             return str(value)
 

@@ -20,11 +20,12 @@ def test_the_template_is_a_configuration_with_the_defaults(tmp_path: Path) -> No
 
 def test_each_default_of_the_template_means_the_default() -> None:
     """Uncommented, a line changes nothing; an unset value stands as an empty text."""
-    lines = [
-        line.removeprefix("# ")
-        for line in template().partition("# [[destination]]")[0].splitlines()
-        if line.startswith("[") or (" = " in line and not line.endswith('= ""'))
-    ]
+    lines, inside = [], True
+    for line in template().splitlines():
+        if line.startswith(("[", "# [")):
+            inside = line.startswith("[")  # a table that is wholly commented out has no defaults
+        if inside and (line.startswith("[") or (" = " in line and not line.endswith('= ""'))):
+            lines.append(line.removeprefix("# "))
     assert settings.parse(tomllib.loads("\n".join(lines))) == Settings()
 
 
@@ -38,7 +39,23 @@ def test_each_default_of_the_template_means_the_default() -> None:
         ('[receive]\nhost = "0.0.0.0"', "receive.calling_ae_titles: found none while"),
         ("[decode]\ntimeout_seconds = 0", "decode.timeout_seconds: found 0, required: "),
         ('[classify]\nbundle = "x"', "classify: found a bundle without a digest"),
-        ("[[destination]]\nname = 'a'", "destination.0.ae_title: found nothing, required"),
+        ("[[destination]]\nname = 'a'", "destination.0: found none of them, required are ae_title"),
+        (
+            "[[destination]]\nname = 'a'\nae_title = 'A'",
+            "found ae_title, required are ae_title, host and port, or url alone",
+        ),
+        (
+            "[[destination]]\nname = 'a'\nurl = 'http://h/dicom-web'\ntoken = 'env:T'",
+            "found credentials or tls with http://h/dicom-web, required is an https url",
+        ),
+        (
+            "[[destination]]\nname = 'a'\nurl = 'https://h/dicom-web'\nusername = 'u'",
+            "found one of username and password, required are both",
+        ),
+        (
+            "[[destination]]\nname = 'a'\nurl = 'https://h/dicom-web'\ntoken = 'secret'",
+            "destination.0.token: found a text that is not shown, required: ",
+        ),
         ("nonsense", "thoracle.toml: "),
     ],
 )
@@ -68,3 +85,15 @@ def test_relative_folders_are_taken_from_the_configuration(tmp_path: Path) -> No
     path = tmp_path / "thoracle.toml"
     path.write_text('data_folder = "here"')
     assert settings.load(path).data_folder == tmp_path / "here"
+
+
+def test_files_named_in_inner_tables_are_taken_from_the_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "thoracle.toml"
+    path.write_text(
+        "[[destination]]\nname = 'a'\nurl = 'https://h/dicom-web'\ntoken = 'file:token'\n"
+        "[destination.tls]\nca_file = 'ca.pem'\n"
+    )
+    (destination,) = settings.load(path).destination
+    assert destination.tls is not None
+    assert destination.tls.ca_file == tmp_path / "ca.pem"
+    assert destination.token == f"file:{tmp_path / 'token'}"

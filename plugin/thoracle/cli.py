@@ -148,7 +148,7 @@ def _sentence(answer: dict[str, Any]) -> str:
 
 
 def _peer(address: str, calling: str) -> Any:
-    from thoracle.deliver.storescu import Peer
+    from thoracle.deliver.association import Peer
 
     ae_title, at, rest = address.partition("@")
     host, colon, port = rest.rpartition(":")

@@ -4,7 +4,8 @@ import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from inspect import isclass
+from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -38,19 +39,34 @@ def template() -> str:
     tables: list[str] = []
     for name, info in Settings.model_fields.items():
         if isinstance(info.default, Section):
-            tables += ["", f"[{name}]", *_fields(type(info.default))]
+            tables += ["", f"[{name}]", *_fields(type(info.default), name)]
         elif name != "destination":
             lines += _field(name, info)
-    destination = ["", "# [[destination]]", *_fields(Destination)]
+    destination = ["", "# [[destination]]", *_fields(Destination, "destination")]
     return "\n".join(lines + tables + destination) + "\n"
 
 
-def _fields(section: type[Section]) -> list[str]:
-    return [line for name, info in section.model_fields.items() for line in _field(name, info)]
+def _fields(section: type[Section], table: str) -> list[str]:
+    """Return the settings of a table, then the tables inside it: TOML wants them in this order."""
+    lines, inner = [], []
+    for name, info in section.model_fields.items():
+        if nested := section_of(info):
+            inner += ["", f"# [{table}.{name}]", *_fields(nested, f"{table}.{name}")]
+        else:
+            lines += _field(name, info)
+    return lines + inner
+
+
+def section_of(info: FieldInfo) -> type[Section] | None:
+    """Return the table that a setting is, when it is one that may be left out."""
+    parts = get_args(info.annotation)
+    return next((one for one in parts if isclass(one) and issubclass(one, Section)), None)
 
 
 def _field(name: str, info: FieldInfo) -> list[str]:
-    default = _EXAMPLE.get(name, "") if info.default is PydanticUndefined else info.default
+    default = info.default
+    if default is None or default is PydanticUndefined:
+        default = _EXAMPLE.get(name, "")
     return [f"# {info.description}", f"# {name} = {_toml(default)}"]
 
 
@@ -62,6 +78,8 @@ def _toml(value: Any) -> str:
             return str(value).lower()
         case int() | float():
             return str(value)
+        case dict():
+            return "{}"
         case tuple():
             return "[" + ", ".join(_toml(one) for one in value) + "]"
         case _:

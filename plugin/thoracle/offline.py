@@ -12,7 +12,7 @@ from thoracle.decoder import Decoder
 from thoracle.errors import ThoracleError
 from thoracle.reader import Reader, header_of
 from thoracle.records import BundleIdentity, Reading
-from thoracle.report import sr
+from thoracle.report import header, sr
 from thoracle.settings import Settings
 from thoracle.store import files
 
@@ -70,7 +70,7 @@ def analyse(
             settings=settings.report,
         )
         assert out is not None
-        files.keep(out / f"{report.SOPInstanceUID}.dcm", sr.encode(report))
+        files.keep(out / f"{report.SOPInstanceUID}.dcm", header.encode(report))
 
 
 def _answer(path: Path, reading: Reading, identity: BundleIdentity) -> dict[str, Any]:

@@ -19,10 +19,11 @@ from sqlalchemy import Connection, Engine
 from thoracle import engine
 from thoracle.audit import commits
 from thoracle.deliver import storescu
+from thoracle.deliver.association import Peer
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable
 from thoracle.reader import Reader, header_of
 from thoracle.records import Reading
-from thoracle.report import sr
+from thoracle.report import header, sr
 from thoracle.settings import Destination, Settings
 from thoracle.store import files, instances, results
 from thoracle.store.results import AnalysisKey, Result
@@ -200,7 +201,7 @@ def _keep(report: Dataset) -> tuple[str, str]:
     """Write a report durably; return its path below the data folder and its SHA-256."""
     uid = str(report.SOPInstanceUID)  # ours, so it may be a file name
     below = f"results/{uid[-2:]}/{uid}.dcm"
-    return below, files.keep_patiently(_parts().path(below), sr.encode(report))
+    return below, files.keep_patiently(_parts().path(below), header.encode(report))
 
 
 def _conclude(
@@ -279,19 +280,24 @@ def _send(destination: str, sop_instance_uid: str) -> dict[str, Any]:
         "state": "delivered",
         "detail": None,
         "status": receipt.status,
-        "proof": receipt.proof.value,
+        "proof": "status",
         "delivered_sop_instance_uid": receipt.sop_instance_uid,
     }
 
 
-def peer_of(destination: Destination, settings: Settings) -> storescu.Peer:
-    """Return whom to call for a destination."""
-    return storescu.Peer(
+def peer_of(destination: Destination, settings: Settings) -> Peer:
+    """Return whom to call for a destination that has no ``url``."""
+    # settings.py sees to it
+    assert destination.ae_title is not None
+    assert destination.host is not None
+    assert destination.port is not None
+    return Peer(
         ae_title=destination.ae_title,
         host=destination.host,
         port=destination.port,
         calling_ae_title=destination.calling_ae_title or settings.receive.ae_title,
         timeout_seconds=settings.deliver.timeout_seconds,
+        tls=destination.tls,
     )
 
 

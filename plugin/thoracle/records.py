@@ -65,6 +65,7 @@ class Reason(Enum):
     NO_IMAGE = Code("111213", "DCM", "No image")
     UNDECODABLE = Code("UNDECODABLE", SCHEME, "Pixel data cannot be decoded")
     SOFTWARE_FAILURE = Code("111218", "DCM", "Software failure")
+    WITHDRAWN = Code("WITHDRAWN", SCHEME, "Result withdrawn")
 
     @property
     def code(self) -> Code:
@@ -95,6 +96,47 @@ class Judgement:
     """Calibrated probability of COVID-19, 0 to 1, four decimals."""
     limitations: tuple[str, ...] = ()
     """Sentences about the image that belong into the report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saliency:
+    """Which places of a radiograph the probability rests on.
+
+    Says what the network used, not where disease is.
+    """
+
+    contributions: NDArray[np.float32]
+    """``(rows, columns)`` on a grid of its own, stretched over the whole radiograph: what each
+    place adds to the logit of the positive class over the other's, per 1/49 of the radiograph;
+    zero outside the lungs. Positive speaks for the positive class."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """An outlined part of an image, in pixels of that image."""
+
+    outline: tuple[tuple[float, float], ...]
+    """``(column, row)`` of each corner; the last is the first. The top left corner of the top
+    left pixel is (0, 0) (PS3.3 Sections C.10.5.1.2 and C.18.6.1.2)."""
+    saliency: float
+    """Mean contribution inside; unit as in :class:`Saliency`."""
+
+
+class Kind(StrEnum):
+    """The objects that carry a result; the value is the name in settings, status and audit."""
+
+    SR = "sr"
+    """Structured report: the result."""
+    SC = "sc"
+    """Secondary Capture: the image with a heat map, which every viewer shows."""
+    PR = "pr"
+    """Grayscale Softcopy Presentation State: outlines on the original."""
+    KO = "ko"
+    """Key Object Selection "Of Interest"."""
+    SEG = "seg"
+    """Fractional segmentation: the saliency for machines."""
+    REJECTION = "rejection"
+    """Key Object Selection that rejects withdrawn objects (IHE IOCM)."""
 
 
 @dataclass(frozen=True, slots=True)

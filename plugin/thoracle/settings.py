@@ -7,7 +7,7 @@
 import ipaddress
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic import model_validator as validator
@@ -19,13 +19,62 @@ AETitle = Annotated[
     StringConstraints(min_length=1, max_length=16, pattern=r"^[!-\[\]-~]([ -\[\]-~]*[!-\[\]-~])?$"),
 ]
 """PS3.5 Table 6.2-1, VR AE: 1 to 16 printable characters, no backslash, no space at either end."""
+Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", to_lower=True)]
+"""SHA-256 of a certificate in DER, hexadecimal."""
+Secret = Annotated[str, StringConstraints(pattern=r"^(file|env):.+$")]
+"""Where a secret is: never the secret itself."""
+Illustrated = tuple[Literal["positive", "indeterminate", "negative"], ...]
+"""Outcomes of an image for which an object is made."""
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+S = TypeVar("S", bound="Section")
 
 
 class Section(BaseModel):
     """A table of the configuration file: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class ReceiveTLS(Section):
+    """TLS of the DICOM listener (PS3.15 Section B.9: BCP 195); set it and plain calls are refused."""
+
+    certificate_file: Path = Field(description="Our certificate and its chain, PEM.")
+    key_file: Path = Field(description="Its private key, PEM, readable by us alone.")
+    client_ca_file: Path = Field(
+        description="Authorities of callers' certificates, PEM; a caller without one is refused."
+    )
+    minimum_version: Literal["1.2", "1.3"] = Field("1.2", description="Oldest TLS version taken.")
+    fingerprints: dict[AETitle, tuple[Fingerprint, ...]] = Field(
+        {},
+        description="SHA-256 fingerprints of the certificates with which an AE title may call, as a table of lists. AE titles not named here may use any certificate of the authorities.",
+    )
+
+
+class ClientTLS(Section):
+    """TLS of a destination (PS3.15 Section B.9: BCP 195)."""
+
+    ca_file: Path | None = Field(
+        None, description="Authorities of its certificate, PEM; unset: those of this machine."
+    )
+    certificate_file: Path | None = Field(
+        None, description="Certificate that we show, with its chain, PEM."
+    )
+    key_file: Path | None = Field(None, description="Its private key, PEM. With certificate_file.")
+    minimum_version: Literal["1.2", "1.3"] = Field("1.2", description="Oldest TLS version used.")
+    fingerprint: Fingerprint | None = Field(
+        None,
+        description="SHA-256 fingerprint that its certificate must have; then its name is not compared.",
+    )
+
+    @validator(mode="after")
+    def _certificate_and_key(self) -> "ClientTLS":
+        if (self.certificate_file is None) is not (self.key_file is None):
+            raise ValueError(
+                "found one of certificate_file and key_file, required are both or neither"
+            )
+        return self
 
 
 class Receive(Section):
@@ -77,6 +126,9 @@ class Receive(Section):
     )
     maximum_object_megabytes: int = Field(
         2048, ge=1, le=4095, description="Largest object that is taken, megabytes."
+    )
+    tls: ReceiveTLS | None = Field(
+        None, description="TLS: the table [receive.tls]; unset: plain DICOM."
     )
 
 
@@ -159,7 +211,7 @@ class Classify(Section):
 
 
 class Report(Section):
-    """What the reports say about their origin."""
+    """What is made of a result. The structured report (sr) always is."""
 
     institution_name: str = Field(
         "",
@@ -167,7 +219,24 @@ class Report(Section):
         description="Institution Name (0008,0080) of our objects; empty leaves it out.",
     )
     series_number: int = Field(
-        9001, ge=1, le=99999, description="Series Number of the report, high so that it sorts last."
+        9001,
+        ge=1,
+        le=99990,
+        description="Series Number of the report, high so that it sorts last; sc, pr, ko and seg have the next ones.",
+    )
+    sc: Illustrated = Field(
+        ("positive",),
+        description="Outcomes (positive, indeterminate, negative) of images that get a Secondary Capture with a heat map.",
+    )
+    pr: Illustrated = Field(
+        ("positive",),
+        description="Outcomes of images that get a presentation state, which outlines the salient region.",
+    )
+    ko: Illustrated = Field(
+        ("positive",), description="Outcomes of images that a Key Object Selection names."
+    )
+    seg: Illustrated = Field(
+        (), description="Outcomes of images that get a fractional segmentation of the saliency."
     )
 
 
@@ -195,21 +264,82 @@ class Deliver(Section):
     timeout_seconds: float = Field(
         30, gt=0, le=600, description="Time to connect, and for each answer, seconds."
     )
+    commitment_seconds: float = Field(
+        3600,
+        gt=0,
+        description="How long an archive may take to report on a Storage Commitment, seconds; then it is asked again.",
+    )
+    commitment_requests: int = Field(
+        2,
+        ge=1,
+        le=10,
+        description="How often it is asked before a query has to prove the delivery.",
+    )
 
 
 class Destination(Section):
-    """An archive that gets the results."""
+    """Who gets the results: an archive by C-STORE (ae_title, host, port) or by STOW-RS (url)."""
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$",
         description="Short name in status and audit: a-z, 0-9, - and _.",
     )
-    ae_title: AETitle = Field(description="AE title of the archive.")
-    host: str = Field(min_length=1, description="Host name or address.")
-    port: Port = Field(description="TCP port, 1 to 65535.")
+    ae_title: AETitle | None = Field(None, description="AE title of the archive.")
+    host: str | None = Field(None, min_length=1, description="Host name or address.")
+    port: Port | None = Field(None, description="TCP port, 1 to 65535.")
     calling_ae_title: AETitle | None = Field(
         None, description="AE title that we call with; unset: receive.ae_title."
     )
+    tls: ClientTLS | None = Field(
+        None,
+        description="TLS: the table [destination.tls]; unset: plain DICOM. Only https may set it for a url.",
+    )
+    url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="DICOMweb root in place of ae_title, host and port; /studies is added.",
+    )
+    token: Secret | None = Field(
+        None,
+        description="With an https url: where the bearer token is, `file:PATH` or `env:NAME`; read anew for each delivery.",
+    )
+    username: str | None = Field(
+        None, description="With an https url: user name of HTTP basic authentication."
+    )
+    password: Secret | None = Field(
+        None, description="With username: where the password is, `file:PATH` or `env:NAME`."
+    )
+    kinds: tuple[Literal["sr", "sc", "pr", "ko", "seg"], ...] = Field(
+        ("sr", "sc", "pr", "ko", "seg"), description="Which of the objects made it gets."
+    )
+    proof: Literal["commitment", "query", "status"] = Field(
+        "commitment",
+        description="Best proof of keeping to ask for: commitment (Storage Commitment), else query (C-FIND or QIDO-RS), else status (of the C-STORE or STOW-RS). What it does not offer is left out.",
+    )
+    rejection_note: bool = Field(
+        False,
+        description="On `thoracle withdraw`, send an IOCM rejection note too (docs/corrections.md). Some archives then hide objects: try it on a test archive first.",
+    )
+
+    @validator(mode="after")
+    def _one_address(self) -> "Destination":
+        dimse = {"ae_title": self.ae_title, "host": self.host, "port": self.port}
+        given = [name for name, value in dimse.items() if value is not None]
+        if (self.url is None) is (not given) or (given and len(given) < len(dimse)):
+            found = ", ".join([*given, *(["url"] if self.url else [])]) or "none of them"
+            raise ValueError(f"found {found}, required are ae_title, host and port, or url alone")
+        return self
+
+    @validator(mode="after")
+    def _credentials(self) -> "Destination":
+        secret = self.token or self.username or self.password
+        if secret and self.token and (self.username or self.password):
+            raise ValueError("found token and username, required is one of them")
+        if (self.username is None) is not (self.password is None):
+            raise ValueError("found one of username and password, required are both")
+        if (secret or (self.url and self.tls)) and not (self.url or "").startswith("https:"):
+            raise ValueError(f"found credentials or tls with {self.url}, required is an https url")
+        return self
 
 
 class Settings(Section):
@@ -266,7 +396,7 @@ def is_loopback(host: str) -> bool:
 def load(path: Path) -> Settings:
     """Return the settings in a TOML file.
 
-    A relative ``data_folder`` or ``classify.bundle`` is taken from the folder of the file.
+    Relative paths are taken from the folder of the file.
 
     Raises
     ------
@@ -277,15 +407,23 @@ def load(path: Path) -> Settings:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path}: {error}") from error
-    settings = parse(values)
-    folder = path.resolve().parent
-    bundle = settings.classify.bundle
-    return settings.model_copy(
-        update={
-            "data_folder": folder / settings.data_folder,
-            "classify": settings.classify.model_copy(update={"bundle": bundle and folder / bundle}),
-        }
-    )
+    return anchored(parse(values), path.resolve().parent)
+
+
+def anchored(section: S, folder: Path) -> S:
+    """Return a section of which relative paths, in its tables too, start at ``folder``."""
+    changed: dict[str, Any] = {}
+    for name in type(section).model_fields:
+        match getattr(section, name):
+            case Path() as path:
+                changed[name] = folder / path
+            case Section() as table:
+                changed[name] = anchored(table, folder)
+            case tuple() as tables if tables and isinstance(tables[0], Section):
+                changed[name] = tuple(anchored(table, folder) for table in tables)
+            case str() as text if text.startswith("file:"):  # a Secret; no other text has a colon
+                changed[name] = f"file:{folder / text.removeprefix('file:')}"
+    return section.model_copy(update=changed)
 
 
 def parse(values: dict[str, Any]) -> Settings:
@@ -312,5 +450,7 @@ def _sentence(fault: Any) -> str:
         case "value_error":
             message = str(fault["ctx"]["error"])
             return f"{setting}: {message}" if setting else message
+        case _ if fault["loc"][-1] in ("token", "password"):  # it may be the secret itself
+            return f"{setting}: found a text that is not shown, required: {fault['msg']}"
         case _:
             return f"{setting}: found {fault['input']!r}, required: {fault['msg']}"

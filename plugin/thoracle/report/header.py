@@ -1,68 +1,115 @@
-"""The modules of a report around its content tree (PS3.3 A.35.13)."""
+"""What all our objects have alike: patient and study, equipment, a series of ours, identity."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, tzinfo
+from io import BytesIO
 from typing import NamedTuple
 
-from pydicom.dataset import Dataset
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.coding import Code
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 import thoracle
-from thoracle.records import SCHEME, BundleIdentity
+from thoracle.records import SCHEME, BundleIdentity, Kind
 from thoracle.report import codes, context
-from thoracle.report.identity import NAME, device_uid
+from thoracle.report.identity import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    NAME,
+    derived_uid,
+    device_uid,
+    digest,
+)
 from thoracle.settings import Report as ReportSettings
 
-SERIES_DESCRIPTION = "AI COVID-19 report (research, not verified)"
+SERIES = {
+    Kind.SR: ("SR", "AI COVID-19 report (research, not verified)"),
+    Kind.SC: ("OT", "AI COVID-19 heat map (research, not verified)"),
+    Kind.PR: ("PR", "AI COVID-19 outlines (research, not verified)"),
+    Kind.KO: ("KO", "AI COVID-19 key images (research, not verified)"),
+    Kind.SEG: ("SEG", "AI COVID-19 saliency (research, not verified)"),
+    Kind.REJECTION: ("KO", "AI results withdrawn"),
+}
+"""Modality and Series Description of each kind; its place here is added to ``series_number``."""
 
 
 class Instance(NamedTuple):
-    """An object that a report refers to, in the same study."""
+    """An object that another one refers to, in the same study."""
 
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
 
 
-def add_equipment(
-    report: Dataset, bundle: BundleIdentity, content_datetime: datetime, settings: ReportSettings
-) -> None:
-    """Add Enhanced General Equipment (PS3.3 C.7.5.2) and the contribution of the model.
+def instance(ds: Dataset) -> Instance:
+    """Return how a data set is referred to."""
+    return Instance(str(ds.SOPClassUID), str(ds.SOPInstanceUID), str(ds.SeriesInstanceUID))
 
-    IHE AIR wants the algorithm among the contributing equipment, with its Device UID.
+
+def base(
+    kind: Kind,
+    source: Dataset,
+    bundle: BundleIdentity,
+    content_datetime: datetime,
+    settings: ReportSettings,
+) -> Dataset:
+    """Return what every object of a kind in one result starts with: all but its content.
+
+    Patient and study are those of ``source``; equipment and series are ours, and the series is
+    never the modality's. Objects of one kind that are made with the same arguments share it.
     """
-    report.Manufacturer = NAME
-    report.ManufacturerModelName = NAME
-    report.DeviceSerialNumber = bundle.digest[:16]
-    report.SoftwareVersions = thoracle.__version__
-    if settings.institution_name:
-        report.InstitutionName = settings.institution_name
-    model = Dataset()
-    model.PurposeOfReferenceCodeSequence = [_code_item(codes.PROCESSING_EQUIPMENT)]
-    model.Manufacturer = NAME
-    model.ManufacturerModelName = bundle.name
-    model.SoftwareVersions = [bundle.version, thoracle.__version__]
-    model.DeviceSerialNumber = bundle.digest[:16]
-    model.DeviceUID = device_uid(bundle.digest)
-    model.ContributionDateTime = content_datetime.astimezone(UTC).strftime("%Y%m%d%H%M%S.%f%z")
-    model.ContributionDescription = "AI inference for research: COVID-19 classification"
-    report.ContributingEquipmentSequence = [model]
+    ds = context.study_context(source)
+    _add_equipment(ds, bundle, content_datetime, settings)
+    _add_series(ds, kind, content_datetime, settings)
+    ds.SeriesInstanceUID = derived_uid("series", digest(ds))
+    return ds
 
 
-def add_series(report: Dataset, content_datetime: datetime, settings: ReportSettings) -> None:
-    """Add SR Document Series (PS3.3 C.17.1): a series of our own, never the modality's."""
-    local = content_datetime.astimezone(_zone(report) or content_datetime.tzinfo)
-    report.Modality = "SR"
-    report.SeriesNumber = settings.series_number
-    report.SeriesDescription = SERIES_DESCRIPTION
-    report.SeriesDate = report.ContentDate = local.strftime("%Y%m%d")
-    report.SeriesTime = report.ContentTime = local.strftime("%H%M%S.%f")
-    report.ReferencedPerformedProcedureStepSequence = []
-    report.InstanceNumber = 1
+def identified(
+    ds: Dataset,
+    source: Dataset,
+    sop_class_uid: UID,
+    transfer_syntax_uid: UID = ExplicitVRLittleEndian,
+) -> Dataset:
+    """Return a finished object with its character set, and the UID that follows from all the rest.
+
+    The same UID so always means the same content.
+    """
+    character_set = context.character_set(source, context.study_context(source), ds)
+    if character_set:
+        ds.SpecificCharacterSet = character_set
+    ds.SOPClassUID = sop_class_uid
+    return with_uid(ds, derived_uid("instance", digest(ds)), transfer_syntax_uid)
+
+
+def with_uid(
+    ds: Dataset, sop_instance_uid: UID, transfer_syntax_uid: UID = ExplicitVRLittleEndian
+) -> Dataset:
+    """Return an object with its SOP Instance UID and File Meta Information set."""
+    ds.SOPInstanceUID = sop_instance_uid
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\x00\x01"
+    meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = sop_instance_uid
+    meta.TransferSyntaxUID = transfer_syntax_uid
+    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    ds.file_meta = meta
+    return ds
+
+
+def encode(ds: Dataset) -> bytes:
+    """Return an object as a Part 10 file, the same bytes each time."""
+    buffer = BytesIO()
+    pydicom.dcmwrite(buffer, ds, enforce_file_format=True)
+    return buffer.getvalue()
 
 
 def add_document(report: Dataset, sources: Sequence[Dataset], predecessor: Instance | None) -> None:
     """Add SR Document General (PS3.3 C.17.2) and what says that this is research."""
+    report.InstanceNumber = 1
+    report.ReferencedPerformedProcedureStepSequence = []
     report.CompletionFlag = "COMPLETE"
     # "Verified" and "final" make some information systems bill or close the order.
     report.VerificationFlag = "UNVERIFIED"
@@ -108,6 +155,42 @@ def references(study_instance_uid: str, instances: Sequence[Instance]) -> Datase
                 series.ReferencedSOPSequence.append(item)
         study.ReferencedSeriesSequence.append(series)
     return study
+
+
+def _add_equipment(
+    report: Dataset, bundle: BundleIdentity, content_datetime: datetime, settings: ReportSettings
+) -> None:
+    """Add Enhanced General Equipment (PS3.3 C.7.5.2) and the contribution of the model.
+
+    IHE AIR wants the algorithm among the contributing equipment, with its Device UID.
+    """
+    report.Manufacturer = NAME
+    report.ManufacturerModelName = NAME
+    report.DeviceSerialNumber = bundle.digest[:16]
+    report.SoftwareVersions = thoracle.__version__
+    if settings.institution_name:
+        report.InstitutionName = settings.institution_name
+    model = Dataset()
+    model.PurposeOfReferenceCodeSequence = [_code_item(codes.PROCESSING_EQUIPMENT)]
+    model.Manufacturer = NAME
+    model.ManufacturerModelName = bundle.name
+    model.SoftwareVersions = [bundle.version, thoracle.__version__]
+    model.DeviceSerialNumber = bundle.digest[:16]
+    model.DeviceUID = device_uid(bundle.digest)
+    model.ContributionDateTime = content_datetime.astimezone(UTC).strftime("%Y%m%d%H%M%S.%f%z")
+    model.ContributionDescription = "AI inference for research: COVID-19 classification"
+    report.ContributingEquipmentSequence = [model]
+
+
+def _add_series(
+    report: Dataset, kind: Kind, content_datetime: datetime, settings: ReportSettings
+) -> None:
+    """Add General Series (PS3.3 C.7.3.1), and Content Date and Time, which all kinds have."""
+    local = content_datetime.astimezone(_zone(report) or content_datetime.tzinfo)
+    report.Modality, report.SeriesDescription = SERIES[kind]
+    report.SeriesNumber = settings.series_number + list(SERIES).index(kind)
+    report.SeriesDate = report.ContentDate = local.strftime("%Y%m%d")
+    report.SeriesTime = report.ContentTime = local.strftime("%H%M%S.%f")
 
 
 def _zone(report: Dataset) -> tzinfo | None:

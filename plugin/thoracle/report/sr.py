@@ -7,26 +7,19 @@ them, so the same UID always means the same bytes.
 from collections.abc import Sequence
 from copy import copy
 from datetime import datetime
-from io import BytesIO
 
-import pydicom
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.uid import (
-    UID,
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
-    ExplicitVRLittleEndian,
 )
 
 from thoracle.errors import ReportError
-from thoracle.records import BundleIdentity, Outcome, Reading
-from thoracle.report import content, context, header
+from thoracle.records import BundleIdentity, Kind, Outcome, Reading
+from thoracle.report import content, header
 from thoracle.report.header import Instance
 from thoracle.report.identity import (
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
     derived_uid,
-    digest,
 )
 from thoracle.settings import Report as ReportSettings
 
@@ -64,23 +57,12 @@ def build(
     if content_datetime.tzinfo is None:
         raise ReportError(f"content_datetime: found {content_datetime}, required is a time zone")
     sources, readings = _paired(sources, readings)
-    study = context.study_context(sources[0])
-    report = Dataset()
-    report.update(study)
-    header.add_equipment(report, bundle, content_datetime, settings)
-    header.add_series(report, content_datetime, settings)
+    report = header.base(Kind.SR, sources[0], bundle, content_datetime, settings)
     header.add_document(report, sources, predecessor)
     if any(reading.reason is not None for reading in readings):
         header.add_coding_scheme(report)
     report.update(content.tree(sources, readings, bundle))
-    return _finished(report, study, sources[0])
-
-
-def encode(report: Dataset) -> bytes:
-    """Return the report as a Part 10 file, the same bytes each time."""
-    buffer = BytesIO()
-    pydicom.dcmwrite(buffer, report, enforce_file_format=True)
-    return buffer.getvalue()
+    return header.identified(report, sources[0], Comprehensive3DSRStorage)
 
 
 def as_comprehensive_sr(report: Dataset) -> Dataset:
@@ -111,9 +93,8 @@ def as_comprehensive_sr(report: Dataset) -> Dataset:
             )
             for study in report.PredecessorDocumentsSequence
         ]
-    return _identified(
-        other, ComprehensiveSRStorage, derived_uid("comprehensive", report.SOPInstanceUID)
-    )
+    other.SOPClassUID = ComprehensiveSRStorage
+    return header.with_uid(other, derived_uid("comprehensive", report.SOPInstanceUID))
 
 
 def _paired(
@@ -150,31 +131,6 @@ def _check(reading: Reading) -> None:
         )
     if reading.probability is not None and not 0 <= reading.probability <= 1:
         raise ReportError(f"probability: found {reading.probability}, required is 0 to 1")
-
-
-def _finished(report: Dataset, study: Dataset, source: Dataset) -> Dataset:
-    """Return the report with its character set, and the UIDs that follow from all the rest."""
-    character_set = context.character_set(source, study, report)
-    if character_set:
-        report.SpecificCharacterSet = character_set
-    name = digest(report)
-    report.SeriesInstanceUID = derived_uid("series", name)
-    return _identified(report, Comprehensive3DSRStorage, derived_uid("report", name))
-
-
-def _identified(report: Dataset, sop_class_uid: UID, sop_instance_uid: UID) -> Dataset:
-    """Return the report with its SOP Class, SOP Instance UID and file meta information set."""
-    report.SOPClassUID = sop_class_uid
-    report.SOPInstanceUID = sop_instance_uid
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID = sop_class_uid
-    meta.MediaStorageSOPInstanceUID = sop_instance_uid
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    report.file_meta = meta
-    return report
 
 
 def _as_comprehensive_instance(instance: Instance) -> Instance:
