@@ -12,16 +12,17 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 
 from radiographs import chest, saved
-from thoracle.classify import bundle
+from thoracle.classify import bundle, runtime
 from thoracle.classify.classifier import Classifier
 from thoracle.classify.network import EfficientNetLite0, greyscale_weights
 from thoracle.classify.transforms import LoadRadiograph, LoadRadiographd
 from thoracle.errors import BundleError, NotAnalysable
-from thoracle.pixels import read_image
+from thoracle.pixels import radiograph, read_image
 from thoracle.records import Image
 from thoracle.settings import Classify
 
 FOLDER = bundle.bundle_folder(Classify())
+RUNTIMES: tuple[runtime.Runtime, ...] = ("torch", "openvino")
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,12 @@ def _radiograph(name: str = "RG1_UNCR.dcm") -> Image:
     path = pydicom.data.get_testdata_file(name, download=False)
     assert isinstance(path, str), "found no pydicom-data, required is the dependency group test"
     return read_image(Path(path))
+
+
+def _chest() -> Image:
+    """Return the radiograph of the tests, 512 x 512, as the reader gives it."""
+    ds = chest()
+    return radiograph(ds, ds.pixel_array)
 
 
 def _darker(gamma: float) -> Image:
@@ -85,6 +92,60 @@ def test_what_is_no_frontal_chest_is_refused_with_a_reason(
     with pytest.raises(NotAnalysable) as refusal:
         classifier.classify(Image(arrays[name]))
     assert refusal.value.detail
+
+
+def test_an_explanation_has_a_place_for_each_part_of_the_lungs(classifier: Classifier) -> None:
+    saliency = classifier.explain(_chest())
+    assert saliency is not None
+    found = saliency.contributions
+    assert (found.shape, found.dtype) == ((512, 512), np.float32)
+    assert np.isfinite(found).all()
+    # The edges of the picture and the mediastinum's top are no lung; each half holds a lung.
+    assert not found[:8].any()
+    assert not found[:, :8].any()
+    assert not found[:, -8:].any()
+    assert 0.05 < np.count_nonzero(found[:, :256]) / found[:, :256].size < 0.6
+    assert 0.05 < np.count_nonzero(found[:, 256:]) / found[:, 256:].size < 0.6
+
+
+def test_the_same_image_is_explained_by_the_same_bytes(classifier: Classifier) -> None:
+    first, again = classifier.explain(_chest()), classifier.explain(_chest())
+    assert first is not None
+    assert again is not None
+    assert first.contributions.tobytes() == again.contributions.tobytes()
+
+
+def test_explaining_changes_no_probability(classifier: Classifier) -> None:
+    before = classifier.classify(_chest())
+    classifier.explain(_chest())
+    assert classifier.classify(_chest()) == before
+
+
+def test_both_runtimes_explain_alike() -> None:
+    found = [Classifier.load(Classify(runtime=name)).explain(_chest()) for name in RUNTIMES]
+    maps = [saliency.contributions for saliency in found if saliency is not None]
+    assert len(maps) == 2
+    np.testing.assert_allclose(*maps, rtol=0, atol=1e-4)
+
+
+def test_a_refused_image_is_not_explained(classifier: Classifier) -> None:
+    with pytest.raises(NotAnalysable):
+        classifier.explain(Image(np.zeros((1, 700, 600), np.float32)))
+
+
+def test_a_network_of_another_maker_is_not_explained(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(FOLDER, tmp_path / "bundle"))
+    path = folder / "configs" / "inference.json"
+    config = json.loads(path.read_text())
+    config["network_def"] = {
+        "_target_": "thoracle.classify.network.EfficientNetLite0",
+        "in_channels": 2,
+    }
+    path.write_text(json.dumps(config))
+    torch.save(EfficientNetLite0(in_channels=2).state_dict(), folder / "models" / "model.pt")
+    other = Classifier.load(Classify(bundle=folder, digest=bundle.digest(folder)))
+    assert 0 <= other.classify(_chest()).probability <= 1
+    assert other.explain(_chest()) is None
 
 
 def test_the_settings_name_the_number_of_threads() -> None:

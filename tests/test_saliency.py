@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from thoracle.classify.network import EfficientNetLite0
+from thoracle.classify.explanation import explained
+from thoracle.classify.network import EfficientNetLite0, TwoViews
 from thoracle.classify.saliency import STRIDE, contributions, of_views, on_original, saliency
 
 SIDE = 224
@@ -31,6 +32,12 @@ def _brightness_network() -> EfficientNetLite0:
             part.weight[0, 0] = 1 / part.weight[0, 0].numel()
     network._fc.weight.zero_()
     network._fc.weight[1, 0] = 1
+    return network
+
+
+def _two_views() -> TwoViews:
+    network = TwoViews().eval().requires_grad_(False)
+    network.whole, network.lungs = _random_network(), _random_network()
     return network
 
 
@@ -146,3 +153,38 @@ def test_two_views_of_a_radiograph_are_averaged_where_they_show_the_same() -> No
     peak = _peak(found)
     assert abs(peak[0] - 224) <= 24
     assert abs(peak[1] - 336) <= 24
+
+
+def test_an_explanation_adds_up_to_the_mean_difference_of_both_views() -> None:
+    network, views = _two_views(), torch.rand(2, SIDE, SIDE) * 2 - 1
+    everywhere = torch.ones(1, SIDE, SIDE)
+
+    found = explained(network, views, torch.ones(1, 128, 128), everywhere, (0.1, 0.8, 0.2, 0.9))
+
+    parts = (network.whole, network.lungs)
+    # Per 1/49 of the radiograph, as the map; a view that shows less of it counts as much.
+    apart = [
+        float(saliency(part, view[None], everywhere).sum()) / 32**2
+        for part, view in zip(parts, views, strict=True)
+    ]
+    assert found.contributions.shape == (512, 512)
+    assert found.contributions.sum() * 49 / 512**2 == pytest.approx(sum(apart) / 2, rel=0.02)
+
+
+def test_an_explanation_is_zero_where_lung_is_less_likely_than_not() -> None:
+    lungs = torch.full((1, 128, 128), 0.4)
+    lungs[:, 32:96, 16:64] = 0.9
+
+    found = explained(
+        _two_views(),
+        torch.rand(2, SIDE, SIDE),
+        lungs,
+        torch.full((1, SIDE, SIDE), 0.4),
+        (0.2, 0.8, 0.1, 0.6),
+    )
+
+    inside = found.contributions[136:376, 72:248]  # without the edges, where both are mixed
+    outside = found.contributions.copy()
+    outside[124:388, 60:260] = 0
+    assert (inside != 0).all()
+    assert (outside == 0).all()
