@@ -98,7 +98,8 @@ def test_an_explanation_has_a_place_for_each_part_of_the_lungs(classifier: Class
     saliency = classifier.explain(_chest())
     assert saliency is not None
     found = saliency.contributions
-    assert (found.shape, found.dtype) == ((512, 512), np.float32)
+    assert found.shape == (512, 512)
+    assert found.dtype == np.float32
     assert np.isfinite(found).all()
     # The edges of the picture and the mediastinum's top are no lung; each half holds a lung.
     assert not found[:8].any()
@@ -123,9 +124,8 @@ def test_explaining_changes_no_probability(classifier: Classifier) -> None:
 
 def test_both_runtimes_explain_alike() -> None:
     found = [Classifier.load(Classify(runtime=name)).explain(_chest()) for name in RUNTIMES]
-    maps = [saliency.contributions for saliency in found if saliency is not None]
-    assert len(maps) == 2
-    np.testing.assert_allclose(*maps, rtol=0, atol=1e-4)
+    one, other = (saliency.contributions for saliency in found if saliency is not None)
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
 
 
 def test_a_refused_image_is_not_explained(classifier: Classifier) -> None:

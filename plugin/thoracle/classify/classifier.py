@@ -135,7 +135,8 @@ class Classifier:
 
 def _parted(preprocessing: Callable[[Any], Any]) -> tuple[Compose, Compose]:
     """Return the transforms up to the gate, and those behind: none where there is no gate."""
-    steps = Compose(preprocessing).flatten().transforms
+    # MONAI does not annotate it.
+    steps = Compose(preprocessing).flatten().transforms  # type: ignore[no-untyped-call]
     gates = (number for number, step in enumerate(steps, 1) if isinstance(step, CheckFrontald))
     end = next(gates, len(steps))
     return Compose(steps[:end]), Compose(steps[end:])
