@@ -1,11 +1,6 @@
 """DCMTK as modality and Orthanc as archive: interoperability with programs that are not ours."""
 
-import json
 import subprocess
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,7 +11,7 @@ from pydicom.uid import JPEG2000Lossless
 
 from gateway import AE_TITLE, Gateway
 from ledger import concluded, events, eventually, rows
-from pacs import free_port
+from orthanc import Orthanc
 from peers import require
 from radiographs import lungs, radiograph, saved
 from sender import send
@@ -116,65 +111,10 @@ def test_what_storescu_sends_is_answered_whatever_its_transfer_syntax(
 # ---- Orthanc -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Orthanc:
-    """A running Orthanc, as far as a gateway's configuration and a test need it."""
-
-    port: int
-    http_port: int
-    ae_title: str = "ORTHANC"
-
-    def get(self, path: str) -> bytes:
-        """Return what its REST API answers."""
-        url = f"http://127.0.0.1:{self.http_port}{path}"
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            content: bytes = answer.read()
-        return content
-
-    def instances(self) -> list[str]:
-        """Return its identifiers of all instances."""
-        found: list[str] = json.loads(self.get("/instances"))
-        return found
-
-    def is_up(self) -> bool:
-        """Return whether its REST API answers."""
-        try:
-            return bool(self.get("/system"))
-        except OSError:
-            return False
-
-
-@contextmanager
-def running_orthanc(folder: Path) -> Iterator[Orthanc]:
-    """Run an Orthanc of its own, on the loopback address, with nothing in it."""
-    program = require("Orthanc", "orthanc")
-    orthanc = Orthanc(free_port(), free_port())
-    settings = {
-        "StorageDirectory": str(folder / "orthanc"),
-        "DicomAet": orthanc.ae_title,
-        "DicomPort": orthanc.port,
-        "DicomAlwaysAllowStore": True,
-        "HttpPort": orthanc.http_port,
-        "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False,
-        "Plugins": [],
-    }
-    config = folder / "orthanc.json"
-    config.write_text(json.dumps(settings))
-    with (folder / "orthanc.log").open("wb") as log:
-        process = subprocess.Popen([program, str(config)], stdout=log, stderr=log, cwd=folder)
-    try:
-        eventually(orthanc.is_up, 30)
-        yield orthanc
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
 def test_orthanc_takes_the_report_unchanged_and_a_repeated_study_makes_no_second_one(
     tmp_path: Path,
 ) -> None:
-    with running_orthanc(tmp_path) as orthanc, Gateway(tmp_path, orthanc) as gateway:
+    with Orthanc(tmp_path) as orthanc, Gateway(tmp_path, orthanc) as gateway:
         ds = chest()
         assert send(gateway.port, ds).status == 0x0000
         delivered = "SELECT * FROM result JOIN delivery USING (sop_instance_uid) WHERE state = ?"
