@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import random
 import shutil
 from collections.abc import Callable
@@ -157,6 +158,19 @@ def test_an_unusual_image_is_flagged(gate: Gate, lungs: Callable[[Tensor], Tenso
     (sentence,) = strict.check(image, lungs(image))
     assert sentence.startswith("Unusual image")
     assert gate.check(image, lungs(image)) == ()
+
+
+@pytest.mark.parametrize("name", ["as it is", "darker", "mirrored"])
+def test_an_accelerated_gate_answers_the_same(
+    name: str, gate: Gate, lungs: Callable[[Tensor], Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    image = FRONTAL[name](_sample("RG1_UNCR.dcm"))
+    accelerated = Gate.load(FOLDER)
+    accelerated.accelerate(Classify(runtime="openvino"))
+    assert "EarlyBlocks runs in openvino" in caplog.text
+    found = accelerated.probabilities(image, lungs(image))
+    assert found == pytest.approx(gate.probabilities(image, lungs(image)), abs=1e-4)
 
 
 def test_lungs_of_any_size_do(gate: Gate, lungs: Callable[[Tensor], Tensor]) -> None:

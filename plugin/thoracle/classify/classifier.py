@@ -135,11 +135,18 @@ class Classifier:
 
 def _parted(preprocessing: Callable[[Any], Any]) -> tuple[Compose, Compose]:
     """Return the transforms up to the gate, and those behind: none where there is no gate."""
-    # MONAI does not annotate it.
-    steps = Compose(preprocessing).flatten().transforms  # type: ignore[no-untyped-call]
+    steps = _steps(preprocessing)
     gates = (number for number, step in enumerate(steps, 1) if isinstance(step, CheckFrontald))
     end = next(gates, len(steps))
     return Compose(steps[:end]), Compose(steps[end:])
+
+
+def _steps(preprocessing: Callable[[Any], Any]) -> tuple[Callable[[Any], Any], ...]:
+    """Return the transforms of a preprocessing, or it alone."""
+    # MONAI does not annotate it.
+    steps: tuple[Callable[[Any], Any], ...]
+    steps = Compose(preprocessing).flatten().transforms  # type: ignore[no-untyped-call]
+    return steps
 
 
 def _views(prepared: dict[str, Any]) -> torch.Tensor:
@@ -164,4 +171,7 @@ def _content(folder: Path, settings: Classify) -> dict[str, Any]:
         parser[name] = accelerate(network, parser.get(f"_meta_::{data_format}"), settings)
     names = ("preprocessing", "network_def", "inferer", "postprocessing")
     content = {name: parser.get_parsed_content(name) for name in names}
+    for step in _steps(content["preprocessing"]):
+        if isinstance(step, CheckFrontald):
+            step.gate.accelerate(settings)
     return content | {"network_in_torch": networks["network_def"]}

@@ -7,7 +7,7 @@ saw, coarsely, goes into a small classifier. It answers "frontal" or names what 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from thoracle.classify.compiled import accelerate
 from thoracle.classify.lungs import stretch
 from thoracle.classify.network import STAGES, STEM_CHANNELS, InvertedResidual
 from thoracle.errors import NotAnalysable
 from thoracle.records import Reason
+from thoracle.settings import Classify
 
 CLASSES: Mapping[str, Reason | None] = {
     "frontal": None,
@@ -35,6 +37,10 @@ SIDE = 128
 BLOCKS = 11
 """Blocks of it that are used: those up to 112 channels and 1/16 of the side."""
 CHANNELS = 112
+EARLY_FORMAT = {
+    "inputs": {"image": {"num_channels": 1, "spatial_shape": [SIDE, SIDE], "value_range": [-1, 1]}}
+}
+"""What these blocks take, as metadata.json says it of a network."""
 GRID = 4
 """Its features are averaged over 4 x 4 parts of the image."""
 LUNG_GRID = 16
@@ -59,6 +65,10 @@ class Limits:
     """Largest share of the pixels that may have one grey level, 0 to 1."""
 
 
+class EarlyBlocks(nn.Sequential):
+    """What is taken from the network of photographs: ``(batch, 1, 128, 128)``, -1 to 1."""
+
+
 class GateNetwork(nn.Module):
     """What the gate learns and what it takes from the network of photographs."""
 
@@ -67,7 +77,7 @@ class GateNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.early = nn.Sequential(
+        self.early = EarlyBlocks(
             nn.Conv2d(1, STEM_CHANNELS, 3, 2, 1, bias=False),
             nn.BatchNorm2d(STEM_CHANNELS, eps=1e-3),
             nn.ReLU6(inplace=True),
@@ -93,16 +103,21 @@ class GateNetwork(nn.Module):
         lungs
             ``(batch, 1, any, any)``, probability of lung, 0 to 1.
         """
-        small = functional.adaptive_avg_pool2d(images, SIDE)
-        seen = self.early(torch.stack([stretch(image) for image in small]))
-        coarse = functional.adaptive_avg_pool2d(seen, GRID).flatten(1)
-        map_of_lungs = functional.adaptive_avg_pool2d(lungs, LUNG_GRID).flatten(1)
-        return torch.cat([coarse, map_of_lungs], 1)
+        return _features(self.early, images, lungs)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits ``(batch, 6)`` of :data:`CLASSES` for :meth:`features`."""
         logits: Tensor = self.head((features - self.mean) / self.scale)
         return logits
+
+
+def _features(early: Callable[[Tensor], Tensor], images: Tensor, lungs: Tensor) -> Tensor:
+    """Return :meth:`GateNetwork.features` with blocks that may be accelerated."""
+    small = functional.adaptive_avg_pool2d(images, SIDE)
+    seen = early(torch.stack([stretch(image) for image in small]))
+    coarse = functional.adaptive_avg_pool2d(seen, GRID).flatten(1)
+    map_of_lungs = functional.adaptive_avg_pool2d(lungs, LUNG_GRID).flatten(1)
+    return torch.cat([coarse, map_of_lungs], 1)
 
 
 def _blocks() -> Iterator[InvertedResidual]:
@@ -129,6 +144,7 @@ class Gate:
     def __init__(self, network: GateNetwork, limits: Limits) -> None:
         self.network = network
         self.limits = limits
+        self._early: Callable[[Tensor], Tensor] = network.early
 
     @classmethod
     def load(cls, folder: Path) -> "Gate":
@@ -151,6 +167,16 @@ class Gate:
         network.load_state_dict(weights)  # half precision in the file, single from here on
         network.eval().requires_grad_(False)
         return cls(network, limits)
+
+    def accelerate(self, settings: Classify) -> None:
+        """Run the blocks of the photographs' network as the runtime of the settings does.
+
+        Raises
+        ------
+        BundleError, SettingsError
+            As by :func:`thoracle.classify.compiled.accelerate`.
+        """
+        self._early = accelerate(self.network.early, EARLY_FORMAT, settings)
 
     def check(self, image: Tensor, lungs: Tensor) -> tuple[str, ...]:
         """Return sentences of limitation about an image that the model may judge.
@@ -186,7 +212,7 @@ class Gate:
     def probabilities(self, image: Tensor, lungs: Tensor) -> dict[str, float]:
         """Return the probability of each of :data:`CLASSES`; arguments as for :meth:`check`."""
         with torch.inference_mode():
-            logits = self.network(self.network.features(image[None], lungs[None]))[0]
+            logits = self.network(_features(self._early, image[None], lungs[None]))[0]
         return dict(zip(CLASSES, logits.softmax(0).tolist(), strict=True))
 
     def _check_levels(self, image: Tensor) -> None:

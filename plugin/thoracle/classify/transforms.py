@@ -79,7 +79,7 @@ class CheckFrontald(MapTransform):
 
     def __init__(self, keys: str, gate: Gate, lungs_key: str = "lungs") -> None:
         super().__init__(keys)
-        self._gate = gate
+        self.gate = gate
         self._lungs_key = lungs_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -87,7 +87,7 @@ class CheckFrontald(MapTransform):
         entries = dict(data)
         image = torch.as_tensor(entries[self.keys[0]]).as_subclass(torch.Tensor)
         try:
-            entries["limitations"] = self._gate.check(image, entries[self._lungs_key])
+            entries["limitations"] = self.gate.check(image, entries[self._lungs_key])
         except NotAnalysable as refusal:
             entries["refusal"] = refusal
         return entries
