@@ -8,7 +8,7 @@ offer C-FIND and to answer for objects that were not asked for.
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from typing import Any, Self
 
@@ -77,7 +77,7 @@ class Pacs:
         """What was answered to each report; ``None``: nothing."""
         self.find_status = 0x0000
         """What it answers at the end of a C-FIND."""
-        self.matches: Callable[[Dataset], list[Dataset]] = self.matching
+        self.matches: Callable[[Dataset], Iterable[Dataset]] = self.matching
         """Finds what a C-FIND asks for; :meth:`matching` unless a test has it err."""
         self._changed = threading.Condition(threading.RLock())
         self._ae = AE(ae_title=ae_title)

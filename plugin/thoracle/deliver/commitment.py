@@ -118,12 +118,15 @@ def request(
 
 
 def _ask(assoc: Association, peer: Peer, information: Dataset) -> Requested:
-    response, _ = assoc.send_n_action(
-        information,
-        REQUEST_STORAGE_COMMITMENT,
-        StorageCommitmentPushModel,
-        StorageCommitmentPushModelInstance,
-    )
+    try:
+        response, _ = assoc.send_n_action(
+            information,
+            REQUEST_STORAGE_COMMITMENT,
+            StorageCommitmentPushModel,
+            StorageCommitmentPushModelInstance,
+        )
+    except RuntimeError as error:  # the archive ended the association before
+        raise ArchiveUnavailable(f"{peer.ae_title} ended the association") from error
     if "Status" not in response:
         raise ArchiveUnavailable(f"{peer.ae_title} did not answer the N-ACTION")
     status = int(response.Status)
