@@ -18,13 +18,16 @@ from pydicom.uid import (
     ComprehensiveSRStorage,
     DigitalMammographyXRayImageStorageForPresentation,
     EnhancedSRStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    SecondaryCaptureImageStorage,
 )
 
 import thoracle
 from sources import ARABIC, GREEK, JAPANESE, KOREAN, STUDY, cr, dx, named
 from thoracle.errors import ReportError
-from thoracle.records import BundleIdentity, Decision, Outcome, Reading, Reason
+from thoracle.records import BundleIdentity, Decision, Outcome, Reading, Reason, Region
 from thoracle.report import header, sentences, sr
+from thoracle.report.content import Illustration
 from thoracle.report.header import Instance
 from thoracle.settings import Report as ReportSettings
 from validators import dciodvfy, dsr2html, pixelmed
@@ -63,6 +66,12 @@ SOURCES: dict[str, Callable[[], list[Dataset]]] = {
     "Arabic": lambda: [named(ARABIC)],
     "Korean": lambda: [named(KOREAN)],
 }
+HEAT_MAP = Instance(SecondaryCaptureImageStorage, "2.25.8.1", "2.25.8")
+OUTLINES = Instance(GrayscaleSoftcopyPresentationStateStorage, "2.25.9.1", "2.25.9")
+REGIONS = (
+    Region(((700.0, 900.5), (880.25, 940.0), (760.0, 1210.75), (700.0, 900.5)), 0.73146),
+    Region(((1200.0, 800.0), (1290.0, 830.0), (1190.0, 900.0), (1200.0, 800.0)), 0.5),
+)
 each_said = pytest.mark.parametrize("said", SAID)
 each_source = pytest.mark.parametrize("source", SOURCES)
 
@@ -84,6 +93,18 @@ def mixed_study() -> Dataset:
     sources = [dx(number) for number in range(1, 1 + len(SAID))]
     earlier = Instance(Comprehensive3DSRStorage, "2.25.7.1", "2.25.7")
     return report(sources, *SAID, predecessor=earlier)
+
+
+def illustrated(sources: Sequence[Dataset]) -> Dataset:
+    """Return a positive report whose first image, of all, has regions and what shows them."""
+    shown = Illustration(REGIONS, HEAT_MAP, OUTLINES)
+    return report(sources, "positive", illustrations={sources[0].SOPInstanceUID: shown})
+
+
+def withdrawn(sources: Sequence[Dataset], reason: str = "Wrong film", **changes: Any) -> Dataset:
+    arguments = {"content_datetime": NOON, "settings": ReportSettings(), **changes}
+    earlier = header.instance(report(sources, "positive"))
+    return sr.withdrawal(sources, earlier, reason, BUNDLE, **arguments)
 
 
 def written(dataset: Dataset, folder: Path) -> Path:
@@ -145,6 +166,36 @@ def test_a_report_with_every_outcome_follows_its_templates(tmp_path: Path) -> No
     path = written(mixed_study(), tmp_path)
     assert pixelmed(path) == []
     assert dciodvfy(path) == []
+
+
+@each_source
+@pytest.mark.parametrize("built", [illustrated, withdrawn])
+def test_illustrated_reports_and_withdrawals_are_valid_too(
+    built: Callable[[list[Dataset]], Dataset], source: str, tmp_path: Path
+) -> None:
+    made = built(SOURCES[source]())
+    assert dciodvfy(written(made, tmp_path)) == []
+    assert texts(made, "Conclusion")[0] in unescape(dsr2html(written(made, tmp_path)))
+    parsed = highdicom.sr.srread(written(sr.as_comprehensive_sr(made), tmp_path))
+    assert dciodvfy(written(parsed, tmp_path)) == []
+    assert isinstance(parsed.content, highdicom.sr.MeasurementReport)
+    groups = parsed.content.get_planar_roi_measurement_groups()
+    assert len(groups) == (len(REGIONS) if built is illustrated else 0)
+
+
+@pytest.mark.parametrize("form", [lambda built: built, sr.as_comprehensive_sr], ids=["3D", "2D"])
+@pytest.mark.parametrize("built", [illustrated, withdrawn])
+def test_illustrated_reports_and_withdrawals_follow_their_templates(
+    built: Callable[[list[Dataset]], Dataset], form: Callable[[Dataset], Dataset], tmp_path: Path
+) -> None:
+    assert pixelmed(written(form(built([dx(1), cr(2)])), tmp_path)) == []
+
+
+def test_a_report_against_its_templates_is_found_out(tmp_path: Path) -> None:
+    built = illustrated([cr()])
+    items(built, "Image Library")[0].RelationshipType = "HAS PROPERTIES"
+    (error,) = pixelmed(written(built, tmp_path))
+    assert error.endswith("Incorrect relationship - expected CONTAINS - found HAS PROPERTIES")
 
 
 @pytest.mark.slow
@@ -277,6 +328,83 @@ def test_the_model_is_named_with_what_decides() -> None:
     ]
 
 
+def test_a_salient_region_is_outlined_and_is_no_finding_of_disease() -> None:
+    built = reread(illustrated([cr()]))
+    assert values(built, "Finding") == ["COVID-19", "Selected region", "Selected region"]
+    for region, shape in zip(REGIONS, items(built, "Image Region"), strict=True):
+        assert shape.GraphicType == "POLYLINE"
+        assert shape.GraphicData == [number for corner in region.outline for number in corner]
+        (image,) = shape.ContentSequence
+        assert image.RelationshipType == "SELECTED FROM"
+        assert image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == cr().SOPInstanceUID
+    first, _ = items(built, "Class activation")
+    assert first.MeasuredValueSequence[0].NumericValue == 0.7315
+    assert first.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue == "1"
+    assert values(first, "Derivation") == ["Mean"]
+
+
+def test_a_viewer_is_told_the_heat_map_and_the_image_under_its_outlines() -> None:
+    heat_map, shown = (
+        item.ReferencedSOPSequence[0]
+        for item in items(illustrated([cr()]), "Key Images")[0].ContentSequence
+    )
+    assert heat_map.ReferencedSOPInstanceUID == HEAT_MAP.sop_instance_uid
+    assert shown.ReferencedSOPInstanceUID == cr().SOPInstanceUID
+    (state,) = shown.ReferencedSOPSequence
+    assert state.ReferencedSOPInstanceUID == OUTLINES.sop_instance_uid
+
+
+def test_an_image_with_regions_alone_has_no_key_images() -> None:
+    only = {cr().SOPInstanceUID: Illustration(REGIONS)}
+    built = report([cr()], "positive", illustrations=only)
+    assert items(built, "Key Images") == []
+    assert len(items(built, "Image Region")) == 2
+
+
+def test_the_withdrawal_of_a_result_never_reads_as_negative() -> None:
+    built = withdrawn([dx(1), dx(2)], made=NOON)
+    assert values(built, "COVID-19") == ["Undetermined", "Undetermined"]
+    assert values(built, "Reason for no result") == ["Result withdrawn", "Result withdrawn"]
+    assert values(built, "Finding") == items(built, "Probability") == []
+    assert texts(built, "Conclusion") == [
+        f"{sentences.PREAMBLE} The earlier AI result of 2026-01-02 12:00+00:00 on this study is "
+        'withdrawn and must not be used. Reason stated: "Wrong film". The withdrawal says nothing '
+        "about COVID-19."
+    ]
+    assert "not analysed" not in " ".join(texts(built, "Comment"))
+    assert (built.VerificationFlag, built.PreliminaryFlag) == ("UNVERIFIED", "PRELIMINARY")
+    assert built.ContentQualification == "RESEARCH"
+
+
+def test_a_withdrawal_names_what_it_withdraws() -> None:
+    (study,) = withdrawn([cr()]).PredecessorDocumentsSequence
+    named = study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    assert named.ReferencedSOPInstanceUID == report([cr()], "positive").SOPInstanceUID
+
+
+def test_the_reason_of_a_withdrawal_is_text_and_never_markup(tmp_path: Path) -> None:
+    reason = "<script>alert(1)</script> & \\ ^ Λάθος ακτινογραφία\nsecond line"
+    built = withdrawn([cr()], reason)
+    assert f'"{reason}"' in texts(reread(built), "Conclusion")[0]
+    path = written(built, tmp_path)
+    assert dciodvfy(path) == []
+    assert "<script>" not in dsr2html(path)
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        (" \n", "found 0 characters, required are 1 to 1024"),
+        ("x" * 1025, "found 1025 characters"),
+        ("a\x1bb", r"found U\+001B, required is text"),
+        ("a\udcffb", r"found U\+DCFF, required is text"),
+    ],
+)
+def test_a_reason_that_no_report_can_hold_is_refused(reason: str, message: str) -> None:
+    with pytest.raises(ReportError, match=message):
+        withdrawn([cr()], reason)
+
+
 # Context
 
 
@@ -373,6 +501,15 @@ def test_every_image_is_evidence_below_its_series() -> None:
     ] == [(f"{STUDY}.1", [f"{STUDY}.1.1", f"{STUDY}.1.3"]), (f"{STUDY}.2", [f"{STUDY}.1.2"])]
 
 
+def test_what_illustrates_an_image_is_evidence_too() -> None:
+    (study,) = illustrated([cr()]).CurrentRequestedProcedureEvidenceSequence
+    assert {
+        item.ReferencedSOPInstanceUID
+        for series in study.ReferencedSeriesSequence
+        for item in series.ReferencedSOPSequence
+    } == {cr().SOPInstanceUID, HEAT_MAP.sop_instance_uid, OUTLINES.sop_instance_uid}
+
+
 def test_an_image_of_another_class_is_reported_too(tmp_path: Path) -> None:
     source = cr(SOPClassUID=DigitalMammographyXRayImageStorageForPresentation)
     assert dciodvfy(written(report([source], "lateral"), tmp_path)) == []
@@ -404,6 +541,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "time": {"content_datetime": NOON + timedelta(microseconds=1)},
     "settings": {"settings": ReportSettings(series_number=9002)},
     "predecessor": {"predecessor": Instance(Comprehensive3DSRStorage, "2.25.7.1", "2.25.7")},
+    "regions": {"illustrations": {cr().SOPInstanceUID: Illustration(REGIONS)}},
 }
 
 
@@ -490,6 +628,11 @@ def test_what_does_not_belong_together_is_refused(
         readings = [read(source, "positive") for source in sources]
     with pytest.raises(ReportError, match=message):
         sr.build(sources, readings, BUNDLE, content_datetime=NOON, settings=ReportSettings())
+
+
+def test_an_illustration_of_an_image_that_is_not_reported_is_refused() -> None:
+    with pytest.raises(ReportError, match="illustrations: found"):
+        report([cr()], "positive", illustrations={"2.25.3": Illustration(REGIONS)})
 
 
 def test_a_time_without_a_zone_is_refused() -> None:

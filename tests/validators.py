@@ -1,6 +1,8 @@
 """Validators of reports and images, each run on one file."""
 
+import atexit
 import subprocess
+from functools import cache
 from pathlib import Path
 
 from peers import require, require_file
@@ -14,6 +16,8 @@ JAVA_OPTIONS = [
     "-Djdk.xml.xpathTotalOpLimit=0",
     "-Xss64m",
 ]
+END = "END OF FILE"
+"""What our program says when PixelMed has said all about a file."""
 ALLOWED = (
     # Context group 100 is extensible, and its own codes say less than "chest". The validator
     # reads it as closed, and refuses even codes that joined the group after 2019.
@@ -35,17 +39,53 @@ def dciodvfy(path: Path, iod: str = "SR") -> list[str]:
 def pixelmed(path: Path) -> list[str]:
     """Return the errors that PixelMed finds in the content tree, but for those in ALLOWED.
 
-    It takes about 15 seconds of processor time for each file, most of it to compile stylesheets.
+    The first file of a run takes about 15 seconds of processor time, to compile stylesheets; a
+    later one 1 to 3.
     """
-    java = require("java", "default-jre-headless")
-    jar = require_file(PIXELMED, "libpixelmed-java")
-    class_path = f"{jar}:{jar.parent}/*"
-    program = [java, *JAVA_OPTIONS, "-cp", class_path, "com.pixelmed.validate.DicomSRValidator"]
-    lines = _run([*program, str(path)])
+    lines = _pixelmed_lines(path)
     assert "IOD validation complete" in lines, "\n".join(lines)
     assert "Root Template Validation Complete" in lines, "\n".join(lines)
     errors = [line for line in lines if line.startswith("Error")]
     return [line for line in errors if not line.endswith(ALLOWED)]
+
+
+def _pixelmed_lines(path: Path) -> list[str]:
+    validator = _pixelmed_process()
+    assert validator.stdin is not None
+    assert validator.stdout is not None
+    validator.stdin.write(f"{path}\n")
+    validator.stdin.flush()
+    lines: list[str] = []
+    for line in validator.stdout:
+        if line.rstrip() == END:
+            return lines
+        lines.append(line.rstrip())
+    raise AssertionError("\n".join(["the validator ended", *lines]))
+
+
+@cache
+def _pixelmed_process() -> "subprocess.Popen[str]":
+    """Return the one process that validates the files of a run."""
+    java = require("java", "default-jre-headless")
+    jar = require_file(PIXELMED, "libpixelmed-java")
+    class_path = f"{jar}:{jar.parent}/*"
+    validator = subprocess.Popen(
+        [
+            java,
+            *JAVA_OPTIONS,
+            "-cp",
+            class_path,
+            str(Path(__file__).with_name("PixelMed.java")),
+            END,
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    )
+    atexit.register(validator.communicate)  # it ends where its input does
+    return validator
 
 
 def dsr2html(path: Path) -> str:

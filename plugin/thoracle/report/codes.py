@@ -6,6 +6,7 @@ with the reason why pydicom has none.
 
 from typing import Final
 
+from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as Concept
 
@@ -15,6 +16,13 @@ from thoracle import records
 def concept(code: records.Code) -> Concept:
     """Return a code of our records in the form that pydicom and highdicom take."""
     return Concept(code.value, code.scheme, code.meaning)
+
+
+def item(code: Concept) -> Dataset:
+    """Return a code as the item of a code sequence (PS3.3 Section 8.8)."""
+    coded = Dataset()
+    coded.CodeValue, coded.CodingSchemeDesignator, coded.CodeMeaning = code[:3]
+    return coded
 
 
 # SNOMED CT added the disease in 2020; the context groups that pydicom carries do not list it.
@@ -46,8 +54,17 @@ ENGLISH: Final = Concept("en", "RFC5646", "English")
 
 IMAGE_LIBRARY: Final = codes.DCM.ImageLibrary
 IMAGE_LIBRARY_GROUP: Final = codes.DCM.ImageLibraryGroup
+SOURCE_IMAGE: Final = codes.cid7202.SourceImageForImageProcessingOperation
 SOURCE: Final = Concept("260753009", "SCT", "Source")
 MODALITY: Final = codes.DCM.Modality
+
+SELECTED_REGION: Final = codes.DCM.SelectedRegion
+# A class activation map, not (130403) Grad-CAM, which has no negative values.
+CLASS_ACTIVATION: Final = codes.DCM.ClassActivation
+MEAN: Final = codes.SCT.Mean
+NO_UNITS: Final = codes.UCUM.NoUnits
+KEY_IMAGES: Final = codes.DCM.KeyImages
+ILLUSTRATION_OF_ROI: Final = codes.DCM.IllustrationOfROI
 
 QUALITY_ASSESSMENT: Final = codes.DCM.QualityAssessment
 UNUSABLE: Final = codes.cid6044.UnusableQualityRendersImageUnusable

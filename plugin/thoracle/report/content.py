@@ -1,7 +1,12 @@
-"""The content tree of a report: TID 1500, with one TID 1501 group for each image."""
+"""The content tree of a report: TID 1500, with one TID 1501 group for each image.
 
-from collections.abc import Sequence
+An image that is illustrated has one TID 1410 group for each salient region, too.
+"""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as standard
@@ -13,8 +18,9 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from thoracle.records import BundleIdentity, Outcome, Reading
+from thoracle.records import BundleIdentity, Outcome, Reading, Region
 from thoracle.report import codes, sentences
+from thoracle.report.header import Instance
 from thoracle.report.identity import NAME, derived_uid, device_uid
 
 MODALITIES = {
@@ -25,15 +31,46 @@ MODALITIES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Illustration:
+    """What shows where the result of an image comes from."""
+
+    regions: tuple[Region, ...]
+    """Outlines on the image; may be empty."""
+    key_image: Instance | None = None
+    """The Secondary Capture with the heat map."""
+    presentation: Instance | None = None
+    """The presentation state that outlines the regions on the image."""
+
+    def objects(self) -> list[Instance]:
+        """Return the objects of ours that it consists of."""
+        return [made for made in (self.key_image, self.presentation) if made is not None]
+
+
+_Group = (
+    sr.MeasurementsAndQualitativeEvaluations | sr.PlanarROIMeasurementsAndQualitativeEvaluations
+)
+
+
 def tree(
-    sources: Sequence[Dataset], readings: Sequence[Reading], bundle: BundleIdentity
+    sources: Sequence[Dataset],
+    readings: Sequence[Reading],
+    bundle: BundleIdentity,
+    conclusion: str,
+    illustrations: Mapping[str, Illustration],
 ) -> Dataset:
-    """Return the root content item for sources and their readings in the same order."""
-    groups = [
-        _measurement_group(number, reading, bundle) for number, reading in enumerate(readings, 1)
-    ]
+    """Return the root content item for sources and their readings in the same order.
+
+    ``illustrations`` are by SOP Instance UID of the image.
+    """
+    groups: list[_Group] = []
+    for number, reading in enumerate(readings, 1):
+        groups.append(_measurement_group(number, reading, bundle))
+        if reading.sop_instance_uid in illustrations:
+            regions = illustrations[reading.sop_instance_uid].regions
+            groups += _region_groups(number, reading, regions, bundle)
     report = sr.MeasurementReport(
-        observation_context=_observation_context(bundle),
+        observation_context=observation_context(bundle),
         procedure_reported=codes.PLAIN_XRAY_OF_CHEST,
         imaging_measurements=groups,
         title=codes.IMAGING_MEASUREMENT_REPORT,
@@ -45,7 +82,9 @@ def tree(
     # highdicom's own library demands attributes that a CR need not have, and it has no class for
     # the evaluations.
     root.ContentSequence.insert(-1, _image_library(sources))
-    root.ContentSequence.append(_qualitative_evaluations(sources, readings, bundle))
+    root.ContentSequence.append(_qualitative_evaluations(sources, readings, bundle, conclusion))
+    if images := _key_images(sources, illustrations):
+        root.ContentSequence.append(_container(codes.KEY_IMAGES, images))
     return root
 
 
@@ -64,8 +103,8 @@ def algorithm_parameters(bundle: BundleIdentity) -> list[str]:
     ]
 
 
-def _observation_context(bundle: BundleIdentity) -> sr.ObservationContext:
-    """TID 1001: a device observed, not a person."""
+def observation_context(bundle: BundleIdentity) -> sr.ObservationContext:
+    """Return who observed (TID 1001): a device, not a person."""
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=device_uid(bundle.digest),
         name=NAME,
@@ -90,12 +129,7 @@ def _measurement_group(
             uid=derived_uid("tracking", bundle.digest, reading.sop_instance_uid),
             identifier=f"COVID-19 classification, image {number}",
         ),
-        algorithm_id=sr.AlgorithmIdentification(
-            name=bundle.name,
-            version=bundle.version,
-            family=codes.ARTIFICIAL_INTELLIGENCE,
-            parameters=algorithm_parameters(bundle),
-        ),
+        algorithm_id=_algorithm(bundle, algorithm_parameters(bundle)),
         # A negative with the item "Finding: COVID-19" is flattened to just that by some readers.
         finding_type=codes.COVID_19 if reading.outcome is Outcome.POSITIVE else None,
         finding_sites=[sr.FindingSite(anatomic_location=codes.LUNG)] if analysed else None,
@@ -104,6 +138,50 @@ def _measurement_group(
         source_images=[
             sr.SourceImageForMeasurementGroup(reading.sop_class_uid, reading.sop_instance_uid)
         ],
+    )
+
+
+def _region_groups(
+    number: int, reading: Reading, regions: Sequence[Region], bundle: BundleIdentity
+) -> list[sr.PlanarROIMeasurementsAndQualitativeEvaluations]:
+    """TID 1410 for each salient region: what the network used, and so no finding of disease."""
+    image = (reading.sop_class_uid, reading.sop_instance_uid)
+    return [
+        sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(
+                uid=derived_uid("region", bundle.digest, image[1], str(place)),
+                identifier=f"Saliency region {place}, image {number}",
+            ),
+            referenced_region=sr.ImageRegion(
+                graphic_type=sr.GraphicTypeValues.POLYLINE,
+                graphic_data=np.array(region.outline),
+                source_image=sr.SourceImageForRegion(*image),
+            ),
+            finding_type=codes.SELECTED_REGION,
+            algorithm_id=_algorithm(bundle, None),
+            finding_sites=[sr.FindingSite(anatomic_location=codes.LUNG)],
+            measurements=[
+                sr.Measurement(
+                    name=codes.CLASS_ACTIVATION,
+                    value=round(region.saliency, 4),
+                    unit=codes.NO_UNITS,
+                    derivation=codes.MEAN,
+                )
+            ],
+        )
+        for place, region in enumerate(regions, 1)
+    ]
+
+
+def _algorithm(
+    bundle: BundleIdentity, parameters: Sequence[str] | None
+) -> sr.AlgorithmIdentification:
+    """TID 4019."""
+    return sr.AlgorithmIdentification(
+        name=bundle.name,
+        version=bundle.version,
+        family=codes.ARTIFICIAL_INTELLIGENCE,
+        parameters=parameters,
     )
 
 
@@ -144,10 +222,13 @@ def _image_library(sources: Sequence[Dataset]) -> sr.ContainerContentItem:
 
 
 def _qualitative_evaluations(
-    sources: Sequence[Dataset], readings: Sequence[Reading], bundle: BundleIdentity
+    sources: Sequence[Dataset],
+    readings: Sequence[Reading],
+    bundle: BundleIdentity,
+    conclusion: str,
 ) -> sr.ContainerContentItem:
     """TID 1500 row 12: the conclusion, then what is to be said of single images."""
-    texts = [(codes.CONCLUSION, sentences.conclusion(readings, bundle.decision))]
+    texts = [(codes.CONCLUSION, conclusion)]
     for number, (source, reading) in enumerate(zip(sources, readings, strict=True), 1):
         label = sentences.label(number, source.get("InstanceNumber"), source.get("ViewPosition"))
         remarks = [sentences.finding(reading, bundle.decision)] if len(readings) > 1 else []
@@ -157,6 +238,35 @@ def _qualitative_evaluations(
     return _container(
         codes.QUALITATIVE_EVALUATIONS,
         [sr.TextContentItem(name, text, "CONTAINS") for name, text in texts],
+    )
+
+
+def _key_images(
+    sources: Sequence[Dataset], illustrations: Mapping[str, Illustration]
+) -> list[sr.ImageContentItem]:
+    """Return what a viewer is to show: heat maps, and images under their presentation states.
+
+    TID 1500 is extensible. The Image Library is no place for them: it has what was read.
+    """
+    images = []
+    for source in sources:
+        found = illustrations.get(source.SOPInstanceUID, Illustration(()))
+        if found.key_image:
+            images.append(_illustration(*found.key_image[:2]))
+        if found.presentation:
+            shown = _illustration(source.SOPClassUID, source.SOPInstanceUID)
+            # PS3.3 Table C.18.4-1; highdicom has no argument for it.
+            state = Dataset()
+            state.ReferencedSOPClassUID = found.presentation.sop_class_uid
+            state.ReferencedSOPInstanceUID = found.presentation.sop_instance_uid
+            shown.ReferencedSOPSequence[0].ReferencedSOPSequence = [state]
+            images.append(shown)
+    return images
+
+
+def _illustration(sop_class_uid: str, sop_instance_uid: str) -> sr.ImageContentItem:
+    return sr.ImageContentItem(
+        codes.ILLUSTRATION_OF_ROI, sop_class_uid, sop_instance_uid, relationship_type="CONTAINS"
     )
 
 

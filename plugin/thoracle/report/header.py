@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.sr.coding import Code
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 import thoracle
@@ -106,7 +105,12 @@ def encode(ds: Dataset) -> bytes:
     return buffer.getvalue()
 
 
-def add_document(report: Dataset, sources: Sequence[Dataset], predecessor: Instance | None) -> None:
+def add_document(
+    report: Dataset,
+    sources: Sequence[Dataset],
+    predecessor: Instance | None,
+    illustrations: Sequence[Instance],
+) -> None:
     """Add SR Document General (PS3.3 C.17.2) and what says that this is research."""
     report.InstanceNumber = 1
     report.ReferencedPerformedProcedureStepSequence = []
@@ -116,17 +120,24 @@ def add_document(report: Dataset, sources: Sequence[Dataset], predecessor: Insta
     report.PreliminaryFlag = "PRELIMINARY"
     report.ContentQualification = "RESEARCH"
     report.PerformedProcedureCodeSequence = []
+    add_evidence(report, sources, illustrations)
+    if predecessor is not None:
+        report.PredecessorDocumentsSequence = [references(report.StudyInstanceUID, [predecessor])]
+
+
+def add_evidence(document: Dataset, sources: Sequence[Dataset], ours: Sequence[Instance]) -> None:
+    """Add the requests of the sources, and as evidence the sources and objects of ours.
+
+    Ours, too, were made for the procedure that was requested, and are in its study: so they are
+    Current Requested Procedure Evidence, not Pertinent Other Evidence (PS3.3 C.17.2.3).
+    """
     requests = context.referenced_requests(sources)
     if requests:
-        report.ReferencedRequestSequence = requests
-    images = [
-        Instance(source.SOPClassUID, source.SOPInstanceUID, source.SeriesInstanceUID)
-        for source in sources
+        document.ReferencedRequestSequence = requests
+    evidence = [*map(instance, sources), *ours]
+    document.CurrentRequestedProcedureEvidenceSequence = [
+        references(document.StudyInstanceUID, evidence)
     ]
-    study_instance_uid = report.StudyInstanceUID
-    report.CurrentRequestedProcedureEvidenceSequence = [references(study_instance_uid, images)]
-    if predecessor is not None:
-        report.PredecessorDocumentsSequence = [references(study_instance_uid, [predecessor])]
 
 
 def add_coding_scheme(report: Dataset) -> None:
@@ -171,7 +182,7 @@ def _add_equipment(
     if settings.institution_name:
         report.InstitutionName = settings.institution_name
     model = Dataset()
-    model.PurposeOfReferenceCodeSequence = [_code_item(codes.PROCESSING_EQUIPMENT)]
+    model.PurposeOfReferenceCodeSequence = [codes.item(codes.PROCESSING_EQUIPMENT)]
     model.Manufacturer = NAME
     model.ManufacturerModelName = bundle.name
     model.SoftwareVersions = [bundle.version, thoracle.__version__]
@@ -199,9 +210,3 @@ def _zone(report: Dataset) -> tzinfo | None:
         return datetime.strptime(str(report.get("TimezoneOffsetFromUTC")), "%z").tzinfo
     except ValueError:
         return None
-
-
-def _code_item(code: Code) -> Dataset:
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code[:3]
-    return item

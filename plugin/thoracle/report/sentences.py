@@ -5,8 +5,9 @@ understood on their own.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
-from thoracle.records import Decision, Outcome, Reading, study_outcome
+from thoracle.records import Decision, Outcome, Reading, Reason, study_outcome
 
 PREAMBLE = "AI result for research, not verified by a physician, not for diagnosis."
 
@@ -26,6 +27,15 @@ def conclusion(readings: Sequence[Reading], decision: Decision) -> str:
             f"indeterminate before negative. Images analysed: {analysed} of {len(readings)}."
         )
     return " ".join(parts)
+
+
+def withdrawal(reason: str, made: datetime | None) -> str:
+    """Return the conclusion on a study of which the earlier result, made then, is withdrawn."""
+    when = f" of {made.isoformat(' ', 'minutes')}" if made else ""
+    return (
+        f"{PREAMBLE} The earlier AI result{when} on this study is withdrawn and must not be used. "
+        f'Reason stated: "{reason}". The withdrawal says nothing about COVID-19.'
+    )
 
 
 def finding(reading: Reading, decision: Decision) -> str:
@@ -74,5 +84,7 @@ def _image_rule(decision: Decision) -> str:
 
 def _rejected(rejected: Sequence[Reading], images: int) -> str:
     meanings = {reading.reason.code.meaning: None for reading in rejected if reading.reason}
+    if meanings.keys() == {Reason.WITHDRAWN.code.meaning}:  # it had been analysed
+        return f"{Reason.WITHDRAWN.code.meaning}; this says nothing about COVID-19."
     what = "Image not analysed" if images == 1 else f"None of the {images} images analysed"
     return f"{what}: {'; '.join(meanings)}; this says nothing about COVID-19."

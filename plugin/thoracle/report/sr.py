@@ -4,9 +4,11 @@ The UIDs of a report are derived from the finished document: whatever shapes the
 them, so the same UID always means the same bytes.
 """
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from copy import copy
 from datetime import datetime
+from types import MappingProxyType
 
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -15,8 +17,9 @@ from pydicom.uid import (
 )
 
 from thoracle.errors import ReportError
-from thoracle.records import BundleIdentity, Kind, Outcome, Reading
-from thoracle.report import content, header
+from thoracle.records import BundleIdentity, Kind, Outcome, Reading, Reason
+from thoracle.report import content, header, sentences
+from thoracle.report.content import Illustration
 from thoracle.report.header import Instance
 from thoracle.report.identity import (
     derived_uid,
@@ -25,6 +28,9 @@ from thoracle.settings import Report as ReportSettings
 
 Predecessor = Instance
 """An earlier report on the same study, which a new one replaces."""
+NOTHING: Mapping[str, Illustration] = MappingProxyType({})
+LONGEST_REASON = 1024
+"""Characters of the reason of a withdrawal, at most."""
 
 
 def build(
@@ -35,6 +41,7 @@ def build(
     content_datetime: datetime,
     settings: ReportSettings,
     predecessor: Predecessor | None = None,
+    illustrations: Mapping[str, Illustration] = NOTHING,
 ) -> Dataset:
     """Return the report on one study, complete and ready to be encoded.
 
@@ -47,21 +54,104 @@ def build(
     content_datetime
         When the readings were made, with a time zone. It is written in the zone of the source
         where that states one (PS3.3 C.12.1, Timezone Offset From UTC), else in its own.
+    illustrations
+        By SOP Instance UID of the image: the salient regions, which become TID 1410 groups, and
+        our objects that show them, which become Key Images.
 
     Raises
     ------
     ReportError
         When there are no sources, the sources are not of one study and patient, sources and
-        readings do not correspond, or the time has no zone.
+        readings do not correspond, an illustration is of none of them, or the time has no zone.
     """
+    sources, readings = _paired(sources, readings)
+    return _document(
+        sources,
+        readings,
+        bundle,
+        sentences.conclusion(readings, bundle.decision),
+        content_datetime,
+        settings,
+        predecessor,
+        illustrations,
+    )
+
+
+def withdrawal(
+    sources: Sequence[Dataset],
+    predecessor: Predecessor,
+    reason: str,
+    bundle: BundleIdentity,
+    *,
+    content_datetime: datetime,
+    settings: ReportSettings,
+    made: datetime | None = None,
+) -> Dataset:
+    """Return the report that takes back an earlier one on the same study.
+
+    Every image is "Undetermined" with the reason :attr:`Reason.WITHDRAWN`, never negative.
+
+    Parameters
+    ----------
+    sources
+        The images of the withdrawn result.
+    predecessor
+        The report that is withdrawn.
+    reason
+        What a person says about it: text of 1 to 1024 characters, in any script.
+    bundle
+        The model of the withdrawn result.
+    content_datetime
+        When it was withdrawn, with a time zone.
+    made
+        When the withdrawn result was made, if that is known.
+
+    Raises
+    ------
+    ReportError
+        As :func:`build`; and when the reason is empty, too long, or has characters that text
+        cannot hold (PS3.5 Section 6.1.3).
+    """
+    readings = [
+        Reading(
+            str(source.get("SOPClassUID")),
+            str(source.get("SOPInstanceUID")),
+            Outcome.REJECTED,
+            Reason.WITHDRAWN,
+        )
+        for source in sources
+    ]
+    return _document(
+        *_paired(sources, readings),
+        bundle,
+        sentences.withdrawal(_checked(reason), made),
+        content_datetime,
+        settings,
+        predecessor,
+        NOTHING,
+    )
+
+
+def _document(
+    sources: Sequence[Dataset],
+    readings: Sequence[Reading],
+    bundle: BundleIdentity,
+    conclusion: str,
+    content_datetime: datetime,
+    settings: ReportSettings,
+    predecessor: Predecessor | None,
+    illustrations: Mapping[str, Illustration],
+) -> Dataset:
     if content_datetime.tzinfo is None:
         raise ReportError(f"content_datetime: found {content_datetime}, required is a time zone")
-    sources, readings = _paired(sources, readings)
+    if unknown := illustrations.keys() - {source.SOPInstanceUID for source in sources}:
+        raise ReportError(f"illustrations: found {sorted(unknown)}, required are images reported")
     report = header.base(Kind.SR, sources[0], bundle, content_datetime, settings)
-    header.add_document(report, sources, predecessor)
+    ours = [made for key in sorted(illustrations) for made in illustrations[key].objects()]
+    header.add_document(report, sources, predecessor, ours)
     if any(reading.reason is not None for reading in readings):
         header.add_coding_scheme(report)
-    report.update(content.tree(sources, readings, bundle))
+    report.update(content.tree(sources, readings, bundle, conclusion, illustrations))
     return header.identified(report, sources[0], Comprehensive3DSRStorage)
 
 
@@ -120,6 +210,19 @@ def _paired(
     for reading in readings:
         _check(reading)
     return ordered, [by_key[key] for key in keys]
+
+
+def _checked(reason: str) -> str:
+    """Return the reason without the white space around it."""
+    reason = reason.strip()
+    if not 1 <= len(reason) <= LONGEST_REASON:
+        raise ReportError(
+            f"reason: found {len(reason)} characters, required are 1 to {LONGEST_REASON}"
+        )
+    for character in reason:
+        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n\r":
+            raise ReportError(f"reason: found U+{ord(character):04X}, required is text")
+    return reason
 
 
 def _check(reading: Reading) -> None:
