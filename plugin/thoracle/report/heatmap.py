@@ -1,0 +1,197 @@
+"""The picture with a heat map: what a radiologist sees of the saliency, in every viewer.
+
+The radiograph is made smaller, so that caption and colour bar have a band of their own beneath it
+and hide nothing. Nothing about the patient is written on it.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from PIL import ImageDraw, ImageFont
+
+from thoracle.records import BundleIdentity, Image, Outcome, Reading, Region, Saliency
+from thoracle.report import sentences
+
+RAMP: Final = (
+    (106, 23, 110),
+    (147, 38, 103),
+    (188, 55, 84),
+    (221, 81, 58),
+    (243, 120, 25),
+    (252, 165, 10),
+    (246, 215, 70),
+)
+"""Red, green, blue from low to high: inferno from 0.3 to 0.9 in steps of 0.1, by N. Smith and
+S. van der Walt (CC0), in which equal steps look equal. Its ends are left out: they look like the
+radiograph's own black and white."""
+OPACITY: Final = 0.5
+"""Greatest opacity of the colours, 0 to 1: half of the radiograph's contrast is left there."""
+OUTLINE: Final = (120, 220, 255)
+"""Red, green, blue of the outlines: in no radiograph, and not in the ramp."""
+TEXT_HEIGHT: Final = 1 / 36
+"""Size of the font as a share of the width: 14 pixels where the picture is shown 512 wide."""
+WARNING: Final = "AI - research - not for diagnosis"
+
+_WHITE, _GREY, _AMBER = (255, 255, 255), (205, 205, 205), (255, 190, 60)
+_LUNG = 110
+"""Grey, 0 to 255, on which the colour bar stands: that of a lung, often."""
+_LINE = 1.4
+"""Distance of two lines of text in sizes of the font."""
+_BAR = 5
+"""Length of the colour bar in sizes of the font."""
+
+
+class Words(NamedTuple):
+    """A part of the caption."""
+
+    text: str
+    colour: tuple[int, int, int]
+
+
+def caption(reading: Reading, bundle: BundleIdentity) -> tuple[Words, ...]:
+    """Return what is written below the picture of an image that was analysed."""
+    assert reading.probability is not None  # only a rejected image has none
+    colour = _WHITE if reading.outcome is Outcome.POSITIVE else _GREY
+    threshold = sentences.percent(bundle.decision.threshold)
+    return (
+        Words(f"COVID-19: {reading.outcome}", colour),
+        Words(f"calibrated probability {sentences.percent(reading.probability)} %", colour),
+        Words(f"threshold {threshold} %", _GREY),
+        Words(f"{bundle.name} {bundle.version}", _GREY),
+        Words(WARNING, _AMBER),
+    )
+
+
+def render(
+    image: Image,
+    saliency: Saliency,
+    regions: Sequence[Region],
+    words: Sequence[Words],
+) -> NDArray[np.uint8]:
+    """Return the radiograph with its saliency, outlines, a caption and a colour bar.
+
+    Colours are relative to the map's own maximum: where the map has no place that speaks for the
+    positive class, the radiograph stays grey.
+
+    Parameters
+    ----------
+    image
+        The radiograph.
+    saliency
+        Its contributions; only positive ones are shown.
+    regions
+        Outlined parts, in pixels of the radiograph.
+    words
+        The caption: its parts stand side by side as far as there is room, else below each other.
+
+    Returns
+    -------
+    NDArray
+        ``(rows, columns, 3)`` red, green, blue: as many rows and columns as the radiograph has.
+    """
+    rows, columns = image.array.shape[1:]
+    band = _band(columns, words)
+    scale = min((rows - band.height) / rows, 1.0)
+    size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
+    left = (columns - size[0]) // 2
+    canvas = Pillow.new("RGB", (columns, rows))
+    grey = Pillow.fromarray((image.array[0] * 255 + 0.5).astype(np.uint8))
+    grey = grey.resize(size, Pillow.Resampling.LANCZOS)
+    canvas.paste(_coloured(grey, _levels(saliency, size)), (left, 0))
+    _outline(canvas, regions, left, (size[0] / columns, size[1] / rows))
+    canvas.paste(band, (0, rows - band.height))
+    return np.asarray(canvas)
+
+
+def _levels(saliency: Saliency, size: tuple[int, int]) -> Pillow.Image:
+    """Return the positive contributions in ``size``, 255 being the largest."""
+    positive = np.maximum(saliency.contributions, 0)
+    levels = positive * (255 / (float(positive.max()) or 1))
+    return Pillow.fromarray(levels.round().astype(np.uint8)).resize(size, Pillow.Resampling.BICUBIC)
+
+
+def _coloured(grey: Pillow.Image, levels: Pillow.Image) -> Pillow.Image:
+    """Return grey values under the colours of their levels; level 0 leaves them as they are."""
+    steps = np.linspace(0, 255, len(RAMP))
+    ramp = np.stack([np.interp(np.arange(256), steps, c) for c in zip(*RAMP, strict=True)], 1)
+    colours = Pillow.fromarray(np.asarray(levels), mode="P")
+    colours.putpalette(ramp.round().astype(np.uint8).tobytes())
+    opacity = levels.point([round(OPACITY * level) for level in range(256)])
+    return Pillow.composite(colours.convert("RGB"), grey.convert("RGB"), opacity)
+
+
+def _outline(
+    canvas: Pillow.Image, regions: Sequence[Region], left: int, scale: tuple[float, float]
+) -> None:
+    draw = ImageDraw.Draw(canvas)
+    width = max(1, round(canvas.width / 500))
+    for region in regions:
+        corners = [(left + x * scale[0], y * scale[1]) for x, y in region.outline]
+        draw.line(corners, fill=OUTLINE, width=width, joint="curve")
+
+
+def _band(columns: int, words: Sequence[Words]) -> Pillow.Image:
+    """Return caption and colour bar on black, as wide as the picture and as high as they need."""
+    font = ImageFont.load_default(max(1, round(columns * TEXT_HEIGHT)))
+    assert isinstance(font, ImageFont.FreeTypeFont)  # what a wheel of Pillow has
+    margin = font.size / 2
+    legend = _legend(font)
+    lines = _lines(words, font, columns - 2 * margin)
+    last = sum(font.getlength(text) + font.size for text, _ in lines[-1])
+    if last + legend.width > columns - 2 * margin:
+        lines.append([])
+    band = Pillow.new("RGB", (columns, round(margin + len(lines) * _LINE * font.size)))
+    draw = ImageDraw.Draw(band)
+    y = margin / 2
+    for line in lines:
+        x = margin
+        for text, colour in line:
+            draw.text((x, y), text, fill=colour, font=font)
+            x += font.getlength(text) + font.size
+        y += _LINE * font.size
+    band.paste(legend, (round(columns - margin - legend.width), round(y - _LINE * font.size)))
+    return band
+
+
+def _lines(words: Sequence[Words], font: ImageFont.FreeTypeFont, width: float) -> list[list[Words]]:
+    """Return the caption in lines that are at most ``width`` long."""
+    lines: list[list[Words]] = []
+    room = 0.0
+    for whole, colour in words:
+        for text in _broken(whole, font, width):
+            length = font.getlength(text)
+            if not lines or length > room:
+                lines.append([])
+                room = width
+            lines[-1].append(Words(text, colour))
+            room -= length + font.size
+    return lines
+
+
+def _broken(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
+    """Return a text in as few parts as are needed for each to be at most ``width`` long."""
+    parts = [text]
+    characters = len(text)
+    while max(map(font.getlength, parts)) > width:
+        characters -= 1
+        parts = textwrap.wrap(text, characters)
+    return parts
+
+
+def _legend(font: ImageFont.FreeTypeFont) -> Pillow.Image:
+    """Return what the colours mean, as they look on a lung."""
+    low, high = "Contribution to score: low  ", "  high"
+    start, end = round(font.getlength(low)), round(font.getlength(high))
+    length, height = round(_BAR * font.size), round(font.size)
+    levels = np.tile(np.linspace(0, 255, length).round().astype(np.uint8), (height, 1))
+    bar = _coloured(Pillow.new("L", (length, height), _LUNG), Pillow.fromarray(levels))
+    legend = Pillow.new("RGB", (start + length + end, round(_LINE * font.size)))
+    draw = ImageDraw.Draw(legend)
+    draw.text((0, 0), low, fill=_GREY, font=font)
+    legend.paste(bar, (start, height // 8))
+    draw.text((start + length, 0), high, fill=_GREY, font=font)
+    return legend
