@@ -95,7 +95,7 @@ def render(
     """
     rows, columns = image.array.shape[1:]
     band = _band(columns, words)
-    scale = min((rows - band.height) / rows, 1.0)
+    scale = (rows - band.height) / rows
     size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
     left = (columns - size[0]) // 2
     canvas = Pillow.new("RGB", (columns, rows))

@@ -1,0 +1,129 @@
+"""The picture with a heat map as a Secondary Capture, which every viewer shows (PS3.3 A.8.1)."""
+
+import hashlib
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+from highdicom.sr import CodedConcept
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import (
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+    SecondaryCaptureImageStorage,
+)
+
+from thoracle.errors import ReportError
+from thoracle.records import BundleIdentity, Kind, Reading
+from thoracle.report import context, header, sentences
+from thoracle.report.identity import derived_uid
+from thoracle.settings import Report as ReportSettings
+
+IMAGE_TYPE: Final = ["DERIVED", "SECONDARY", "OTHER", "AI_HEATMAP"]
+"""By which others, and select.py, know that it is no radiograph."""
+DERIVATION: Final = (
+    "Radiograph made smaller; colours and outlines show what an AI result rests on; caption below"
+)
+COMMENT: Final = "AI generated, research, not for diagnosis."
+SOURCE_IMAGE: Final = codes.cid7202.SourceImageForImageProcessingOperation
+
+_LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)
+"""Transfer syntaxes that say so even where the attribute does not."""
+
+
+def build(
+    source: Dataset,
+    picture: NDArray[np.uint8],
+    reading: Reading,
+    bundle: BundleIdentity,
+    *,
+    content_datetime: datetime,
+    settings: ReportSettings,
+    instance_number: int,
+    context_source: Dataset,
+) -> Dataset:
+    """Return the picture of one image, complete and ready to be encoded.
+
+    It is compressed without loss, by JPEG 2000: a tenth of the bytes. The SOP Instance UID
+    follows from the pixels themselves.
+
+    Parameters
+    ----------
+    source
+        The image that is shown; its pixel data is not needed.
+    picture
+        ``(rows, columns, 3)`` red, green, blue, with nothing about the patient written on it.
+    reading
+        What was said of the image.
+    content_datetime
+        As for :func:`thoracle.report.sr.build`.
+    instance_number
+        Of the picture in its series.
+    context_source
+        The image whose patient and study are copied: the same for all objects of a result, so
+        that they share a series.
+
+    Raises
+    ------
+    ReportError
+        The reading is of another image than the source.
+    """
+    if reading.sop_instance_uid != source.SOPInstanceUID:
+        raise ReportError(
+            f"reading: found SOP Instance UID {reading.sop_instance_uid}, "
+            f"required is that of the source, {source.SOPInstanceUID}"
+        )
+    ds = header.base(Kind.SC, context_source, bundle, content_datetime, settings)
+    ds.update(context.copied(context_source, ("RequestAttributesSequence",)))
+    # The chest is no paired part, and where it is not named Laterality is due (PS3.3 C.7.3.1).
+    ds.BodyPartExamined = "CHEST"
+    ds.InstanceNumber = instance_number
+    ds.ConversionType = "WSD"
+    _add_image(ds, source)
+    ds.ImageComments = f"{COMMENT} {sentences.finding(reading, bundle.decision)}"
+    _add_pixel_description(ds, picture)
+    header.identified(ds, context_source, SecondaryCaptureImageStorage)
+    # Behind the walk over all attributes, because pixels are long to walk over.
+    pixels = hashlib.sha256(picture.tobytes()).hexdigest()
+    header.with_uid(ds, derived_uid("picture", ds.SOPInstanceUID, pixels))
+    # With the colour transform of JPEG 2000, half the bytes in half the time; pydicom asks for
+    # the name of what it makes (PS3.5 Section 8.2.4).
+    ds.PhotometricInterpretation = "YBR_RCT"
+    ds.compress(JPEG2000Lossless, picture, encoding_plugin="pylibjpeg", generate_instance_uid=False)
+    return ds
+
+
+def _add_image(ds: Dataset, source: Dataset) -> None:
+    """Add General Image and SC Image (PS3.3 C.7.6.1, C.8.6.2): what was made of which image."""
+    ds.ImageType = IMAGE_TYPE
+    ds.PatientOrientation = source.get("PatientOrientation")
+    ds.DerivationDescription = DERIVATION
+    ds.BurnedInAnnotation = "NO"
+    ds.RecognizableVisualFeatures = "NO"
+    ds.LossyImageCompression = "00"
+    syntax = getattr(source, "file_meta", Dataset()).get("TransferSyntaxUID")
+    if source.get("LossyImageCompression") == "01" or syntax in _LOSSY:
+        # Once lossy, always lossy (PS3.3 C.7.6.1.1.5).
+        ds.LossyImageCompression = "01"
+        keywords = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
+        ds.update(context.copied(source, keywords))
+    image = Dataset()
+    image.ReferencedSOPClassUID = source.SOPClassUID
+    image.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    image.PurposeOfReferenceCodeSequence = [CodedConcept.from_code(SOURCE_IMAGE)]
+    ds.SourceImageSequence = [image]
+
+
+def _add_pixel_description(ds: Dataset, picture: NDArray[np.uint8]) -> None:
+    """Add Image Pixel (PS3.3 C.7.6.3) but for the pixels. Their spacing is not known any more."""
+    ds.SamplesPerPixel = 3
+    ds.PhotometricInterpretation = "RGB"
+    ds.PlanarConfiguration = 0
+    ds.Rows, ds.Columns = picture.shape[:2]
+    ds.BitsAllocated = ds.BitsStored = 8
+    ds.HighBit = 7
+    ds.PixelRepresentation = 0
