@@ -41,7 +41,7 @@ _LUNG = 110
 """Grey, 0 to 255, on which the colour bar stands: that of a lung, often."""
 _LINE = 1.4
 """Distance of two lines of text in sizes of the font."""
-_BAR = 5
+_BAR = 4.5
 """Length of the colour bar in sizes of the font."""
 
 
