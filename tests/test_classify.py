@@ -94,6 +94,20 @@ def test_what_is_no_frontal_chest_is_refused_with_a_reason(
     assert refusal.value.detail
 
 
+def test_nothing_is_cut_out_of_a_refused_image(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(FOLDER, tmp_path / "bundle"))
+    path = folder / "configs" / "inference.json"
+    config = json.loads(path.read_text())
+    cutting = config["preprocessing"]["transforms"][-1]
+    config["preprocessing"]["transforms"].append(cutting | {"keys": "absent"})
+    path.write_text(json.dumps(config))
+    broken = Classifier.load(Classify(bundle=folder, digest=bundle.digest(folder)))
+    with pytest.raises(NotAnalysable):
+        broken.classify(Image(np.zeros((1, 700, 600), np.float32)))
+    with pytest.raises(RuntimeError, match="applying transform"):
+        broken.classify(_chest())
+
+
 def test_an_explanation_has_a_place_for_each_part_of_the_lungs(classifier: Classifier) -> None:
     saliency = classifier.explain(_chest())
     assert saliency is not None

@@ -52,9 +52,10 @@ class Classifier:
         self._network = content["network_def"]
         self._infer = content["inferer"]
         self._postprocess = content["postprocessing"]
-        # One image at a time: torch spreads each over all threads, and MONAI does not promise
-        # that transforms may be shared.
-        self._lock = threading.Lock()
+        # MONAI does not promise that transforms may be shared, and a compiled network may not. So
+        # one image at a time is prepared, and one at a time judged, while the next is prepared.
+        self._preparing = threading.Lock()
+        self._judging = threading.Lock()
 
     @classmethod
     def load(cls, settings: Classify) -> "Classifier":
@@ -89,8 +90,15 @@ class Classifier:
         NotAnalysable
             The input gate refuses the image.
         """
-        with self._lock, torch.inference_mode():
-            return self._judgement(image)
+        with torch.inference_mode():
+            with self._preparing:
+                found = self._found(image)
+                views = _views(self._cut(found))
+            with self._judging:
+                logits = self._infer(inputs=views[None], network=self._network)
+                pred = self._postprocess({"pred": logits[0]})["pred"]
+        probability = round(float(pred[POSITIVE_CHANNEL]), DECIMALS)
+        return Judgement(probability, found.get("limitations", ()))
 
     def explain(self, image: Image) -> Saliency | None:
         """Return which places of an image its probability rests on.
@@ -111,19 +119,14 @@ class Classifier:
         network = self._network_in_torch
         if not isinstance(network, TwoViews):
             return None
-        with self._lock, torch.inference_mode():
-            found = self._found(image)
-            cut = self._cut(found)
+        with torch.inference_mode():
+            with self._preparing:
+                found = self._found(image)
+                cut = self._cut(found)
             if "box" not in cut:
                 return None
-            return explained(network, _views(cut), found["lungs"], cut["lungs"], cut["box"])
-
-    def _judgement(self, image: Image) -> Judgement:
-        found = self._found(image)
-        logits = self._infer(inputs=_views(self._cut(found))[None], network=self._network)
-        pred = self._postprocess({"pred": logits[0]})["pred"]
-        probability = round(float(pred[POSITIVE_CHANNEL]), DECIMALS)
-        return Judgement(probability, found.get("limitations", ()))
+            with self._judging:
+                return explained(network, _views(cut), found["lungs"], cut["lungs"], cut["box"])
 
     def _found(self, image: Image) -> dict[str, Any]:
         """Return image, lungs and limitations; raise NotAnalysable where the gate refuses."""

@@ -217,8 +217,9 @@ class Gate:
 
     def _check_levels(self, image: Tensor) -> None:
         """Refuse an image that is nearly all black, nearly all white or nearly empty."""
-        counts = torch.histc(image, LEVELS, 0, 1)
-        largest = float(counts.max() / counts.sum())
+        # torch.histc takes four times as long.
+        counts = torch.bincount((image * LEVELS).long().clamp_(0, LEVELS - 1).flatten())
+        largest = float(counts.max()) / image.numel()
         if not largest <= self.limits.largest_level:
             most = self.limits.largest_level
             detail = f"found {largest:.0%} of pixels of one grey level, at most {most:.0%} allowed"
