@@ -1,15 +1,35 @@
-"""Headers of radiographs as they arrive, made in code: no picture, no person."""
+"""Headers of radiographs as they arrive, and what is said of them: no picture, no person."""
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pydicom
+import pytest
+from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
 )
+
+from thoracle.records import BundleIdentity, Decision, Outcome, Reading
+from thoracle.report import context, header
+from thoracle.settings import Report as ReportSettings
+
+BUNDLE = BundleIdentity(
+    name="covid_cxr",
+    version="0.1.0",
+    digest="5f" * 32,
+    decision=Decision(threshold=0.5, lower=0.4, upper=0.6),
+    calibration="temperature(1.300)",
+)
+NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+COMMON: dict[str, Any] = {"content_datetime": NOON, "settings": ReportSettings()}
+"""What every object of a result is made with."""
 
 STUDY = "2.25.1001"
 GREEK = ("ISO_IR 126", "Δημητριάδης^Ξένια", "Ακτινογραφία θώρακος")
@@ -70,6 +90,52 @@ def named(language: tuple[Any, str, str], **changes: Any) -> Dataset:
         OtherPatientIDsSequence=[other],
         **changes,
     )
+
+
+def real(name: str) -> Dataset:
+    """Return the header of a real radiograph of pydicom-data, e.g. ``RG1_J2KR.dcm``."""
+    path = get_testdata_file(name, download=False)
+    if path is None:
+        pytest.fail(f"{name} is missing: pip install pydicom-data")
+    return pydicom.dcmread(path, stop_before_pixels=True)
+
+
+SOURCES: dict[str, Callable[[], Dataset]] = {
+    "CR MONOCHROME1": cr,
+    "DX MONOCHROME2": dx,
+    "JPEG 2000": lambda: real("RG1_J2KR.dcm"),
+    "Greek": lambda: named(GREEK),
+    "no Accession Number": lambda: dx(AccessionNumber=None, RequestAttributesSequence=None),
+    "no Study Description": lambda: cr(StudyDescription=None),
+}
+"""What arrives, of which every kind of object has to be valid."""
+each_source = pytest.mark.parametrize("arrive", SOURCES.values(), ids=SOURCES)
+
+
+def positive(source: Dataset) -> Reading:
+    """Return what is said of a source that is positive with 91 %."""
+    return Reading(
+        str(source.SOPClassUID),
+        str(source.SOPInstanceUID),
+        Outcome.POSITIVE,
+        probability=0.91,
+    )
+
+
+def written(made: Dataset, folder: Path) -> Path:
+    """Return the path, below a folder, of an object of ours as it is sent."""
+    path = folder / f"{made.Modality}.dcm"
+    path.write_bytes(header.encode(made))
+    return path
+
+
+def assert_same_context(source: Dataset, made: Dataset) -> None:
+    """Fail unless an object has the patient and the study of a source, nothing less or more."""
+    for keyword in (*context.PATIENT, *context.STUDY):
+        if keyword in source:
+            assert made[keyword].value == source[keyword].value, keyword
+        else:
+            assert not made.get(keyword), keyword
 
 
 def _common(number: int) -> dict[str, Any]:

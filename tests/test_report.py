@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import timedelta, timezone
 from html import unescape
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 
 import highdicom
 import pydicom
-import pydicom.data
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -23,23 +22,15 @@ from pydicom.uid import (
 )
 
 import thoracle
-from sources import ARABIC, GREEK, JAPANESE, KOREAN, STUDY, cr, dx, named
+from sources import ARABIC, BUNDLE, GREEK, JAPANESE, KOREAN, NOON, STUDY, cr, dx, named, real
 from thoracle.errors import ReportError
-from thoracle.records import BundleIdentity, Decision, Outcome, Reading, Reason, Region
+from thoracle.records import Decision, Outcome, Reading, Reason, Region
 from thoracle.report import header, sentences, sr
 from thoracle.report.content import Illustration
 from thoracle.report.header import Instance
 from thoracle.settings import Report as ReportSettings
 from validators import dciodvfy, dsr2html, pixelmed
 
-BUNDLE = BundleIdentity(
-    name="covid_cxr",
-    version="0.1.0",
-    digest="5f" * 32,
-    decision=Decision(threshold=0.5, lower=0.4, upper=0.6),
-    calibration="temperature(1.300)",
-)
-NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 SAID: dict[str, dict[str, Any]] = {
     "positive": {"outcome": Outcome.POSITIVE, "probability": 0.91},
     "negative": {
@@ -209,11 +200,7 @@ def test_each_report_follows_its_templates(
 
 
 def test_a_report_on_a_real_radiograph_is_valid(tmp_path: Path) -> None:
-    path = pydicom.data.get_testdata_file("RG1_UNCR.dcm", download=False)
-    if path is None:
-        pytest.fail("RG1_UNCR.dcm is missing: pip install pydicom-data")
-    source = pydicom.dcmread(path, stop_before_pixels=True)
-    assert dciodvfy(written(report([source], "positive"), tmp_path)) == []
+    assert dciodvfy(written(report([real("RG1_UNCR.dcm")], "positive"), tmp_path)) == []
 
 
 # Meaning

@@ -19,6 +19,13 @@ JAVA_OPTIONS = [
 END = "END OF FILE"
 """What our program says when PixelMed has said all about a file."""
 ALLOWED = (
+    # It looks for the title in a code item beside, where it never is: it is the container's own
+    # name. With this title row 3 is required (TID 2010); row 4 has the same concept name.
+    *(
+        f'CODE CID {cid}: within 1: /CONTAINER (113001,DCM,"Rejected for Quality Reasons"): '
+        "Conditional content item present when condition not satisfied"
+        for cid in (7011, 7012)
+    ),
     # Context group 100 is extensible, and its own codes say less than "chest". The validator
     # reads it as closed, and refuses even codes that joined the group after 2019.
     'Code (399208008,SCT,"Plain X-ray of chest") not found in context group 100',

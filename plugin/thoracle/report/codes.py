@@ -66,6 +66,12 @@ NO_UNITS: Final = codes.UCUM.NoUnits
 KEY_IMAGES: Final = codes.DCM.KeyImages
 ILLUSTRATION_OF_ROI: Final = codes.DCM.IllustrationOfROI
 
+OF_INTEREST: Final = codes.cid7010.OfInterest
+REJECTED_FOR_QUALITY_REASONS: Final = codes.cid7010.RejectedForQualityReasons
+DOCUMENT_TITLE_MODIFIER: Final = codes.DCM.DocumentTitleModifier
+OTHER_FAILURE: Final = codes.cid7011.OtherFailure
+KEY_OBJECT_DESCRIPTION: Final = codes.DCM.KeyObjectDescription
+
 QUALITY_ASSESSMENT: Final = codes.DCM.QualityAssessment
 UNUSABLE: Final = codes.cid6044.UnusableQualityRendersImageUnusable
 # No standard concept names "why there is no result"; the values are those of records.Reason.

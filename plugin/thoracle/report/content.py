@@ -74,9 +74,7 @@ def tree(
         procedure_reported=codes.PLAIN_XRAY_OF_CHEST,
         imaging_measurements=groups,
         title=codes.IMAGING_MEASUREMENT_REPORT,
-        language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
-            sr.CodedConcept.from_code(codes.ENGLISH)
-        ),
+        language_of_content_item_and_descendants=language(),
     )
     root: Dataset = report[0]
     # highdicom's own library demands attributes that a CR need not have, and it has no class for
@@ -101,6 +99,11 @@ def algorithm_parameters(bundle: BundleIdentity) -> list[str]:
         f"indeterminate_below={decision.upper}",
         f"calibration={bundle.calibration}",
     ]
+
+
+def language() -> sr.LanguageOfContentItemAndDescendants:
+    """Return in which language the text is (TID 1204)."""
+    return sr.LanguageOfContentItemAndDescendants(sr.CodedConcept.from_code(codes.ENGLISH))
 
 
 def observation_context(bundle: BundleIdentity) -> sr.ObservationContext:

@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 import thoracle
+from thoracle.errors import ReportError
 from thoracle.records import SCHEME, BundleIdentity, Kind
 from thoracle.report import codes, context
 from thoracle.report.identity import (
@@ -57,7 +58,14 @@ def base(
 
     Patient and study are those of ``source``; equipment and series are ours, and the series is
     never the modality's. Objects of one kind that are made with the same arguments share it.
+
+    Raises
+    ------
+    ReportError
+        The time has no zone.
     """
+    if content_datetime.tzinfo is None:
+        raise ReportError(f"content_datetime: found {content_datetime}, required is a time zone")
     ds = context.study_context(source)
     _add_equipment(ds, bundle, content_datetime, settings)
     _add_series(ds, kind, content_datetime, settings)
@@ -120,21 +128,23 @@ def add_document(
     report.PreliminaryFlag = "PRELIMINARY"
     report.ContentQualification = "RESEARCH"
     report.PerformedProcedureCodeSequence = []
-    add_evidence(report, sources, illustrations)
+    add_evidence(report, sources, [*map(instance, sources), *illustrations])
     if predecessor is not None:
         report.PredecessorDocumentsSequence = [references(report.StudyInstanceUID, [predecessor])]
 
 
-def add_evidence(document: Dataset, sources: Sequence[Dataset], ours: Sequence[Instance]) -> None:
-    """Add the requests of the sources, and as evidence the sources and objects of ours.
+def add_evidence(
+    document: Dataset, sources: Sequence[Dataset], evidence: Sequence[Instance]
+) -> None:
+    """Add the requests of the sources, and as evidence all that the document refers to.
 
-    Ours, too, were made for the procedure that was requested, and are in its study: so they are
-    Current Requested Procedure Evidence, not Pertinent Other Evidence (PS3.3 C.17.2.3).
+    Objects of ours, too, were made for the procedure that was requested, and are in its study:
+    so they are Current Requested Procedure Evidence, not Pertinent Other Evidence (PS3.3
+    C.17.2.3).
     """
     requests = context.referenced_requests(sources)
     if requests:
         document.ReferencedRequestSequence = requests
-    evidence = [*map(instance, sources), *ours]
     document.CurrentRequestedProcedureEvidenceSequence = [
         references(document.StudyInstanceUID, evidence)
     ]

@@ -7,18 +7,20 @@ understood on their own.
 from collections.abc import Sequence
 from datetime import datetime
 
-from thoracle.records import Decision, Outcome, Reading, Reason, study_outcome
+from thoracle.records import BundleIdentity, Decision, Outcome, Reading, Reason, study_outcome
 
 PREAMBLE = "AI result for research, not verified by a physician, not for diagnosis."
+REJECTION = (
+    "Results of Thoracle (AI for research) on this study are withdrawn. This note names these "
+    "results alone, no image of a modality."
+)
 
 
 def conclusion(readings: Sequence[Reading], decision: Decision) -> str:
     """Return the conclusion on a study: status, result, and the rule that made it."""
-    outcome = study_outcome(list(readings))
-    telling = [reading for reading in readings if reading.outcome is outcome]
-    if outcome is Outcome.REJECTED:
-        return f"{PREAMBLE} {_rejected(telling, len(readings))}"
-    strongest = max(telling, key=lambda reading: reading.probability or 0.0)
+    strongest = _most_telling(readings)
+    if strongest.outcome is Outcome.REJECTED:
+        return f"{PREAMBLE} {_rejected(readings, len(readings))}"
     parts = [PREAMBLE, finding(strongest, decision), _image_rule(decision)]
     if len(readings) > 1:
         analysed = sum(reading.outcome is not Outcome.REJECTED for reading in readings)
@@ -27,6 +29,12 @@ def conclusion(readings: Sequence[Reading], decision: Decision) -> str:
             f"indeterminate before negative. Images analysed: {analysed} of {len(readings)}."
         )
     return " ".join(parts)
+
+
+def key_objects(readings: Sequence[Reading], bundle: BundleIdentity) -> str:
+    """Return why images are key objects: the most telling result, and which model says so."""
+    said = finding(_most_telling(readings), bundle.decision)
+    return f"{PREAMBLE} {said} Model: {bundle.name} {bundle.version}."
 
 
 def withdrawal(reason: str, made: datetime | None) -> str:
@@ -74,6 +82,12 @@ def percentage(probability: float) -> float:
     """Return a probability of 0 to 1 in percent, rounded to two decimals."""
     # float() first: a float32 leaks as 78.27000427246094 into the report.
     return round(float(probability) * 100, 2)
+
+
+def _most_telling(readings: Sequence[Reading]) -> Reading:
+    outcome = study_outcome(list(readings))
+    telling = [reading for reading in readings if reading.outcome is outcome]
+    return max(telling, key=lambda reading: reading.probability or 0.0)
 
 
 def _image_rule(decision: Decision) -> str:

@@ -142,8 +142,6 @@ def _document(
     predecessor: Predecessor | None,
     illustrations: Mapping[str, Illustration],
 ) -> Dataset:
-    if content_datetime.tzinfo is None:
-        raise ReportError(f"content_datetime: found {content_datetime}, required is a time zone")
     if unknown := illustrations.keys() - {source.SOPInstanceUID for source in sources}:
         raise ReportError(f"illustrations: found {sorted(unknown)}, required are images reported")
     report = header.base(Kind.SR, sources[0], bundle, content_datetime, settings)
