@@ -1,0 +1,230 @@
+"""STOW-RS and QIDO-RS: delivering to a DICOMweb archive, and looking there (PS3.18 Chapter 10).
+
+dicomweb-client searches. It does not store: its ``store_instances`` encodes a data set anew, does
+not say whether 200 or 202 came back, nor what came with 409, and reads no body whose media type
+has a parameter. So the one multipart message is posted here, in its session.
+"""
+
+import logging
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import requests
+from dicomweb_client import DICOMwebClient
+from pydicom import Dataset, dcmread
+from pydicom.uid import generate_uid
+
+from thoracle.deliver.dicomweb import (
+    CREDENTIALS,
+    NOT_PROVIDED,
+    TRY_AGAIN,
+    WebPeer,
+    address,
+    failure,
+    status_of,
+    talking,
+)
+from thoracle.deliver.storescu import DUPLICATE_SOP_INSTANCE, OUT_OF_RESOURCES, Receipt
+from thoracle.errors import ArchiveRefused, ArchiveUnavailable, DeliveryError
+
+PROCESSING_FAILURE = 0x0110
+RESOURCE_LIMITATION = 0x0213
+"""Failure Reasons (PS3.18 Table I.2-2, PS3.7 Annex C)."""
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["WebPeer", "found", "reachable", "store"]
+
+
+def store(peer: WebPeer, path: Path) -> Receipt:
+    """Send a file as it is and return the archive's receipt for its object.
+
+    An archive that neither takes nor names the object is asked by QIDO-RS whether it has it: some
+    answer 200 without a body, and some answer a repetition with 409.
+
+    Returns
+    -------
+    Receipt
+        With the HTTP status, and the Warning Reason (0008,1196) where there is one: ``200``,
+        ``202 0xB000``, ``409, found by query``.
+
+    Raises
+    ------
+    ArchiveUnavailable
+        Not reached, 401, 403, one of ``TRY_AGAIN``, 500 or more, a redirection (none is followed,
+        so that no other host gets the credentials), out of resources, success without naming the
+        object, or a secret that cannot be read: to be tried again.
+    ArchiveRefused
+        Another Failure Reason (0008,1197) or HTTP status.
+    """
+    ds = dcmread(path, specific_tags=["SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID"])
+    uid = str(ds.file_meta.MediaStorageSOPInstanceUID)
+    with talking(peer) as (session, _):
+        response = _post(session, peer, path.read_bytes())
+    status = response.status_code
+    if status in CREDENTIALS or status in TRY_AGAIN or status >= 500:
+        raise failure(peer, status)
+    kept, reason, text = _said_of(uid, response)
+    said = f"{address(peer)} answered {text}"
+    if reason is not None and (reason in OUT_OF_RESOURCES or reason == RESOURCE_LIMITATION):
+        raise ArchiveUnavailable(said)
+    if kept or reason == DUPLICATE_SOP_INSTANCE:
+        return Receipt(str(ds.SOPClassUID), uid, text)
+    if _has(peer, ds, uid):
+        return Receipt(str(ds.SOPClassUID), uid, f"{text}, found by query")
+    if reason is None and status < 300:
+        raise ArchiveUnavailable(f"{said} without naming the object")
+    raise ArchiveRefused(said)
+
+
+def found(
+    peer: WebPeer,
+    study_instance_uid: str,
+    series_instance_uid: str,
+    sop_instance_uids: Sequence[str],
+) -> set[str] | None:
+    """Return which objects of a series an archive says it has (QIDO-RS, PS3.18 Section 10.6).
+
+    Returns
+    -------
+    set of str or None
+        SOP Instance UIDs, all of them among those asked for: a match counts only when every UID in
+        it is the one asked for. ``None`` when the archive offers no search.
+
+    Raises
+    ------
+    ArchiveUnavailable, ArchiveRefused
+        As :func:`store`.
+    """
+    here = set()
+    with talking(peer) as (_, client):
+        for uid in sop_instance_uids:
+            asked = {
+                "00080018": uid,
+                "0020000D": study_instance_uid,
+                "0020000E": series_instance_uid,
+            }
+            try:
+                matches = client.search_for_instances(
+                    study_instance_uid, series_instance_uid, search_filters={"SOPInstanceUID": uid}
+                )
+            except requests.HTTPError as error:
+                if status_of(error) not in NOT_PROVIDED:
+                    raise
+                if not _searches(client):
+                    return None
+                continue  # no such study or series
+            if any(_is_asked_for(match, asked) for match in matches):
+                here.add(uid)
+    return here
+
+
+def reachable(peer: WebPeer) -> bool:
+    """Return whether the archive answers a search (QIDO-RS).
+
+    It is asked for a study that nobody has, so that no data of a patient comes back.
+
+    Returns
+    -------
+    bool
+        ``False`` when it answers with one of ``NOT_PROVIDED``: a server that only stores, or a url
+        that is not its DICOMweb root.
+
+    Raises
+    ------
+    ArchiveUnavailable, ArchiveRefused
+        As :func:`store`.
+    """
+    with talking(peer) as (_, client):
+        return _searches(client)
+
+
+# ---- Requests ----------------------------------------------------------------------------------
+
+
+def _post(session: requests.Session, peer: WebPeer, encoded: bytes) -> requests.Response:
+    """Post one object to ``/studies`` (PS3.18 Section 10.5.1).
+
+    The part has no transfer-syntax parameter: Orthanc's plugin drops a part that has one, answering
+    200 all the same. The transfer syntax is in the File Meta Information.
+    """
+    boundary = uuid.uuid4().hex
+    start = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+    return session.post(
+        f"{peer.url.rstrip('/')}/studies",
+        data=start + encoded + f"\r\n--{boundary}--\r\n".encode(),
+        headers={
+            "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
+            "Accept": "application/dicom+json",
+        },
+        timeout=peer.timeout_seconds,
+    )
+
+
+def _searches(client: DICOMwebClient) -> bool:
+    try:
+        client.search_for_studies(limit=1, search_filters={"StudyInstanceUID": generate_uid()})
+    except requests.HTTPError as error:
+        if status_of(error) in NOT_PROVIDED:
+            return False
+        raise
+    return True
+
+
+def _has(peer: WebPeer, ds: Dataset, uid: str) -> bool:
+    with suppress(DeliveryError):  # what the archive said to the POST is the error that counts
+        return uid in (found(peer, ds.StudyInstanceUID, ds.SeriesInstanceUID, [uid]) or ())
+    return False
+
+
+# ---- Answers -----------------------------------------------------------------------------------
+
+
+def _said_of(uid: str, response: requests.Response) -> tuple[bool, int | None, str]:
+    """Return what the Store Instances Response Module (PS3.18 Annex I) says of an object.
+
+    Returns
+    -------
+    tuple
+        Whether it was stored, the Failure Reason (0008,1197), and the HTTP status with Warning or
+        Failure Reason: ``202 0xB000``. An object named both ways has failed; one that is not named,
+        and every one in a body that is no such module, is neither.
+    """
+    status = response.status_code
+    try:
+        content = response.json()
+        answer = Dataset.from_json(content[0] if isinstance(content, list) else content)
+        stored = _named(answer, "ReferencedSOPSequence", uid)
+        failed = _named(answer, "FailedSOPSequence", uid)
+        if failed is not None:
+            reason = int(failed.get("FailureReason") or PROCESSING_FAILURE)
+            return False, reason, f"{status} 0x{reason:04X}"
+        if stored is not None and stored.get("WarningReason"):
+            return True, None, f"{status} 0x{int(stored.WarningReason):04X}"
+    except Exception as error:  # noqa: BLE001 - the body may be anything, and pydicom raises anything
+        logger.warning("no Store Instances Response Module: %s", type(error).__name__)
+        stored = None
+    return stored is not None, None, str(status)
+
+
+def _named(answer: Dataset, keyword: str, uid: str) -> Dataset | None:
+    items = answer.get(keyword) or []
+    return next((item for item in items if item.get("ReferencedSOPInstanceUID") == uid), None)
+
+
+def _is_asked_for(match: Any, asked: dict[str, str]) -> bool:
+    """Return whether a match in DICOM JSON is of the object; UIDs of upper levels may be absent."""
+    uids = {tag: _uid(match, tag) for tag in asked}
+    return uids["00080018"] is not None and all(
+        uids[tag] in (None, uid) for tag, uid in asked.items()
+    )
+
+
+def _uid(match: Any, tag: str) -> str | None:
+    try:
+        return str(match[tag]["Value"][0])
+    except (KeyError, IndexError, TypeError):
+        return None
