@@ -1,9 +1,14 @@
 """Validators of reports and images, each run on one file."""
 
 import atexit
+import re
 import subprocess
 from functools import cache
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from peers import require, require_file
 
@@ -93,6 +98,31 @@ def _pixelmed_process() -> "subprocess.Popen[str]":
     )
     atexit.register(validator.communicate)  # it ends where its input does
     return validator
+
+
+def dcmpschk(path: Path) -> list[str]:
+    """Return the errors that dcmtk finds in a presentation state, but for two of its own.
+
+    Its check of values knows no UTF-8 (ISO_IR 192), and no time zone of +0000, which PS3.5 Table
+    6.2-1 allows.
+    """
+    lines = _run([require("dcmpschk", "dcmtk"), "-v", str(path)])
+    assert any("Semantic Check of Presentation State" in line for line in lines), "\n".join(lines)
+    found = "\n".join(line for line in lines if line.startswith("E:")).split("\nE: \n")
+    values = [re.search(r"Attribute value +: \[(.*)\]", error) for error in found]
+    return [
+        error
+        for error, value in zip(found, values, strict=True)
+        if error and not (value and (not value[1].isascii() or value[1].endswith("+0000")))
+    ]
+
+
+def dcmp2pgm(image: Path, state: Path, folder: Path) -> NDArray[np.uint8]:
+    """Return an image as dcmtk shows it under a presentation state, ``(rows, columns)``."""
+    shown = folder / "shown.pgm"
+    program = require("dcmp2pgm", "dcmtk")
+    subprocess.run([program, "-p", str(state), str(image), str(shown)], timeout=60, check=True)
+    return np.asarray(Image.open(shown))
 
 
 def dsr2html(path: Path) -> str:

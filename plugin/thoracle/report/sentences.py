@@ -37,6 +37,11 @@ def key_objects(readings: Sequence[Reading], bundle: BundleIdentity) -> str:
     return f"{PREAMBLE} {said} Model: {bundle.name} {bundle.version}."
 
 
+def label_on_image(reading: Reading) -> str:
+    """Return what stands beside an outlined region, at most 64 characters."""
+    return f"AI: COVID-19 {percent(reading.probability or 0.0)} %, research, not verified"
+
+
 def withdrawal(reason: str, made: datetime | None) -> str:
     """Return the conclusion on a study of which the earlier result, made then, is withdrawn."""
     when = f" of {made.isoformat(' ', 'minutes')}" if made else ""
