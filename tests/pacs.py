@@ -21,8 +21,9 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     generate_uid,
 )
-from pynetdicom import AE, build_role, evt
+from pynetdicom import AE, build_role, dsutils, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
     StorageCommitmentPushModel,
     StorageCommitmentPushModelInstance,
@@ -73,6 +74,8 @@ class Pacs:
         """AE title and port for a report on a new association; ``None``: on the same one."""
         self.report_after: float | None = 0.0
         """Seconds from the N-ACTION to the report; ``None``: never."""
+        self.reports_first = False
+        """Whether it reports on the same association before it answers the N-ACTION."""
         self.report_statuses: list[int | None] = []
         """What was answered to each report; ``None``: nothing."""
         self.find_status = 0x0000
@@ -133,6 +136,8 @@ class Pacs:
             with self._changed:
                 self.requests.append(information)
                 self._changed.notify_all()
+            if self.reports_first:
+                self._send_unasked(event, self.report(information))
             if self.report_after is not None:
                 threading.Timer(
                     self.report_after, self._tell, (event.assoc, self.report(information))
@@ -182,6 +187,18 @@ class Pacs:
         with self._changed:
             self.report_statuses.append(answer.get("Status"))
             self._changed.notify_all()
+
+    def _send_unasked(self, event: evt.Event, report: Report) -> None:
+        syntax = event.context.transfer_syntax
+        request = N_EVENT_REPORT()
+        request.MessageID = 1
+        request.AffectedSOPClassUID = StorageCommitmentPushModel
+        request.AffectedSOPInstanceUID = StorageCommitmentPushModelInstance
+        request.EventTypeID = report[0]
+        encoded = dsutils.encode(report[1], syntax.is_implicit_VR, syntax.is_little_endian)
+        assert encoded is not None
+        request.EventInformation = BytesIO(encoded)
+        event.assoc.dimse.send_msg(request, event.context.context_id or 0)
 
     # ---- Query ---------------------------------------------------------------------------------
 

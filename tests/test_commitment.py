@@ -169,6 +169,31 @@ def test_the_answer_on_the_same_association_is_taken_and_ends_the_wait(
     assert answers == [Answer(transaction, (stored.sop_instance_uid,), failed)]
 
 
+def test_a_report_that_overtakes_the_response_of_the_n_action_is_taken(
+    stored: Reference,
+) -> None:
+    answers: list[Answer] = []
+
+    def on_answer(answer: Answer) -> bool:
+        answers.append(answer)
+        return True
+
+    with Pacs(commitment=True) as pacs:
+        pacs.report_after, pacs.reports_first = None, True
+        request(peer(pacs), "2.25.7", [stored], on_answer, 5)
+    assert answers == [Answer("2.25.7", (), ((stored.sop_instance_uid, NO_SUCH_OBJECT),))]
+
+
+def test_the_archive_gets_our_response_before_our_release(stored: Reference) -> None:
+    def slowly(_answer: Answer) -> bool:
+        time.sleep(1)
+        return True
+
+    with Pacs(commitment=True) as pacs:
+        request(peer(pacs), generate_uid(), [stored], slowly, 0.5)  # patience ends meanwhile
+        pacs.wait_until(lambda: pacs.report_statuses == [0x0000], 5)
+
+
 def test_patience_may_be_longer_than_the_timeout_of_an_answer(
     tmp_path: Path, stored: Reference
 ) -> None:

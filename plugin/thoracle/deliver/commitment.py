@@ -87,8 +87,10 @@ def request(
         Another failure status.
     """
     answered = threading.Event()
+    answering: list[threading.Thread] = []
 
     def on_n_event_report(event: evt.Event) -> tuple[int, None]:
+        answering.append(threading.current_thread())
         status = commitments.answer_status(
             event.request, lambda: event.event_information, on_answer
         )
@@ -108,12 +110,11 @@ def request(
             return Requested.NOT_OFFERED
         outcome = _ask(assoc, peer, _information(transaction_uid, references))
         if outcome is Requested.ASKED:
-            # Else the idle time of the association would end it before our patience does.
-            assoc.network_timeout = peer.timeout_seconds + patience_seconds
-            deadline = time.monotonic() + patience_seconds
-            while assoc.is_established and time.monotonic() < deadline:
-                if answered.wait(0.05):
-                    break
+            _wait(assoc, answered, peer.timeout_seconds, patience_seconds)
+            # pynetdicom answers a report in a thread of its own, and a response after our release
+            # would break the association.
+            for thread in answering:
+                thread.join(peer.timeout_seconds)
         return outcome
 
 
@@ -136,6 +137,17 @@ def _ask(assoc: Association, peer: Peer, information: Dataset) -> Requested:
         return Requested.NOT_OFFERED
     text = f"{peer.ae_title} answered the N-ACTION with 0x{status:04X}"
     raise ArchiveUnavailable(text) if status in TRY_AGAIN else ArchiveRefused(text)
+
+
+def _wait(
+    assoc: Association, answered: threading.Event, timeout_seconds: float, patience_seconds: float
+) -> None:
+    # Else the idle time of the association would end it before our patience does.
+    assoc.network_timeout = timeout_seconds + patience_seconds
+    deadline = time.monotonic() + patience_seconds
+    while assoc.is_established and time.monotonic() < deadline:
+        if answered.wait(0.05):
+            return
 
 
 def _information(transaction_uid: str, references: Sequence[Reference]) -> Dataset:
