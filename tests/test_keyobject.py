@@ -49,7 +49,7 @@ def selection(*sources: Dataset, **changes: Any) -> Dataset:
 
 
 def rejection(source: Dataset, objects: list[Instance] = RESULTS, **changes: Any) -> Dataset:
-    return keyobject.rejection(objects, BUNDLE, source=source, **{**COMMON, **changes})
+    return keyobject.rejection(objects, [source], BUNDLE, **{**COMMON, **changes})
 
 
 def named(document: Dataset, *value_types: str) -> list[str]:
@@ -161,7 +161,17 @@ def test_a_selection_of_nothing_is_refused() -> None:
     with pytest.raises(ReportError, match="found none"):
         rejection(cr(), [])
     with pytest.raises(ReportError, match="found none"):
+        keyobject.rejection(RESULTS, [], BUNDLE, **COMMON)
+    with pytest.raises(ReportError, match="found none"):
         keyobject.build([], [HEAT_MAP], [], BUNDLE, context_source=cr(), **COMMON)
+
+
+def test_a_rejection_is_the_same_in_whatever_order_images_come() -> None:
+    sources = [dx(1), dx(2)]
+    notes = [
+        keyobject.rejection(RESULTS, order, BUNDLE, **COMMON) for order in (sources, sources[::-1])
+    ]
+    assert header.encode(notes[0]) == header.encode(notes[1])
 
 
 def test_a_time_without_a_zone_is_refused() -> None:

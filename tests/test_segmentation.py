@@ -70,7 +70,7 @@ def test_a_segmentation_is_valid_and_in_the_study_of_the_source(
 def test_a_place_lies_where_it_is_in_the_image_and_its_maximum_is_full_scale(
     tmp_path: Path,
 ) -> None:
-    found = pixels(made(dx()), tmp_path)
+    found = pixels(made(dx()), tmp_path).astype(int)
     assert found.shape == (2000, 1800)
     # The place (i, j) of the 20 x 18 has its centre at (100 i + 50, 100 j + 50).
     assert found[549:551, 449:451].min() >= 250

@@ -71,11 +71,11 @@ def build(
 
 def rejection(
     objects: Sequence[Instance],
+    sources: Sequence[Dataset],
     bundle: BundleIdentity,
     *,
     content_datetime: datetime,
     settings: ReportSettings,
-    source: Dataset,
     title: Code = codes.REJECTED_FOR_QUALITY_REASONS,
 ) -> Dataset:
     """Return the note that tells an archive to reject withdrawn results of ours (IHE RAD IOCM).
@@ -90,26 +90,28 @@ def rejection(
     objects
         Reports, pictures, presentation states, selections and segmentations of ours, all of one
         study, and nothing else: an archive may hide whatever is named.
+    sources
+        The images of the withdrawn result, whose patient, study and requests are copied.
     content_datetime
         As for :func:`thoracle.report.sr.build`.
-    source
-        An image of the study, whose patient, study and request are copied.
     title
         A title that IOCM knows.
 
     Raises
     ------
     ReportError
-        There are no objects, one is of a class that we do not make, or the time has no zone.
+        There are no objects or no sources, an object is of a class that we do not make, or the
+        time has no zone.
     """
-    if not objects:
-        raise ReportError("objects: found none, required is at least one result")
+    if not objects or not sources:
+        raise ReportError("objects, sources: found none, required is at least one of both")
     if foreign := {made.sop_class_uid for made in objects} - _OUR_IMAGES - _OUR_OTHERS:
         raise ReportError(f"objects: found {sorted(foreign)}, required are classes of our results")
     objects = sorted(set(objects))
-    document = header.base(Kind.REJECTION, source, bundle, content_datetime, settings)
-    header.add_evidence(document, [source], objects)
-    return _finished(document, source, bundle, title, sentences.REJECTION, objects)
+    sources = sorted(sources, key=lambda source: str(source.SOPInstanceUID))
+    document = header.base(Kind.REJECTION, sources[0], bundle, content_datetime, settings)
+    header.add_evidence(document, sources, objects)
+    return _finished(document, sources[0], bundle, title, sentences.REJECTION, objects)
 
 
 def _finished(
