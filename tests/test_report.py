@@ -51,6 +51,7 @@ SOURCES: dict[str, Callable[[], list[Dataset]]] = {
     "DX MONOCHROME2": lambda: [dx()],
     "no Accession Number": lambda: [dx(AccessionNumber=None, RequestAttributesSequence=None)],
     "no Study Description": lambda: [cr(StudyDescription=None)],
+    "JPEG 2000": lambda: [real("RG1_J2KR.dcm")],
     "three images": lambda: [dx(1), dx(2, SeriesInstanceUID=f"{STUDY}.2"), cr(3)],
     "Greek": lambda: [named(GREEK)],
     "Japanese": lambda: [named(JAPANESE)],
