@@ -2,15 +2,17 @@
 
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from inspect import isclass
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from thoracle import engine
+from thoracle import engine, tls
 from thoracle.classify import bundle, runtime
 from thoracle.deliver import storescu
 from thoracle.errors import (
@@ -27,6 +29,9 @@ from thoracle.store.database import open_database, sqlite_url
 
 _EXAMPLE = {"name": "pacs", "ae_title": "PACS", "host": "192.0.2.10", "port": 11112}
 """192.0.2.0/24 is kept for documentation (RFC 5737)."""
+RENEW_DAYS = 30
+"""From so many days before its end on, a certificate is said to need renewal; it is no fault yet,
+so that a service which still works can be started."""
 
 
 def template() -> str:
@@ -103,10 +108,12 @@ def check(settings: Settings) -> Iterator[Finding]:
     yield _data_folder(settings)
     yield _disk(settings)
     yield _port(settings)
+    yield from _tls(settings)
     if not settings.destination:
         yield Finding("destination", False, "found none, required is one to get the results")
     for destination in settings.destination:
-        yield _destination(destination, settings)
+        if destination.url is None:
+            yield _destination(destination, settings)
 
 
 def _bundle(settings: Settings) -> Finding:
@@ -162,6 +169,48 @@ def _port(settings: Settings) -> Finding:
             reason = error.strerror or str(error)
             return Finding("receive.port", False, f"{where}: {reason}; required is a free port")
     return Finding("receive.port", True, f"{where} is free, {reach}")
+
+
+def _tls(settings: Settings) -> Iterator[Finding]:
+    if (ours := settings.receive.tls) is not None:
+        files = {"certificate_file": ours.certificate_file, "client_ca_file": ours.client_ca_file}
+        yield from _tls_files("receive.tls", lambda: tls.server_context(ours), files)
+    for destination in settings.destination:
+        if (theirs := destination.tls) is not None:
+            named = {"ca_file": theirs.ca_file, "certificate_file": theirs.certificate_file}
+            files = {name: path for name, path in named.items() if path is not None}
+            subject = f"destination {destination.name} tls"
+            yield from _tls_files(subject, lambda: tls.client_context(theirs), files)
+
+
+def _tls_files(
+    subject: str, load: Callable[[], object], files: dict[str, Path]
+) -> Iterator[Finding]:
+    try:
+        load()
+        found = {name: tls.certificates(name, path) for name, path in files.items()}
+    except SettingsError as error:
+        yield Finding(subject, False, str(error))
+        return
+    yield Finding(subject, True, "its files can be used, and a key fits its certificate")
+    for name, certificates in found.items():
+        for one in certificates:
+            yield _validity(f"{subject} {name}", one, datetime.now(UTC))
+
+
+def _validity(subject: str, one: tls.Certificate, now: datetime) -> Finding:
+    who = f"{one.subject}, SHA-256 {one.fingerprint},"
+    if now < one.not_before:
+        text = f"{who} found to be valid from {one.not_before:%Y-%m-%d} on, required is now"
+        return Finding(subject, False, text)
+    if now > one.not_after:
+        text = f"{who} expired on {one.not_after:%Y-%m-%d}, required is a certificate valid now"
+        return Finding(subject, False, text)
+    days = (one.not_after - now).days
+    renew = "; renew it" if days < RENEW_DAYS else ""
+    return Finding(
+        subject, True, f"{who} expires on {one.not_after:%Y-%m-%d}, in {days} days{renew}"
+    )
 
 
 def _destination(destination: Destination, settings: Settings) -> Finding:

@@ -25,11 +25,13 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from thoracle import tls
 from thoracle.audit import trail
 from thoracle.errors import OutOfResources, ReceiveError
 from thoracle.receive import duplicates, statuses, transport
 from thoracle.receive.completeness import Command, Walked, check
 from thoracle.receive.inbox import Inbox, IncomingFile
+from thoracle.receive.refusals import Refusal, Refusals
 from thoracle.settings import Receive
 from thoracle.store.instances import Received
 
@@ -69,7 +71,13 @@ Arrival = Callable[[str, bool], None]
 
 
 class Listener:
-    """The Storage SCP, from :meth:`start` to :meth:`stop`."""
+    """The Storage SCP, from :meth:`start` to :meth:`stop`.
+
+    Raises
+    ------
+    SettingsError
+        When the files of ``receive.tls`` cannot be used. They are read once, here.
+    """
 
     def __init__(
         self, settings: Receive, inbox: Inbox, database: Engine, on_arrival: Arrival
@@ -78,6 +86,8 @@ class Listener:
         self._inbox = inbox
         self._database = database
         self._on_arrival = on_arrival
+        self._tls = None if settings.tls is None else tls.server_context(settings.tls)
+        self._refusals = Refusals(database)
         self._pushed: dict[Any, dict[str, float]] = {}
         self._lock = threading.Lock()
         self._ae = _application_entity(settings)
@@ -97,12 +107,12 @@ class Listener:
         # fragment and dies of a full disk. It offers no hook but this name.
         stand_in: Any = dimse_messages
         stand_in.NamedTemporaryFile = lambda **_: self._inbox.open()
-        guards = [self._settings.maximum_pdu_bytes, self._settings.dimse_timeout_seconds]
         self._server = self._ae.start_server(
             (self._settings.host, self._settings.port),
             block=False,
             evt_handlers=[
-                (evt.EVT_CONN_OPEN, transport.prepare, guards),
+                (evt.EVT_CONN_OPEN, self._on_connected),
+                (evt.EVT_REQUESTED, self._on_requested),
                 (evt.EVT_C_STORE, self._on_c_store),
                 (evt.EVT_REJECTED, self._on_rejected),
                 (evt.EVT_RELEASED, self._on_released),
@@ -127,6 +137,45 @@ class Listener:
             time.sleep(0.05)
         self._server.shutdown()
         self._ae.shutdown()
+        self._refusals.flush()
+
+    def _on_connected(self, event: evt.Event) -> None:
+        address = event.assoc.requestor.address
+        settings = self._settings
+        try:
+            if self._tls is not None:
+                transport.secure(event, self._tls, settings.acse_timeout_seconds)
+        except tls.HandshakeEnded as error:
+            logger.info("connection from %s: %s", address, error)
+            return
+        except tls.HandshakeFailed as error:
+            self._refusals.add(Refusal(address, str(error)))
+            return
+        transport.prepare(
+            event,
+            settings.maximum_pdu_bytes,
+            settings.dimse_timeout_seconds,
+            lambda reason: self._refusals.add(Refusal(address, reason)),
+        )
+
+    def _on_requested(self, event: evt.Event) -> None:
+        """Reject an AE title that calls with another certificate than the settings bind it to."""
+        assoc: Any = event.assoc
+        request = assoc.requestor.primitive
+        bound = self._settings.tls.fingerprints if self._settings.tls is not None else {}
+        certificates = bound.get(request.calling_ae_title)
+        if certificates is None or tls.fingerprint(assoc.dul.socket.socket) in certificates:
+            return
+        assoc.acse.send_reject(0x01, 0x01, 0x03)  # calling AE title not recognised (PS3.8 9.3.4)
+        self._refusals.add(
+            Refusal(
+                assoc.requestor.address,
+                "its certificate is not one that receive.tls.fingerprints has for this AE title",
+                request.calling_ae_title,
+                request.called_ae_title,
+            )
+        )
+        assoc.kill()
 
     def _on_c_store(self, event: evt.Event) -> Dataset:
         """Answer a C-STORE-RQ; every Status that can come back is in ``statuses.STATUSES``."""
@@ -226,19 +275,15 @@ class Listener:
 
     def _on_rejected(self, event: evt.Event) -> None:
         requestor: Any = event.assoc.requestor
-        called = str(requestor.primitive.called_ae_title)
-        logger.warning("association refused: %s calls %s", requestor.ae_title, called)
-        with self._database.begin() as connection:
-            trail.record(
-                connection,
-                trail.Event.ASSOCIATION_REFUSED,
-                {
-                    "event_outcome": trail.MINOR_FAILURE,
-                    "calling_ae_title": str(requestor.ae_title),
-                    "called_ae_title": called,
-                    "network_address": requestor.address,
-                },
+        answer: Any = event.assoc.acceptor.primitive
+        self._refusals.add(
+            Refusal(
+                requestor.address,
+                answer.reason_str,
+                str(requestor.ae_title),
+                str(requestor.primitive.called_ae_title),
             )
+        )
 
 
 def _application_entity(settings: Receive) -> AE:

@@ -4,24 +4,51 @@ It reads 4096 bytes at a time and believes any length that a PDU states; a peer 
 a PDU holds its thread for ever; a bare connection holds one of the few places even when it has
 closed; and a message that cannot be parsed ends the thread without an answer. Each cure is an
 attribute of an object of one association, replaced when that begins.
+
+TLS begins here too. Given a context, pynetdicom would do the handshake between two calls of
+``accept``, where a peer that says nothing would keep all others out.
 """
 
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any
 
 from pynetdicom import evt
 
+from thoracle import tls
+
 logger = logging.getLogger(__name__)
 
 LARGEST_ASSOCIATE_PDU = 1_048_576
 """Bytes of an A-ASSOCIATE-RQ; 128 contexts with 16 transfer syntaxes need about 100 kB."""
+TLS_HANDSHAKE = b"\x16\x03"
+"""How a TLS record with a handshake begins (RFC 8446 Section 5.1); 0x16 is no PDU type."""
 
 
-def prepare(event: evt.Event, maximum_pdu_bytes: int, seconds: float) -> None:
-    """Guard an association; to be bound to ``EVT_CONN_OPEN``, before the first byte is read.
+def secure(event: evt.Event, context: ssl.SSLContext, seconds: float) -> None:
+    """Begin TLS on a connection; to be called on ``EVT_CONN_OPEN``, in a thread of its own.
+
+    Raises
+    ------
+    HandshakeFailed
+        The connection is closed.
+    """
+    assoc: Any = event.assoc
+    try:
+        assoc.dul.socket.socket = tls.accept(assoc.dul.socket.socket, context, seconds)
+    except tls.HandshakeFailed:
+        assoc.dul.socket.close()
+        assoc.dul.to_user_queue.put(None)  # as below: nobody will ask for an association
+        raise
+
+
+def prepare(
+    event: evt.Event, maximum_pdu_bytes: int, seconds: float, refused: Callable[[str], None]
+) -> None:
+    """Guard an association; to be called on ``EVT_CONN_OPEN``, before the first byte is read.
 
     Parameters
     ----------
@@ -31,6 +58,8 @@ def prepare(event: evt.Event, maximum_pdu_bytes: int, seconds: float) -> None:
         The Maximum Length that we announce (PS3.8 Annex D.1).
     seconds
         Time for the rest of a PDU whose first bytes have come.
+    refused
+        Told why, when it begins with TLS although none is expected.
     """
     assoc: Any = event.assoc
     limit = max(maximum_pdu_bytes, LARGEST_ASSOCIATE_PDU)
@@ -38,7 +67,12 @@ def prepare(event: evt.Event, maximum_pdu_bytes: int, seconds: float) -> None:
 
     def recv(length: int) -> bytearray:
         received = _read(connection, length, limit, seconds)
-        if len(received) < length and assoc.requestor.primitive is None:
+        if assoc.requestor.primitive is not None:
+            return received
+        if received.startswith(TLS_HANDSHAKE):
+            refused("speaks TLS where receive.tls is not set")
+            received.clear()
+        if len(received) < length:
             # Nobody will ask for an association any more; the thread that waits for the request
             # would hold its place until the ACSE timeout, and a few probes would fill them all.
             assoc.dul.to_user_queue.put(None)
