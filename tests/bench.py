@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import bench_analyse
+import bench_objects
 from bench_images import SIDE, make_images
 from bench_line import EndToEnd, end_to_end
 from bench_receive import Rate, receive_all
@@ -117,6 +118,7 @@ def main() -> None:
         studies = make_images(folder / "images", chosen.studies, 1)
         line = end_to_end(folder, studies)
         reading = bench_analyse.section(folder / "images", chosen.analysed)
+        reading += bench_objects.section(folder / "images")
         OUTPUT.write_text(markdown(rates, growth, line, reading), encoding="utf-8")
     print(OUTPUT.read_text())
 

@@ -29,10 +29,18 @@ class Archive(Protocol):
     def port(self) -> int: ...
 
 
+def destination(archive: Archive, **settings: object) -> dict[str, Any]:
+    """Return the settings of an archive as a destination, with more of them."""
+    named = {"name": archive.ae_title.lower(), "ae_title": archive.ae_title}
+    return {**named, "host": "127.0.0.1", "port": archive.port, **settings}
+
+
 class Gateway:
     """A configuration, a data folder and, inside the block, a running process."""
 
-    def __init__(self, folder: Path, *archives: Archive, **tables: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, *archives: Archive | dict[str, Any], **tables: dict[str, Any]
+    ) -> None:
         self.folder = folder
         self.data_folder = folder / "data"
         self.port = free_port()
@@ -49,9 +57,9 @@ class Gateway:
         lines = [f"data_folder = {json.dumps(str(self.data_folder))}"]
         for name, values in settings.items():
             lines += [f"[{name}]", *(f"{key} = {json.dumps(v)}" for key, v in values.items())]
-        for pacs in archives:
-            lines += ["[[destination]]", f'name = "{pacs.ae_title.lower()}"']
-            lines += [f'ae_title = "{pacs.ae_title}"', 'host = "127.0.0.1"', f"port = {pacs.port}"]
+        for one in archives:
+            table = one if isinstance(one, dict) else destination(one)
+            lines += ["[[destination]]", *(f"{key} = {json.dumps(v)}" for key, v in table.items())]
         self.config.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def __enter__(self) -> Self:

@@ -86,7 +86,7 @@ def gradient(rows: int = 512, columns: int = 512) -> NDArray[np.uint16]:
 def lungs() -> NDArray[np.uint16]:
     """Return 12 bit values, ``(512, 512)``, of a real chest: the input gate takes no drawing.
 
-    It is RG1 of pydicom-data, a healthy adult.
+    It is RG1 of pydicom-data.
     """
     path = get_testdata_file("RG1_UNCR.dcm", download=False)
     assert isinstance(path, str), "found no pydicom-data, required is the dependency group test"

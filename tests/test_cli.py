@@ -12,6 +12,7 @@ from pydicom.data import get_testdata_file
 from typer.testing import CliRunner
 
 from gateway import Gateway
+from orthanc import Orthanc
 from pacs import Pacs, free_port
 from radiographs import FULL_12_BIT, lungs, radiograph
 from thoracle.cli import app
@@ -96,6 +97,23 @@ def test_check_names_each_fault(tmp_path: Path) -> None:
         "destination pacs: C-ECHO: PACS@127.0.0.1",
     ):
         assert expected in said.replace("\n", "")
+
+
+def test_check_asks_a_web_archive_and_wants_archives_to_be_able_to_report(tmp_path: Path) -> None:
+    with Orthanc(tmp_path) as orthanc:
+        gateway = Gateway(
+            tmp_path,
+            orthanc,
+            {"name": "web", "url": orthanc.dicomweb},
+            {"name": "nowhere", "url": f"http://127.0.0.1:{free_port()}/dicom-web"},
+            receive={"calling_ae_titles": ["MODALITY"]},
+        )
+        code, said = invoke("check", "--config", str(gateway.config))
+    said = said.replace("\n", "")
+    assert code == 1
+    assert "destination web: answers a search by QIDO-RS" in said
+    assert "FAULT  destination nowhere: " in said
+    assert "found ORTHANC not in receive.calling_ae_titles, required is that it may call" in said
 
 
 def test_a_faulty_configuration_ends_in_one_line_and_exit_code_1(tmp_path: Path) -> None:

@@ -60,13 +60,16 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archives]:
         yield Archives(gateway, plain=plain, other=other, old=old)
 
 
-def test_each_archive_gets_the_report_and_the_status_is_the_proof(archives: Archives) -> None:
+def test_an_archive_without_commitment_and_query_proves_by_its_status(archives: Archives) -> None:
     study = archives.send()
     for name in ("plain", "other", "old"):
         row = archives.delivery(study, name, "delivered")
         assert (row["attempts"], row["status"], row["proof"]) == (1, "0x0000", "status")
-        (event,) = archives.events(study, name)
-        assert (event["event"], event["proof"]) == ("delivery succeeded", "status")
+        sent, asked, answered, proven = archives.events(study, name)
+        assert (sent["event"], sent["proof"]) == ("delivery sent", None)
+        assert (asked["event"], answered["event"]) == ("proof requested", "proof answered")
+        assert "not offered" in answered["detail"]
+        assert (proven["event"], proven["proof"]) == ("delivery succeeded", "status")
     (report,) = archives.named["plain"].reports_on(study)
     assert report.SOPClassUID == Comprehensive3DSRStorage
 
@@ -77,8 +80,9 @@ def test_an_archive_without_comprehensive_3d_sr_gets_comprehensive_sr(archives: 
     (report,) = archives.named["old"].reports_on(study)
     assert report.SOPClassUID == ComprehensiveSRStorage
     assert report.SOPInstanceUID == row["delivered_sop_instance_uid"] != row["sop_instance_uid"]
-    (event,) = archives.events(study, "old")
-    assert event["result_sop_instance_uid"] == report.SOPInstanceUID
+    sent, _, _, proven = archives.events(study, "old")
+    assert sent["result_sop_instance_uid"] == report.SOPInstanceUID
+    assert proven["result_sop_instance_uid"] == report.SOPInstanceUID
 
 
 def test_an_archive_that_is_away_gets_everything_later_and_delays_no_other(
@@ -99,8 +103,13 @@ def test_an_archive_that_is_away_gets_everything_later_and_delays_no_other(
         row = archives.delivery(study, "plain", "delivered")
         assert row["attempts"] >= 3
         verbs = [event["event"] for event in archives.events(study, "plain")]
-        assert set(verbs[:-1]) == {"delivery postponed"}
-        assert verbs[-1] == "delivery succeeded"
+        assert set(verbs[:-4]) == {"delivery postponed"}
+        assert verbs[-4:] == [
+            "delivery sent",
+            "proof requested",
+            "proof answered",
+            "delivery succeeded",
+        ]
         assert len(away.reports_on(study)) == 1
     print(f"the other archive had all reports after {undisturbed:.1f} s")
 
@@ -127,7 +136,7 @@ def test_a_refusal_is_final_and_in_status_and_audit(archives: Archives) -> None:
     (event,) = archives.events(study, "plain")
     assert (event["event"], event["event_outcome"]) == ("delivery failed", 8)
     said = archives.gateway.run("status", study)
-    assert "plain refused" in said
+    assert "plain sr refused" in said
     assert "0xC000" in said
 
 

@@ -99,6 +99,9 @@ def test_the_audit_tells_a_study_from_reception_to_delivery(
             "study complete",
             "image read",
             "result created",
+            "delivery sent",
+            "proof requested",
+            "proof answered",  # that it offers none
             "delivery succeeded",
         ]
     read, sent = events[2], events[4]

@@ -30,12 +30,18 @@ class Means:
             assert self._arrived[number + 1].wait(60), "the next image was not read meanwhile"
         return Judgement(mean)
 
+    def explain(self, image: Image) -> None:
+        return None
+
 
 class Constant:
-    """A classifier that says the same of every image."""
+    """A classifier that says the same of every image, and never why."""
 
     def classify(self, image: Image) -> Judgement:
         return Judgement(0.5)
+
+    def explain(self, image: Image) -> None:
+        return None
 
 
 @pytest.fixture

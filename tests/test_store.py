@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import alembic.command
+import alembic.config
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, insert, inspect, select, text
 
-from thoracle.store import database, instances, overview, results
+from thoracle.records import Kind
+from thoracle.store import database, deliveries, instances, overview, results
 from thoracle.store.instances import Received
 from thoracle.store.results import AnalysisKey, Result
 from thoracle.store.tables import analysis, instance, metadata, study
@@ -117,6 +120,22 @@ def test_studies_without_a_plan_are_found(engine: Engine) -> None:
         assert instances.unplanned_studies(connection, "9999") == []
 
 
+def test_an_object_of_ours_that_comes_back_is_nothing_new(engine: Engine) -> None:
+    store(engine, received(1))
+    plan(engine)
+    with engine.begin() as connection:
+        results.add_result(connection, AnalysisKey("1.2.840", 1, "d"), made(2, Kind.SC), [])
+    store(engine, received(2, sop_instance_uid="9.2"))
+    assert plan(engine) is None
+    with engine.connect() as connection:
+        assert instances.unplanned_studies(connection, "9999") == []
+    store(engine, received(3))
+    assert plan(engine) is not None
+    with engine.connect() as connection:
+        sources = instances.sources(connection, "1.2.840", 2)
+    assert [source.sop_instance_uid for source in sources] == ["1.2.1", "1.2.3"]
+
+
 def test_an_analysis_is_handed_over_to_another_bundle(engine: Engine) -> None:
     store(engine, received(1))
     plan(engine, digest="old")
@@ -130,16 +149,93 @@ def test_an_analysis_is_handed_over_to_another_bundle(engine: Engine) -> None:
     }
 
 
-def test_the_predecessor_is_the_newest_report_of_an_earlier_generation(engine: Engine) -> None:
+def made(number: int, kind: Kind = Kind.SR) -> Result:
+    return Result(f"9.{number}", "1.88", "9.0", kind, f"results/{number}", "0" * 64)
+
+
+def deliver(engine: Engine, result: Result, destination: str, **values: object) -> None:
+    """Record what became of a result's delivery."""
+    with engine.begin() as connection:
+        uid = result.sop_instance_uid
+        deliveries.set_delivery(connection, uid, destination, {"attempts": 1, **values})
+
+
+def test_the_newest_report_is_the_predecessor_of_the_next(engine: Engine) -> None:
     store(engine, received(1))
     plan(engine)
+    key = AnalysisKey("1.2.840", 1, "d")
     with engine.begin() as connection:
-        made = Result("9.1", "1.88", "9.2", "sr", "results/1", "0" * 64)
-        results.add_result(connection, AnalysisKey("1.2.840", 1, "d"), made, ["pacs"])
-        assert results.predecessor(connection, AnalysisKey("1.2.840", 1, "d")) is None
-        found = results.predecessor(connection, AnalysisKey("1.2.840", 2, "d"))
+        assert results.newest_report(connection, "1.2.840") is None
+        results.add_result(connection, key, made(1), ["pacs"])
+        results.add_result(connection, key, made(2, Kind.SC), ["pacs"])
+        found = results.newest_report(connection, "1.2.840")
+        assert found is not None
+        assert found.sop_instance_uid == "9.1"
+        results.add_result(connection, key, made(3), ["pacs"])  # e.g. a withdrawal
+        found = results.newest_report(connection, "1.2.840")
     assert found is not None
-    assert found.sop_instance_uid == "9.1"
+    assert found.sop_instance_uid == "9.3"
+
+
+def test_proof_is_asked_for_once_for_all_that_a_destination_has_of_a_study(
+    engine: Engine,
+) -> None:
+    store(engine, received(1))
+    plan(engine)
+    objects = [made(1), made(2, Kind.SC)]
+    with engine.begin() as connection:
+        for one in objects:
+            results.add_result(connection, AnalysisKey("1.2.840", 1, "d"), one, ["pacs", "other"])
+    deliver(engine, objects[0], "pacs", state="sent")
+    deliver(engine, objects[0], "other", state="sent")
+    with engine.begin() as connection:
+        # The second object has not been tried: it comes along.
+        assert not deliveries.request_proof(connection, "1", "1.2.840", "pacs", 1)
+    deliver(engine, objects[1], "pacs", state="sent")
+    with engine.begin() as connection:
+        assert deliveries.request_proof(connection, "2", "1.2.840", "pacs", 1)
+        assert not deliveries.request_proof(connection, "3", "1.2.840", "pacs", 1)
+        asked = {row.sop_instance_uid for row in deliveries.unproven(connection, "2")}
+        assert asked == {"9.1", "9.2"}
+        assert {row.destination for row in deliveries.unproven(connection, "2")} == {"pacs"}
+
+
+def test_a_result_that_is_withdrawn_does_not_stand(engine: Engine) -> None:
+    store(engine, received(1))
+    plan(engine)
+    key = AnalysisKey("1.2.840", 1, "d")
+    with engine.begin() as connection:
+        results.end_analysis(connection, key, "done")
+        results.add_result(connection, key, made(1), [])
+        assert overview.standing_report(connection, "1.2.840") == "9.1"
+        results.withdraw(connection, key)
+        assert overview.standing_report(connection, "1.2.840") is None
+
+
+def test_rows_of_the_first_schema_survive_the_migrations(tmp_path: Path) -> None:
+    url = database.sqlite_url(tmp_path)
+    config = alembic.config.Config()
+    config.set_main_option("script_location", "thoracle.store:migrations")
+    first = database.connect(url)
+    with first.begin() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "0001")
+        for statement in FIRST_SCHEMA_ROWS:
+            connection.execute(text(statement))
+    first.dispose()
+    with database.open_database(url).connect() as connection:
+        row = deliveries.delivery_row(connection, "9.1", "pacs")
+    assert (row.state, row.proof, row.study_instance_uid) == ("delivered", "status", "1.2.840")
+    assert (row.delivered_sop_class_uid, row.transaction_uid) == (None, None)
+
+
+FIRST_SCHEMA_ROWS = (
+    "INSERT INTO result VALUES ('9.1', '1.88', '9.0', '1.2.840', 1, 'd', 'sr', 'results/1', '0', "
+    "'2026-01-01T00:00:00.000000Z')",
+    "INSERT INTO delivery (sop_instance_uid, destination, state, attempts, proof, created_at, "
+    "changed_at) VALUES ('9.1', 'pacs', 'delivered', 1, 'status', "
+    "'2026-01-01T00:00:00.000000Z', '2026-01-01T00:00:00.000000Z')",
+)
 
 
 def test_the_overview_shows_what_waits(engine: Engine) -> None:

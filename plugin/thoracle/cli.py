@@ -3,6 +3,7 @@
 import getpass
 import json
 import sys
+import uuid
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +34,8 @@ ConfigOption = Annotated[
     typer.Option("--config", "-c", help="Configuration file; without it, the defaults."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+LONGEST_REASON = 1024
+"""Characters; of the standard's texts that viewers show whole, LT has 10240 and ST 1024."""
 PeerArgument = Annotated[str, typer.Argument(metavar="AET@HOST:PORT", help="Whom to call.")]
 CallingOption = Annotated[str, typer.Option("--calling", help="Our AE title.")]
 
@@ -109,7 +112,7 @@ def analyse(
     paths: Annotated[list[Path], typer.Argument(help="DICOM, PNG or JPEG files, or folders.")],
     as_json: JsonOption = False,
     out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the reports, one SR a study.")
+        Path | None, typer.Option("--out", help="Folder for the result objects, per study.")
     ] = None,
     config: ConfigOption = None,
 ) -> None:
@@ -207,6 +210,8 @@ def status(
     for row in studies:
         probability = "" if row["probability"] is None else f" {row['probability']:.4f}"
         said = f"{row['outcome'] or row['state'] or 'receiving'}{probability}"
+        if row["state"] == "withdrawn":
+            said = f"withdrawn (was {said})"
         which = f"{row['study_instance_uid']} generation {row['generation']}"
         out.print(f"{row['changed_at']} {which}: {said}", highlight=False, soft_wrap=True)
         for one in row["deliveries"]:
@@ -214,12 +219,66 @@ def status(
 
 
 def _delivery(one: dict[str, Any]) -> str:
-    text = f"{one['destination']} {one['state']}"
+    text = f"{one['destination']} {one['kind']} {one['state']}"
     if one["proof"]:
         text += f" (proof: {one['proof']})"
     if one["next_attempt_at"]:
         text += f" (attempt {one['attempts'] + 1} at {one['next_attempt_at']})"
+    if one["request"]:
+        text += f" (proof {one['request']}"
+        text += f", to be looked for at {one['due_at']})" if one["due_at"] else ")"
     return text + (f" {one['detail']}" if one["detail"] else "")
+
+
+@app.command()
+def withdraw(
+    study: Annotated[str, typer.Argument(help="Study Instance UID.")],
+    reason: Annotated[str, typer.Option(help="Why, in words that the report will show.")],
+    config: ConfigOption = None,
+) -> None:
+    """Withdraw the newest result of a study, by a correcting report."""
+    from thoracle import engine
+    from thoracle.store import overview
+
+    reason = reason.strip()
+    if not 0 < len(reason) <= LONGEST_REASON or not reason.isprintable():
+        raise ThoracleError(
+            f"--reason: found {len(reason)} characters, required are 1 to {LONGEST_REASON}, "
+            "all of them printable"
+        )
+    database = _database(config)
+    with database.connect() as connection:
+        report = overview.standing_report(connection, study)
+    if report is None:
+        raise ThoracleError(f"{study}: found no result that stands, required is one to withdraw")
+    # One withdrawal for a report, however often it is asked for.
+    engine.request(
+        database,
+        engine.ANALYSE,
+        "withdraw",
+        f"withdraw:{report}",
+        study,
+        reason,
+        getpass.getuser(),
+    )
+    out.print(f"to be withdrawn: report {report}; `thoracle status {study}` shows when it is done")
+
+
+@app.command()
+def reanalyse(
+    study: Annotated[str, typer.Argument(help="Study Instance UID.")], config: ConfigOption = None
+) -> None:
+    """Read a study again, e.g. with a new bundle; its report names the earlier one."""
+    from thoracle import engine
+    from thoracle.store import overview
+
+    database = _database(config)
+    with database.connect() as connection:
+        if not overview.studies(connection, 1, study):
+            raise ThoracleError(f"{study}: found no such study, required is one that was received")
+    name = f"reanalyse:{study}:{uuid.uuid4()}"
+    engine.request(database, engine.INTAKE, "reanalyse", name, study, getpass.getuser())
+    out.print(f"to be read again; `thoracle status {study}` shows when it is done")
 
 
 @app.command()

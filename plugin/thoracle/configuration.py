@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from thoracle import engine, tls
 from thoracle.classify import bundle, runtime
-from thoracle.deliver import storescu
+from thoracle.deliver import storescu, stowrs
 from thoracle.errors import (
     BundleError,
     DataFolderInUse,
@@ -22,7 +22,7 @@ from thoracle.errors import (
     SettingsError,
     ThoracleError,
 )
-from thoracle.pipeline import peer_of
+from thoracle.pipeline import peer_of, web_peer_of
 from thoracle.receive.inbox import MEGABYTE
 from thoracle.settings import Destination, Section, Settings, is_loopback
 from thoracle.store.database import open_database, sqlite_url
@@ -215,8 +215,27 @@ def _validity(subject: str, one: tls.Certificate, now: datetime) -> Finding:
 
 def _destination(destination: Destination, settings: Settings) -> Finding:
     subject = f"destination {destination.name}"
+    if destination.url is not None:
+        return _web(subject, destination, settings)
     try:
         storescu.echo(peer_of(destination, settings))
     except DeliveryError as error:
         return Finding(subject, False, f"C-ECHO: {error}")
+    callers = settings.receive.calling_ae_titles
+    if destination.proof == "commitment" and callers and destination.ae_title not in callers:
+        text = (
+            f"found {destination.ae_title} not in receive.calling_ae_titles, required is that it "
+            "may call to report on a Storage Commitment; or set proof to query"
+        )
+        return Finding(subject, False, text)
     return Finding(subject, True, "answers C-ECHO")
+
+
+def _web(subject: str, destination: Destination, settings: Settings) -> Finding:
+    try:
+        if stowrs.reachable(web_peer_of(destination, settings)):
+            return Finding(subject, True, "answers a search by QIDO-RS")
+    except DeliveryError as error:
+        return Finding(subject, False, str(error))
+    text = "answers, and offers no QIDO-RS at this url: is it the root? Proof will be the status"
+    return Finding(subject, True, text)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
-from dbos import DBOS, DBOSPortableJSONSerializer, SQLAlchemyDatasource
+from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, SQLAlchemyDatasource
 from dbos._dbos import _get_dbos_instance
 from dbos._utils import INTERNAL_QUEUE_NAME
 from sqlalchemy import Connection, Engine
@@ -29,7 +29,7 @@ EXECUTOR = "local"
 """The one executor of the embedded mode: at each start it takes up its own unfinished work."""
 POLLING_SECONDS = 0.2
 
-INTAKE, ANALYSE, DELIVER = "intake", "analyse", "deliver"
+INTAKE, ANALYSE, DELIVER, PROVE = "intake", "analyse", "deliver", "prove"
 
 _datasource: SQLAlchemyDatasource | None = None
 
@@ -81,6 +81,10 @@ def start(database: Engine, deliver: Deliver) -> None:
         partition_limiter={"limit": deliver.rate_per_second, "period": 1.0},
         polling_interval_sec=POLLING_SECONDS,
     )
+    # Of its own, so that no object waits while an archive is given time to answer.
+    DBOS.register_queue(
+        PROVE, partition_concurrency=deliver.concurrency, polling_interval_sec=POLLING_SECONDS
+    )
     # DBOS adds handlers of its own; ours at the root format and filter for both.
     library = logging.getLogger("dbos")
     library.handlers.clear()
@@ -106,6 +110,30 @@ def revive(idle_before: set[str]) -> set[str]:
         logger.warning("taking up workflow %s again", workflow_id)
         dbos._sys_db.reenqueue_for_recovery(workflow_id, [EXECUTOR], INTERNAL_QUEUE_NAME)
     return idle
+
+
+def request(database: Engine, queue: str, workflow: str, workflow_id: str, *args: str) -> None:
+    """Have a workflow run by the service, or by the next one that starts; from another process.
+
+    The same ``workflow_id`` again changes nothing.
+    """
+    client = DBOSClient(
+        system_database_url=database.url.render_as_string(hide_password=False),
+        system_database_engine=database,
+        serializer=DBOSPortableJSONSerializer(),
+    )
+    try:
+        client.enqueue(
+            {
+                "queue_name": queue,
+                "workflow_name": workflow,
+                "workflow_id": workflow_id,
+                "app_version": APPLICATION_VERSION,
+            },
+            *args,
+        )
+    finally:
+        client.destroy()
 
 
 def transaction(

@@ -38,4 +38,6 @@ def configure(level: str) -> None:
     for library in ("pydicom", "pynetdicom", "highdicom", "PIL"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="pydicom|pynetdicom|highdicom")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # dicomweb_client tells of every search, with its UIDs.
+    for library in ("alembic", "dicomweb_client"):
+        logging.getLogger(library).setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""The pipeline without a network: files in, answers and reports out."""
+"""The pipeline without a network: files in, answers and result objects out."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from thoracle.decoder import Decoder
 from thoracle.errors import ThoracleError
 from thoracle.reader import Reader, header_of
 from thoracle.records import BundleIdentity, Reading
-from thoracle.report import header, sr
+from thoracle.report import header
 from thoracle.settings import Settings
 from thoracle.store import files
 
@@ -44,7 +44,7 @@ def _files(paths: Iterable[Path], wanted: Any) -> list[Path]:
 def analyse(
     settings: Settings, paths: Sequence[Path], out: Path | None
 ) -> Iterator[dict[str, Any]]:
-    """Yield what is said of each image; write one report a study to ``out`` at the end.
+    """Yield what is said of each image; write the objects of each study to ``out`` at the end.
 
     A PNG or JPEG file gets an answer and no report: a report must name a SOP Instance.
     """
@@ -61,16 +61,15 @@ def analyse(
             if out is not None and reading.sop_instance_uid:
                 study = str(header_of(path).get("StudyInstanceUID", ""))
                 studies.setdefault(study, []).append((path, reading))
-    for pairs in studies.values():
-        report = sr.build(
-            [header_of(path) for path, _ in pairs],
-            [reading for _, reading in pairs],
-            identity,
-            content_datetime=content_datetime,
-            settings=settings.report,
-        )
-        assert out is not None
-        files.keep(out / f"{report.SOPInstanceUID}.dcm", header.encode(report))
+        for pairs in studies.values():
+            made = reader.report(
+                [path for path, _ in pairs],
+                [reading for _, reading in pairs],
+                content_datetime=content_datetime,
+            )
+            assert out is not None
+            for kind, ds in made:
+                files.keep(out / f"{kind}-{ds.SOPInstanceUID}.dcm", header.encode(ds))
 
 
 def _answer(path: Path, reading: Reading, identity: BundleIdentity) -> dict[str, Any]:

@@ -1,16 +1,17 @@
-"""What one image goes through: select -> pixels -> classify.
+"""What images go through: select -> pixels -> classify for each, and report for a study.
 
-The part of the line that ``pipeline.py`` runs as a durable step for each image, and
-``thoracle analyse`` runs without a network.
+The part of the line that ``pipeline/`` runs as durable steps, and ``thoracle analyse`` runs
+without a network.
 """
 
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +22,19 @@ from thoracle import pixels, select
 from thoracle.codecs import MALFORMED
 from thoracle.decoder import Decoder
 from thoracle.errors import NotAnalysable
-from thoracle.records import BundleIdentity, Image, Judgement, Outcome, Reading, Reason
+from thoracle.records import (
+    BundleIdentity,
+    Image,
+    Judgement,
+    Kind,
+    Outcome,
+    Reading,
+    Reason,
+    Saliency,
+)
+from thoracle.report import result_set
+from thoracle.report.header import Instance
+from thoracle.report.result_set import Picture
 from thoracle.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -35,6 +48,9 @@ class Classifier(Protocol):
 
     def classify(self, image: Image) -> Judgement:
         """Return the calibrated probability; raise NotAnalysable where the gate refuses."""
+
+    def explain(self, image: Image) -> Saliency | None:
+        """Return what the probability rests on; ``None`` when the bundle cannot say it."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +108,56 @@ class Reader:
                     yield readings.popleft().result()
             while readings:
                 yield readings.popleft().result()
+
+    def report(
+        self,
+        paths: Sequence[Path],
+        readings: Sequence[Reading],
+        *,
+        content_datetime: datetime,
+        predecessor: Instance | None = None,
+    ) -> list[tuple[Kind, Dataset]]:
+        """Return the objects of the result of one study, the structured report first.
+
+        Parameters
+        ----------
+        paths, readings
+            The images, and what was said of each, in the same order. Those that the settings want
+            illustrated are read once more: what was shown must be what is explained.
+        content_datetime
+            As for :func:`thoracle.report.sr.build`.
+        predecessor
+            The report that this one replaces.
+
+        Raises
+        ------
+        ReportError
+            The objects cannot be built.
+        """
+        wanted = result_set.illustrated(self.settings.report)
+        pictures, said = {}, []
+        for path, reading in zip(paths, readings, strict=True):
+            if reading.outcome in wanted:
+                try:
+                    pictures[reading.sop_instance_uid] = self._explain(path)
+                except Exception:  # a result without a picture is better than none
+                    logger.exception("image not explained")
+                    limitation = "The heat map could not be made."
+                    reading = replace(reading, limitations=(*reading.limitations, limitation))
+            said.append(reading)
+        return result_set.build(
+            [header_of(path) for path in paths],
+            said,
+            pictures,
+            self.bundle,
+            content_datetime=content_datetime,
+            settings=self.settings.report,
+            predecessor=predecessor,
+        )
+
+    def _explain(self, path: Path) -> Picture:
+        image = pixels.read_image(path, self.decoder, header_of(path))
+        return Picture(image, self.classifier().explain(image))
 
     def _select(self, header: Dataset) -> tuple[str, ...]:
         """Return the header's limitations; raise NotAnalysable when it rules the image out."""

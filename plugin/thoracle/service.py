@@ -9,6 +9,7 @@ from types import FrameType
 from thoracle import engine, pipeline
 from thoracle.audit import trail
 from thoracle.classify import bundle, runtime
+from thoracle.commitments import Answer
 from thoracle.decoder import Decoder
 from thoracle.errors import SettingsError
 from thoracle.pipeline import Line
@@ -94,7 +95,12 @@ def _run(settings: Settings, decoder: Decoder, stopped: threading.Event) -> None
         if started.is_set():  # what arrives earlier is found by the first sweep
             pipeline.arrived(study_instance_uid, released)
 
-    listener = Listener(settings.receive, inbox, database, arrived)
+    def committed(calling_ae_title: str, answer: Answer) -> bool:
+        if not started.is_set():
+            raise RuntimeError("not started yet")  # the archive is told to report again
+        return pipeline.committed(calling_ae_title, answer)
+
+    listener = Listener(settings.receive, inbox, database, arrived, committed)
     _listen(listener, settings)
     engine.start(database, settings.deliver)
     started.set()

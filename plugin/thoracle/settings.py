@@ -194,7 +194,10 @@ class Classify(Section):
         description="Digest the bundle must have (`thoracle check` prints it). Required with bundle.",
     )
     threads: int = Field(
-        0, ge=0, le=256, description="Processor threads of the network; 0 takes one per core."
+        0,
+        ge=0,
+        le=256,
+        description="Processor threads of the networks; 0 takes one per core. 1 reads more images a second in all, each one slower.",
     )
     runtime: Literal["auto", "torch", "openvino"] = Field(
         "auto",
@@ -296,7 +299,7 @@ class Destination(Section):
     )
     url: str | None = Field(
         None,
-        pattern=r"^https?://[^\s?#]+$",
+        pattern=r"^https?://[^\s?#@]+$",
         description="DICOMweb root in place of ae_title, host and port; /studies is added.",
     )
     token: Secret | None = Field(

@@ -4,33 +4,38 @@ They take an open connection and plain values, and return plain values, because 
 their result as JSON.
 """
 
-import random
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection
 
 from thoracle.audit import trail
 from thoracle.records import BundleIdentity, Outcome, Reading, study_outcome
-from thoracle.settings import Deliver
 from thoracle.store import instances, results
 from thoracle.store.results import AnalysisKey, Result
-from thoracle.store.tables import now, timestamp
+from thoracle.store.tables import now
 
 
 def plan(
-    connection: Connection, study_instance_uid: str, digest: str, workflow_id: str
+    connection: Connection,
+    study_instance_uid: str,
+    digest: str,
+    workflow_id: str,
+    user_id: str | None = None,
 ) -> dict[str, Any] | None:
-    """Make a new generation of a study; return its number and priority, or ``None``."""
-    made = instances.plan(connection, study_instance_uid, digest, now())
+    """Make a new generation of a study; return its number and priority, or ``None``.
+
+    ``user_id`` is who asked for the study to be read again, though nothing new has come.
+    """
+    made = instances.plan(connection, study_instance_uid, digest, now(), again=user_id is not None)
     if made is None:
         return None
     trail.record(
         connection,
         trail.Event.STUDY_COMPLETE,
         {
-            **_study(connection, study_instance_uid),
+            **of_study(connection, study_instance_uid),
+            "user_id": user_id,
             "correlation_id": workflow_id,
             "detail": {"generation": made.generation, "images": made.images},
         },
@@ -53,7 +58,7 @@ def begin(connection: Connection, key: AnalysisKey, digest: str) -> dict[str, An
             connection,
             trail.Event.ANALYSIS_SUPERSEDED,
             {
-                **_study(connection, key.study_instance_uid),
+                **of_study(connection, key.study_instance_uid),
                 "bundle_digest": key.bundle_digest,
                 "detail": {"generation": key.generation},
             },
@@ -61,7 +66,7 @@ def begin(connection: Connection, key: AnalysisKey, digest: str) -> dict[str, An
     else:
         rows = instances.sources(connection, key.study_instance_uid, key.generation)
         answer["sources"] = [list(row) for row in rows]
-        previous = results.predecessor(connection, key)
+        previous = results.newest_report(connection, key.study_instance_uid)
         if previous is not None:
             answer["predecessor"] = [
                 previous.sop_class_uid,
@@ -76,38 +81,56 @@ def conclude(
     key: AnalysisKey,
     bundle: BundleIdentity,
     readings: Sequence[Reading],
-    made: Result,
-    destinations: Sequence[str],
+    made: Sequence[tuple[Result, Sequence[str]]],
     workflow_id: str,
 ) -> None:
-    """Record what was read, what was made of it and who is to get it."""
+    """Record what was read, what was made of it and, for each object, who is to get it."""
     outcome, probability = _summary(readings)
     results.end_analysis(connection, key, "done", outcome, probability)
     results.add_readings(connection, key, readings, bundle.decision.threshold)
-    results.add_result(connection, key, made, destinations)
     columns: trail.Columns = {
-        **_study(connection, key.study_instance_uid),
+        **of_study(connection, key.study_instance_uid),
         "bundle_digest": bundle.digest,
         "bundle_version": f"{bundle.name} {bundle.version}"[:64],
         "correlation_id": workflow_id,
-        "result_sop_instance_uid": made.sop_instance_uid,
     }
+    # The report comes first, and is what an image's reading became.
+    report = made[0][0].sop_instance_uid
     for reading in readings:
         trail.record(
             connection,
             trail.Event.IMAGE_READ,
             {
                 **columns,
+                "result_sop_instance_uid": report,
                 **_reading(reading),
             },
         )
+    for result, destinations in made:
+        add_result(
+            connection,
+            key,
+            result,
+            destinations,
+            {**columns, "outcome": outcome, "probability": probability},
+        )
+
+
+def add_result(
+    connection: Connection,
+    key: AnalysisKey,
+    made: Result,
+    destinations: Sequence[str],
+    columns: trail.Columns,
+) -> None:
+    """Record an object that was made, and who is to get it."""
+    results.add_result(connection, key, made, destinations)
     trail.record(
         connection,
         trail.Event.RESULT_CREATED,
         {
             **columns,
-            "outcome": outcome,
-            "probability": probability,
+            "result_sop_instance_uid": made.sop_instance_uid,
             "detail": {"generation": key.generation, "kind": made.kind, "sha256": made.sha256},
         },
     )
@@ -122,70 +145,13 @@ def fail(connection: Connection, key: AnalysisKey, detail: str, workflow_id: str
         connection,
         trail.Event.ANALYSIS_FAILED,
         {
-            **_study(connection, key.study_instance_uid),
+            **of_study(connection, key.study_instance_uid),
             "event_outcome": trail.SERIOUS_FAILURE,
             "bundle_digest": key.bundle_digest,
             "correlation_id": workflow_id,
             "detail": {"generation": key.generation, "detail": detail},
         },
     )
-
-
-def attempted(
-    connection: Connection,
-    destination: str,
-    sop_instance_uid: str,
-    attempt: int,
-    answer: dict[str, Any],
-    settings: Deliver,
-    workflow_id: str,
-) -> float | None:
-    """Record what an attempt to deliver came to; return the seconds until the next, if any.
-
-    ``answer`` holds columns of ``delivery``. The delay doubles with each attempt up to the
-    longest one, and the ladder ends when the result is older than ``give_up_days``.
-    """
-    row = results.delivery_row(connection, sop_instance_uid, destination)
-    delay = None
-    if answer["state"] == "waiting":
-        delay = _delay(attempt, settings)
-        end = datetime.fromisoformat(row.created_at) + timedelta(days=settings.give_up_days)
-        if datetime.now(UTC) + timedelta(seconds=delay) > end:
-            delay, answer = None, {**answer, "state": "failed"}
-    due = delay and timestamp(datetime.now(UTC) + timedelta(seconds=delay))
-    values = {**answer, "attempts": attempt, "next_attempt_at": due}
-    results.record_attempt(connection, sop_instance_uid, destination, values)
-    event, event_outcome = _ATTEMPT_EVENTS[answer["state"]]
-    study = results.result_row(connection, sop_instance_uid).study_instance_uid
-    trail.record(
-        connection,
-        event,
-        {
-            **_study(connection, study),
-            "event_outcome": event_outcome,
-            "result_sop_instance_uid": answer.get("delivered_sop_instance_uid") or sop_instance_uid,
-            "destination": destination,
-            "proof": answer.get("proof"),
-            "status": answer.get("status"),
-            "correlation_id": workflow_id,
-            "detail": {"attempt": attempt, "detail": answer["detail"]},
-        },
-    )
-    return delay
-
-
-_ATTEMPT_EVENTS = {
-    "delivered": (trail.Event.DELIVERY_SUCCEEDED, trail.SUCCESS),
-    "waiting": (trail.Event.DELIVERY_POSTPONED, trail.MINOR_FAILURE),
-    "refused": (trail.Event.DELIVERY_FAILED, trail.SERIOUS_FAILURE),
-    "failed": (trail.Event.DELIVERY_FAILED, trail.SERIOUS_FAILURE),
-}
-
-
-def _delay(attempt: int, settings: Deliver) -> float:
-    doubled = settings.first_delay_seconds * 2.0 ** min(attempt - 1, 30)
-    delay = min(doubled, settings.longest_delay_seconds)
-    return delay * (1 + settings.jitter * random.uniform(-1, 1))  # noqa: S311 - no secret
 
 
 def _summary(readings: Sequence[Reading]) -> tuple[Outcome, float | None]:
@@ -210,7 +176,8 @@ def _reading(reading: Reading) -> trail.Columns:
     }
 
 
-def _study(connection: Connection, study_instance_uid: str) -> trail.Columns:
+def of_study(connection: Connection, study_instance_uid: str) -> trail.Columns:
+    """Return the columns that say whose study an event is about."""
     row = instances.study_row(connection, study_instance_uid)
     return {
         "study_instance_uid": study_instance_uid,

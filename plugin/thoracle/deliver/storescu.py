@@ -114,7 +114,10 @@ def _store(assoc: Association, path: Path) -> Receipt:
     # and encoding a report costs more than everything else here.
     _config.STORE_SEND_CHUNKED_DATASET = True
     as_it_is = (ds.SOPClassUID, ds.file_meta.TransferSyntaxUID) in accepted
-    answer = assoc.send_c_store(path if as_it_is else _decoded(dcmread(path)))
+    try:
+        answer = assoc.send_c_store(path if as_it_is else _decoded(dcmread(path)))
+    except RuntimeError as error:  # the archive has ended the association that it had accepted
+        raise ArchiveUnavailable("association ended before the C-STORE") from error
     if "Status" not in answer:
         raise ArchiveUnavailable("association ended before the C-STORE was answered")
     status = int(answer.Status)

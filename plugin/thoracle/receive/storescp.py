@@ -1,4 +1,4 @@
-"""The DICOM listener: Verification and Storage SCP.
+"""The DICOM listener: Verification and Storage SCP, and SCU of Storage Commitment.
 
 A C-STORE is answered with Success only after file, folder and row are durable (R1). The table of
 all answers is in ``statuses.py``.
@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from thoracle import tls
 from thoracle.audit import trail
 from thoracle.errors import OutOfResources, ReceiveError
-from thoracle.receive import duplicates, statuses, transport
+from thoracle.receive import commitment, duplicates, statuses, transport
 from thoracle.receive.completeness import Command, Walked, check
 from thoracle.receive.inbox import Inbox, IncomingFile
 from thoracle.receive.refusals import Refusal, Refusals
@@ -80,12 +80,18 @@ class Listener:
     """
 
     def __init__(
-        self, settings: Receive, inbox: Inbox, database: Engine, on_arrival: Arrival
+        self,
+        settings: Receive,
+        inbox: Inbox,
+        database: Engine,
+        on_arrival: Arrival,
+        on_commitment: commitment.OnAnswer,
     ) -> None:
         self._settings = settings
         self._inbox = inbox
         self._database = database
         self._on_arrival = on_arrival
+        self._on_commitment = commitment.handler(on_commitment)
         self._tls = None if settings.tls is None else tls.server_context(settings.tls)
         self._refusals = Refusals(database)
         self._pushed: dict[Any, dict[str, float]] = {}
@@ -114,6 +120,7 @@ class Listener:
                 (evt.EVT_CONN_OPEN, self._on_connected),
                 (evt.EVT_REQUESTED, self._on_requested),
                 (evt.EVT_C_STORE, self._on_c_store),
+                (evt.EVT_N_EVENT_REPORT, self._on_commitment),
                 (evt.EVT_REJECTED, self._on_rejected),
                 (evt.EVT_RELEASED, self._on_released),
                 (evt.EVT_CONN_CLOSE, self._on_closed),
@@ -296,6 +303,7 @@ def _application_entity(settings: Receive) -> AE:
     ae.dimse_timeout = settings.dimse_timeout_seconds
     ae.network_timeout = settings.network_timeout_seconds
     ae.add_supported_context(Verification)
+    commitment.support(ae)
     secondary = (SecondaryCaptureImageStorage,) if settings.secondary_capture else ()
     for sop_class in IMAGE_STORAGE + secondary:
         ae.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))

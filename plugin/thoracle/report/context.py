@@ -135,7 +135,11 @@ def _referenced_request(source: Dataset, attributes: Dataset) -> Dataset:
 
 
 def _fits(dataset: Dataset, encoding: str) -> bool:
-    text = "".join(str(element.value) for element in dataset.iterall() if element.VR != "SQ")
+    text = "".join(
+        str(element.value)
+        for element in dataset.iterall()
+        if element.VR != "SQ" and not isinstance(element.value, bytes)
+    )
     try:
         text.encode(encoding)
     except UnicodeEncodeError:

@@ -12,7 +12,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from thoracle.store.tables import analysis, instance, now, study
+from thoracle.store.tables import analysis, instance, now, result, study
+
+_NOT_OURS = instance.c.sop_instance_uid.not_in(select(result.c.sop_instance_uid))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +97,18 @@ def add(
 
 
 def plan(
-    connection: Connection, study_instance_uid: str, bundle_digest: str, content_datetime: str
+    connection: Connection,
+    study_instance_uid: str,
+    bundle_digest: str,
+    content_datetime: str,
+    *,
+    again: bool = False,
 ) -> Plan | None:
     """Return the new generation of a study, or ``None`` when nothing new has arrived.
 
     The images present now become a generation, numbered from 1, unless the latest one already
-    has exactly them.
+    has exactly them. With ``again`` they become one all the same. Objects that we made, and an
+    archive routed back to us, do not count: each would make the next one, without end.
     """
     connection.execute(
         update(study)
@@ -112,12 +120,12 @@ def plan(
     ).one()
     present = connection.execute(
         select(instance.c.sop_instance_uid, func.min(instance.c.priority))
-        .where(instance.c.study_instance_uid == study_instance_uid)
+        .where(instance.c.study_instance_uid == study_instance_uid, _NOT_OURS)
         .group_by(instance.c.sop_instance_uid)
         .order_by(instance.c.sop_instance_uid)
     ).all()
     digest = hashlib.sha256("\n".join(uid for uid, _ in present).encode()).hexdigest()
-    changed = digest != row.instances_digest
+    changed = again or digest != row.instances_digest
     generation = row.generation + changed
     connection.execute(
         update(instance)
@@ -160,6 +168,7 @@ def sources(
         .where(
             instance.c.study_instance_uid == study_instance_uid,
             instance.c.generation <= generation,
+            _NOT_OURS,
         )
         .group_by(instance.c.sop_instance_uid)
         .subquery()

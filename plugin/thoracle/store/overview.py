@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, inspect, select, text
 
-from thoracle.store.tables import analysis, delivery, instance, result, study
+from thoracle.store.tables import analysis, commitment, delivery, instance, result, study
 
 
 def counts(connection: Connection) -> dict[str, dict[str, int]]:
@@ -79,6 +79,26 @@ def studies(
     return rows
 
 
+def standing_report(connection: Connection, study_instance_uid: str) -> str | None:
+    """Return the SOP Instance UID of a study's newest report, if it is not withdrawn."""
+    return connection.execute(
+        select(result.c.sop_instance_uid)
+        .join(
+            analysis,
+            (analysis.c.study_instance_uid == result.c.study_instance_uid)
+            & (analysis.c.generation == result.c.generation)
+            & (analysis.c.bundle_digest == result.c.bundle_digest),
+        )
+        .where(
+            result.c.study_instance_uid == study_instance_uid,
+            result.c.kind == "sr",
+            analysis.c.state == "done",
+        )
+        .order_by(result.c.generation.desc())
+        .limit(1)
+    ).scalar()
+
+
 def _deliveries(connection: Connection, uids: list[str]) -> dict[str, list[dict[str, Any]]]:
     statement = (
         select(
@@ -91,10 +111,14 @@ def _deliveries(connection: Connection, uids: list[str]) -> dict[str, list[dict[
             delivery.c.attempts,
             delivery.c.next_attempt_at,
             delivery.c.detail,
+            result.c.kind,
+            commitment.c.state.label("request"),
+            commitment.c.due_at,
         )
         .join(result)
+        .outerjoin(commitment, commitment.c.transaction_uid == delivery.c.transaction_uid)
         .where(result.c.study_instance_uid.in_(uids))
-        .order_by(result.c.generation, delivery.c.destination)
+        .order_by(result.c.generation, result.c.created_at, delivery.c.destination, result.c.kind)
     )
     answer: dict[str, list[dict[str, Any]]] = {}
     for row in connection.execute(statement).mappings():

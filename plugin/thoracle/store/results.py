@@ -1,12 +1,12 @@
 """Statements about what was concluded and where it went."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from thoracle.records import Outcome, Reading
+from thoracle.records import Kind, Outcome, Reading
 from thoracle.store.tables import analysis, delivery, now, reading, result, study
 
 
@@ -26,7 +26,7 @@ class Result:
     sop_instance_uid: str
     sop_class_uid: str
     series_instance_uid: str
-    kind: str
+    kind: Kind
     path: str
     """Below the data folder."""
     sha256: str
@@ -76,6 +76,11 @@ def end_analysis(
     )
 
 
+def withdraw(connection: Connection, key: AnalysisKey) -> None:
+    """Mark an analysis as withdrawn; what it found stays."""
+    connection.execute(update(analysis).where(_is(key)).values(state="withdrawn"))
+
+
 def hand_over(connection: Connection, key: AnalysisKey, bundle_digest: str) -> None:
     """End an analysis that waits for a bundle which is gone, and plan it for another one."""
     row = analysis_row(connection, key)
@@ -92,15 +97,11 @@ def hand_over(connection: Connection, key: AnalysisKey, bundle_digest: str) -> N
     )
 
 
-def predecessor(connection: Connection, key: AnalysisKey) -> Row[Any] | None:
-    """Return the newest report of an earlier generation of the study, if there is one."""
+def newest_report(connection: Connection, study_instance_uid: str) -> Row[Any] | None:
+    """Return the newest report on a study, a withdrawal too, if there is one."""
     return connection.execute(
         select(result)
-        .where(
-            result.c.study_instance_uid == key.study_instance_uid,
-            result.c.generation < key.generation,
-            result.c.kind == "sr",
-        )
+        .where(result.c.study_instance_uid == study_instance_uid, result.c.kind == Kind.SR)
         .order_by(result.c.generation.desc(), result.c.created_at.desc())
         .limit(1)
     ).first()
@@ -172,27 +173,3 @@ def result_row(connection: Connection, sop_instance_uid: str) -> Row[Any]:
     return connection.execute(
         select(result).where(result.c.sop_instance_uid == sop_instance_uid)
     ).one()
-
-
-def delivery_row(connection: Connection, sop_instance_uid: str, destination: str) -> Row[Any]:
-    """Return the row of a delivery that exists."""
-    return connection.execute(
-        select(delivery).where(
-            delivery.c.sop_instance_uid == sop_instance_uid,
-            delivery.c.destination == destination,
-        )
-    ).one()
-
-
-def record_attempt(
-    connection: Connection, sop_instance_uid: str, destination: str, values: Mapping[str, Any]
-) -> None:
-    """Set what an attempt to deliver came to; ``values`` are columns of ``delivery``."""
-    connection.execute(
-        update(delivery)
-        .where(
-            delivery.c.sop_instance_uid == sop_instance_uid,
-            delivery.c.destination == destination,
-        )
-        .values(**values, changed_at=now())
-    )

@@ -84,7 +84,9 @@ analysis = Table(
     Column("study_instance_uid", UID, primary_key=True),
     Column("generation", Integer, primary_key=True),
     Column("bundle_digest", DIGEST, primary_key=True),
-    Column("state", String(16), nullable=False, index=True),  # planned, done, superseded, failed
+    Column(
+        "state", String(16), nullable=False, index=True
+    ),  # planned, done, superseded, failed, withdrawn
     Column("priority", Integer, nullable=False),
     # Content Date and Time of the report: fixed once, so that a repetition writes the same bytes.
     Column("content_datetime", TIME, nullable=False),
@@ -119,7 +121,7 @@ result = Table(
     Column("study_instance_uid", UID, nullable=False),
     Column("generation", Integer, nullable=False),
     Column("bundle_digest", DIGEST, nullable=False),
-    Column("kind", String(16), nullable=False),  # sr
+    Column("kind", String(16), nullable=False),  # of records.Kind
     Column("path", Text, nullable=False),  # below the data folder
     Column("sha256", DIGEST, nullable=False),  # of the whole file
     Column("created_at", TIME, nullable=False),
@@ -131,18 +133,37 @@ delivery = Table(
     metadata,
     Column("sop_instance_uid", UID, primary_key=True),
     Column("destination", String(32), primary_key=True),
-    Column("state", String(16), nullable=False, index=True),  # waiting, delivered, refused, failed
+    # waiting, sent (not proven yet), delivered, refused, failed, withdrawn (before it was sent)
+    Column("state", String(16), nullable=False, index=True),
     Column("attempts", Integer, nullable=False),
-    # What showed that the archive has it: commitment, query or status (of the C-STORE).
+    # What showed that the archive has it: commitment, query or status (of C-STORE or STOW-RS).
     Column("proof", String(16)),
-    # Differs from sop_instance_uid when the archive took Comprehensive SR alone.
+    # Differ from those of the result when the archive took Comprehensive SR alone.
+    Column("delivered_sop_class_uid", UID),
     Column("delivered_sop_instance_uid", UID),
+    # Of the request for proof under way.
+    Column("transaction_uid", UID, index=True),
     Column("status", String(8)),  # of the last answer, e.g. 0x0000
     Column("detail", Text),  # of the last failure
     Column("next_attempt_at", TIME),
     Column("created_at", TIME, nullable=False),
     Column("changed_at", TIME, nullable=False),
     ForeignKeyConstraint(["sop_instance_uid"], ["result.sop_instance_uid"]),
+)
+
+# One row a request for proof: a Storage Commitment (PS3.4 Annex J), and a query when that fails.
+commitment = Table(
+    "commitment",
+    metadata,
+    Column("transaction_uid", UID, primary_key=True),
+    Column("destination", String(32), nullable=False),
+    Column("study_instance_uid", UID, nullable=False),
+    # How often the archive was asked about these objects, this time included.
+    Column("request", Integer, nullable=False),
+    Column("state", String(16), nullable=False),  # planned, asked, answered, expired, not offered
+    Column("due_at", TIME),  # when asked: it is asked again, or queried, then
+    Column("created_at", TIME, nullable=False),
+    Column("changed_at", TIME, nullable=False),
 )
 
 # One row an event of PS3.15 A.5 (see audit/trail.py). Rows are only ever added.

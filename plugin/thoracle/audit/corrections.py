@@ -1,0 +1,85 @@
+"""Withdrawals: rows and events written together, each in one transaction."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from thoracle.audit import commits, deliveries, trail
+from thoracle.store import deliveries as stored
+from thoracle.store import instances, results
+from thoracle.store.results import AnalysisKey, Result
+from thoracle.store.tables import now
+
+AT_ARCHIVE = ("sent", "delivered")
+"""States of a delivery whose object the archive has."""
+
+
+def begin(connection: Connection, study_instance_uid: str) -> dict[str, Any] | None:
+    """Return what a withdrawal of a study's newest result needs.
+
+    ``None`` when the study has none, or it is withdrawn already. Else: ``generation`` and
+    ``digest`` of the analysis; ``predecessor``, the report, as class, instance and series;
+    ``made_at``; ``content_datetime`` of the withdrawal, fixed here once; ``sources``, paths;
+    ``report_to``, the destinations of the report; ``kept``, for each destination the objects of
+    the study that it has, as class, instance and series.
+    """
+    report = results.newest_report(connection, study_instance_uid)
+    if report is None:
+        return None
+    key = AnalysisKey(study_instance_uid, report.generation, report.bundle_digest)
+    if results.analysis_row(connection, key).state != "done":
+        return None
+    rows = stored.of_study(connection, study_instance_uid)
+    kept: dict[str, list[list[str]]] = {}
+    for row in rows:
+        if row.state in AT_ARCHIVE and row.kind != "rejection":
+            kept.setdefault(row.destination, []).append(
+                [
+                    row.delivered_sop_class_uid,
+                    row.delivered_sop_instance_uid,
+                    row.series_instance_uid,
+                ]
+            )
+    return {
+        "generation": key.generation,
+        "digest": key.bundle_digest,
+        "predecessor": [report.sop_class_uid, report.sop_instance_uid, report.series_instance_uid],
+        "made_at": report.created_at,
+        "content_datetime": now(),
+        "sources": [
+            path for _, _, path in instances.sources(connection, study_instance_uid, key.generation)
+        ],
+        "report_to": [
+            row.destination
+            for row in rows
+            if row.sop_instance_uid == report.sop_instance_uid
+            and row.state in ("waiting", *AT_ARCHIVE)
+        ],
+        "kept": kept,
+    }
+
+
+def withdrawn(
+    connection: Connection,
+    key: AnalysisKey,
+    made: Sequence[tuple[Result, Sequence[str]]],
+    reason: str,
+    user_id: str,
+    workflow_id: str,
+) -> None:
+    """Record that a result is withdrawn, and by which objects; take back what was not yet sent."""
+    results.withdraw(connection, key)
+    for row in stored.of_study(connection, key.study_instance_uid):
+        if row.state == "waiting":
+            deliveries.withdrawn(connection, row)
+    columns: trail.Columns = {
+        **commits.of_study(connection, key.study_instance_uid),
+        "bundle_digest": key.bundle_digest,
+        "user_id": user_id,
+        "correlation_id": workflow_id,
+    }
+    detail = {"generation": key.generation, "reason": reason}
+    trail.record(connection, trail.Event.RESULT_WITHDRAWN, {**columns, "detail": detail})
+    for result, destinations in made:
+        commits.add_result(connection, key, result, destinations, columns)

@@ -1,0 +1,166 @@
+"""study_complete -> analyse: the images present become a result."""
+
+import logging
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from dbos import DBOS, Debouncer, SetEnqueueOptions, SetWorkflowID
+from sqlalchemy import Connection
+
+from thoracle import engine
+from thoracle.audit import commits
+from thoracle.pipeline.deliver import enqueue_deliver
+from thoracle.pipeline.line import keep, parts
+from thoracle.records import Kind, Reading
+from thoracle.report.header import Instance
+from thoracle.store import instances, results
+from thoracle.store.results import AnalysisKey, Result
+from thoracle.store.tables import timestamp
+
+logger = logging.getLogger(__name__)
+
+# ---- complete --------------------------------------------------------------------------------
+
+
+def arrived(study_instance_uid: str, released: bool) -> None:
+    """Start or push back the quiet period after which a study counts as complete."""
+    settings = parts().settings.complete
+    debouncer = Debouncer.create(
+        study_complete, queue=engine.INTAKE, debounce_timeout_sec=settings.cap_seconds
+    )
+    quiet = settings.quiet_after_release_seconds if released else settings.quiet_otherwise_seconds
+    debouncer.debounce(study_instance_uid, quiet, study_instance_uid)
+
+
+def sweep(untouched_seconds: float) -> None:
+    """Complete studies whose arrival was not queued, e.g. for a crash."""
+    before = timestamp(datetime.now(UTC) - timedelta(seconds=untouched_seconds))
+    with parts().database.connect() as connection:
+        studies = instances.unplanned_studies(connection, before)
+    for study_instance_uid in studies:
+        arrived(study_instance_uid, released=True)
+
+
+def bury() -> None:
+    """Record as failed the analyses that the engine gave up, e.g. for killing the process."""
+    given_up = DBOS.list_workflows(
+        name="analyse",
+        status=["MAX_RECOVERY_ATTEMPTS_EXCEEDED", "ERROR"],
+        load_input=False,
+        load_output=False,
+    )
+    with parts().database.begin() as connection:
+        unfinished = results.planned(connection)
+        for workflow in given_up:
+            _, study, digest, generation = workflow.workflow_id.split(":")
+            key = AnalysisKey(study, int(generation), digest)
+            if key in unfinished:
+                detail = f"the engine gave up: {workflow.status}"
+                commits.fail(connection, key, detail, workflow.workflow_id)
+
+
+def _fail(
+    connection: Connection, study: str, generation: int, digest: str, detail: str, workflow_id: str
+) -> None:
+    commits.fail(connection, AnalysisKey(study, generation, digest), detail, workflow_id)
+
+
+@DBOS.workflow(name="study_complete", max_recovery_attempts=None)
+def study_complete(study_instance_uid: str) -> None:
+    """Make the images present now a generation of the study, and have it analysed."""
+    digest = parts().reader.bundle.digest
+    plan = engine.transaction(commits.plan, study_instance_uid, digest, str(DBOS.workflow_id))
+    if plan is not None:
+        enqueue_analyse(study_instance_uid, digest, plan["generation"], plan["priority"])
+
+
+# ---- analyse ---------------------------------------------------------------------------------
+
+
+def enqueue_analyse(study: str, digest: str, generation: int, priority: int) -> None:
+    """Have a generation of a study analysed."""
+    with (
+        SetWorkflowID(f"analyse:{study}:{digest}:{generation}"),
+        SetEnqueueOptions(priority=priority),
+    ):
+        DBOS.enqueue_workflow(engine.ANALYSE, analyse, study, digest, generation, priority)
+
+
+@DBOS.workflow(name="analyse", max_recovery_attempts=5)
+def analyse(study_instance_uid: str, digest: str, generation: int, priority: int) -> None:
+    """Read each image of a generation, report, and have the report delivered."""
+    key = (study_instance_uid, generation, digest)
+    begin = engine.transaction(_begin, *key)
+    if begin["digest"] != digest:  # the bundle was exchanged while this waited
+        enqueue_analyse(study_instance_uid, begin["digest"], generation, priority)
+        return
+    sources = [path for _, _, path in begin["sources"]]
+    if not sources:
+        return
+    readings = [_read(path) for path in sources]
+    try:
+        made = _report(*key, sources, readings, begin["predecessor"])
+    except Exception as error:
+        engine.transaction(_fail, *key, str(error), str(DBOS.workflow_id))
+        raise
+    for destination, sop_instance_uid in engine.transaction(_conclude, *key, readings, made):
+        enqueue_deliver(destination, sop_instance_uid, 1, priority, None)
+
+
+def _begin(connection: Connection, study: str, generation: int, digest: str) -> dict[str, Any]:
+    key = AnalysisKey(study, generation, digest)
+    return commits.begin(connection, key, parts().reader.bundle.digest)
+
+
+@DBOS.step(name="read")
+def _read(path: str) -> dict[str, Any]:
+    return parts().reader.read(parts().path(path)).to_json()
+
+
+@DBOS.step(name="report")
+def _report(
+    study: str,
+    generation: int,
+    digest: str,
+    sources: list[str],
+    readings: list[dict[str, Any]],
+    predecessor: list[str] | None,
+) -> list[dict[str, Any]]:
+    line = parts()
+    with line.database.connect() as connection:
+        row = results.analysis_row(connection, AnalysisKey(study, generation, digest))
+    made = line.reader.report(
+        [line.path(path) for path in sources],
+        [Reading.from_json(values) for values in readings],
+        content_datetime=datetime.fromisoformat(row.content_datetime).astimezone(),
+        predecessor=Instance(*predecessor) if predecessor else None,
+    )
+    return [asdict(keep(kind, ds)) for kind, ds in made]
+
+
+def _conclude(
+    connection: Connection,
+    study: str,
+    generation: int,
+    digest: str,
+    readings: list[dict[str, Any]],
+    made: list[dict[str, Any]],
+) -> list[tuple[str, str]]:
+    line = parts()
+    objects = [Result(**{**values, "kind": Kind(values["kind"])}) for values in made]
+    addressed = [(one, takers(one.kind)) for one in objects]
+    commits.conclude(
+        connection,
+        AnalysisKey(study, generation, digest),
+        line.reader.bundle,
+        [Reading.from_json(values) for values in readings],
+        addressed,
+        str(DBOS.workflow_id),
+    )
+    return [(name, one.sop_instance_uid) for one, names in addressed for name in names]
+
+
+def takers(kind: Kind) -> list[str]:
+    """Return the names of the destinations that get objects of a kind."""
+    return [name for name, one in parts().destinations.items() if kind in one.kinds]

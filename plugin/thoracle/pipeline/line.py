@@ -1,0 +1,93 @@
+"""What the workflows work with."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydicom import Dataset
+from sqlalchemy import Engine
+
+from thoracle.deliver.association import Peer
+from thoracle.deliver.stowrs import WebPeer
+from thoracle.reader import Reader
+from thoracle.records import Kind
+from thoracle.report import header
+from thoracle.settings import Destination, Settings
+from thoracle.store import files
+from thoracle.store.results import Result
+
+
+@dataclass(frozen=True)
+class Line:
+    """The parts that ``service.py`` put together."""
+
+    settings: Settings
+    database: Engine
+    reader: Reader
+    destinations: dict[str, Destination] = field(init=False)
+
+    def __post_init__(self) -> None:
+        by_name = {destination.name: destination for destination in self.settings.destination}
+        object.__setattr__(self, "destinations", by_name)
+
+    def path(self, below: str) -> Path:
+        """Return the path of a file below the data folder."""
+        return self.settings.data_folder / below
+
+
+_line: Line | None = None
+
+
+def bind(line: Line) -> None:
+    """Give the workflows their parts; once, before the engine starts."""
+    global _line
+    _line = line
+
+
+def parts() -> Line:
+    """Return the parts."""
+    if _line is None:
+        raise RuntimeError("pipeline.bind() comes first")
+    return _line
+
+
+def peer_of(destination: Destination, settings: Settings) -> Peer:
+    """Return whom to call for a destination that has no ``url``."""
+    # settings.py sees to it
+    assert destination.ae_title is not None
+    assert destination.host is not None
+    assert destination.port is not None
+    return Peer(
+        ae_title=destination.ae_title,
+        host=destination.host,
+        port=destination.port,
+        calling_ae_title=destination.calling_ae_title or settings.receive.ae_title,
+        timeout_seconds=settings.deliver.timeout_seconds,
+        tls=destination.tls,
+    )
+
+
+def web_peer_of(destination: Destination, settings: Settings) -> WebPeer:
+    """Return whom to call for a destination that has a ``url``."""
+    assert destination.url is not None
+    return WebPeer(
+        url=destination.url,
+        token=destination.token,
+        username=destination.username,
+        password=destination.password,
+        tls=destination.tls,
+        timeout_seconds=settings.deliver.timeout_seconds,
+    )
+
+
+def keep(kind: Kind, ds: Dataset) -> Result:
+    """Write an object of ours durably, and return what the database says of it."""
+    uid = str(ds.SOPInstanceUID)  # ours, so it may be a file name
+    below = f"results/{uid[-2:]}/{uid}.dcm"
+    return Result(
+        sop_instance_uid=uid,
+        sop_class_uid=str(ds.SOPClassUID),
+        series_instance_uid=str(ds.SeriesInstanceUID),
+        kind=kind,
+        path=below,
+        sha256=files.keep_patiently(parts().path(below), header.encode(ds)),
+    )
