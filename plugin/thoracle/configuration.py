@@ -112,8 +112,7 @@ def check(settings: Settings) -> Iterator[Finding]:
     if not settings.destination:
         yield Finding("destination", False, "found none, required is one to get the results")
     for destination in settings.destination:
-        if destination.url is None:
-            yield _destination(destination, settings)
+        yield _destination(destination, settings)
 
 
 def _bundle(settings: Settings) -> Finding:
