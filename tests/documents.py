@@ -1,17 +1,22 @@
-"""The pages of docs/ that are made from the code: `make docs` writes them, a test compares them."""
+"""The pages of docs/ that are made from the code: `make docs` writes them, a test compares them.
 
+Of docs/dicom-conformance.md only the parts between `<!-- generated: name -->` and `<!-- end -->`.
+"""
+
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import PydanticUndefined
 
+from conformance import PARTS
 from thoracle.audit.trail import Event
 from thoracle.configuration import section_of
 from thoracle.receive.statuses import STATUSES
 from thoracle.receive.storescp import IMAGE_STORAGE, TRANSFER_SYNTAXES
 from thoracle.records import Reason
-from thoracle.settings import Destination, Section, Settings
+from thoracle.settings import Deliver, Destination, Receive, Section, Settings
 
 DOCS = Path(__file__).parent.parent / "docs"
 MADE = "<!-- Made by `make docs` from the code: do not edit. -->"
@@ -104,7 +109,36 @@ def names(uids: tuple[Any, ...]) -> str:
     return ", ".join(uid.name for uid in uids)
 
 
-PAGES = {"settings.md": settings_page, "tables.md": tables_page}
+def conformance_page() -> str:
+    """Return docs/dicom-conformance.md with its generated parts as they are now.
+
+    Raises
+    ------
+    KeyError
+        It has a part that is not known.
+    """
+    page = (DOCS / "dicom-conformance.md").read_text(encoding="utf-8")
+    parts = {**PARTS, "parameters": parameters}
+
+    def filled(found: re.Match[str]) -> str:
+        lines = "\n".join(parts[found[2]]())
+        return f"{found[1]}\n{lines}\n<!-- end -->"
+
+    return re.sub(r"(<!-- generated: ([^>]+) -->)\n.*?<!-- end -->", filled, page, flags=re.DOTALL)
+
+
+def parameters() -> Iterator[str]:
+    """Yield the tables of the settings about the network."""
+    for table, section in (("[receive]", Receive), ("[deliver]", Deliver)):
+        yield from (f"`{table}`", "", *rows(section.model_fields), "")
+    yield from ("`[[destination]]`", "", *rows(Destination.model_fields))
+
+
+PAGES = {
+    "settings.md": settings_page,
+    "tables.md": tables_page,
+    "dicom-conformance.md": conformance_page,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -6,16 +6,37 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from conformance import PARTS
 from documents import DOCS, PAGES
 from thoracle import errors
 from thoracle.cli import app
 from thoracle.errors import ThoracleError
+from thoracle.report import keyobject
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_made_from_the_code_is_up_to_date(name: str) -> None:
     page = (DOCS / name).read_text(encoding="utf-8")
     assert page == PAGES[name](), "run `make docs`"
+
+
+def test_the_conformance_statement_has_every_part_that_is_made() -> None:
+    page = (DOCS / "dicom-conformance.md").read_text(encoding="utf-8")
+    marked = re.findall(r"<!-- generated: ([^>]+) -->", page)
+    assert sorted(marked) == sorted({*PARTS, "parameters"})
+    assert page.count("<!-- end -->") == len(marked)
+
+
+def test_the_conformance_statement_keeps_the_order_of_the_standard() -> None:
+    page = (DOCS / "dicom-conformance.md").read_text(encoding="utf-8")
+    chapters = re.findall(r"^## (?:(\d)|Annex ([A-Z]))", page, re.MULTILINE)
+    assert ["".join(number) for number in chapters] == [*"12345678", *"ABCDE"]
+
+
+def test_every_created_class_is_in_the_overview() -> None:
+    overview = "\n".join(PARTS["overview"]())
+    created = {*keyobject._OUR_IMAGES, *keyobject._OUR_OTHERS}
+    assert {uid for uid in created if f"| {uid} | yes |" not in overview} == set()
 
 
 def test_every_command_is_in_the_readme() -> None:
