@@ -57,6 +57,7 @@ RICH: dict[str, Any] = {
     "RescaleType": "US",
     "WindowCenter": 2048,
     "WindowWidth": 4096,
+    "VOILUTFunction": "LINEAR",
     "ImagerPixelSpacing": [0.1, 0.1],
     "TimezoneOffsetFromUTC": "+0000",
     "InstanceNumber": 7,
@@ -76,6 +77,7 @@ OTHER: dict[str, Any] = {
     "RescaleType": "OD",
     "WindowCenter": 1024,
     "WindowWidth": 2048,
+    "VOILUTFunction": "SIGMOID",
     "ImagerPixelSpacing": [0.2, 0.2],
     "InstanceNumber": 8,
 }
@@ -116,24 +118,23 @@ class Inputs:
     number: int = 1
     """Of the image that is positive; the other of 1 and 2 is rejected."""
 
+    rejected: bool = True
+    """Whether there is that other image."""
+
     def build(self) -> dict[str, Dataset]:
-        """Return the objects by their kind: one image is positive, another is rejected."""
+        """Return the objects by their kind."""
         shown, other = self.image(self.number), self.image(3 - self.number)
         reading = replace(sources.positive(shown), probability=self.probability)
-        refused = Reading(
-            str(other.SOPClassUID),
-            str(other.SOPInstanceUID),
-            Outcome.REJECTED,
-            Reason.FLAT,
-            "found one grey value, required are several",
-        )
+        why = (Outcome.REJECTED, Reason.FLAT, "found one grey value, required are several")
+        refused = Reading(str(other.SOPClassUID), str(other.SOPInstanceUID), *why)
+        images = [shown, other] if self.rejected else [shown]
         pixels = np.full((1, shown.Rows, shown.Columns), 0.5, np.float32)
         common: dict[str, Any] = {"content_datetime": self.moment, "settings": self.settings}
         made = {
             str(kind): ds
             for kind, ds in result_set.build(
-                [shown, other],
-                [reading, refused],
+                images,
+                [reading, refused][: len(images)],
                 {reading.sop_instance_uid: Picture(Image(pixels), self.saliency)},
                 self.bundle,
                 predecessor=self.predecessor,
@@ -141,7 +142,7 @@ class Inputs:
             )
         }
         named = [header.instance(ds) for ds in made.values()]
-        note = keyobject.rejection(named, [shown, other], self.bundle, **common)
+        note = keyobject.rejection(named, images, self.bundle, **common)
         return {**made, "rejection": note}
 
 
@@ -188,7 +189,7 @@ def varied() -> dict[str, dict[str, Dataset]]:
     inputs = {
         "": usual,
         "the image": replace(usual, image=second_image, number=2),
-        "the result": replace(usual, probability=0.87, saliency=cross(32, 1)),
+        "the result": replace(usual, probability=0.87, saliency=cross(32, 4)),
         "the model": replace(usual, bundle=bundle),
         "the time of the result": replace(usual, moment=usual.moment + timedelta(days=1, hours=1)),
         "the settings": replace(usual, settings=changed),
@@ -201,7 +202,13 @@ def varied() -> dict[str, dict[str, Dataset]]:
 def poor() -> dict[str, Dataset]:
     """Return the objects made of an image that says little, with settings that add nothing."""
     settings = Report(sc=EVERY, pr=EVERY, ko=EVERY, seg=EVERY)
-    return replace(Inputs(), image=poor_image, settings=settings, predecessor=None).build()
+    least: dict[str, Any] = {
+        "image": poor_image,
+        "settings": settings,
+        "predecessor": None,
+        "rejected": False,
+    }
+    return replace(Inputs(), **least).build()
 
 
 def walk(ds: Dataset, kind: str, above: Path = ()) -> Iterator[tuple[Path, str]]:
