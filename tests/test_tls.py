@@ -183,7 +183,6 @@ def test_check_says_when_each_certificate_expires_and_calls_archives_by_tls(
                     "port": port,
                     "tls": theirs(names, soon).model_dump(),
                 },
-                {"name": "web", "url": "https://127.0.0.1:1"},
             ],
         }
         found = {one.subject: one for one in findings(table)}
@@ -198,7 +197,6 @@ def test_check_says_when_each_certificate_expires_and_calls_archives_by_tls(
     assert found["destination pacs"] == configuration.Finding(
         "destination pacs", True, "answers C-ECHO"
     )
-    assert "destination web" not in found  # it has no AE title to echo
 
 
 def test_check_calls_an_expired_certificate_and_one_of_tomorrow_faults(names: Names) -> None:
@@ -457,6 +455,7 @@ def test_a_caller_without_a_good_certificate_is_refused_logged_and_audited_once_
     assert row["calling_ae_title"] is None
     assert f"from 127.0.0.1, {reason} (1 times)" in secure.log.read_text()
     assert secure.answers()
+    assert refused(secure, reason) == [row]
 
 
 def test_an_older_tls_is_refused_and_audited(secure: SecureGateway, names: Names) -> None:
