@@ -27,7 +27,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 
 import iods
 from pacs import Pacs, free_port
-from thoracle import commitments
+from thoracle import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, commitments
 from thoracle.deliver import commitment, dicomweb, query, storescu
 from thoracle.deliver.association import Peer
 from thoracle.deliver.commitment import Reference
@@ -36,7 +36,6 @@ from thoracle.errors import ArchiveUnavailable, DeliveryError
 from thoracle.receive import storescp
 from thoracle.receive.statuses import STATUSES
 from thoracle.report import header
-from thoracle.report.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from thoracle.settings import Receive
 
 ANSWERS = (

@@ -9,7 +9,14 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 from pydantic import model_validator as validator
 
 from thoracle.errors import SettingsError
@@ -19,7 +26,11 @@ AETitle = Annotated[
     StringConstraints(min_length=1, max_length=16, pattern=r"^[!-\[\]-~]([ -\[\]-~]*[!-\[\]-~])?$"),
 ]
 """PS3.5 Table 6.2-1, VR AE: 1 to 16 printable characters, no backslash, no space at either end."""
-Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", to_lower=True)]
+Fingerprint = Annotated[
+    str,
+    BeforeValidator(lambda text: str(text).replace(":", "").lower()),  # as OpenSSL prints it
+    StringConstraints(pattern=r"^[0-9a-f]{64}$"),
+]
 """SHA-256 of a certificate in DER, hexadecimal."""
 Secret = Annotated[str, StringConstraints(pattern=r"^(file|env):.+$")]
 """Where a secret is: never the secret itself."""
@@ -38,10 +49,12 @@ class Section(BaseModel):
 
 
 class ReceiveTLS(Section):
-    """TLS of the DICOM listener (PS3.15 Section B.9: BCP 195); set it and plain calls are refused."""
+    """TLS of the DICOM listener (PS3.15 Section B.12: BCP 195); set it and plain calls are refused."""
 
     certificate_file: Path = Field(description="Our certificate and its chain, PEM.")
-    key_file: Path = Field(description="Its private key, PEM, readable by us alone.")
+    key_file: Path = Field(
+        description="Its private key, PEM, without a passphrase, permissions at most 0640."
+    )
     client_ca_file: Path = Field(
         description="Authorities of callers' certificates, PEM; a caller without one is refused."
     )
@@ -53,7 +66,7 @@ class ReceiveTLS(Section):
 
 
 class ClientTLS(Section):
-    """TLS of a destination (PS3.15 Section B.9: BCP 195)."""
+    """TLS of a destination (PS3.15 Section B.12: BCP 195)."""
 
     ca_file: Path | None = Field(
         None, description="Authorities of its certificate, PEM; unset: those of this machine."
@@ -61,7 +74,10 @@ class ClientTLS(Section):
     certificate_file: Path | None = Field(
         None, description="Certificate that we show, with its chain, PEM."
     )
-    key_file: Path | None = Field(None, description="Its private key, PEM. With certificate_file.")
+    key_file: Path | None = Field(
+        None,
+        description="Its private key, PEM, without a passphrase, permissions at most 0640. With certificate_file.",
+    )
     minimum_version: Literal["1.2", "1.3"] = Field("1.2", description="Oldest TLS version used.")
     fingerprint: Fingerprint | None = Field(
         None,

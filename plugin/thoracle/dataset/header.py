@@ -16,17 +16,15 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import (
+    UID,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
     SecondaryCaptureImageStorage,
 )
 
+from thoracle import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from thoracle.errors import ThoracleError
-from thoracle.report.identity import (
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
-    derived_uid,
-)
+from thoracle.report.identity import derived_uid
 
 _VIEWS = {
     "PA": codes.SCT.PosteroAnterior,
@@ -184,7 +182,7 @@ def _add_identity(ds: Dataset, picture: Picture, kind: str, view: str) -> None:
     ds.SOPInstanceUID = derived_uid(f"dataset {kind}", source, ds.PatientID, view, *stated)
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     ds.file_meta = meta
 

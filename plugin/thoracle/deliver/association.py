@@ -10,7 +10,7 @@ from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
-from thoracle import tls
+from thoracle import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, tls
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable, SettingsError
 from thoracle.settings import ClientTLS
 
@@ -65,6 +65,8 @@ class Call:
         peer = self._peer
         where = f"{peer.ae_title}@{peer.host}:{peer.port}"
         ae = AE(ae_title=peer.calling_ae_title)
+        ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         ae.connection_timeout = ae.acse_timeout = peer.timeout_seconds
         ae.dimse_timeout = ae.network_timeout = peer.timeout_seconds
         try:

@@ -22,7 +22,8 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.exceptions import SSLError
 
-from thoracle.errors import ArchiveRefused, ArchiveUnavailable, DeliveryError
+from thoracle import tls
+from thoracle.errors import ArchiveRefused, ArchiveUnavailable, DeliveryError, SettingsError
 from thoracle.settings import ClientTLS
 
 CREDENTIALS = (401, 403, 407)
@@ -186,15 +187,8 @@ class _Adapter(HTTPAdapter):
         conn.cert_reqs = "CERT_REQUIRED"
 
 
-def _context(tls: ClientTLS) -> ssl.SSLContext:
+def _context(settings: ClientTLS) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=tls.ca_file)
-        if tls.certificate_file is not None:
-            # The empty password keeps a locked key from asking the terminal for one.
-            context.load_cert_chain(tls.certificate_file, tls.key_file, password="")
-    except OSError as error:  # ssl.SSLError is one
+        return tls.client_context(settings)
+    except SettingsError as error:
         raise ArchiveUnavailable(f"TLS files cannot be used: {error}") from error
-    context.minimum_version = (
-        ssl.TLSVersion.TLSv1_3 if tls.minimum_version == "1.3" else ssl.TLSVersion.TLSv1_2
-    )
-    return context

@@ -24,6 +24,8 @@ from thoracle.errors import ArchiveRefused, ArchiveUnavailable
 DUPLICATE_SOP_INSTANCE = 0x0111
 """PS3.7 Annex C.5: the archive has it; our UIDs and bytes are deterministic, so that is well."""
 OUT_OF_RESOURCES = range(0xA700, 0xA800)
+TRY_AGAIN = (0x0110, 0x0213)
+"""Processing failure and resource limitation (PS3.7 Annex C): time may heal them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ def _store(assoc: Association, path: Path) -> Receipt:
     comment = str(answer.get("ErrorComment") or "")[:64]
     if status == DUPLICATE_SOP_INSTANCE or code_to_category(status) in ("Success", "Warning"):
         return Receipt(ds.SOPClassUID, ds.SOPInstanceUID, text)
-    if status in OUT_OF_RESOURCES:
+    if status in OUT_OF_RESOURCES or status in TRY_AGAIN:
         raise ArchiveUnavailable(f"answered {text} {comment!r}")
     raise ArchiveRefused(f"answered {text} {comment!r}")
 

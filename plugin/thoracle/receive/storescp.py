@@ -25,7 +25,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from thoracle import tls
+from thoracle import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, tls
 from thoracle.audit import trail
 from thoracle.errors import OutOfResources, ReceiveError
 from thoracle.receive import commitment, duplicates, statuses, transport
@@ -295,6 +295,8 @@ class Listener:
 
 def _application_entity(settings: Receive) -> AE:
     ae = AE(ae_title=settings.ae_title)
+    ae.implementation_class_uid = syntaxes.UID(IMPLEMENTATION_CLASS_UID)
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.require_called_aet = True
     ae.require_calling_aet = list(settings.calling_ae_titles)
     ae.maximum_associations = settings.maximum_associations

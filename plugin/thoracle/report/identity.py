@@ -13,11 +13,6 @@ from pydicom.uid import UID
 NAME: Final = "Thoracle"
 """Manufacturer (0008,0070) and Manufacturer's Model Name (0008,1090) of everything we make."""
 
-IMPLEMENTATION_CLASS_UID: Final = UID("2.25.300678147982431453899527231772322221229")
-"""Who wrote a file (PS3.7 Section D.3.3.2): made once, and fixed."""
-IMPLEMENTATION_VERSION_NAME: Final = "THORACLE_0.1"
-"""At most 16 characters (PS3.5 Table 6.2-1, VR SH)."""
-
 
 def derived_uid(kind: str, *names: str) -> UID:
     """Return the UID for ``kind`` of object with these names, at most 44 characters.
