@@ -613,6 +613,7 @@ def test_a_server_that_wants_a_certificate_gets_ours(
     chain, key = tmp_path / "own.pem", tmp_path / "own.key"
     own.cert_chain_pems[0].write_to_path(str(chain))
     own.private_key_pem.write_to_path(str(key))
+    key.chmod(0o600)
     safe.secure(authority.ca.issue_cert("127.0.0.1"), clients)
     with pytest.raises(ArchiveUnavailable, match="not reached"):
         store(WebPeer(safe.url, 5, tls=ClientTLS(ca_file=authority.file)), stored.path)
