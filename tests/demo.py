@@ -1,6 +1,6 @@
 """`make demo`: a small archive, the gateway, and real radiographs over a real association.
 
-What is printed for each image is read back from the report that the archive now holds.
+What is printed for each image is read back from the objects that the archive now holds.
 """
 
 import argparse
@@ -10,8 +10,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
+from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
 from pynetdicom import AE
 from pynetdicom.presentation import build_context
 from rich.console import Console
@@ -25,6 +27,7 @@ IMAGES = {
     "RG3_UNCR.dcm": "an extremity, CR",
     "CT_small.dcm": "a CT slice",
 }
+OBJECTS = (Comprehensive3DSRStorage, SecondaryCaptureImageStorage)
 TIMEOUT = 120.0
 console = Console(soft_wrap=True, highlight=False)
 
@@ -46,14 +49,20 @@ def main() -> int:
     keep = arguments.parse_args().keep
     folder = Path(tempfile.mkdtemp(prefix="thoracle-demo-"))
     console.print(f"Everything is below [bold]{folder}[/bold]")
-    with Pacs() as pacs:
-        gateway = Gateway(folder, pacs, complete={"quiet_after_release_seconds": 2})
+    with Pacs(sop_classes=OBJECTS, commitment=True) as pacs:
+        gateway = Gateway(
+            folder,
+            pacs,
+            complete={"quiet_after_release_seconds": 2},
+            # By default a positive image alone gets a heat map; here there is one to look at.
+            report={"sc": ["positive", "indeterminate", "negative"]},
+        )
         with console.status("starting Thoracle and an archive ..."), gateway:
             console.print(f"Thoracle listens as {AE_TITLE} on 127.0.0.1:{gateway.port}")
             console.print(f"An archive listens as {pacs.ae_title} on 127.0.0.1:{pacs.port}\n")
             sent = send(gateway.port)
             wait(pacs, sent)
-            answered = [report(one, pacs) for one in sent]
+            answered = [report(one, pacs, folder) for one in sent]
             console.print("\nResearch software: none of this is a diagnosis.")
             if keep:
                 wait_for_user(gateway, pacs)
@@ -86,21 +95,33 @@ def wait(pacs: Pacs, sent: list[Sent]) -> None:
     deadline = time.monotonic() + TIMEOUT
     with console.status("") as status:
         while time.monotonic() < deadline:
-            done = {ds.StudyInstanceUID for ds in pacs.datasets()}
+            done = {ds.StudyInstanceUID for ds in pacs.datasets() if is_whole(ds, pacs)}
             status.update(f"waiting for reports: {len(done & studies)} of {len(studies)} studies")
             if studies <= done:
                 return
             time.sleep(0.1)
 
 
-def report(one: Sent, pacs: Pacs) -> bool:
-    """Print the line of one image; return whether it got its answer."""
+def is_whole(ds: Dataset, pacs: Pacs) -> bool:
+    """Return whether an object is a report of which the heat maps are in the archive, too."""
+    return bool(ds.Modality == "SR") and all(
+        item.ReferencedSOPInstanceUID in pacs.kept
+        for study in ds.CurrentRequestedProcedureEvidenceSequence
+        for series in study.ReferencedSeriesSequence
+        for item in series.ReferencedSOPSequence
+        if item.ReferencedSOPClassUID == SecondaryCaptureImageStorage
+    )
+
+
+def report(one: Sent, pacs: Pacs, folder: Path) -> bool:
+    """Print the lines of one image; return whether it got its answer."""
     console.print(f"[bold]{one.name}[/bold] ({IMAGES[one.name]})")
     if not one.accepted:
         declined = bool(one.ds.Modality == "CT")
         console.print("  declined in negotiation" if declined else "  NOT STORED")
         return declined
-    reports = pacs.reports_on(one.ds.StudyInstanceUID)
+    objects = pacs.reports_on(one.ds.StudyInstanceUID)
+    reports = [ds for ds in objects if ds.Modality == "SR"]
     if not reports:
         console.print("  NO REPORT")
         return False
@@ -108,6 +129,12 @@ def report(one: Sent, pacs: Pacs) -> bool:
     last = max(pacs.arrived[newest.SOPInstanceUID] - one.answered_at, 0)
     console.print(f"  {answer(newest, one.ds.SOPInstanceUID)}")
     console.print(f"  SR {newest.SOPInstanceUID}, {last:.1f} s after the C-STORE response")
+    for shown in objects:
+        source = shown.get("SourceImageSequence", [Dataset()])[0]
+        if source.get("ReferencedSOPInstanceUID") == one.ds.SOPInstanceUID:
+            path = folder / f"{one.name}.heat-map.png"
+            Image.fromarray(shown.pixel_array).save(path)
+            console.print(f"  heat map {path}")
     return True
 
 
@@ -167,7 +194,7 @@ def wait_for_user(gateway: Gateway, pacs: Pacs) -> None:
         while True:
             time.sleep(1)
     except KeyboardInterrupt:
-        console.print(f"{len(pacs.kept)} reports in the archive")
+        console.print(f"{len(pacs.kept)} objects in the archive")
 
 
 if __name__ == "__main__":

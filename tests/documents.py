@@ -29,7 +29,7 @@ def settings_page() -> str:
     plain = {
         name: info
         for name, info in Settings.model_fields.items()
-        if not isinstance(info.default, Section) and name != "destination"
+        if section_of(info) is None and not isinstance(info.default, Section)
     }
     lines += ["## At the top", "", *rows(plain)]
     for name, info in Settings.model_fields.items():
@@ -44,8 +44,10 @@ def settings_page() -> str:
                 *rows(section.model_fields),
             ]
             lines += inner(section, name)
-    lines += ["", "## [[destination]]", "", Destination.__doc__ or "", ""]
-    lines += [*rows(Destination.model_fields), *inner(Destination, "destination")]
+    for name, info in Settings.model_fields.items():
+        if repeated := section_of(info):
+            lines += ["", f"## [[{name}]]", "", repeated.__doc__ or "", ""]
+            lines += [*rows(repeated.model_fields), *inner(repeated, name)]
     return "\n".join([*lines, ""])
 
 

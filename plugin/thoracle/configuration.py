@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from inspect import isclass
 from pathlib import Path
 from typing import Any, get_args
@@ -24,10 +25,14 @@ from thoracle.errors import (
 )
 from thoracle.pipeline import peer_of, web_peer_of
 from thoracle.receive.inbox import MEGABYTE
-from thoracle.settings import Destination, Section, Settings, is_loopback
+from thoracle.settings import HL7, Destination, Section, Settings, is_loopback
 from thoracle.store.database import open_database, sqlite_url
+from thoracle.worklist import mllp
 
-_EXAMPLE = {"name": "pacs", "ae_title": "PACS", "host": "192.0.2.10", "port": 11112}
+_EXAMPLES: dict[str, dict[str, Any]] = {
+    "destination": {"name": "pacs", "ae_title": "PACS", "host": "192.0.2.10", "port": 11112},
+    "hl7": {"name": "ris", "host": "192.0.2.20", "port": 2575},
+}
 """192.0.2.0/24 is kept for documentation (RFC 5737)."""
 RENEW_DAYS = 30
 """From so many days before its end on, a certificate is said to need renewal; it is no fault yet,
@@ -42,13 +47,15 @@ def template() -> str:
         "",
     ]
     tables: list[str] = []
+    lists: list[str] = []
     for name, info in Settings.model_fields.items():
         if isinstance(info.default, Section):
             tables += ["", f"[{name}]", *_fields(type(info.default), name)]
-        elif name != "destination":
+        elif (section := section_of(info)) is None:
             lines += _field(name, info)
-    destination = ["", "# [[destination]]", *_fields(Destination, "destination")]
-    return "\n".join(lines + tables + destination) + "\n"
+        else:
+            lists += ["", f"# [[{name}]]", *_fields(section, name)]
+    return "\n".join(lines + tables + lists) + "\n"
 
 
 def _fields(section: type[Section], table: str) -> list[str]:
@@ -58,20 +65,20 @@ def _fields(section: type[Section], table: str) -> list[str]:
         if nested := section_of(info):
             inner += ["", f"# [{table}.{name}]", *_fields(nested, f"{table}.{name}")]
         else:
-            lines += _field(name, info)
+            lines += _field(name, info, _EXAMPLES.get(table, {}))
     return lines + inner
 
 
 def section_of(info: FieldInfo) -> type[Section] | None:
-    """Return the table that a setting is, when it is one that may be left out."""
+    """Return the table that a setting is, when it is one that may be left out or repeated."""
     parts = get_args(info.annotation)
     return next((one for one in parts if isclass(one) and issubclass(one, Section)), None)
 
 
-def _field(name: str, info: FieldInfo) -> list[str]:
+def _field(name: str, info: FieldInfo, example: dict[str, Any] | None = None) -> list[str]:
     default = info.default
     if default is None or default is PydanticUndefined:
-        default = _EXAMPLE.get(name, "")
+        default = (example or {}).get(name, "")
     return [f"# {info.description}", f"# {name} = {_toml(default)}"]
 
 
@@ -113,6 +120,8 @@ def check(settings: Settings) -> Iterator[Finding]:
         yield Finding("destination", False, "found none, required is one to get the results")
     for destination in settings.destination:
         yield _destination(destination, settings)
+    for receiver in settings.hl7:
+        yield _receiver(receiver)
 
 
 def _bundle(settings: Settings) -> Finding:
@@ -174,12 +183,13 @@ def _tls(settings: Settings) -> Iterator[Finding]:
     if (ours := settings.receive.tls) is not None:
         files = {"certificate_file": ours.certificate_file, "client_ca_file": ours.client_ca_file}
         yield from _tls_files("receive.tls", lambda: tls.server_context(ours), files)
-    for destination in settings.destination:
-        if (theirs := destination.tls) is not None:
+    called = [(f"destination {one.name}", one.tls) for one in settings.destination]
+    called += [(f"hl7 {one.name}", one.tls) for one in settings.hl7]
+    for who, theirs in called:
+        if theirs is not None:
             named = {"ca_file": theirs.ca_file, "certificate_file": theirs.certificate_file}
             files = {name: path for name, path in named.items() if path is not None}
-            subject = f"destination {destination.name} tls"
-            yield from _tls_files(subject, lambda: tls.client_context(theirs), files)
+            yield from _tls_files(f"{who} tls", partial(tls.client_context, theirs), files)
 
 
 def _tls_files(
@@ -238,3 +248,13 @@ def _web(subject: str, destination: Destination, settings: Settings) -> Finding:
         return Finding(subject, False, str(error))
     text = "answers, and offers no QIDO-RS at this url: is it the root? Proof will be the status"
     return Finding(subject, True, text)
+
+
+def _receiver(receiver: HL7) -> Finding:
+    subject = f"hl7 {receiver.name}"
+    try:
+        mllp.reach(receiver)
+    except DeliveryError as error:
+        return Finding(subject, False, str(error))
+    how = "plain" if receiver.tls is None else "with TLS"
+    return Finding(subject, True, f"takes connections, {how}; nothing was sent")

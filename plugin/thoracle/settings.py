@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic import model_validator as validator
 
 from thoracle.errors import SettingsError
+from thoracle.records import Outcome
 
 AETitle = Annotated[
     str,
@@ -36,6 +37,8 @@ Secret = Annotated[str, StringConstraints(pattern=r"^(file|env):.+$")]
 """Where a secret is: never the secret itself."""
 Illustrated = tuple[Literal["positive", "indeterminate", "negative"], ...]
 """Outcomes of an image for which an object is made."""
+HL7Name = Annotated[str, StringConstraints(max_length=227, pattern=r"^[ -%'-9;-\[\]-{}]*$")]
+"""A Hierarchic Designator of HL7 v2.5.1: ASCII without separators (and colons), but for ``^``."""
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -361,6 +364,38 @@ class Destination(Section):
         return self
 
 
+class HL7(Section):
+    """Who is told of results by HL7 v2.5.1 (ORU^R01 over MLLP), e.g. the RIS; see docs/hl7.md."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$",
+        description="Short name in status and audit: a-z, 0-9, - and _; none of a destination.",
+    )
+    host: str = Field(min_length=1, description="Host name or address.")
+    port: Port = Field(description="TCP port, 1 to 65535; 2575 is registered for HL7.")
+    tls: ClientTLS | None = Field(None, description="TLS: the table [hl7.tls]; unset: plain MLLP.")
+    sending_application: HL7Name = Field(
+        "THORACLE", description="MSH-3: our name, or name^OID^ISO."
+    )
+    sending_facility: HL7Name = Field("", description="MSH-4, alike; empty leaves it out.")
+    receiving_application: HL7Name = Field("", description="MSH-5, alike; empty leaves it out.")
+    receiving_facility: HL7Name = Field("", description="MSH-6, alike; empty leaves it out.")
+    processing_id: Literal["P", "T", "D"] = Field(
+        "P", description="MSH-11: P production, T training, D debugging."
+    )
+    character_set: Literal["UNICODE UTF-8", "8859/1", "ASCII"] = Field(
+        "UNICODE UTF-8",
+        description="MSH-18: UNICODE UTF-8, 8859/1 or ASCII. What the last two do not hold is sent as ?.",
+    )
+    outcomes: tuple[Outcome, ...] = Field(
+        tuple(Outcome),
+        description="Outcomes of a study that it is told of. Whoever was told of one is told of its correction too.",
+    )
+    timeout_seconds: float = Field(
+        30, gt=0, le=600, description="Time to connect, and for the acknowledgement, seconds."
+    )
+
+
 class Settings(Section):
     """The whole configuration."""
 
@@ -383,6 +418,9 @@ class Settings(Section):
     destination: tuple[Destination, ...] = Field(
         (), description="One [[destination]] table for each archive."
     )
+    hl7: tuple[HL7, ...] = Field(
+        (), description="One [[hl7]] table for each system that is told of results."
+    )
 
     @validator(mode="after")
     def _callers_are_named(self) -> "Settings":
@@ -395,11 +433,11 @@ class Settings(Section):
 
     @validator(mode="after")
     def _names_are_unique(self) -> "Settings":
-        names = [destination.name for destination in self.destination]
+        names = [one.name for one in self.destination] + [one.name for one in self.hl7]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(
-                f"destination.name: found {', '.join(twice)} twice, required are different names"
+                f"destination.name, hl7.name: found {', '.join(twice)} twice, required are different names"
             )
         return self
 
