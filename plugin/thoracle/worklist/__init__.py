@@ -1,0 +1,1 @@
+"""Stage 8: tells those who keep reading worklists what was found."""
