@@ -4,33 +4,22 @@ Waiting is a delayed row, not a sleeping thread: an outage of days costs rows al
 """
 
 import hashlib
-import logging
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
 from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
-from pydicom import dcmread
 from sqlalchemy import Connection
 
 from thoracle import engine
 from thoracle.audit import deliveries as audited
-from thoracle.audit.deliveries import ASKED, NOT_OFFERED, UNAVAILABLE, Resend
+from thoracle.audit import proofs
+from thoracle.audit.proofs import UNAVAILABLE, Resend
 from thoracle.commitments import Answer
-from thoracle.deliver import commitment, query, storescu, stowrs
-from thoracle.deliver.commitment import Reference, Requested
-from thoracle.deliver.storescu import Receipt
-from thoracle.errors import ArchiveRefused, ArchiveUnavailable, DeliveryError
-from thoracle.pipeline.line import keep, parts, peer_of, web_peer_of
-from thoracle.records import Kind
-from thoracle.report import sr
-from thoracle.settings import Destination
-from thoracle.store import deliveries, results
+from thoracle.pipeline import archives
+from thoracle.pipeline.line import parts
+from thoracle.store import deliveries
 
-logger = logging.getLogger(__name__)
-
-PATIENCE_SECONDS = 0.5
-"""Time in which an archive may answer on the association that asked for its commitment."""
 PRIORITY = 100
 """Of the requests for proof: they may wait."""
 
@@ -56,7 +45,7 @@ def deliver(destination: str, sop_instance_uid: str, attempt: int, priority: int
 
     The last object of a study that is tried starts the request for the proof of all of them.
     """
-    answer = _send(destination, sop_instance_uid)
+    answer = archives.send(destination, sop_instance_uid)
     if answer is None:
         return
     after = engine.transaction(_attempted, destination, sop_instance_uid, attempt, answer)
@@ -64,49 +53,6 @@ def deliver(destination: str, sop_instance_uid: str, attempt: int, priority: int
         enqueue_deliver(destination, sop_instance_uid, attempt + 1, priority, after["delay"])
     if after["transaction_uid"] is not None:
         _enqueue_ask(destination, after["transaction_uid"], 1, None)
-
-
-@DBOS.step(name="send")
-def _send(destination: str, sop_instance_uid: str) -> dict[str, Any] | None:
-    """Return columns of the delivery, or ``None`` when it was taken back."""
-    line = parts()
-    if destination not in line.destinations:
-        return {"state": "failed", "detail": f"{destination} is no longer in the settings"}
-    with line.database.connect() as connection:
-        row = results.result_row(connection, sop_instance_uid)
-        if deliveries.delivery_row(connection, sop_instance_uid, destination).state != "waiting":
-            return None
-    try:
-        receipt = _receipt(line.destinations[destination], row.path)
-    except (ArchiveUnavailable, OSError) as error:
-        return {"state": "waiting", "detail": str(error)}
-    except ArchiveRefused as error:
-        return {"state": "refused", "detail": str(error)}
-    except Exception as error:
-        # A fault of ours: without an end here the delivery would wait for ever, unseen.
-        logger.exception("object not sent to %s", destination)
-        return {"state": "failed", "detail": f"{type(error).__name__}, see log"}
-    proven = line.destinations[destination].proof == "status"
-    return {
-        "state": "delivered" if proven else "sent",
-        "proof": "status" if proven else None,
-        "detail": None,
-        "status": receipt.status,
-        "delivered_sop_class_uid": receipt.sop_class_uid,
-        "delivered_sop_instance_uid": receipt.sop_instance_uid,
-    }
-
-
-def _receipt(destination: Destination, below: str) -> Receipt:
-    line = parts()
-    stored = line.path(below)
-    if destination.url is not None:
-        return stowrs.store(web_peer_of(destination, line.settings), stored)
-
-    def comprehensive() -> Any:
-        return line.path(keep(Kind.SR, sr.as_comprehensive_sr(dcmread(stored))).path)
-
-    return storescu.deliver(peer_of(destination, line.settings), stored, comprehensive)
 
 
 def _attempted(
@@ -137,7 +83,7 @@ def committed(calling_ae_title: str, answer: Answer) -> bool:
     """
     with parts().database.begin() as connection:
         if deliveries.request_row(connection, answer.transaction_uid) is None:
-            audited.unasked(connection, answer.transaction_uid, calling_ae_title)
+            proofs.unasked(connection, answer.transaction_uid, calling_ae_title)
             return False
     values = asdict(answer)
     said = hashlib.sha256(repr(sorted(values.items())).encode()).hexdigest()[:16]
@@ -159,7 +105,7 @@ def commit(calling_ae_title: str, values: dict[str, Any]) -> None:
 def _answered(
     connection: Connection, calling_ae_title: str, values: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    resends = audited.answered(
+    resends = proofs.answered(
         connection,
         values["transaction_uid"],
         values["committed"],
@@ -211,36 +157,13 @@ def ask(destination: str, transaction_uid: str, attempt: int) -> None:
 
 @DBOS.step(name="ask")
 def _ask(destination: str, transaction_uid: str) -> dict[str, Any]:
-    line = parts()
-    at = line.destinations.get(destination)
-    if at is None or at.url is not None or at.proof != "commitment":
-        return {"outcome": NOT_OFFERED, "detail": None}
-    with line.database.connect() as connection:
-        rows = deliveries.unproven(connection, transaction_uid)
-    references = [
-        Reference(row.delivered_sop_class_uid, row.delivered_sop_instance_uid) for row in rows
-    ]
-    ae_title = at.ae_title or ""
-
-    def on_answer(answer: Answer) -> bool:
-        return committed(ae_title, answer)
-
-    try:
-        requested = commitment.request(
-            peer_of(at, line.settings), transaction_uid, references, on_answer, PATIENCE_SECONDS
-        )
-    except (ArchiveUnavailable, OSError) as error:
-        return {"outcome": UNAVAILABLE, "detail": str(error)}
-    except ArchiveRefused as error:
-        return {"outcome": NOT_OFFERED, "detail": str(error)}
-    offered = requested is Requested.ASKED
-    return {"outcome": ASKED if offered else NOT_OFFERED, "detail": None}
+    return archives.ask(destination, transaction_uid, committed)
 
 
 def _asked(
     connection: Connection, transaction_uid: str, attempt: int, asked: dict[str, Any]
 ) -> float | None:
-    return audited.asked(
+    return proofs.asked(
         connection,
         transaction_uid,
         attempt,
@@ -263,52 +186,23 @@ def expire(destination: str, transaction_uid: str, _attempt: int) -> None:
 
 def _expired(connection: Connection, transaction_uid: str) -> dict[str, str | None]:
     settings = parts().settings.deliver
-    return audited.expired(connection, transaction_uid, settings, str(DBOS.workflow_id))
+    return proofs.expired(connection, transaction_uid, settings, str(DBOS.workflow_id))
 
 
 @DBOS.workflow(name="find", max_recovery_attempts=None)
 def find(destination: str, transaction_uid: str, attempt: int) -> None:
     """Look for the objects of a request in the archive, and send again what it does not have."""
-    answer = _find(destination, transaction_uid)
+    answer = archives.find(destination, transaction_uid)
     after = engine.transaction(_queried, transaction_uid, attempt, answer)
     _resend(destination, after["resend"])
     if after["delay"] is not None:
         _enqueue_find(destination, transaction_uid, attempt + 1, after["delay"])
 
 
-@DBOS.step(name="find")
-def _find(destination: str, transaction_uid: str) -> dict[str, Any]:
-    line = parts()
-    at = line.destinations.get(destination)
-    if at is None:
-        return {"found": None, "unavailable": None}
-    with line.database.connect() as connection:
-        rows = deliveries.unproven(connection, transaction_uid)
-    found: set[str] = set()
-    try:
-        # One series at a time: its UID is a key of the query (PS3.4 Section C.4.1).
-        for series in sorted({row.series_instance_uid for row in rows}):
-            mine = [row for row in rows if row.series_instance_uid == series]
-            wanted = [row.delivered_sop_instance_uid for row in mine]
-            study = mine[0].study_instance_uid
-            if at.url is not None:
-                here = stowrs.found(web_peer_of(at, line.settings), study, series, wanted)
-            else:
-                here = query.found(peer_of(at, line.settings), study, series, wanted)
-            if here is None:
-                return {"found": None, "unavailable": None}
-            found |= here
-    except ArchiveRefused:
-        return {"found": None, "unavailable": None}
-    except (DeliveryError, OSError) as error:
-        return {"found": None, "unavailable": str(error)}
-    return {"found": sorted(found), "unavailable": None}
-
-
 def _queried(
     connection: Connection, transaction_uid: str, attempt: int, answer: dict[str, Any]
 ) -> dict[str, Any]:
-    after = audited.queried(
+    after = proofs.queried(
         connection,
         transaction_uid,
         attempt,

@@ -1,0 +1,133 @@
+"""The steps that call an archive. Each returns what came of it as plain values; none raises."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from dbos import DBOS
+from pydicom import dcmread
+
+from thoracle.audit.proofs import ASKED, NOT_OFFERED, UNAVAILABLE
+from thoracle.commitments import Answer
+from thoracle.deliver import commitment, query, storescu, stowrs
+from thoracle.deliver.commitment import Reference, Requested
+from thoracle.deliver.storescu import Receipt
+from thoracle.errors import ArchiveRefused, ArchiveUnavailable, DeliveryError
+from thoracle.pipeline.line import keep, parts, peer_of, web_peer_of
+from thoracle.records import Kind
+from thoracle.report import sr
+from thoracle.settings import Destination
+from thoracle.store import deliveries, results
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 0.5
+"""Time in which an archive may answer on the association that asked for its commitment."""
+
+
+@DBOS.step(name="send")
+def send(destination: str, sop_instance_uid: str) -> dict[str, Any] | None:
+    """Send an object; return columns of its delivery, or ``None`` when it was taken back."""
+    line = parts()
+    if destination not in line.destinations:
+        return {"state": "failed", "detail": f"{destination} is no longer in the settings"}
+    with line.database.connect() as connection:
+        row = results.result_row(connection, sop_instance_uid)
+        if deliveries.delivery_row(connection, sop_instance_uid, destination).state != "waiting":
+            return None
+    try:
+        receipt = _receipt(line.destinations[destination], row.path)
+    except (ArchiveUnavailable, OSError) as error:
+        return {"state": "waiting", "detail": str(error)}
+    except ArchiveRefused as error:
+        return {"state": "refused", "detail": str(error)}
+    except Exception as error:
+        # A fault of ours: without an end here the delivery would wait for ever, unseen.
+        logger.exception("object not sent to %s", destination)
+        return {"state": "failed", "detail": f"{type(error).__name__}, see log"}
+    proven = line.destinations[destination].proof == "status"
+    return {
+        "state": "delivered" if proven else "sent",
+        "proof": "status" if proven else None,
+        "detail": None,
+        "status": receipt.status,
+        "delivered_sop_class_uid": receipt.sop_class_uid,
+        "delivered_sop_instance_uid": receipt.sop_instance_uid,
+    }
+
+
+def _receipt(destination: Destination, below: str) -> Receipt:
+    line = parts()
+    stored = line.path(below)
+    if destination.url is not None:
+        return stowrs.store(web_peer_of(destination, line.settings), stored)
+
+    def comprehensive() -> Any:
+        return line.path(keep(Kind.SR, sr.as_comprehensive_sr(dcmread(stored))).path)
+
+    return storescu.deliver(peer_of(destination, line.settings), stored, comprehensive)
+
+
+def ask(
+    destination: str, transaction_uid: str, on_answer: Callable[[str, Answer], bool]
+) -> dict[str, Any]:
+    """Ask an archive to commit to what a request is about; return ``outcome`` and ``detail``.
+
+    ``on_answer`` is told of an answer on the same association, as by the listener of one on
+    another; being a function, it keeps this from being a step itself.
+    """
+    line = parts()
+    at = line.destinations.get(destination)
+    if at is None or at.url is not None or at.proof != "commitment":
+        return {"outcome": NOT_OFFERED, "detail": None}
+    with line.database.connect() as connection:
+        rows = deliveries.unproven(connection, transaction_uid)
+    references = [
+        Reference(row.delivered_sop_class_uid, row.delivered_sop_instance_uid) for row in rows
+    ]
+    ae_title = at.ae_title or ""
+
+    try:
+        requested = commitment.request(
+            peer_of(at, line.settings),
+            transaction_uid,
+            references,
+            lambda answer: on_answer(ae_title, answer),
+            PATIENCE_SECONDS,
+        )
+    except (ArchiveUnavailable, OSError) as error:
+        return {"outcome": UNAVAILABLE, "detail": str(error)}
+    except ArchiveRefused as error:
+        return {"outcome": NOT_OFFERED, "detail": str(error)}
+    offered = requested is Requested.ASKED
+    return {"outcome": ASKED if offered else NOT_OFFERED, "detail": None}
+
+
+@DBOS.step(name="find")
+def find(destination: str, transaction_uid: str) -> dict[str, Any]:
+    """Look in an archive for what a request is about; return ``found`` and ``unavailable``."""
+    line = parts()
+    at = line.destinations.get(destination)
+    if at is None:
+        return {"found": None, "unavailable": None}
+    with line.database.connect() as connection:
+        rows = deliveries.unproven(connection, transaction_uid)
+    found: set[str] = set()
+    try:
+        # One series at a time: its UID is a key of the query (PS3.4 Section C.4.1).
+        for series in sorted({row.series_instance_uid for row in rows}):
+            mine = [row for row in rows if row.series_instance_uid == series]
+            wanted = [row.delivered_sop_instance_uid for row in mine]
+            study = mine[0].study_instance_uid
+            if at.url is not None:
+                here = stowrs.found(web_peer_of(at, line.settings), study, series, wanted)
+            else:
+                here = query.found(peer_of(at, line.settings), study, series, wanted)
+            if here is None:
+                return {"found": None, "unavailable": None}
+            found |= here
+    except ArchiveRefused:
+        return {"found": None, "unavailable": None}
+    except (DeliveryError, OSError) as error:
+        return {"found": None, "unavailable": str(error)}
+    return {"found": sorted(found), "unavailable": None}
