@@ -1,24 +1,22 @@
 """A result as an HL7 v2.5.1 message ORU^R01, unsolicited and preliminary (Chapter 7.3.1).
 
-Fields are written by their numbers in the standard. python-hl7 is not used for it: its ``escape``
-pads the number of a control character with a blank and gives other letters more digits than bytes,
-so that neither is read back.
+Fields stand by their numbers in the standard.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as Concept
 
 from thoracle.errors import ReportError
 from thoracle.records import SCHEME, BundleIdentity, Outcome, Reading, Reason, study_outcome
 from thoracle.settings import HL7
+from thoracle.worklist import fields
 
 Status = Literal["preliminary", "corrected", "withdrawn"]
 
@@ -28,23 +26,12 @@ have acted on the result, so the record has to show that it stood there. Never F
 verified it."""
 RESULT_STATUS = {"preliminary": PRELIMINARY, "corrected": CORRECTED, "withdrawn": CORRECTED}
 """Of what a message says now; of the value that is withdrawn, ``WITHDRAWN``."""
-NULL = '""'
-"""The null value of Chapter 2.5.3: takes away what an earlier message said; empty would keep it."""
 ENCODINGS = {"UNICODE UTF-8": "utf-8", "8859/1": "latin-1", "ASCII": "ascii"}
 """Of the names in HL7 Table 0211 that ``character_set`` takes."""
-LONGEST = 199
-"""Characters of a component: ST of Chapter 2.A.75. DICOM allows at most 64."""
-LONGEST_TEXT = 4000
-"""Characters of a sentence; TX takes 65536, many screens do not."""
 NOTICE = "AI result for research, not verified by a physician, not for diagnosis."
 
-_ESCAPED = str.maketrans(
-    {"|": r"\F" "\\", "^": r"\S" "\\", "~": r"\R" "\\", "\\": r"\E" "\\", "&": r"\T" "\\"}
-    | {chr(number): rf"\X{number:02X}" "\\" for number in (*range(0x20), 0x7F)}
-)
-"""Chapter 2.7.4 and 2.7.5; also what MLLP and segments end with."""
 _SEX = ("M", "F", "O")
-_CLOCK = re.compile(r"((?:[01]\d|2[0-3])(?:[0-5]\d(?:[0-5]\d|60)?)?)(?:\.(\d{1,4})\d*)?", re.ASCII)
+_CODE_VALUES = ("CodeValue", "LongCodeValue", "URNCodeValue")
 
 _COVID_19 = Concept("840539006", "SCT", "COVID-19")
 _CHEST_RADIOGRAPH = Concept("399208008", "SCT", "Plain X-ray of chest")
@@ -134,7 +121,7 @@ def oru(
 
 
 def _header(receiver: HL7, control_id: str, made: datetime) -> str:
-    return _segment(
+    return fields.segment(
         "MSH",
         {
             2: r"^~\&",
@@ -142,7 +129,7 @@ def _header(receiver: HL7, control_id: str, made: datetime) -> str:
             4: receiver.sending_facility,
             5: receiver.receiving_application,
             6: receiver.receiving_facility,
-            7: _time(made),
+            7: fields.ts(made),
             9: "ORU^R01^ORU_R01",
             10: control_id,
             11: receiver.processing_id,
@@ -154,15 +141,14 @@ def _header(receiver: HL7, control_id: str, made: datetime) -> str:
 
 
 def _patient(source: Dataset) -> str:
-    identifier = _identifier(source, "PatientID", "IssuerOfPatientID")
-    sex = _value(source, "PatientSex").upper()
-    return _segment(
+    sex = fields.value(source, "PatientSex").upper()
+    return fields.segment(
         "PID",
         {
             1: "1",
-            3: f"{identifier}^MR" if identifier else "",
-            5: _name(_value(source, "PatientName")),
-            7: _day(_value(source, "PatientBirthDate")),
+            3: fields.cx(source, "PatientID", "IssuerOfPatientID", "MR"),
+            5: fields.xpn(fields.value(source, "PatientName")),
+            7: fields.ts_date(fields.value(source, "PatientBirthDate")),
             8: sex if sex in _SEX else "",
         },
     )
@@ -170,16 +156,18 @@ def _patient(source: Dataset) -> str:
 
 def _visit(source: Dataset) -> list[str]:
     """Return PV1, which may be left out, where the visit is known: some RIS match by it."""
-    identifier = _identifier(source, "AdmissionID", "IssuerOfAdmissionID")
+    identifier = fields.cx(source, "AdmissionID", "IssuerOfAdmissionID", "VN")
     if not identifier:
         return []
-    return [_segment("PV1", {1: "1", 2: "U", 19: f"{identifier}^VN"})]  # U: class not known
+    return [fields.segment("PV1", {1: "1", 2: "U", 19: identifier})]  # U: class not known
 
 
 def _order(source: Dataset, request: Dataset, number: int, made: datetime) -> list[str]:
-    accession = _exact(_value(request, "AccessionNumber") or _value(source, "AccessionNumber"))
+    accession = fields.exact(
+        fields.value(request, "AccessionNumber") or fields.value(source, "AccessionNumber")
+    )
     placer, filler = (
-        _exact(_value(request, keyword) or _value(source, keyword))
+        fields.exact(fields.value(request, keyword) or fields.value(source, keyword))
         for keyword in (
             "PlacerOrderNumberImagingServiceRequest",
             "FillerOrderNumberImagingServiceRequest",
@@ -190,16 +178,16 @@ def _order(source: Dataset, request: Dataset, number: int, made: datetime) -> li
         1: str(number),
         **order,
         4: _procedure(source, request),
-        7: _study_time(source),
+        7: fields.ts_study(source),
         # 18 to 20: as IHE Radiology Scheduled Workflow fills them.
         18: accession,
-        19: _exact(_value(request, "RequestedProcedureID")),
-        20: _exact(_value(request, "ScheduledProcedureStepID")),
-        22: _time(made),
+        19: fields.exact(fields.value(request, "RequestedProcedureID")),
+        20: fields.exact(fields.value(request, "ScheduledProcedureStepID")),
+        22: fields.ts(made),
         24: "RAD",
         25: "P",
     }
-    return [_segment("ORC", {1: "RE", **order}), _segment("OBR", service)]
+    return [fields.segment("ORC", {1: "RE", **order}), fields.segment("OBR", service)]
 
 
 def _observations(
@@ -215,10 +203,10 @@ def _observations(
     withdrawn = status == "withdrawn"
     analysed = not withdrawn and outcome is not Outcome.REJECTED
     said = RESULT_STATUS[status]
-    finding, flag, probability, reasons, note = NULL, "", NULL, NULL, NOTICE
+    finding, flag, probability, reasons, note = fields.NULL, "", fields.NULL, fields.NULL, NOTICE
     if analysed:
         concept, flag = _FINDINGS[outcome]
-        finding = _coded(concept)
+        finding = fields.ce(concept)
         highest = max(one.probability or 0.0 for one in readings if one.outcome is outcome)
         probability = _percent(highest)
     elif withdrawn:
@@ -226,36 +214,28 @@ def _observations(
     else:
         reasons, note = _reasons([one.reason for one in readings]), _explained(readings)
     of_value = WITHDRAWN if withdrawn else said if analysed else NOT_OBTAINED
-    result = {11: of_value, 14: _study_time(source), 17: _method(bundle)}
-    result |= {18: _exact(bundle.digest), 19: _time(made)}
-    range_ = {6: _coded(codes.UCUM.Percent), 7: f"<{_percent(bundle.decision.lower)}"}
+    result = {11: of_value, 14: fields.ts_study(source), 17: _method(bundle)}
+    result |= {18: fields.exact(bundle.digest), 19: fields.ts(made)}
+    range_ = {6: fields.ce(codes.UCUM.Percent), 7: f"<{_percent(bundle.decision.lower)}"}
     rows: list[tuple[str, Concept, dict[int, str]]] = [
         ("CWE", _COVID_19, {5: finding, 8: flag, **result}),
         ("NM", codes.DCM.Probability, {5: probability, **range_, **result}),
         ("CWE", _NO_RESULT_REASON, {5: reasons, 11: said}),
-        ("TX", _IMPRESSION, {5: _text(sentence, LONGEST_TEXT), 11: said}),
-        ("ST", _STUDY, {5: _exact(_value(source, "StudyInstanceUID")), 11: said}),
-        ("ST", _SERIES, {5: _exact(report.series_instance_uid), 11: said}),
-        ("ST", _REPORT, {5: _exact(report.sop_instance_uid), 11: said}),
+        ("TX", _IMPRESSION, {5: fields.text(sentence, fields.LONGEST_TEXT), 11: said}),
+        ("ST", _STUDY, {5: fields.exact(fields.value(source, "StudyInstanceUID")), 11: said}),
+        ("ST", _SERIES, {5: fields.exact(report.series_instance_uid), 11: said}),
+        ("ST", _REPORT, {5: fields.exact(report.sop_instance_uid), 11: said}),
     ]
     segments = [
-        _segment("OBX", {1: str(number), 2: kind, 3: _coded(concept), **fields})
-        for number, (kind, concept, fields) in enumerate(rows, 1)
+        fields.segment("OBX", {1: str(number), 2: kind, 3: fields.ce(concept), **others})
+        for number, (kind, concept, others) in enumerate(rows, 1)
     ]
     segments.insert(1, _note(note))
     return segments
 
 
 def _note(text: str) -> str:
-    return _segment("NTE", {1: "1", 2: "L", 3: _text(text, LONGEST_TEXT)})
-
-
-def _segment(name: str, fields: dict[int, str]) -> str:
-    """Return a segment of fields that are encoded already, each by its number."""
-    first = 2 if name == "MSH" else 1  # MSH-1 is the separator itself
-    return "|".join([name, *(fields.get(one, "") for one in range(first, max(fields) + 1))]).rstrip(
-        "|"
-    )
+    return fields.segment("NTE", {1: "1", 2: "L", 3: fields.text(text, fields.LONGEST_TEXT)})
 
 
 # ---- Fields ------------------------------------------------------------------------------------
@@ -265,7 +245,7 @@ def _requests(source: Dataset) -> list[Dataset]:
     """Return the requests that the image answers, one for each order; at least one."""
     found: dict[tuple[str, str], Dataset] = {}
     for item in source.get("RequestAttributesSequence") or [Dataset()]:
-        key = (_value(item, "AccessionNumber"), _value(item, "RequestedProcedureID"))
+        key = (fields.value(item, "AccessionNumber"), fields.value(item, "RequestedProcedureID"))
         found.setdefault(key, item)
     return list(found.values())
 
@@ -277,89 +257,17 @@ def _procedure(source: Dataset, request: Dataset) -> str:
         (source, "ProcedureCodeSequence"),
     ):
         for item in owner.get(keyword) or []:
-            value = next(
-                filter(None, (_value(item, f"{kind}CodeValue") for kind in ("", "Long", "URN"))),
-                _value(item, "CodeValue"),
-            )
-            scheme, meaning = _value(item, "CodingSchemeDesignator"), _value(item, "CodeMeaning")
-            if value:
-                return _coded(Concept(value, scheme, meaning))
-    return _coded(_CHEST_RADIOGRAPH)
-
-
-def _coded(concept: Concept) -> str:
-    """Return a code as CE or CWE: identifier, text, name of the coding system."""
-    return "^".join(
-        (_exact(concept.value), _text(concept.meaning), _exact(concept.scheme_designator))
-    )
+            value = next(filter(None, (fields.value(item, one) for one in _CODE_VALUES)), "")
+            scheme = fields.value(item, "CodingSchemeDesignator")
+            if fields.exact(value):
+                return fields.ce(Concept(value, scheme, fields.value(item, "CodeMeaning")))
+    return fields.ce(_CHEST_RADIOGRAPH)
 
 
 def _method(bundle: BundleIdentity) -> str:
     """Return OBX-17: what made the observation, and with the alternate code which model."""
     model = Concept(bundle.version, SCHEME, bundle.name)
-    return f"{_coded(codes.cid7162.ArtificialIntelligence)}^{_coded(model)}"
-
-
-def _identifier(source: Dataset, keyword: str, issuer_keyword: str) -> str:
-    """Return components 1 to 4 of a CX; empty when there is no identifier."""
-    identifier = _exact(_value(source, keyword))
-    if not identifier:
-        return ""
-    qualifiers = (
-        source.get(f"{issuer_keyword}QualifiersSequence")
-        or source.get(f"{issuer_keyword}Sequence")
-        or [Dataset()]
-    )[0]
-    namespace = _value(source, issuer_keyword) or _value(qualifiers, "LocalNamespaceEntityID")
-    authority = (
-        namespace,
-        _value(qualifiers, "UniversalEntityID"),
-        _value(qualifiers, "UniversalEntityIDType"),
-    )
-    return f"{identifier}^^^{'&'.join(map(_exact, authority)).rstrip('&')}"
-
-
-def _name(name: str) -> str:
-    """Return a Person Name as XPN, one repetition for each component group (PS3.5 Section 6.2.1).
-
-    DICOM has the prefix before the suffix, HL7 after it. Without ideographic and phonetic groups
-    the representation is not said.
-    """
-    groups = name.split("=", 2)
-    repetitions = []
-    for group, representation in zip(groups, "AIP", strict=False):
-        # What follows a fifth "^" is against the rules, and belongs to a name all the same.
-        family, given, middle, prefix, suffix = (*group.split("^", 4), *[""] * 4)[:5]
-        parts = [_text(part.strip()) for part in (family, given, middle, suffix, prefix)]
-        if any(parts):
-            parts += ["", "", representation] if len(groups) > 1 else []
-            repetitions.append("^".join(parts).rstrip("^"))
-    return "~".join(repetitions)
-
-
-def _study_time(source: Dataset) -> str:
-    """Return date and time of the study as TS, with the zone where the image states it."""
-    day = _day(_value(source, "StudyDate"))
-    clock = _CLOCK.fullmatch(_value(source, "StudyTime"))
-    if not day or not clock:
-        return day
-    hours = clock[1].ljust(4, "0")  # TS has no hours without minutes
-    fraction = f".{clock[2]}" if clock[2] and len(hours) == 6 else ""
-    zone = re.fullmatch(r"[+-][0-9]{4}", _value(source, "TimezoneOffsetFromUTC"))
-    return f"{day}{hours}{fraction}{zone[0] if zone else ''}"
-
-
-def _day(value: str) -> str:
-    """Return a date of DICOM, which HL7 writes alike; empty when it is none."""
-    try:
-        datetime.strptime(value, "%Y%m%d")  # noqa: DTZ007 - a day has no zone
-    except ValueError:
-        return ""
-    return value
-
-
-def _time(value: datetime) -> str:
-    return f"{value:%Y%m%d%H%M%S%z}"
+    return f"{fields.ce(codes.cid7162.ArtificialIntelligence)}^{fields.ce(model)}"
 
 
 def _percent(probability: float) -> str:
@@ -369,7 +277,7 @@ def _percent(probability: float) -> str:
 def _reasons(reasons: Iterable[Reason | None]) -> str:
     """Return coded reasons as repetitions, each once; several images may have the same."""
     found = dict.fromkeys(reason.code for reason in reasons if reason)
-    return "~".join(_coded(Concept(one.value, one.scheme, one.meaning)) for one in found)
+    return "~".join(fields.ce(Concept(one.value, one.scheme, one.meaning)) for one in found)
 
 
 def _explained(readings: Sequence[Reading]) -> str:
@@ -379,29 +287,6 @@ def _explained(readings: Sequence[Reading]) -> str:
         if one.reason
     )
     return f"{NOTICE} Not analysed, which says nothing about COVID-19. {'; '.join(meanings)}."
-
-
-# ---- Text --------------------------------------------------------------------------------------
-
-
-def _value(source: Dataset, keyword: str) -> str:
-    """Return a value as text, without padding; empty when there is none."""
-    value: Any = source.get(keyword)
-    if isinstance(value, MultiValue):
-        value = "\\".join(map(str, value))
-    return "" if value is None else str(value).strip(" \0")
-
-
-def _text(value: str, longest: int = LONGEST) -> str:
-    """Return a text that people read, cut where it is longer, and escaped."""
-    if len(value) > longest:
-        value = f"{value[: longest - 3]}..."
-    return value.translate(_ESCAPED)
-
-
-def _exact(value: str) -> str:
-    """Return an identifier, escaped, or nothing: a part of it might be another one's."""
-    return value.translate(_ESCAPED) if len(value) <= LONGEST else ""
 
 
 def _lost(text: str, encoding: str) -> int:
