@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from thoracle import __version__
+from thoracle import __version__, routing
 from thoracle.dataset import commands as dataset
 from thoracle.errors import ThoracleError
 from thoracle.evaluate.commands import evaluate_command
@@ -25,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # they print local variables, and with them patients
 )
 app.add_typer(dataset.app, name="dataset")
+app.add_typer(routing.app, name="route")
 app.command("evaluate")(evaluate_command)
 out = Console()
 err = Console(stderr=True)

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from thoracle import engine, tls
+from thoracle import engine, route, tls
 from thoracle.classify import bundle, runtime
 from thoracle.deliver import storescu, stowrs
 from thoracle.errors import (
@@ -120,8 +120,18 @@ def check(settings: Settings) -> Iterator[Finding]:
         yield Finding("destination", False, "found none, required is one to get the results")
     for destination in settings.destination:
         yield _destination(destination, settings)
+    yield from _rules(settings)
     for receiver in settings.hl7:
         yield _receiver(receiver)
+
+
+def _rules(settings: Settings) -> Iterator[Finding]:
+    faults = list(route.faults(settings))
+    for name, text in faults:
+        yield Finding(f"rule {name}", False, text)
+    for rule in settings.rule:
+        if rule.name not in dict(faults):
+            yield Finding(f"rule {rule.name}", True, "can be decided, and what it names exists")
 
 
 def _bundle(settings: Settings) -> Finding:

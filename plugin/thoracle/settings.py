@@ -396,6 +396,37 @@ class HL7(Section):
     )
 
 
+class Rule(Section):
+    """What becomes of the studies for which a condition holds (docs/routing.md)."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$",
+        description="Short name in explanations and audit: a-z, 0-9, - and _.",
+    )
+    when: str = Field(
+        "true",
+        description="Condition in CEL over DICOM keywords, CallingAETitle and the result; true: every study.",
+    )
+    send: tuple[str, ...] = Field(
+        (),
+        description="Names of destinations. A destination that a rule names gets only what rules that fire send it.",
+    )
+    kinds: tuple[Literal["sr", "sc", "pr", "ko", "seg"], ...] = Field(
+        ("sr", "sc", "pr", "ko", "seg"),
+        description="Which of the objects made are sent, of those in the destination's own kinds.",
+    )
+    originals: bool = Field(False, description="Send the received images too.")
+    priority: Literal["stat", "routine", "backlog"] | None = Field(
+        None, description="stat, routine or backlog; of several rules the most urgent counts."
+    )
+    notify: tuple[str, ...] = Field(
+        (),
+        description="Names of [[hl7]] receivers. One that a rule names is told only of studies for which such a rule fires.",
+    )
+    hold: bool = Field(False, description="Send nothing until somebody releases the study.")
+    shadow: bool = Field(False, description="Analyse and audit, and send nothing.")
+
+
 class Settings(Section):
     """The whole configuration."""
 
@@ -420,6 +451,9 @@ class Settings(Section):
     )
     hl7: tuple[HL7, ...] = Field(
         (), description="One [[hl7]] table for each system that is told of results."
+    )
+    rule: tuple[Rule, ...] = Field(
+        (), description="One [[rule]] table for each routing rule; none: everybody gets everything."
     )
 
     @validator(mode="after")
