@@ -304,6 +304,12 @@ def test_an_identifier_says_who_issued_it() -> None:
     assert str(parsed.segment("PV1")) == f"PV1|1|U{'|' * 17}V7^^^^VN"
 
 
+def test_a_patient_without_name_and_identifier_makes_a_valid_message(tmp_path: Path) -> None:
+    source = cr(PatientID="", PatientName="", PatientSex="", PatientBirthDate="")
+    assert str(read(message(source)).segment("PID")) == 'PID|1||""||""'
+    assert_valid(message(source), tmp_path)
+
+
 def test_an_order_number_of_the_image_is_repeated() -> None:
     source = dx()
     source.PlacerOrderNumberImagingServiceRequest = "P-1"
@@ -365,7 +371,7 @@ def test_overlong_texts_are_cut_and_overlong_identifiers_left_out(tmp_path: Path
     sent = message(filled("é" * 60_000), sentence="x" * 60_000)
     parsed = read(sent)
     assert parsed["PID.F5.R1.C1"] == "é" * 196 + "..."
-    assert str(parsed.segment("PID")[3]) == ""
+    assert str(parsed.segment("PID")[3]) == '""'
     assert str(parsed.segment("ORC")) == "ORC|RE"
     assert str(parsed.segment("OBR")[4]) == "399208008^Plain X-ray of chest^SCT"
     assert len(parsed["OBX4.F5"]) == 4000

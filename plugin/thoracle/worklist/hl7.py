@@ -146,8 +146,9 @@ def _patient(source: Dataset) -> str:
         "PID",
         {
             1: "1",
-            3: fields.cx(source, "PatientID", "IssuerOfPatientID", "MR"),
-            5: fields.xpn(fields.value(source, "PatientName")),
+            # Both are required; without them a receiver can match by the order all the same.
+            3: fields.cx(source, "PatientID", "IssuerOfPatientID", "MR") or fields.NULL,
+            5: fields.xpn(fields.value(source, "PatientName")) or fields.NULL,
             7: fields.ts_date(fields.value(source, "PatientBirthDate")),
             8: sex if sex in _SEX else "",
         },
