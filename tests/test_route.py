@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from pydicom.data import get_testdata_file
 from typer.testing import CliRunner
 
@@ -16,6 +16,7 @@ from documents import DOCS
 from sources import BUNDLE, NOON, cr, dx, named, positive
 from thoracle import configuration, route, settings
 from thoracle.cli import app
+from thoracle.decision import NOTHING, Decision, Result, Sends
 from thoracle.errors import SettingsError, ThoracleError
 from thoracle.expression import LONGEST, condition
 from thoracle.records import Image, Kind, Outcome, Reading, Reason, Saliency
@@ -24,8 +25,8 @@ from thoracle.report.result_set import Picture, build
 from thoracle.settings import Report, Settings
 
 EVERYTHING = tuple(Kind(kind) for kind in ("sr", "sc", "pr", "ko", "seg"))
-POSITIVE = route.Result(Outcome.POSITIVE, 0.93, None, "covid_cxr", "0.1.0")
-REJECTED = route.Result(Outcome.REJECTED, None, Reason.NOT_CHEST, "covid_cxr", "0.1.0")
+POSITIVE = Result(Outcome.POSITIVE, 0.93, None, "covid_cxr", "0.1.0")
+REJECTED = Result(Outcome.REJECTED, None, Reason.NOT_CHEST, "covid_cxr", "0.1.0")
 HOSTILE = [
     '" || true || "',
     "' == '' || true || '",
@@ -60,14 +61,14 @@ def decide(
     chosen: Settings,
     *headers: Dataset,
     sender: str = "PACS",
-    result: route.Result | None = POSITIVE,
-) -> route.Decision:
+    result: Result | None = POSITIVE,
+) -> Decision:
     receivers = [one.name for one in chosen.hl7]
     decision = route.decide(
         chosen.rule, chosen.destination, headers or (dx(),), sender, result, receivers
     )
     stored = json.loads(json.dumps(decision.to_json()))
-    assert route.Decision.from_json(stored) == decision
+    assert Decision.from_json(stored) == decision
     return decision
 
 
@@ -147,6 +148,31 @@ def test_several_values_where_the_standard_has_one_are_undecided() -> None:
     image = dx()
     image.InstanceNumber = [1, 2]
     assert decide(configured({"when": "InstanceNumber == 1", "hold": True}), image).failed
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value"),
+    [
+        ("PatientWeight", "DS", "1e999"),
+        ("PatientWeight", "DS", "nan"),
+        ("PatientWeight", "LO", "heavy"),
+        ("InstanceNumber", "UV", 2**64 - 1),
+        ("InstanceNumber", "LO", "9" * 400),
+        ("InstanceNumber", "SQ", [Dataset()]),
+    ],
+)
+def test_a_number_that_is_none_is_unknown(keyword: str, vr: str, value: Any) -> None:
+    image = dx()
+    image[keyword] = DataElement(keyword, vr, value, validation_mode=0)
+    decision = decide(
+        configured(
+            {"when": f"!known.{keyword} || {keyword} > 2", "hold": True},
+            {"when": f"{keyword} > 2", "hold": True},
+        ),
+        image,
+    )
+    assert [one.rule for one in decision.fired] == ["rule0"]
+    assert decision.failed[0].problem == f"found no value of {keyword}, required is one"
 
 
 @pytest.mark.parametrize(
@@ -237,7 +263,7 @@ def test_without_rules_every_destination_gets_its_kinds() -> None:
     restricted = chosen.destination[1].model_copy(update={"kinds": ("sr",)})
     chosen = chosen.model_copy(update={"destination": (chosen.destination[0], restricted)})
     decision = decide(chosen)
-    assert decision.sends == route.Sends({"pacs": EVERYTHING, "second": (Kind.SR,)}, (), ())
+    assert decision.sends == Sends({"pacs": EVERYTHING, "second": (Kind.SR,)}, (), ())
 
 
 def test_a_destination_that_a_rule_names_gets_only_what_rules_send_there() -> None:
@@ -273,7 +299,7 @@ def test_holding_back_wins_over_sending(stop: str) -> None:
     chosen = configured({"send": ["second"], "originals": True}, {stop: True})
     decision = decide(chosen)
     assert (decision.held, decision.shadow) == (stop == "hold", stop == "shadow")
-    assert decision.sends == route.NOTHING
+    assert decision.sends == NOTHING
     assert decision.planned.kinds == {"pacs": EVERYTHING, "second": EVERYTHING}
 
 
@@ -310,9 +336,9 @@ def test_a_rejected_study_has_a_reason_and_no_probability() -> None:
 
 def test_the_result_of_a_study_is_that_of_its_most_telling_image() -> None:
     rejected = Reading("1", "2", Outcome.REJECTED, Reason.NOT_FRONTAL, "lateral")
-    result = route.Result.of([rejected, positive(dx())], BUNDLE)
+    result = Result.of([rejected, positive(dx())], BUNDLE)
     assert (result.outcome, result.probability, result.reason) == (Outcome.POSITIVE, 0.91, None)
-    assert route.Result.of([rejected], BUNDLE).reason is Reason.NOT_FRONTAL
+    assert Result.of([rejected], BUNDLE).reason is Reason.NOT_FRONTAL
 
 
 def test_why_a_rule_fired_names_the_values_that_it_used() -> None:

@@ -26,6 +26,8 @@ LONGEST = 4000
 """Characters of a condition."""
 LONGEST_TEXT = 10240
 """Characters of a value that a condition sees: the longest LT (PS3.5 Table 6.2-1)."""
+LARGEST = 2**63
+"""Numbers of CEL are below it; no quantity comes near, and "not a number" is not below it."""
 MOST_VALUES = 100
 """Values of an attribute that a condition sees."""
 AGE = "PatientAge"
@@ -269,6 +271,8 @@ def _value(ds: Dataset, keyword: str) -> Any:
     stored = ds.get(keyword)
     parts = list(stored) if isinstance(stored, MultiValue | list) else [stored]
     parts = [convert(part) for part in parts[:MOST_VALUES] if part is not None and part != ""]
+    if kind is not str and not all(-LARGEST < part < LARGEST for part in parts):
+        return None
     if many:
         return parts
     if kind is str:

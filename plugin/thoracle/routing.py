@@ -16,7 +16,7 @@ from thoracle.settings import Settings, load
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-    from thoracle.route import Decision, Result
+    from thoracle.decision import Decision, Result
 
 app = typer.Typer(help="Say which routing rules fire, and why.", no_args_is_help=True)
 out = Console()
@@ -87,7 +87,7 @@ def _study(paths: Sequence[Path]) -> "list[Dataset]":
 
 def _result(said: str, settings: Settings) -> "Result":
     from thoracle.classify import bundle
-    from thoracle.route import Result
+    from thoracle.decision import Result
 
     identity = bundle.identify(settings.classify)
     word, _, what = said.partition(":")
