@@ -15,8 +15,10 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from documents import DOCS
 from sources import BUNDLE, JAPANESE, NOON, cr, dx, each_source, named, positive
-from thoracle.errors import ReportError
+from thoracle import settings
+from thoracle.errors import ReportError, SettingsError
 from thoracle.records import Outcome, Reading, Reason
 from thoracle.settings import HL7
 from thoracle.worklist.hl7 import ENCODINGS, ReportReference, Status, oru
@@ -189,6 +191,11 @@ def test_a_positive_result_has_every_field() -> None:
     ]
 
 
+def test_the_documentation_shows_such_a_message() -> None:
+    page = (DOCS / "hl7.md").read_text(encoding="utf-8")
+    assert message(dx()).decode().replace("\r", "\n") in page
+
+
 @pytest.mark.parametrize(
     ("outcome", "code", "flag"),
     [
@@ -279,6 +286,24 @@ def test_a_control_id_that_no_acknowledgement_could_repeat_is_refused(control_id
 def test_a_time_without_zone_is_refused() -> None:
     with pytest.raises(ReportError, match="required is a time zone"):
         message(cr(), made=datetime(2026, 1, 2))  # noqa: DTZ001 - the fault that is tested
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"sending_application": "A|B"}, "hl7.0.sending_application: found 'A|B', required: "),
+        ({"receiving_facility": "Klinik\rMSH"}, "hl7.0.receiving_facility: found 'Klinik"),
+        ({"character_set": "UTF-8"}, "hl7.0.character_set: found 'UTF-8', required: "),
+        ({"outcomes": ["maybe"]}, "hl7.0.outcomes.0: found 'maybe', required: "),
+        ({"name": "pacs"}, "destination.name, hl7.name: found pacs twice"),
+    ],
+)
+def test_a_receiver_that_cannot_be_is_named(changes: dict[str, Any], expected: str) -> None:
+    archive = {"name": "pacs", "ae_title": "PACS", "host": "h", "port": 104}
+    ris = {"name": "ris", "host": "h", "port": 2575, **changes}
+    with pytest.raises(SettingsError) as caught:
+        settings.parse({"destination": [archive], "hl7": [ris]})
+    assert expected in str(caught.value)
 
 
 # ---- Patient, visit and order ------------------------------------------------------------------

@@ -1,8 +1,12 @@
 """MLLP: hl7apy's server answers, and listeners that do what a server should not."""
 
+import contextlib
+import re
 import socket
 import ssl
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +18,7 @@ import pytest
 from hl7apy.mllp import AbstractHandler, MLLPServer  # type: ignore[import-untyped]  # no annotations
 
 from certificates import DAY, NOW, Authority, Identity
+from documents import DOCS
 from sources import cr
 from test_hl7 import message
 from thoracle import configuration
@@ -120,6 +125,26 @@ def test_reaching_a_server_sends_nothing() -> None:
     with serving() as (port, kept):
         reach(receiver(port))
     assert kept == []
+
+
+def test_the_receiver_of_the_documentation_prints_a_message() -> None:
+    page = (DOCS / "hl7.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    started = [sys.executable, "-c", program.replace("2575", str(port))]
+    with subprocess.Popen(started, stdout=subprocess.PIPE) as process:
+        try:
+            deadline = time.monotonic() + 20 * SECOND
+            while time.monotonic() < deadline:
+                with contextlib.suppress(ArchiveUnavailable):
+                    send(receiver(port), MESSAGE)
+                    break
+                time.sleep(0.05)
+        finally:
+            process.terminate()
+        assert process.stdout is not None
+        assert process.stdout.read().rstrip().replace(b"\n", b"\r") == MESSAGE.rstrip()
 
 
 # ---- TLS ---------------------------------------------------------------------------------------
