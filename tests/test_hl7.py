@@ -351,6 +351,7 @@ def test_an_image_of_several_requests_is_told_to_each() -> None:
         request.AccessionNumber, request.RequestedProcedureID = f"ACC{number}", f"RP{number}"
         requests.append(request)
     source.RequestAttributesSequence = requests
+    source.FillerOrderNumberImagingServiceRequest = "F-1"  # of one of them, nobody knows which
     parsed = read(message(source))
     assert [str(one[3]) for one in parsed.segments("ORC")] == ["ACC1", "ACC2"]
     assert [str(one[1]) for one in parsed.segments("OBR")] == ["1", "2"]

@@ -164,12 +164,12 @@ def _visit(source: Dataset) -> list[str]:
 
 
 def _order(source: Dataset, request: Dataset, number: int, made: datetime) -> list[str]:
-    accession = fields.exact(
-        fields.value(request, "AccessionNumber") or fields.value(source, "AccessionNumber")
-    )
-    placer, filler = (
-        fields.exact(fields.value(request, keyword) or fields.value(source, keyword))
+    # Of several requests, those at the top are the numbers of one or none (PS3.3 Section 10.6).
+    top = source if len(source.get("RequestAttributesSequence") or []) < 2 else Dataset()
+    accession, placer, filler = (
+        fields.exact(fields.value(request, keyword) or fields.value(top, keyword))
         for keyword in (
+            "AccessionNumber",
             "PlacerOrderNumberImagingServiceRequest",
             "FillerOrderNumberImagingServiceRequest",
         )
