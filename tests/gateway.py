@@ -36,10 +36,26 @@ def destination(archive: Archive, **settings: object) -> dict[str, Any]:
 
 
 class Gateway:
-    """A configuration, a data folder and, inside the block, a running process."""
+    """A configuration, a data folder and, inside the block, a running process.
+
+    Parameters
+    ----------
+    folder
+        Everything is below it.
+    archives
+        The destinations, as archives or as tables of settings.
+    lists
+        Further lists of tables, e.g. ``rule`` and ``hl7``.
+    tables
+        Tables of settings, by name.
+    """
 
     def __init__(
-        self, folder: Path, *archives: Archive | dict[str, Any], **tables: dict[str, Any]
+        self,
+        folder: Path,
+        *archives: Archive | dict[str, Any],
+        lists: dict[str, list[dict[str, Any]]] | None = None,
+        **tables: dict[str, Any],
     ) -> None:
         self.folder = folder
         self.data_folder = folder / "data"
@@ -57,9 +73,10 @@ class Gateway:
         lines = [f"data_folder = {json.dumps(str(self.data_folder))}"]
         for name, values in settings.items():
             lines += [f"[{name}]", *(f"{key} = {json.dumps(v)}" for key, v in values.items())]
-        for one in archives:
-            table = one if isinstance(one, dict) else destination(one)
-            lines += ["[[destination]]", *(f"{key} = {json.dumps(v)}" for key, v in table.items())]
+        destinations = [one if isinstance(one, dict) else destination(one) for one in archives]
+        for name, entries in {"destination": destinations, **(lists or {})}.items():
+            for table in entries:
+                lines += [f"[[{name}]]", *(f"{key} = {json.dumps(v)}" for key, v in table.items())]
         self.config.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def __enter__(self) -> Self:

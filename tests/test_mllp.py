@@ -87,10 +87,12 @@ class Server(MLLPServer):  # type: ignore[misc]  # hl7apy has no annotations
 
 
 @contextmanager
-def serving(context: ssl.SSLContext | None = None) -> Iterator[tuple[int, list[str]]]:
+def serving(
+    context: ssl.SSLContext | None = None, port: int = 0
+) -> Iterator[tuple[int, list[str]]]:
     """Run the server; yields its port and the messages that came."""
     kept: list[str] = []
-    with Server("127.0.0.1", 0, {"ORU^R01^ORU_R01": (Accepting, kept)}) as server:
+    with Server("127.0.0.1", port, {"ORU^R01^ORU_R01": (Accepting, kept)}) as server:
         server.context = context
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()

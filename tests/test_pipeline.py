@@ -104,11 +104,11 @@ def test_the_audit_tells_a_study_from_reception_to_delivery(
             "proof answered",  # that it offers none
             "delivery succeeded",
         ]
-    read, sent = events[2], events[4]
+    read, proven = events[2], events[-1]
     assert read["sop_instance_uid"] == ds.SOPInstanceUID
     assert set(read["detail"]["seconds"]) == {"select", "pixels", "classify"}
-    assert sent["result_sop_instance_uid"] == report.SOPInstanceUID
-    assert (sent["proof"], sent["status"]) == ("status", "0x0000")
+    assert proven["result_sop_instance_uid"] == report.SOPInstanceUID
+    assert (proven["proof"], proven["status"]) == ("status", "0x0000")
     assert gateway.events("--study", study, "--until", "2020-01-01") == []
 
 

@@ -211,12 +211,23 @@ def status(
     for row in studies:
         probability = "" if row["probability"] is None else f" {row['probability']:.4f}"
         said = f"{row['outcome'] or row['state'] or 'receiving'}{probability}"
+        if row["sending"] is not None:
+            said += f" ({row['sending']})"
         if row["state"] == "withdrawn":
             said = f"withdrawn (was {said})"
         which = f"{row['study_instance_uid']} generation {row['generation']}"
         out.print(f"{row['changed_at']} {which}: {said}", highlight=False, soft_wrap=True)
+        for one in row["notifications"]:
+            out.print(f"    {_notification(one)}", markup=False, highlight=False, soft_wrap=True)
         for one in row["deliveries"]:
             out.print(f"    {_delivery(one)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _notification(one: dict[str, Any]) -> str:
+    text = f"{one['receiver']} hl7 {one['state']}"
+    if one["next_attempt_at"]:
+        text += f" (attempt {one['attempts'] + 1} at {one['next_attempt_at']})"
+    return text + (f" {one['detail']}" if one["detail"] else "")
 
 
 def _delivery(one: dict[str, Any]) -> str:
@@ -280,6 +291,24 @@ def reanalyse(
     name = f"reanalyse:{study}:{uuid.uuid4()}"
     engine.request(database, engine.INTAKE, "reanalyse", name, study, getpass.getuser())
     out.print(f"to be read again; `thoracle status {study}` shows when it is done")
+
+
+@app.command()
+def release(
+    study: Annotated[str, typer.Argument(help="Study Instance UID.")], config: ConfigOption = None
+) -> None:
+    """Send the result of a study that a rule holds."""
+    from thoracle import engine
+    from thoracle.store import results
+
+    database = _database(config)
+    with database.connect() as connection:
+        held = results.held(connection, study)
+    if held is None:
+        raise ThoracleError(f"{study}: found no result that is held, required is one to release")
+    name = f"release:{study}:{held.generation}:{held.bundle_digest}"
+    engine.request(database, engine.INTAKE, "release", name, study, getpass.getuser())
+    out.print(f"to be released; `thoracle status {study}` shows when it is done")
 
 
 @app.command()

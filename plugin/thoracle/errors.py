@@ -12,6 +12,7 @@ ThoracleError
 ├── ReportError             final: the report would not be valid
 └── DeliveryError
     ├── ArchiveUnavailable  tried again later
+    │   └── ArchiveSilent   of a request for proof: a weaker proof has to do
     └── ArchiveRefused      final: the archive answered with a failure status
 """
 
@@ -85,6 +86,10 @@ class DeliveryError(ThoracleError):
 
 class ArchiveUnavailable(DeliveryError):
     """The destination could not be reached or was out of resources."""
+
+
+class ArchiveSilent(ArchiveUnavailable):
+    """The destination took the association and gave no answer: most do so to a stranger."""
 
 
 class ArchiveRefused(DeliveryError):

@@ -137,6 +137,8 @@ class Kind(StrEnum):
     """Fractional segmentation: the saliency for machines."""
     REJECTION = "rejection"
     """Key Object Selection that rejects withdrawn objects (IHE IOCM)."""
+    ORIGINAL = "original"
+    """A received image, passed on as it came because a rule says so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,7 @@ def _is_ours(ds: Dataset) -> bool | None:
     What cannot be read counts as an image for conditions, and is not sent on: it might be ours.
     """
     try:
-        select._check_not_ours(ds)
+        select.check_not_ours(ds)
     except NotAnalysable:
         return True
     except MALFORMED:

@@ -70,7 +70,7 @@ def check(ds: Dataset, settings: Select) -> None:
     PS3.3 C.7.1.1, C.7.6.1, C.7.6.3, C.8.1.1, C.8.11.1, C.8.11.2, C.8.11.5; PS3.16 CID 4010.
     """
     try:
-        _check_not_ours(ds)
+        check_not_ours(ds)
         _check_modality(ds)
         _check_intent(ds, settings)
         _check_image_type(ds)
@@ -126,7 +126,7 @@ def age_years(ds: Dataset) -> float | None:
     return years if 0 <= years <= 130 else None
 
 
-def _check_not_ours(ds: Dataset) -> None:
+def check_not_ours(ds: Dataset) -> None:
     """Refuse what Thoracle, or another program of its kind, made."""
     sources = [ds, *(ds.get("ContributingEquipmentSequence") or [])]
     if any(words(item, "Manufacturer") == OWN_MANUFACTURER.upper() for item in sources):

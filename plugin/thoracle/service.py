@@ -6,7 +6,7 @@ import signal
 import threading
 from types import FrameType
 
-from thoracle import engine, pipeline
+from thoracle import engine, pipeline, route
 from thoracle.audit import trail
 from thoracle.classify import bundle, runtime
 from thoracle.commitments import Answer
@@ -76,6 +76,7 @@ def serve(settings: Settings) -> None:
 
 
 def _run(settings: Settings, decoder: Decoder, stopped: threading.Event) -> None:
+    _refuse_faulty_rules(settings)
     identity = bundle.identify(settings.classify)
     runtime.chosen(settings.classify)  # one that is not installed ends it here, in one line
     database = open_database(sqlite_url(settings.data_folder))
@@ -115,6 +116,13 @@ def _run(settings: Settings, decoder: Decoder, stopped: threading.Event) -> None
     with database.begin() as connection:
         trail.record(connection, trail.Event.APPLICATION_STOPPED, {})
     database.dispose()  # the last connection that closes folds the write-ahead log in
+
+
+def _refuse_faulty_rules(settings: Settings) -> None:
+    """Refuse rules that cannot be decided: one that holds would hold every study."""
+    faults = [f"rule {name}: {text}" for name, text in route.faults(settings)]
+    if faults:
+        raise SettingsError("\n".join(faults))
 
 
 def _listen(listener: Listener, settings: Settings) -> None:

@@ -23,7 +23,7 @@ def plan(
     workflow_id: str,
     user_id: str | None = None,
 ) -> dict[str, Any] | None:
-    """Make a new generation of a study; return its number and priority, or ``None``.
+    """Make a new generation of a study; return its number, priority and sources, or ``None``.
 
     ``user_id`` is who asked for the study to be read again, though nothing new has come.
     """
@@ -40,7 +40,12 @@ def plan(
             "detail": {"generation": made.generation, "images": made.images},
         },
     )
-    return {"generation": made.generation, "priority": made.priority}
+    rows = instances.sources(connection, study_instance_uid, made.generation)
+    return {
+        "generation": made.generation,
+        "priority": made.priority,
+        "sources": [row.path for row in rows],
+    }
 
 
 def begin(connection: Connection, key: AnalysisKey, digest: str) -> dict[str, Any]:
@@ -50,6 +55,7 @@ def begin(connection: Connection, key: AnalysisKey, digest: str) -> dict[str, An
     with ``digest``.
     """
     answer: dict[str, Any] = {"digest": digest, "sources": [], "predecessor": None}
+    answer["content_datetime"] = results.analysis_row(connection, key).content_datetime
     if key.bundle_digest != digest:
         results.hand_over(connection, key, digest)
     elif results.is_superseded(connection, key):
@@ -65,7 +71,7 @@ def begin(connection: Connection, key: AnalysisKey, digest: str) -> dict[str, An
         )
     else:
         rows = instances.sources(connection, key.study_instance_uid, key.generation)
-        answer["sources"] = [list(row) for row in rows]
+        answer["sources"] = [row.path for row in rows]
         previous = results.newest_report(connection, key.study_instance_uid)
         if previous is not None:
             answer["predecessor"] = [
@@ -83,8 +89,14 @@ def conclude(
     readings: Sequence[Reading],
     made: Sequence[tuple[Result, Sequence[str]]],
     workflow_id: str,
-) -> None:
-    """Record what was read, what was made of it and, for each object, who is to get it."""
+    state: str = "waiting",
+) -> trail.Columns:
+    """Record what was read, what was made of it and, for each object, who is to get it.
+
+    ``state`` is that of the deliveries: ``waiting``, or ``held``.
+
+    Returns the columns that further events of this result have alike.
+    """
     outcome, probability = _summary(readings)
     results.end_analysis(connection, key, "done", outcome, probability)
     results.add_readings(connection, key, readings, bundle.decision.threshold)
@@ -106,14 +118,10 @@ def conclude(
                 **_reading(reading),
             },
         )
+    columns = {**columns, "outcome": outcome, "probability": probability}
     for result, destinations in made:
-        add_result(
-            connection,
-            key,
-            result,
-            destinations,
-            {**columns, "outcome": outcome, "probability": probability},
-        )
+        add_result(connection, key, result, destinations, columns, state)
+    return columns
 
 
 def add_result(
@@ -122,9 +130,10 @@ def add_result(
     made: Result,
     destinations: Sequence[str],
     columns: trail.Columns,
+    state: str = "waiting",
 ) -> None:
     """Record an object that was made, and who is to get it."""
-    results.add_result(connection, key, made, destinations)
+    results.add_result(connection, key, made, destinations, state)
     trail.record(
         connection,
         trail.Event.RESULT_CREATED,

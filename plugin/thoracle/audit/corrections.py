@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from thoracle.audit import commits, deliveries, trail
+from thoracle.records import Kind
 from thoracle.store import deliveries as stored
 from thoracle.store import instances, results
 from thoracle.store.results import AnalysisKey, Result
@@ -33,7 +34,7 @@ def begin(connection: Connection, study_instance_uid: str) -> dict[str, Any] | N
     rows = stored.of_study(connection, study_instance_uid)
     kept: dict[str, list[list[str]]] = {}
     for row in rows:
-        if row.state in AT_ARCHIVE and row.kind != "rejection":
+        if row.state in AT_ARCHIVE and row.kind not in (Kind.REJECTION, Kind.ORIGINAL):
             kept.setdefault(row.destination, []).append(
                 [
                     row.delivered_sop_class_uid,
@@ -48,7 +49,7 @@ def begin(connection: Connection, study_instance_uid: str) -> dict[str, Any] | N
         "made_at": report.created_at,
         "content_datetime": now(),
         "sources": [
-            path for _, _, path in instances.sources(connection, study_instance_uid, key.generation)
+            row.path for row in instances.sources(connection, study_instance_uid, key.generation)
         ],
         "report_to": [
             row.destination
@@ -71,7 +72,7 @@ def withdrawn(
     """Record that a result is withdrawn, and by which objects; take back what was not yet sent."""
     results.withdraw(connection, key)
     for row in stored.of_study(connection, key.study_instance_uid):
-        if row.state == "waiting":
+        if row.state in ("waiting", "held") and row.kind != Kind.ORIGINAL:
             deliveries.withdrawn(connection, row)
     columns: trail.Columns = {
         **commits.of_study(connection, key.study_instance_uid),

@@ -20,7 +20,7 @@ from pynetdicom.status import code_to_category
 from thoracle import commitments
 from thoracle.commitments import OnAnswer
 from thoracle.deliver.association import Call, Peer
-from thoracle.errors import ArchiveRefused, ArchiveUnavailable
+from thoracle.errors import ArchiveRefused, ArchiveSilent, ArchiveUnavailable
 
 REQUEST_STORAGE_COMMITMENT = 1
 """Action Type ID (PS3.4 Section J.3.2.1.1)."""
@@ -81,8 +81,10 @@ def request(
 
     Raises
     ------
+    ArchiveSilent
+        No response.
     ArchiveUnavailable
-        Not reached, no response, or one of ``TRY_AGAIN``.
+        Not reached, or one of ``TRY_AGAIN``.
     ArchiveRefused
         Another failure status.
     """
@@ -129,7 +131,7 @@ def _ask(assoc: Association, peer: Peer, information: Dataset) -> Requested:
     except RuntimeError as error:  # the archive ended the association before
         raise ArchiveUnavailable(f"{peer.ae_title} ended the association") from error
     if "Status" not in response:
-        raise ArchiveUnavailable(f"{peer.ae_title} did not answer the N-ACTION")
+        raise ArchiveSilent(f"{peer.ae_title} did not answer the N-ACTION")
     status = int(response.Status)
     if code_to_category(status) in ("Success", "Warning"):
         return Requested.ASKED

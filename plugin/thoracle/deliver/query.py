@@ -12,7 +12,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 from pynetdicom.status import code_to_category
 
 from thoracle.deliver.association import Call, Peer
-from thoracle.errors import ArchiveRefused, ArchiveUnavailable
+from thoracle.errors import ArchiveRefused, ArchiveSilent, ArchiveUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +46,10 @@ def found(
 
     Raises
     ------
+    ArchiveSilent
+        No response.
     ArchiveUnavailable
-        Not reached, no response, or one of ``TRY_AGAIN``.
+        Not reached, or one of ``TRY_AGAIN``.
     ArchiveRefused
         Another failure status, or more than ``MOST_MATCHES`` matches.
     """
@@ -74,7 +76,7 @@ def _is_here(assoc: Association, peer: Peer, keys: Dataset) -> bool | None:
         raise ArchiveUnavailable(f"{peer.ae_title} ended the association") from error
     for number, (response, match) in enumerate(responses):
         if "Status" not in response:
-            raise ArchiveUnavailable(f"{peer.ae_title} did not answer the C-FIND")
+            raise ArchiveSilent(f"{peer.ae_title} did not answer the C-FIND")
         status = int(response.Status)
         category = code_to_category(status)
         if category == "Pending":

@@ -39,8 +39,8 @@ class Receipt:
     """E.g. ``0x0000``."""
 
 
-def deliver(peer: Peer, stored: Path, comprehensive: Callable[[], Path]) -> Receipt:
-    """Return the archive's receipt for an object of ours.
+def deliver(peer: Peer, stored: Path, comprehensive: Callable[[], Path] | None) -> Receipt:
+    """Return the archive's receipt for an object.
 
     Parameters
     ----------
@@ -52,6 +52,8 @@ def deliver(peer: Peer, stored: Path, comprehensive: Callable[[], Path]) -> Rece
     comprehensive
         Gives a report as Comprehensive SR: called, and sent in its place, only for an archive that
         takes no Comprehensive 3D SR. Each SOP Class is proposed in a context of its own.
+        ``None`` for an object that is not ours: its pixels are never decoded, so it is sent as it
+        is or not at all.
 
     Raises
     ------
@@ -61,19 +63,24 @@ def deliver(peer: Peer, stored: Path, comprehensive: Callable[[], Path]) -> Rece
         It does not take the SOP Class, or answered with another failure.
     """
     meta = read_file_meta_info(stored)
-    sop_class = UID(meta.MediaStorageSOPClassUID)
-    wanted: list[Any] = [sop_class]
-    if meta.TransferSyntaxUID not in NATIVE:
-        wanted.insert(0, (sop_class, meta.TransferSyntaxUID))
-    if sop_class == Comprehensive3DSRStorage:
-        wanted.append(ComprehensiveSRStorage)
+    sop_class, syntax = UID(meta.MediaStorageSOPClassUID), UID(meta.TransferSyntaxUID)
+    native = syntax in NATIVE
+    wanted: list[Any] = [sop_class] if native else [(sop_class, syntax)]
+    if comprehensive is not None:
+        wanted += [] if native else [sop_class]
+        wanted += [ComprehensiveSRStorage] if sop_class == Comprehensive3DSRStorage else []
     with Call(peer, wanted) as assoc:
         accepted = {context.abstract_syntax for context in assoc.accepted_contexts}
         if sop_class in accepted:
             return _store(assoc, stored)
-        if ComprehensiveSRStorage in accepted:
+        if ComprehensiveSRStorage in accepted and comprehensive is not None:
             return _store(assoc, comprehensive())
-    raise ArchiveRefused(f"{peer.ae_title} does not accept {sop_class.name}")
+    what = (
+        sop_class.name
+        if native or comprehensive is not None
+        else f"{sop_class.name} as {syntax.name}"
+    )
+    raise ArchiveRefused(f"{peer.ae_title} does not accept {what}")
 
 
 def echo(peer: Peer) -> None:

@@ -1,6 +1,6 @@
-"""THE STRAIGHT LINE: study_complete -> analyse -> deliver -> prove, as durable workflows.
+"""THE STRAIGHT LINE: study_complete -> analyse -> route -> deliver and notify, durably.
 
-Stages meet here and nowhere else. Each workflow is a list of steps whose results are kept; after
+Stages meet here and nowhere else. Each is a workflow: a list of steps whose results are kept; after
 a crash it goes on behind the last finished step. So clocks, files, the network and the database
 are touched inside steps and transactions alone, and a step that ran twice must not show: result
 UIDs and bytes are deterministic, and rows are written in the transaction of their checkpoint.
@@ -10,6 +10,7 @@ from thoracle.pipeline.analyse import arrived, bury, sweep
 from thoracle.pipeline.correct import reanalyse, withdraw
 from thoracle.pipeline.deliver import committed
 from thoracle.pipeline.line import Line, bind, peer_of, web_peer_of
+from thoracle.pipeline.route import release
 
 __all__ = [
     "Line",
@@ -19,6 +20,7 @@ __all__ = [
     "committed",
     "peer_of",
     "reanalyse",
+    "release",
     "sweep",
     "web_peer_of",
     "withdraw",

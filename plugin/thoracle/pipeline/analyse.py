@@ -9,12 +9,15 @@ from dbos import DBOS, Debouncer, SetEnqueueOptions, SetWorkflowID
 from sqlalchemy import Connection
 
 from thoracle import engine
-from thoracle.audit import commits
+from thoracle.audit import commits, routes
+from thoracle.decision import NOTHING, Decision
+from thoracle.pipeline import route
 from thoracle.pipeline.deliver import enqueue_deliver
 from thoracle.pipeline.line import keep, parts
+from thoracle.pipeline.notify import enqueue_notify
 from thoracle.records import Kind, Reading
 from thoracle.report.header import Instance
-from thoracle.store import instances, results
+from thoracle.store import instances, notifications, results
 from thoracle.store.results import AnalysisKey, Result
 from thoracle.store.tables import timestamp
 
@@ -72,7 +75,8 @@ def study_complete(study_instance_uid: str) -> None:
     digest = parts().reader.bundle.digest
     plan = engine.transaction(commits.plan, study_instance_uid, digest, str(DBOS.workflow_id))
     if plan is not None:
-        enqueue_analyse(study_instance_uid, digest, plan["generation"], plan["priority"])
+        priority = route.priority_of(study_instance_uid, plan)
+        enqueue_analyse(study_instance_uid, digest, plan["generation"], priority)
 
 
 # ---- analyse ---------------------------------------------------------------------------------
@@ -95,7 +99,7 @@ def analyse(study_instance_uid: str, digest: str, generation: int, priority: int
     if begin["digest"] != digest:  # the bundle was exchanged while this waited
         enqueue_analyse(study_instance_uid, begin["digest"], generation, priority)
         return
-    sources = [path for _, _, path in begin["sources"]]
+    sources = begin["sources"]
     if not sources:
         return
     readings = [_read(path) for path in sources]
@@ -104,8 +108,15 @@ def analyse(study_instance_uid: str, digest: str, generation: int, priority: int
     except Exception as error:
         engine.transaction(_fail, *key, str(error), str(DBOS.workflow_id))
         raise
-    for destination, sop_instance_uid in engine.transaction(_conclude, *key, readings, made):
+    decision = route.decide(study_instance_uid, sources, readings)
+    written = route.messages(
+        study_instance_uid, sources[0], readings, made[0], begin["content_datetime"], decision
+    )
+    waiting = engine.transaction(_conclude, *key, readings, made, decision, written)
+    for destination, sop_instance_uid in waiting["deliveries"]:
         enqueue_deliver(destination, sop_instance_uid, 1, priority, None)
+    for receiver, sop_instance_uid in waiting["notifications"]:
+        enqueue_notify(receiver, sop_instance_uid, 1, None)
 
 
 def _begin(connection: Connection, study: str, generation: int, digest: str) -> dict[str, Any]:
@@ -146,21 +157,40 @@ def _conclude(
     digest: str,
     readings: list[dict[str, Any]],
     made: list[dict[str, Any]],
-) -> list[tuple[str, str]]:
+    routing: dict[str, Any],
+    written: list[tuple[str, str]],
+) -> dict[str, list[tuple[str, str]]]:
+    """Record the result; return what is to be sent now: destination or receiver, and object."""
     line = parts()
+    key = AnalysisKey(study, generation, digest)
+    decision = Decision.from_json(routing)
+    sending = routes.SHADOW if decision.shadow else routes.HELD if decision.held else None
+    state = "held" if sending == routes.HELD else "waiting"
+    sends = NOTHING if decision.shadow else decision.planned
     objects = [Result(**{**values, "kind": Kind(values["kind"])}) for values in made]
-    addressed = [(one, takers(one.kind)) for one in objects]
-    commits.conclude(
+    addressed = [
+        (one, [name for name, kinds in sends.kinds.items() if one.kind in kinds]) for one in objects
+    ]
+    columns = commits.conclude(
         connection,
-        AnalysisKey(study, generation, digest),
+        key,
         line.reader.bundle,
         [Reading.from_json(values) for values in readings],
         addressed,
         str(DBOS.workflow_id),
+        state,
     )
-    return [(name, one.sop_instance_uid) for one, names in addressed for name in names]
-
-
-def takers(kind: Kind) -> list[str]:
-    """Return the names of the destinations that get objects of a kind."""
-    return [name for name, one in parts().destinations.items() if kind in one.kinds]
+    if line.settings.rule:
+        routes.decided(connection, key, routing, sending, columns)
+    pairs = [(name, one.sop_instance_uid) for one, names in addressed for name in names]
+    pairs += routes.pass_on(connection, key, decision.images, sends.originals, state)
+    report = objects[0].sop_instance_uid
+    told = [] if decision.shadow else written
+    for receiver, path in told:
+        notifications.add(connection, report, receiver, path, state if path else "failed")
+    if state == "held":
+        return {"deliveries": [], "notifications": []}
+    return {
+        "deliveries": pairs,
+        "notifications": [(receiver, report) for receiver, path in told if path],
+    }

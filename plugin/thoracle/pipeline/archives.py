@@ -12,7 +12,7 @@ from thoracle.commitments import Answer
 from thoracle.deliver import commitment, query, storescu, stowrs
 from thoracle.deliver.commitment import Reference, Requested
 from thoracle.deliver.storescu import Receipt
-from thoracle.errors import ArchiveRefused, ArchiveUnavailable, DeliveryError
+from thoracle.errors import ArchiveRefused, ArchiveSilent, ArchiveUnavailable, DeliveryError
 from thoracle.pipeline.line import keep, parts, peer_of, web_peer_of
 from thoracle.records import Kind
 from thoracle.report import sr
@@ -36,7 +36,7 @@ def send(destination: str, sop_instance_uid: str) -> dict[str, Any] | None:
         if deliveries.delivery_row(connection, sop_instance_uid, destination).state != "waiting":
             return None
     try:
-        receipt = _receipt(line.destinations[destination], row.path)
+        receipt = _receipt(line.destinations[destination], row.path, Kind(row.kind))
     except (ArchiveUnavailable, OSError) as error:
         return {"state": "waiting", "detail": str(error)}
     except ArchiveRefused as error:
@@ -56,7 +56,7 @@ def send(destination: str, sop_instance_uid: str) -> dict[str, Any] | None:
     }
 
 
-def _receipt(destination: Destination, below: str) -> Receipt:
+def _receipt(destination: Destination, below: str, kind: Kind) -> Receipt:
     line = parts()
     stored = line.path(below)
     if destination.url is not None:
@@ -65,7 +65,9 @@ def _receipt(destination: Destination, below: str) -> Receipt:
     def comprehensive() -> Any:
         return line.path(keep(Kind.SR, sr.as_comprehensive_sr(dcmread(stored))).path)
 
-    return storescu.deliver(peer_of(destination, line.settings), stored, comprehensive)
+    ours = kind is not Kind.ORIGINAL
+    peer = peer_of(destination, line.settings)
+    return storescu.deliver(peer, stored, comprehensive if ours else None)
 
 
 def ask(
@@ -95,10 +97,10 @@ def ask(
             lambda answer: on_answer(ae_title, answer),
             PATIENCE_SECONDS,
         )
+    except (ArchiveSilent, ArchiveRefused) as error:
+        return {"outcome": NOT_OFFERED, "detail": str(error)}
     except (ArchiveUnavailable, OSError) as error:
         return {"outcome": UNAVAILABLE, "detail": str(error)}
-    except ArchiveRefused as error:
-        return {"outcome": NOT_OFFERED, "detail": str(error)}
     offered = requested is Requested.ASKED
     return {"outcome": ASKED if offered else NOT_OFFERED, "detail": None}
 
@@ -126,7 +128,7 @@ def find(destination: str, transaction_uid: str) -> dict[str, Any]:
             if here is None:
                 return {"found": None, "unavailable": None}
             found |= here
-    except ArchiveRefused:
+    except (ArchiveSilent, ArchiveRefused):
         return {"found": None, "unavailable": None}
     except (DeliveryError, OSError) as error:
         return {"found": None, "unavailable": str(error)}

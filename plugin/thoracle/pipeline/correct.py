@@ -9,14 +9,18 @@ from sqlalchemy import Connection
 
 from thoracle import engine
 from thoracle.audit import commits, corrections
+from thoracle.pipeline import route
 from thoracle.pipeline.analyse import enqueue_analyse
 from thoracle.pipeline.deliver import enqueue_deliver
 from thoracle.pipeline.line import keep, parts
+from thoracle.pipeline.notify import enqueue_notify, message
 from thoracle.reader import header_of
 from thoracle.records import Kind
-from thoracle.report import keyobject, sr
+from thoracle.report import keyobject, sentences, sr
 from thoracle.report.header import Instance
+from thoracle.store import notifications
 from thoracle.store.results import AnalysisKey, Result
+from thoracle.worklist.hl7 import ReportReference
 
 STAT = 1
 """Queue priority: an answer that is wrong should not stand for long."""
@@ -30,8 +34,12 @@ def withdraw(study_instance_uid: str, reason: str, user_id: str) -> None:
         return
     made = _correct(study_instance_uid, reason, begun)
     key = (study_instance_uid, begun["generation"], begun["digest"])
-    for destination, uid in engine.transaction(_withdrawn, *key, made, reason, user_id):
+    written = _messages(study_instance_uid, reason, begun, made[0][0])
+    waiting = engine.transaction(_withdrawn, *key, made, written, reason, user_id)
+    for destination, uid in waiting["deliveries"]:
         enqueue_deliver(destination, uid, 1, STAT, None)
+    for receiver, uid in waiting["notifications"]:
+        enqueue_notify(receiver, uid, 1, None)
 
 
 @DBOS.step(name="correct")
@@ -41,7 +49,7 @@ def _correct(
     """Return the objects that were made, each with its destinations."""
     line = parts()
     sources = [header_of(line.path(path)) for path in begun["sources"]]
-    content_datetime = datetime.fromisoformat(begun["content_datetime"]).astimezone()
+    content_datetime = _moment(begun["content_datetime"])
     common: dict[str, Any] = {
         "content_datetime": content_datetime,
         "settings": line.settings.report,
@@ -51,7 +59,7 @@ def _correct(
         Instance(*begun["predecessor"]),
         reason,
         line.reader.bundle,
-        made=datetime.fromisoformat(begun["made_at"]).astimezone(),
+        made=_moment(begun["made_at"]),
         **common,
     )
     made = [(asdict(keep(Kind.SR, report)), list(begun["report_to"]))]
@@ -70,21 +78,60 @@ def _correct(
     return [*made, *notes.values()]
 
 
+@DBOS.step(name="withdrawal messages")
+def _messages(
+    study_instance_uid: str, reason: str, begun: dict[str, Any], report: dict[str, Any]
+) -> list[tuple[str, str]]:
+    """Return the receivers that were told of the result, each with the path of its message."""
+    line = parts()
+    with line.database.connect() as connection:
+        told = notifications.told(connection, study_instance_uid)
+    sources = [header_of(line.path(path)) for path in begun["sources"]]
+    return [
+        (
+            receiver.name,
+            message(
+                study_instance_uid,
+                receiver,
+                begun["sources"][0],
+                sr.withdrawn(sources),
+                ReportReference(report["series_instance_uid"], report["sop_instance_uid"]),
+                sentences.withdrawal(reason, _moment(begun["made_at"])),
+                _moment(begun["content_datetime"]),
+                "withdrawn",
+            ),
+        )
+        for receiver in line.settings.hl7
+        if receiver.name in told
+    ]
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone()
+
+
 def _withdrawn(
     connection: Connection,
     study: str,
     generation: int,
     digest: str,
     made: list[tuple[dict[str, Any], list[str]]],
+    written: list[tuple[str, str]],
     reason: str,
     user_id: str,
-) -> list[tuple[str, str]]:
+) -> dict[str, list[tuple[str, str]]]:
     objects = [
         (Result(**{**values, "kind": Kind(values["kind"])}), names) for values, names in made
     ]
     key = AnalysisKey(study, generation, digest)
     corrections.withdrawn(connection, key, objects, reason, user_id, str(DBOS.workflow_id))
-    return [(name, one.sop_instance_uid) for one, names in objects for name in names]
+    report = objects[0][0].sop_instance_uid
+    for receiver, path in written:
+        notifications.add(connection, report, receiver, path, "waiting")
+    return {
+        "deliveries": [(name, one.sop_instance_uid) for one, names in objects for name in names],
+        "notifications": [(receiver, report) for receiver, _ in written],
+    }
 
 
 @DBOS.workflow(name="reanalyse", max_recovery_attempts=None)
@@ -95,4 +142,5 @@ def reanalyse(study_instance_uid: str, user_id: str) -> None:
         commits.plan, study_instance_uid, digest, str(DBOS.workflow_id), user_id
     )
     if plan is not None:
-        enqueue_analyse(study_instance_uid, digest, plan["generation"], plan["priority"])
+        priority = route.priority_of(study_instance_uid, plan)
+        enqueue_analyse(study_instance_uid, digest, plan["generation"], priority)

@@ -77,6 +77,19 @@ def build(
     )
 
 
+def withdrawn(sources: Sequence[Dataset]) -> list[Reading]:
+    """Return what is said of each image of a result that is withdrawn."""
+    return [
+        Reading(
+            str(source.get("SOPClassUID")),
+            str(source.get("SOPInstanceUID")),
+            Outcome.REJECTED,
+            Reason.WITHDRAWN,
+        )
+        for source in sources
+    ]
+
+
 def withdrawal(
     sources: Sequence[Dataset],
     predecessor: Predecessor,
@@ -112,15 +125,7 @@ def withdrawal(
         As :func:`build`; and when the reason is empty, too long, or has characters that text
         cannot hold (PS3.5 Section 6.1.3).
     """
-    readings = [
-        Reading(
-            str(source.get("SOPClassUID")),
-            str(source.get("SOPInstanceUID")),
-            Outcome.REJECTED,
-            Reason.WITHDRAWN,
-        )
-        for source in sources
-    ]
+    readings = withdrawn(sources)
     return _document(
         *_paired(sources, readings),
         bundle,

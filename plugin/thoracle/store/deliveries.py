@@ -134,3 +134,11 @@ def delivered_as(
         )
         .order_by(delivery.c.sop_instance_uid)
     ).all()
+
+
+def release(connection: Connection, study_instance_uid: str) -> list[tuple[str, str]]:
+    """Let a study's deliveries that are held wait to be sent; return destination and object."""
+    rows = [row for row in of_study(connection, study_instance_uid) if row.state == "held"]
+    for row in rows:
+        set_delivery(connection, row.sop_instance_uid, row.destination, {"state": "waiting"})
+    return [(row.destination, row.sop_instance_uid) for row in rows]

@@ -12,9 +12,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from thoracle.records import Kind
 from thoracle.store.tables import analysis, instance, now, result, study
 
-_NOT_OURS = instance.c.sop_instance_uid.not_in(select(result.c.sop_instance_uid))
+_NOT_OURS = instance.c.sop_instance_uid.not_in(
+    select(result.c.sop_instance_uid).where(result.c.kind != Kind.ORIGINAL)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +159,8 @@ def plan(
     return Plan(generation, priority, len(present))
 
 
-def sources(
-    connection: Connection, study_instance_uid: str, generation: int
-) -> Sequence[Row[str, str, str]]:
-    """Return ``(sop_instance_uid, sop_class_uid, path)`` of a generation's images, by UID.
+def sources(connection: Connection, study_instance_uid: str, generation: int) -> Sequence[Row[Any]]:
+    """Return the rows of a generation's images, by SOP Instance UID.
 
     Of several versions of one image the newest is given: its header is the corrected one.
     """
@@ -174,7 +175,7 @@ def sources(
         .subquery()
     )
     return connection.execute(
-        select(instance.c.sop_instance_uid, instance.c.sop_class_uid, instance.c.path)
+        select(instance)
         .join(
             newest,
             (newest.c.sop_instance_uid == instance.c.sop_instance_uid)
@@ -182,6 +183,19 @@ def sources(
         )
         .order_by(instance.c.sop_instance_uid)
     ).all()
+
+
+def sender(connection: Connection, study_instance_uid: str) -> str:
+    """Return the AE title from which the newest image of a study came."""
+    return str(
+        connection.execute(
+            select(instance.c.calling_ae_title)
+            .where(instance.c.study_instance_uid == study_instance_uid)
+            .order_by(instance.c.id.desc())
+            .limit(1)
+        ).scalar_one()
+        or ""
+    )
 
 
 def unplanned_studies(connection: Connection, before: str) -> list[str]:

@@ -4,7 +4,26 @@ from typing import Any
 
 from sqlalchemy import Connection, func, inspect, select, text
 
-from thoracle.store.tables import analysis, commitment, delivery, instance, result, study
+from thoracle.store import notifications
+from thoracle.store.tables import (
+    analysis,
+    commitment,
+    delivery,
+    instance,
+    notification,
+    result,
+    study,
+)
+
+_NOTIFICATION = (
+    "sop_instance_uid",
+    "receiver",
+    "generation",
+    "state",
+    "attempts",
+    "next_attempt_at",
+    "detail",
+)
 
 
 def counts(connection: Connection) -> dict[str, dict[str, int]]:
@@ -20,6 +39,7 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
         "analyses": _by(connection, analysis.c.state),
         "outcomes": _by(connection, analysis.c.outcome),
         "deliveries": _by(connection, delivery.c.state),
+        "notifications": _by(connection, notification.c.state),
     }
     if "workflow_status" in inspect(connection).get_table_names():
         rows = connection.execute(
@@ -48,6 +68,7 @@ def studies(
             analysis.c.state,
             analysis.c.outcome,
             analysis.c.probability,
+            analysis.c.sending,
         )
         .where(analysis.c.state != "superseded")
         .subquery()
@@ -61,6 +82,7 @@ def studies(
             newest.c.state,
             newest.c.outcome,
             newest.c.probability,
+            newest.c.sending,
         )
         .outerjoin(
             newest,
@@ -76,6 +98,13 @@ def studies(
     delivered = _deliveries(connection, [row["study_instance_uid"] for row in rows])
     for row in rows:
         row["deliveries"] = delivered.get(row["study_instance_uid"], [])
+        row["notifications"] = [
+            {name: one[name] for name in _NOTIFICATION}
+            for one in (
+                found._mapping
+                for found in notifications.of_study(connection, row["study_instance_uid"])
+            )
+        ]
     return rows
 
 

@@ -133,7 +133,11 @@ def add_readings(
 
 
 def add_result(
-    connection: Connection, key: AnalysisKey, made: Result, destinations: Sequence[str]
+    connection: Connection,
+    key: AnalysisKey,
+    made: Result,
+    destinations: Sequence[str],
+    state: str = "waiting",
 ) -> None:
     """Record an object that we made, and that each destination is to get it."""
     moment = now()
@@ -151,21 +155,82 @@ def add_result(
             created_at=moment,
         )
     )
-    if destinations:
+    address(connection, made.sop_instance_uid, destinations, state)
+
+
+def address(
+    connection: Connection, sop_instance_uid: str, destinations: Sequence[str], state: str
+) -> list[str]:
+    """Record that destinations are to get an object; return those that were not to get it yet."""
+    known = set(
         connection.execute(
-            insert(delivery),
-            [
-                {
-                    "sop_instance_uid": made.sop_instance_uid,
-                    "destination": name,
-                    "state": "waiting",
-                    "attempts": 0,
-                    "created_at": moment,
-                    "changed_at": moment,
-                }
-                for name in destinations
-            ],
+            select(delivery.c.destination).where(delivery.c.sop_instance_uid == sop_instance_uid)
+        ).scalars()
+    )
+    new = [name for name in destinations if name not in known]
+    moment = now()
+    for name in new:
+        connection.execute(
+            insert(delivery).values(
+                sop_instance_uid=sop_instance_uid,
+                destination=name,
+                state=state,
+                attempts=0,
+                created_at=moment,
+                changed_at=moment,
+            )
         )
+    return new
+
+
+def pass_on(
+    connection: Connection,
+    key: AnalysisKey,
+    image: Row[Any],
+    destinations: Sequence[str],
+    state: str,
+) -> list[str]:
+    """Record that destinations are to get a received image; return those to which it is new."""
+    known = select(result.c.sop_instance_uid).where(
+        result.c.sop_instance_uid == image.sop_instance_uid
+    )
+    if connection.execute(known).first() is None:
+        connection.execute(
+            insert(result).values(
+                sop_instance_uid=image.sop_instance_uid,
+                sop_class_uid=image.sop_class_uid,
+                series_instance_uid=image.series_instance_uid,
+                study_instance_uid=key.study_instance_uid,
+                generation=key.generation,
+                bundle_digest=key.bundle_digest,
+                kind=Kind.ORIGINAL,
+                path=image.path,
+                sha256=image.sha256,
+                created_at=now(),
+            )
+        )
+    return address(connection, image.sop_instance_uid, destinations, state)
+
+
+def routed(
+    connection: Connection, key: AnalysisKey, routing: dict[str, Any], sending: str | None
+) -> None:
+    """Record what the rules decided about an analysis."""
+    values = {"routing": routing, "sending": sending}
+    connection.execute(update(analysis).where(_is(key)).values(values))
+
+
+def held(connection: Connection, study_instance_uid: str) -> Row[Any] | None:
+    """Return the newest analysis of a study, if it is held."""
+    row = connection.execute(
+        select(analysis)
+        .where(
+            analysis.c.study_instance_uid == study_instance_uid, analysis.c.state != "superseded"
+        )
+        .order_by(analysis.c.generation.desc())
+        .limit(1)
+    ).first()
+    return row if row is not None and (row.state, row.sending) == ("done", "held") else None
 
 
 def result_row(connection: Connection, sop_instance_uid: str) -> Row[Any]:

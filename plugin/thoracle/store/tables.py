@@ -93,6 +93,10 @@ analysis = Table(
     Column("outcome", String(16)),
     Column("probability", Float),
     Column("finished_at", TIME),
+    # What the rules decided (route.Decision as JSON), and what became of it: NULL (sent as they
+    # say), held, shadow or released.
+    Column("routing", JSON),
+    Column("sending", String(16)),
     ForeignKeyConstraint(["study_instance_uid"], ["study.study_instance_uid"]),
 )
 
@@ -123,7 +127,7 @@ result = Table(
     Column("bundle_digest", DIGEST, nullable=False),
     Column("kind", String(16), nullable=False),  # of records.Kind
     Column("path", Text, nullable=False),  # below the data folder
-    Column("sha256", DIGEST, nullable=False),  # of the whole file
+    Column("sha256", DIGEST, nullable=False),  # of the file; of an original, of its data set
     Column("created_at", TIME, nullable=False),
     Index(None, "study_instance_uid", "generation"),
 )
@@ -133,7 +137,7 @@ delivery = Table(
     metadata,
     Column("sop_instance_uid", UID, primary_key=True),
     Column("destination", String(32), primary_key=True),
-    # waiting, sent (not proven yet), delivered, refused, failed, withdrawn (before it was sent)
+    # held, waiting, sent (not proven yet), delivered, refused, failed, withdrawn (before sending)
     Column("state", String(16), nullable=False, index=True),
     Column("attempts", Integer, nullable=False),
     # What showed that the archive has it: commitment, query or status (of C-STORE or STOW-RS).
@@ -144,6 +148,22 @@ delivery = Table(
     # Of the request for proof under way.
     Column("transaction_uid", UID, index=True),
     Column("status", String(8)),  # of the last answer, e.g. 0x0000
+    Column("detail", Text),  # of the last failure
+    Column("next_attempt_at", TIME),
+    Column("created_at", TIME, nullable=False),
+    Column("changed_at", TIME, nullable=False),
+    ForeignKeyConstraint(["sop_instance_uid"], ["result.sop_instance_uid"]),
+)
+
+# One row for each receiver of HL7 messages and each report that it is told of.
+notification = Table(
+    "notification",
+    metadata,
+    Column("sop_instance_uid", UID, primary_key=True),  # of the report
+    Column("receiver", String(32), primary_key=True),
+    Column("state", String(16), nullable=False, index=True),  # held, waiting, told, refused, failed
+    Column("attempts", Integer, nullable=False),
+    Column("path", Text, nullable=False),  # of the message, below the data folder
     Column("detail", Text),  # of the last failure
     Column("next_attempt_at", TIME),
     Column("created_at", TIME, nullable=False),

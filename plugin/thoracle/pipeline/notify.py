@@ -1,0 +1,125 @@
+"""notify: one durable attempt to tell a receiver of HL7 messages, then another."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
+from sqlalchemy import Connection
+
+from thoracle import engine
+from thoracle.audit import routes
+from thoracle.errors import ArchiveRefused, ArchiveUnavailable
+from thoracle.pipeline.line import parts
+from thoracle.reader import header_of
+from thoracle.records import Reading
+from thoracle.settings import HL7
+from thoracle.store import files, notifications
+from thoracle.worklist import hl7, mllp
+from thoracle.worklist.hl7 import ReportReference, Status
+
+logger = logging.getLogger(__name__)
+
+PRIORITY = 1
+"""A message moves the study up the reading list: that is what it is for."""
+
+
+def message(
+    study: str,
+    receiver: HL7,
+    source: str,
+    readings: Sequence[Reading],
+    report: ReportReference,
+    sentence: str,
+    made: datetime,
+    status: Status | None,
+) -> str:
+    """Write the message to a receiver durably; return its path below the data folder.
+
+    Without ``status`` it is preliminary, or corrected when the receiver was told of the study.
+    """
+    line = parts()
+    if status is None:
+        with line.database.connect() as connection:
+            told = notifications.told(connection, study)
+        status = "corrected" if receiver.name in told else "preliminary"
+    name = f"{report.sop_instance_uid} {receiver.name}"
+    control_id = hashlib.sha256(name.encode()).hexdigest()[:20]
+    content = hl7.oru(
+        header_of(line.path(source)),
+        readings,
+        line.reader.bundle,
+        report,
+        receiver,
+        sentence=sentence,
+        control_id=control_id,
+        made=made,
+        status=status,
+    )
+    below = f"messages/{control_id[-2:]}/{control_id}.hl7"
+    files.keep_patiently(line.path(below), content)
+    return below
+
+
+def enqueue_notify(receiver: str, sop_instance_uid: str, attempt: int, delay: float | None) -> None:
+    """Have a receiver told of a report, after so many seconds."""
+    with (
+        SetWorkflowID(f"notify:{receiver}:{sop_instance_uid}:{attempt}"),
+        SetEnqueueOptions(priority=PRIORITY, queue_partition_key=receiver, delay_seconds=delay),
+    ):
+        DBOS.enqueue_workflow(engine.DELIVER, notify, receiver, sop_instance_uid, attempt)
+
+
+@DBOS.workflow(name="notify", max_recovery_attempts=None)
+def notify(receiver: str, sop_instance_uid: str, attempt: int) -> None:
+    """Make one attempt; a failed one that time may heal is followed by another, later."""
+    answer = _tell(receiver, sop_instance_uid)
+    if answer is None:
+        return
+    delay = engine.transaction(_told, receiver, sop_instance_uid, attempt, answer)
+    if delay is not None:
+        enqueue_notify(receiver, sop_instance_uid, attempt + 1, delay)
+
+
+@DBOS.step(name="tell")
+def _tell(receiver: str, sop_instance_uid: str) -> dict[str, Any] | None:
+    """Return columns of the notification, or ``None`` when it is not waiting any more."""
+    line = parts()
+    with line.database.connect() as connection:
+        row = notifications.row_of(connection, sop_instance_uid, receiver)
+    if row.state != "waiting":
+        return None
+    found = next((one for one in line.settings.hl7 if one.name == receiver), None)
+    if found is None:
+        return {"state": "failed", "detail": f"{receiver} is no longer in the settings"}
+    try:
+        mllp.send(found, line.path(row.path).read_bytes())
+    except (ArchiveUnavailable, OSError) as error:
+        return {"state": "waiting", "detail": str(error)}
+    except ArchiveRefused as error:
+        return {"state": "refused", "detail": str(error)}
+    except Exception as error:
+        # A fault of ours: without an end here it would wait for ever, unseen.
+        logger.exception("%s not told", receiver)
+        return {"state": "failed", "detail": f"{type(error).__name__}, see log"}
+    return {"state": "told", "detail": None}
+
+
+def _told(
+    connection: Connection,
+    receiver: str,
+    sop_instance_uid: str,
+    attempt: int,
+    answer: dict[str, Any],
+) -> float | None:
+    return routes.notified(
+        connection,
+        receiver,
+        sop_instance_uid,
+        attempt,
+        answer,
+        parts().settings.deliver,
+        str(DBOS.workflow_id),
+    )

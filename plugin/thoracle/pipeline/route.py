@@ -1,0 +1,116 @@
+"""route: who gets what and who is told, as the rules decide; and the release of what they hold."""
+
+import logging
+from datetime import datetime
+from typing import Any
+
+from dbos import DBOS
+from pydicom import Dataset
+from sqlalchemy import Connection
+
+from thoracle import engine, route
+from thoracle.audit import routes
+from thoracle.decision import Decision, Result
+from thoracle.errors import NotAnalysable
+from thoracle.pipeline.deliver import enqueue_deliver
+from thoracle.pipeline.line import parts
+from thoracle.pipeline.notify import enqueue_notify, message
+from thoracle.reader import header_of
+from thoracle.records import Reading, study_outcome
+from thoracle.report import sentences
+from thoracle.store import instances, notifications
+from thoracle.worklist.hl7 import ReportReference
+
+logger = logging.getLogger(__name__)
+
+PRIORITIES = {"stat": 1, "routine": 100, "backlog": 1000}
+
+
+@DBOS.step(name="route")
+def decide(study: str, sources: list[str], readings: list[dict[str, Any]] | None) -> dict[str, Any]:
+    """Return what the rules say of a study, before (``None``) or after it was read."""
+    line = parts()
+    with line.database.connect() as connection:
+        sender = instances.sender(connection, study)
+    result = None
+    if readings is not None:
+        result = Result.of([Reading.from_json(one) for one in readings], line.reader.bundle)
+    decision = route.decide(
+        line.settings.rule,
+        line.settings.destination,
+        [_header(path) for path in sources],
+        sender,
+        result,
+        [one.name for one in line.settings.hl7],
+    )
+    return decision.to_json()
+
+
+def _header(path: str) -> Dataset:
+    try:
+        return header_of(parts().path(path))
+    except NotAnalysable:  # its report says so; to a rule it is an image that says nothing
+        return Dataset()
+
+
+def priority_of(study: str, plan: dict[str, Any]) -> int:
+    """Return the priority that the rules give a study before it is read, else the planned one."""
+    if not any(rule.priority for rule in parts().settings.rule):
+        return int(plan["priority"])
+    said = decide(study, plan["sources"], None)["priority"]
+    return PRIORITIES.get(said, int(plan["priority"]))
+
+
+@DBOS.step(name="messages")
+def messages(
+    study: str,
+    source: str,
+    readings: list[dict[str, Any]],
+    report: dict[str, Any],
+    made: str,
+    decision: dict[str, Any],
+) -> list[tuple[str, str]]:
+    """Return the receivers that are to be told of a result, each with the path of its message."""
+    line = parts()
+    read = [Reading.from_json(one) for one in readings]
+    reference = ReportReference(report["series_instance_uid"], report["sop_instance_uid"])
+    sentence = sentences.conclusion(read, line.reader.bundle.decision)
+    moment = datetime.fromisoformat(made).astimezone()
+    outcome = study_outcome(read)
+    planned = Decision.from_json(decision).planned.notify
+    with line.database.connect() as connection:
+        told = notifications.told(connection, study)
+    written = []
+    for receiver in line.settings.hl7:
+        # Whoever was told of an earlier result is told of this one, whatever it is.
+        wanted = receiver.name in planned and outcome in receiver.outcomes
+        if not wanted and receiver.name not in told:
+            continue
+        try:
+            path = message(study, receiver, source, read, reference, sentence, moment, None)
+        except Exception:  # the result is worth more than the message about it
+            logger.exception("no message to %s", receiver.name)
+            path = ""
+        written.append((receiver.name, path))
+    return written
+
+
+# ---- release ---------------------------------------------------------------------------------
+
+
+@DBOS.workflow(name="release", max_recovery_attempts=None)
+def release(study_instance_uid: str, user_id: str) -> None:
+    """Send what a rule held back."""
+    released = engine.transaction(_release, study_instance_uid, user_id)
+    if released is None:
+        return
+    for destination, uid in released["deliveries"]:
+        enqueue_deliver(destination, uid, 1, PRIORITIES["routine"], None)
+    for receiver, uid in released["notifications"]:
+        enqueue_notify(receiver, uid, 1, None)
+
+
+def _release(
+    connection: Connection, study_instance_uid: str, user_id: str
+) -> dict[str, Any] | None:
+    return routes.release(connection, study_instance_uid, user_id)
