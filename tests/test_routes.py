@@ -151,6 +151,22 @@ def test_a_study_that_is_held_goes_out_when_somebody_releases_it(tmp_path: Path)
             assert event["user_id"]
 
 
+def test_a_rule_sets_the_priority_of_the_analysis(tmp_path: Path) -> None:
+    urgent = {"name": "emergency", "when": 'CallingAETitle == "ER"', "priority": "stat"}
+    late = {"name": "archive", "when": 'CallingAETitle == "OLD"', "priority": "backlog"}
+    with site(tmp_path, urgent, late) as here:
+        studies = {caller: here.send(caller) for caller in ("ER", "OLD", "ROOM_1")}
+        for study in studies.values():
+            here.decided(study)
+        statement = "SELECT workflow_uuid, priority FROM workflow_status WHERE name = 'analyse'"
+        queued = {row["workflow_uuid"]: row["priority"] for row in rows(here.gateway, statement)}
+        found = {
+            caller: [priority for name, priority in queued.items() if study in name]
+            for caller, study in studies.items()
+        }
+        assert found == {"ER": [1], "OLD": [1000], "ROOM_1": [100]}
+
+
 def test_faulty_rules_keep_the_service_from_starting(tmp_path: Path) -> None:
     rule = {"name": "typo", "when": 'Modalty == "CR"', "send": ["pacs"]}
     with pytest.raises(RuntimeError, match="Modalty"), site(tmp_path, rule):

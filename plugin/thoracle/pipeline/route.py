@@ -27,15 +27,27 @@ PRIORITIES = {"stat": 1, "routine": 100, "backlog": 1000}
 
 
 @DBOS.step(name="route")
-def decide(study: str, sources: list[str], readings: list[dict[str, Any]] | None) -> dict[str, Any]:
-    """Return what the rules say of a study, before (``None``) or after it was read."""
+def decide(study: str, sources: list[str], readings: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the rules say of a study that was read."""
+    read = [Reading.from_json(one) for one in readings]
+    return _decision(study, sources, Result.of(read, parts().reader.bundle)).to_json()
+
+
+@DBOS.step(name="priority")
+def priority_of(study: str, plan: dict[str, Any]) -> int:
+    """Return the priority that the rules give a study before it is read, else the planned one."""
+    planned = int(plan["priority"])
+    if not any(rule.priority for rule in parts().settings.rule):
+        return planned
+    said = _decision(study, plan["sources"], None).priority
+    return planned if said is None else PRIORITIES[said]
+
+
+def _decision(study: str, sources: list[str], result: Result | None) -> Decision:
     line = parts()
     with line.database.connect() as connection:
         sender = instances.sender(connection, study)
-    result = None
-    if readings is not None:
-        result = Result.of([Reading.from_json(one) for one in readings], line.reader.bundle)
-    decision = route.decide(
+    return route.decide(
         line.settings.rule,
         line.settings.destination,
         [_header(path) for path in sources],
@@ -43,7 +55,6 @@ def decide(study: str, sources: list[str], readings: list[dict[str, Any]] | None
         result,
         [one.name for one in line.settings.hl7],
     )
-    return decision.to_json()
 
 
 def _header(path: str) -> Dataset:
@@ -51,14 +62,6 @@ def _header(path: str) -> Dataset:
         return header_of(parts().path(path))
     except NotAnalysable:  # its report says so; to a rule it is an image that says nothing
         return Dataset()
-
-
-def priority_of(study: str, plan: dict[str, Any]) -> int:
-    """Return the priority that the rules give a study before it is read, else the planned one."""
-    if not any(rule.priority for rule in parts().settings.rule):
-        return int(plan["priority"])
-    said = decide(study, plan["sources"], None)["priority"]
-    return PRIORITIES.get(said, int(plan["priority"]))
 
 
 @DBOS.step(name="messages")
