@@ -227,6 +227,32 @@ def test_orthanc_killed_in_the_middle_ends_with_one_of_each_object_and_proof(
             assert site.verbs(study, "orthanc").count("delivery succeeded") == len(KINDS)
 
 
+def test_a_gateway_killed_in_the_middle_ends_with_one_of_each_object_and_proof(
+    site: tuple[Site, Pacs],
+) -> None:
+    here, archive = site
+    studies = []
+    for seconds in (0.5, 2, 4):
+        studies.append(here.send())
+        time.sleep(seconds)  # sent, analysed or asked for: whatever it is doing then
+        here.gateway.kill()
+        here.gateway.start()
+    for study in studies:
+        delivered = here.proven(study, "archive", 180)
+        assert {row["proof"] for row in delivered.values()} <= {"commitment", "query"}
+        for row in delivered.values():
+            assert len(set(archive.kept[row["delivered_sop_instance_uid"]])) == 1
+        proofs = "SELECT * FROM audit_event WHERE event = 'delivery succeeded' AND proof = ?"
+        for proof in ("commitment", "query"):
+            of_study = [
+                row["result_sop_instance_uid"]
+                for row in rows(here.gateway, proofs, proof)
+                if row["study_instance_uid"] == study
+            ]
+            assert len(of_study) == len(set(of_study)), "one proof, told twice"
+    assert len(archive.kept) == len(KINDS) * len(studies)
+
+
 def test_a_destination_gets_the_kinds_that_it_is_to_get(tmp_path: Path) -> None:
     with Pacs("ALL", OBJECTS) as everything, Pacs("REPORTS", OBJECTS) as reports:
         few = destination(reports, kinds=["sr"], proof="status")
