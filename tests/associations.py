@@ -63,7 +63,7 @@ def overview() -> Iterator[str]:
     """Yield the table of SOP Classes and roles."""
     yield from table("SOP Class", "UID", "SCU", "SCP")
     rows: list[tuple[UID, str, str]] = [(UID(Verification), "yes", "yes")]
-    rows += [(uid, "no", "yes") for uid in storescp.IMAGE_STORAGE]
+    rows += [(uid, "option", "yes") for uid in storescp.IMAGE_STORAGE]
     created = {UID(ds.SOPClassUID) for ds in made().values()} | {ComprehensiveSRStorage}
     for uid in sorted(created, key=lambda uid: uid.name):
         accepted = "option" if uid == SecondaryCaptureImageStorage else "no"
