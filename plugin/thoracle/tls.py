@@ -85,8 +85,8 @@ def server_context(settings: ReceiveTLS) -> ssl.SSLContext:
     return context
 
 
-def client_context(settings: ClientTLS) -> ssl.SSLContext:
-    """Return what connections to a destination are wrapped with.
+def client_context(settings: ClientTLS, table: str = "destination.tls") -> ssl.SSLContext:
+    """Return what connections to a destination are wrapped with; ``table`` is its settings' name.
 
     Its certificate is verified; its host name too, unless ``fingerprint`` is set: that is then for
     the caller to compare, with :func:`fingerprint`.
@@ -99,11 +99,11 @@ def client_context(settings: ClientTLS) -> ssl.SSLContext:
     context = _context(ssl.PROTOCOL_TLS_CLIENT, settings.minimum_version)
     context.check_hostname = settings.fingerprint is None
     if settings.certificate_file is not None and settings.key_file is not None:
-        _load_own(context, "destination.tls", settings.certificate_file, settings.key_file)
+        _load_own(context, table, settings.certificate_file, settings.key_file)
     if settings.ca_file is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     else:
-        _load_authorities(context, "destination.tls.ca_file", settings.ca_file)
+        _load_authorities(context, f"{table}.ca_file", settings.ca_file)
     return context
 
 

@@ -37,7 +37,8 @@ def begin(connection: Connection, study_instance_uid: str) -> dict[str, Any] | N
         if row.state in AT_ARCHIVE and row.kind not in (Kind.REJECTION, Kind.ORIGINAL):
             kept.setdefault(row.destination, []).append(
                 [
-                    row.delivered_sop_class_uid,
+                    # Rows of the first schema do not say it.
+                    row.delivered_sop_class_uid or row.sop_class_uid,
                     row.delivered_sop_instance_uid,
                     row.series_instance_uid,
                 ]

@@ -7,7 +7,12 @@ from sqlalchemy import Connection, Row, exists, insert, select, update
 
 from thoracle.store.tables import commitment, delivery, now, result
 
-_RESULT = (result.c.study_instance_uid, result.c.series_instance_uid, result.c.kind)
+_RESULT = (
+    result.c.study_instance_uid,
+    result.c.series_instance_uid,
+    result.c.sop_class_uid,
+    result.c.kind,
+)
 
 
 def delivery_row(connection: Connection, sop_instance_uid: str, destination: str) -> Row[Any]:

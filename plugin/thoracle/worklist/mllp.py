@@ -119,7 +119,7 @@ def reach(receiver: HL7) -> None:
 def _connected(receiver: HL7) -> Iterator[socket.socket]:
     where = _where(receiver)
     try:
-        context = None if receiver.tls is None else tls.client_context(receiver.tls)
+        context = None if receiver.tls is None else tls.client_context(receiver.tls, "hl7.tls")
     except SettingsError as error:
         raise ArchiveUnavailable(f"TLS files cannot be used: {error}") from error
     try:
