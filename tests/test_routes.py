@@ -118,6 +118,8 @@ def test_a_shadowed_sender_is_read_and_audited_and_nothing_is_sent(tmp_path: Pat
         shadowed, ordinary = here.send("ROOM_2"), here.send("ROOM_1")
         eventually(lambda: here.modalities(here.pacs, ordinary) == ["OT", "SR"])
         assert '"sending": "shadow"' in here.decided(shadowed)["detail"]
+        kinds = "SELECT DISTINCT kind FROM result ORDER BY kind"
+        assert [row["kind"] for row in rows(here.gateway, kinds)] == ["sc", "sr"]
         assert "(shadow)" in here.gateway.run("status", shadowed)
         assert here.pacs.reports_on(shadowed) == here.second.reports_on(shadowed) == []
         statement = (

@@ -39,6 +39,8 @@ def pass_on(
     state: str,
 ) -> list[tuple[str, str]]:
     """Record that destinations are to get received images; return the new pairs of both."""
+    if not destinations:
+        return []
     wanted = set(sop_instance_uids)
     rows = instances.sources(connection, key.study_instance_uid, key.generation)
     return [
