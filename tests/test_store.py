@@ -125,9 +125,10 @@ def test_an_object_of_ours_that_comes_back_is_nothing_new(engine: Engine) -> Non
     plan(engine)
     with engine.begin() as connection:
         results.add_result(connection, AnalysisKey("1.2.840", 1, "d"), made(2, Kind.SC), [])
-    store(engine, received(2, sop_instance_uid="9.2"))
+    store(engine, received(2, sop_instance_uid="9.2", calling_ae_title="CARELESS"))
     assert plan(engine) is None
     with engine.connect() as connection:
+        assert instances.sender(connection, "1.2.840") == "PACS"
         assert instances.unplanned_studies(connection, "9999") == []
     store(engine, received(3))
     assert plan(engine) is not None

@@ -190,10 +190,10 @@ def sender(connection: Connection, study_instance_uid: str) -> str:
     return str(
         connection.execute(
             select(instance.c.calling_ae_title)
-            .where(instance.c.study_instance_uid == study_instance_uid)
+            .where(instance.c.study_instance_uid == study_instance_uid, _NOT_OURS)
             .order_by(instance.c.id.desc())
             .limit(1)
-        ).scalar_one()
+        ).scalar()
         or ""
     )
 
