@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any
 
 import pytest
@@ -138,6 +139,25 @@ def test_a_refusal_is_final_and_in_status_and_audit(archives: Archives) -> None:
     said = archives.gateway.run("status", study)
     assert "plain sr refused" in said
     assert "0xC000" in said
+
+
+def test_what_was_refused_is_sent_again_when_somebody_asks_for_it(archives: Archives) -> None:
+    archives.named["plain"].status = CANNOT_UNDERSTAND
+    study = archives.send()
+    archives.delivery(study, "plain", "refused")
+    archives.named["plain"].status = 0x0000
+    assert "1 to be sent again" in archives.gateway.run("retry", study)
+    row = archives.delivery(study, "plain", "delivered")
+    assert row["attempts"] == 2
+    (event,) = rows(
+        archives.gateway,
+        "SELECT * FROM audit_event WHERE event = 'delivery retried' AND study_instance_uid = ?",
+        study,
+    )
+    assert event["user_id"]
+    with pytest.raises(CalledProcessError) as caught:
+        archives.gateway.run("retry", study)
+    assert "found nothing refused or given up" in caught.value.stderr
 
 
 def test_an_archive_that_has_the_report_already_counts_as_delivered(archives: Archives) -> None:

@@ -312,6 +312,24 @@ def release(
 
 
 @app.command()
+def retry(
+    study: Annotated[str, typer.Argument(help="Study Instance UID.")], config: ConfigOption = None
+) -> None:
+    """Send again what a destination refused, or what was given up."""
+    from thoracle import engine
+    from thoracle.store import overview
+
+    database = _database(config)
+    with database.connect() as connection:
+        dead = overview.dead(connection, study)
+    if dead == 0:
+        raise ThoracleError(f"{study}: found nothing refused or given up, required is something")
+    name = f"retry:{study}:{uuid.uuid4()}"
+    engine.request(database, engine.INTAKE, "retry", name, study, getpass.getuser())
+    out.print(f"{dead} to be sent again; `thoracle status {study}` shows what becomes of it")
+
+
+@app.command()
 def audit(
     study: Annotated[str | None, typer.Option(help="Study Instance UID.")] = None,
     patient: Annotated[str | None, typer.Option(help="Patient ID.")] = None,

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from thoracle.audit import commits, deliveries, trail
 from thoracle.records import Kind
 from thoracle.store import deliveries as stored
-from thoracle.store import instances, results
+from thoracle.store import instances, notifications, results
 from thoracle.store.results import AnalysisKey, Result
 from thoracle.store.tables import now
 
@@ -85,3 +85,28 @@ def withdrawn(
     trail.record(connection, trail.Event.RESULT_WITHDRAWN, {**columns, "detail": detail})
     for result, destinations in made:
         commits.add_result(connection, key, result, destinations, columns)
+
+
+def retried(
+    connection: Connection, study_instance_uid: str, user_id: str, workflow_id: str
+) -> dict[str, Any]:
+    """Take up a study's dead deliveries and notifications again, and record who asked for it.
+
+    Returns a dictionary: ``deliveries``, each destination, object and attempt, and
+    ``notifications``, each receiver, report and attempt.
+    """
+    taken = {
+        "deliveries": stored.retry(connection, study_instance_uid),
+        "notifications": notifications.retry(connection, study_instance_uid),
+    }
+    trail.record(
+        connection,
+        trail.Event.DELIVERY_RETRIED,
+        {
+            **commits.of_study(connection, study_instance_uid),
+            "user_id": user_id,
+            "correlation_id": workflow_id,
+            "detail": {name: len(found) for name, found in taken.items()},
+        },
+    )
+    return taken

@@ -43,6 +43,7 @@ class Event(Enum):
     PROOF_ANSWERED = ("proof answered", "110104", "PROOF", "E")
     DELIVERY_SUCCEEDED = ("delivery succeeded", "110104", None, "R")
     DELIVERY_POSTPONED = ("delivery postponed", "110104", None, "R")
+    DELIVERY_RETRIED = ("delivery retried", "110104", "RETRY", "E")
     DELIVERY_FAILED = ("delivery failed", "110104", None, "R")
     AUDIT_READ = ("audit read", "110101", None, "R")
 

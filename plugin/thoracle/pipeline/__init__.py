@@ -7,7 +7,7 @@ UIDs and bytes are deterministic, and rows are written in the transaction of the
 """
 
 from thoracle.pipeline.analyse import arrived, bury, sweep
-from thoracle.pipeline.correct import reanalyse, withdraw
+from thoracle.pipeline.correct import reanalyse, retry, withdraw
 from thoracle.pipeline.deliver import committed
 from thoracle.pipeline.line import Line, bind, peer_of, web_peer_of
 from thoracle.pipeline.route import release
@@ -21,6 +21,7 @@ __all__ = [
     "peer_of",
     "reanalyse",
     "release",
+    "retry",
     "sweep",
     "web_peer_of",
     "withdraw",

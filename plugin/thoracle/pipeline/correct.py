@@ -1,4 +1,4 @@
-"""withdraw and reanalyse: what a person asks for when a result should not stand as it is."""
+"""withdraw, reanalyse, retry: what a person asks for when things should not stay as they are."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -144,3 +144,15 @@ def reanalyse(study_instance_uid: str, user_id: str) -> None:
     if plan is not None:
         priority = route.priority_of(study_instance_uid, plan)
         enqueue_analyse(study_instance_uid, digest, plan["generation"], priority)
+
+
+@DBOS.workflow(name="retry", max_recovery_attempts=None)
+def retry(study_instance_uid: str, user_id: str) -> None:
+    """Send again what was refused, or given up."""
+    taken = engine.transaction(
+        corrections.retried, study_instance_uid, user_id, str(DBOS.workflow_id)
+    )
+    for destination, uid, attempt in taken["deliveries"]:
+        enqueue_deliver(destination, uid, attempt, STAT, None)
+    for receiver, uid, attempt in taken["notifications"]:
+        enqueue_notify(receiver, uid, attempt, None)

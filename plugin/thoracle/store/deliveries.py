@@ -147,3 +147,16 @@ def release(connection: Connection, study_instance_uid: str) -> list[tuple[str, 
     for row in rows:
         set_delivery(connection, row.sop_instance_uid, row.destination, {"state": "waiting"})
     return [(row.destination, row.sop_instance_uid) for row in rows]
+
+
+DEAD = ("refused", "failed")
+"""States of a delivery that nothing but a person takes up again."""
+
+
+def retry(connection: Connection, study_instance_uid: str) -> list[tuple[str, str, int]]:
+    """Let a study's dead deliveries wait to be sent; return destination, object and attempt."""
+    rows = [row for row in of_study(connection, study_instance_uid) if row.state in DEAD]
+    for row in rows:
+        values = {"state": "waiting", "transaction_uid": None}
+        set_delivery(connection, row.sop_instance_uid, row.destination, values)
+    return [(row.destination, row.sop_instance_uid, row.attempts + 1) for row in rows]

@@ -74,3 +74,15 @@ def release(connection: Connection, study_instance_uid: str) -> list[tuple[str, 
     for row in rows:
         set_row(connection, row.sop_instance_uid, row.receiver, {"state": "waiting"})
     return [(row.receiver, row.sop_instance_uid) for row in rows]
+
+
+def retry(connection: Connection, study_instance_uid: str) -> list[tuple[str, str, int]]:
+    """Let a study's dead notifications wait to be sent; return receiver, report and attempt."""
+    rows = [
+        row
+        for row in of_study(connection, study_instance_uid)
+        if row.state in ("refused", "failed") and row.path
+    ]
+    for row in rows:
+        set_row(connection, row.sop_instance_uid, row.receiver, {"state": "waiting"})
+    return [(row.receiver, row.sop_instance_uid, row.attempts + 1) for row in rows]

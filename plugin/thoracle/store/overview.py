@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, inspect, select, text
 
-from thoracle.store import notifications
+from thoracle.store import deliveries, notifications
 from thoracle.store.tables import (
     analysis,
     commitment,
@@ -106,6 +106,13 @@ def studies(
             )
         ]
     return rows
+
+
+def dead(connection: Connection, study_instance_uid: str) -> int:
+    """Return how many deliveries and notifications of a study were refused or given up."""
+    states = [row.state for row in deliveries.of_study(connection, study_instance_uid)]
+    states += [row.state for row in notifications.of_study(connection, study_instance_uid)]
+    return sum(state in deliveries.DEAD for state in states)
 
 
 def standing_report(connection: Connection, study_instance_uid: str) -> str | None:
