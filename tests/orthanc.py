@@ -31,6 +31,8 @@ class Orthanc:
         Commitment and C-FIND to these alone. They can be added until it is started.
     users
         Names and passwords; without any its REST API and DICOMweb are open.
+    script
+        Lua that it runs.
     """
 
     def __init__(
@@ -39,11 +41,13 @@ class Orthanc:
         modalities: dict[str, int] | None = None,
         users: dict[str, str] | None = None,
         ae_title: str = "ORTHANC",
+        script: str = "",
     ) -> None:
         self.folder = folder
         self.modalities = dict(modalities or {})
         self.users = dict(users or {})
         self.ae_title = ae_title
+        self.script = script
         self.port = free_port()
         self.http_port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
@@ -83,6 +87,9 @@ class Orthanc:
             "Plugins": [str(require_file(DICOMWEB, "orthanc-dicomweb"))],
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
         }
+        if self.script:
+            (self.folder / "script.lua").write_text(self.script)
+            settings["LuaScripts"] = [str(self.folder / "script.lua")]
         config = self.folder / "orthanc.json"
         config.write_text(json.dumps(settings))
         with self.log.open("ab") as log:

@@ -1,5 +1,6 @@
 """Rules move results, images and messages as they say, and nothing in circles."""
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,12 +16,16 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from gateway import Gateway, destination
+from documents import DOCS
+from gateway import AE_TITLE, Gateway, destination
 from ledger import eventually, rows
+from orthanc import Orthanc
 from pacs import Pacs
-from radiographs import chest
+from radiographs import chest, saved
 from sender import Sender
 from test_mllp import serving
+from thoracle.deliver import storescu
+from thoracle.deliver.association import Peer
 
 CLASSES = (
     Comprehensive3DSRStorage,
@@ -110,6 +115,40 @@ def test_objects_that_come_back_make_no_circle(tmp_path: Path) -> None:
         eventually(lambda: here.modalities(here.second, other) == ["CR", "OT", "SR"])
         assert len(here.events("result created", study)) == 2
         assert here.modalities(here.second, study) == ["CR", "OT", "SR"]
+
+
+def test_orthanc_routes_by_the_script_of_the_documentation_and_a_rule_passes_copies_on(
+    tmp_path: Path,
+) -> None:
+    page = (DOCS / "administrator.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"^```lua\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    orthanc = Orthanc(tmp_path, script=script)
+    rule = {"name": "copies", "send": ["orthanc", "second"], "originals": True}
+    with Pacs("SECOND", CLASSES) as second:
+        gateway = Gateway(
+            tmp_path,
+            orthanc,
+            destination(second, proof="status"),
+            lists={"rule": [rule]},
+            report={"sc": ALWAYS, "pr": [], "ko": []},
+        )
+        orthanc.modalities = {AE_TITLE: gateway.port}
+        with orthanc, gateway:
+            ds = chest()
+            peer = Peer("ORTHANC", "127.0.0.1", orthanc.port, "ROOM_1", 10)
+            path = saved(ds, tmp_path / "image.dcm")
+            assert [said for _, said in storescu.send(peer, [path])] == ["sent: 0x0000"]
+            eventually(lambda: len(second.reports_on(ds.StudyInstanceUID)) == 3)
+            # Orthanc has its image, the report and the heat map, proven; and routed them nowhere.
+            statement = (
+                "SELECT proof FROM delivery WHERE destination = 'orthanc' AND state = 'delivered'"
+            )
+            eventually(lambda: len(rows(gateway, statement)) == 2)
+            assert {row["proof"] for row in rows(gateway, statement)} == {"commitment"}
+            assert len(orthanc.instances()) == 3
+            events = rows(gateway, "SELECT event FROM audit_event")
+            assert [row["event"] for row in events].count("instance stored") == 1
+            assert [row["event"] for row in events].count("result created") == 2
 
 
 def test_a_shadowed_sender_is_read_and_audited_and_nothing_is_sent(tmp_path: Path) -> None:
