@@ -3,17 +3,20 @@
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import Dataset
 
 from radiographs import FULL_12_BIT, chest, radiograph, saved
 from thoracle.classify import bundle
 from thoracle.decoder import Decoder
 from thoracle.reader import Reader
-from thoracle.records import Image, Judgement, Outcome, Reason
-from thoracle.settings import Classify, Settings
+from thoracle.records import Image, Judgement, Kind, Outcome, Reason, Saliency
+from thoracle.settings import Classify, Report, Settings
 
 
 class Means:
@@ -102,3 +105,37 @@ def test_one_who_stops_asking_waits_for_nothing_more(decoder: Decoder, tmp_path:
     next(readings)
     readings.close()  # type: ignore[attr-defined]  # a generator, which the signature leaves open
     assert decoder.decode(paths[-1]).array.shape == (512, 512)
+
+
+class Inexplicable(Constant):
+    """A classifier with an explanation that nothing can be drawn of."""
+
+    def explain(self, image: Image) -> Saliency:  # type: ignore[override]  # it says something
+        return Saliency(np.zeros((0, 0), np.float32))
+
+
+EVERY = {"sc": ("indeterminate",), "pr": ("indeterminate",), "ko": ("indeterminate",)}
+
+
+def _results(decoder: Decoder, classifier: Constant, path: Path) -> list[tuple[Kind, Dataset]]:
+    reader = _reader(decoder, classifier)
+    reader = replace(reader, settings=Settings(report=Report.model_validate(EVERY)))
+    reading = reader.read(path)
+    assert reading.outcome is Outcome.INDETERMINATE
+    return reader.report([path], [reading], content_datetime=datetime.now(UTC))
+
+
+def test_a_result_that_cannot_be_illustrated_is_reported_all_the_same(
+    decoder: Decoder, tmp_path: Path
+) -> None:
+    ((kind, report),) = _results(decoder, Inexplicable(), saved(chest(), tmp_path / "a.dcm"))
+    assert kind is Kind.SR
+    texts = [element.value for element in report.iterall() if element.keyword == "TextValue"]
+    assert "Heat map, outlines and key objects could not be made." in " ".join(texts)
+
+
+def test_a_bundle_that_cannot_say_why_gets_a_report_and_a_key_object(
+    decoder: Decoder, tmp_path: Path
+) -> None:
+    made = _results(decoder, Constant(), saved(chest(), tmp_path / "a.dcm"))
+    assert [kind for kind, _ in made] == [Kind.SR, Kind.KO]

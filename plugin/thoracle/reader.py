@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydicom import Dataset, dcmread
 from pydicom.misc import is_dicom
@@ -134,26 +134,30 @@ class Reader:
         ReportError
             The objects cannot be built.
         """
-        wanted = result_set.illustrated(self.settings.report)
-        pictures, said = {}, []
-        for path, reading in zip(paths, readings, strict=True):
-            if reading.outcome in wanted:
-                try:
-                    pictures[reading.sop_instance_uid] = self._explain(path)
-                except Exception:  # a result without a picture is better than none
-                    logger.exception("image not explained")
-                    limitation = "The heat map could not be made."
-                    reading = replace(reading, limitations=(*reading.limitations, limitation))
-            said.append(reading)
-        return result_set.build(
-            [header_of(path) for path in paths],
-            said,
-            pictures,
-            self.bundle,
-            content_datetime=content_datetime,
-            settings=self.settings.report,
-            predecessor=predecessor,
-        )
+        sources = [header_of(path) for path in paths]
+        common: dict[str, Any] = {
+            "content_datetime": content_datetime,
+            "predecessor": predecessor,
+        }
+        settings = self.settings.report
+        wanted = result_set.illustrated(settings)
+        try:
+            pictures = {
+                reading.sop_instance_uid: self._explain(path)
+                for path, reading in zip(paths, readings, strict=True)
+                if reading.outcome in wanted
+            }
+            return result_set.build(
+                sources, readings, pictures, self.bundle, settings=settings, **common
+            )
+        except Exception:
+            if not any(reading.outcome in wanted for reading in readings):
+                raise
+            # A result without pictures is better than none; and it says so.
+            logger.exception("result not illustrated")
+        told = [_unillustrated(one) if one.outcome in wanted else one for one in readings]
+        alone = settings.model_copy(update=dict.fromkeys(("sc", "pr", "ko", "seg"), ()))
+        return result_set.build(sources, told, {}, self.bundle, settings=alone, **common)
 
     def _explain(self, path: Path) -> Picture:
         image = pixels.read_image(path, self.decoder, header_of(path))
@@ -165,6 +169,11 @@ class Reader:
             return ("A picture file: body part, view and patient are not stated.",)
         select.check(header, self.settings.select)
         return select.limitations(header)
+
+
+def _unillustrated(reading: Reading) -> Reading:
+    limitation = "Heat map, outlines and key objects could not be made."
+    return replace(reading, limitations=(*reading.limitations, limitation))
 
 
 def header_of(path: Path) -> Dataset:
