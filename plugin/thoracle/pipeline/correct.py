@@ -91,7 +91,6 @@ def _messages(
         (
             receiver.name,
             message(
-                study_instance_uid,
                 receiver,
                 begun["sources"][0],
                 sr.withdrawn(sources),

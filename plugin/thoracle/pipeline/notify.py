@@ -27,24 +27,16 @@ PRIORITY = 1
 
 
 def message(
-    study: str,
     receiver: HL7,
     source: str,
     readings: Sequence[Reading],
     report: ReportReference,
     sentence: str,
     made: datetime,
-    status: Status | None,
+    status: Status,
 ) -> str:
-    """Write the message to a receiver durably; return its path below the data folder.
-
-    Without ``status`` it is preliminary, or corrected when the receiver was told of the study.
-    """
+    """Write the message to a receiver durably; return its path below the data folder."""
     line = parts()
-    if status is None:
-        with line.database.connect() as connection:
-            told = notifications.told(connection, study)
-        status = "corrected" if receiver.name in told else "preliminary"
     name = f"{report.sop_instance_uid} {receiver.name}"
     control_id = hashlib.sha256(name.encode()).hexdigest()[:20]
     content = hl7.oru(

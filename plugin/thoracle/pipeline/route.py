@@ -19,7 +19,7 @@ from thoracle.reader import header_of
 from thoracle.records import Reading, study_outcome
 from thoracle.report import sentences
 from thoracle.store import instances, notifications
-from thoracle.worklist.hl7 import ReportReference
+from thoracle.worklist.hl7 import ReportReference, Status
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +89,9 @@ def messages(
         wanted = receiver.name in planned and outcome in receiver.outcomes
         if not wanted and receiver.name not in told:
             continue
+        status: Status = "corrected" if receiver.name in told else "preliminary"
         try:
-            path = message(study, receiver, source, read, reference, sentence, moment, None)
+            path = message(receiver, source, read, reference, sentence, moment, status)
         except Exception:  # the result is worth more than the message about it
             logger.exception("no message to %s", receiver.name)
             path = ""

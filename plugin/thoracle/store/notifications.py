@@ -52,12 +52,12 @@ def set_row(
     )
 
 
-def of_study(connection: Connection, study_instance_uid: str) -> Sequence[Row[Any]]:
-    """Return the notifications about a study, oldest first."""
+def of_study(connection: Connection, *study_instance_uids: str) -> Sequence[Row[Any]]:
+    """Return the notifications about one study or several, oldest first."""
     return connection.execute(
-        select(notification, result.c.generation)
+        select(notification, result.c.study_instance_uid, result.c.generation)
         .join(result)
-        .where(result.c.study_instance_uid == study_instance_uid)
+        .where(result.c.study_instance_uid.in_(study_instance_uids))
         .order_by(notification.c.created_at, notification.c.receiver)
     ).all()
 

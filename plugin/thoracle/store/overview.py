@@ -95,16 +95,15 @@ def studies(
     if study_instance_uid is not None:
         statement = statement.where(study.c.study_instance_uid == study_instance_uid)
     rows = [dict(row) for row in connection.execute(statement).mappings()]
-    delivered = _deliveries(connection, [row["study_instance_uid"] for row in rows])
+    uids = [row["study_instance_uid"] for row in rows]
+    delivered = _deliveries(connection, uids)
+    told: dict[str, list[dict[str, Any]]] = {}
+    for one in notifications.of_study(connection, *uids):
+        shown = {name: one._mapping[name] for name in _NOTIFICATION}
+        told.setdefault(one.study_instance_uid, []).append(shown)
     for row in rows:
         row["deliveries"] = delivered.get(row["study_instance_uid"], [])
-        row["notifications"] = [
-            {name: one[name] for name in _NOTIFICATION}
-            for one in (
-                found._mapping
-                for found in notifications.of_study(connection, row["study_instance_uid"])
-            )
-        ]
+        row["notifications"] = told.get(row["study_instance_uid"], [])
     return rows
 
 

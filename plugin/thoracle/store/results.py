@@ -195,20 +195,15 @@ def pass_on(
         result.c.sop_instance_uid == image.sop_instance_uid
     )
     if connection.execute(known).first() is None:
-        connection.execute(
-            insert(result).values(
-                sop_instance_uid=image.sop_instance_uid,
-                sop_class_uid=image.sop_class_uid,
-                series_instance_uid=image.series_instance_uid,
-                study_instance_uid=key.study_instance_uid,
-                generation=key.generation,
-                bundle_digest=key.bundle_digest,
-                kind=Kind.ORIGINAL,
-                path=image.path,
-                sha256=image.sha256,
-                created_at=now(),
-            )
+        original = Result(
+            sop_instance_uid=image.sop_instance_uid,
+            sop_class_uid=image.sop_class_uid,
+            series_instance_uid=image.series_instance_uid,
+            kind=Kind.ORIGINAL,
+            path=image.path,
+            sha256=image.sha256,
         )
+        add_result(connection, key, original, ())
     return address(connection, image.sop_instance_uid, destinations, state)
 
 
