@@ -45,6 +45,16 @@ class Event(Enum):
     DELIVERY_POSTPONED = ("delivery postponed", "110104", None, "R")
     DELIVERY_RETRIED = ("delivery retried", "110104", "RETRY", "E")
     DELIVERY_FAILED = ("delivery failed", "110104", None, "R")
+    WORKITEM_CREATED = ("workitem created", "110111", "UPS", "C")
+    WORKITEM_CHANGED = ("workitem changed", "110111", "UPS", "U")
+    LOGGED_IN = ("logged in", "110114", "110122", "E")
+    LOGIN_REFUSED = ("log-in refused", "110114", "110122", "E")
+    LOGGED_OUT = ("logged out", "110114", "110123", "E")
+    PERSON_CHANGED = ("person changed", "110113", "110137", "U")
+    LIST_VIEWED = ("list viewed", "110112", "WORKLIST", "E")
+    STUDY_VIEWED = ("study viewed", "110103", "VIEW", "R")
+    VERDICT_GIVEN = ("verdict given", "110111", "VERDICT", "C")
+    EXPORTED = ("exported", "110106", None, "R")
     AUDIT_READ = ("audit read", "110101", None, "R")
 
     def __init__(self, verb: str, event_id: str, event_type_code: str | None, action: str) -> None:

@@ -1,0 +1,176 @@
+"""The settings: one frozen tree read from TOML. Every field says its unit, range and default.
+
+``thoracle init`` writes the descriptions as comments of a new configuration, and
+``thoracle check`` reports each fault with setting, value found and value required.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic import model_validator as validator
+
+from thoracle.errors import SettingsError
+from thoracle.settings.deliver import HL7, Deliver, Destination, Rule
+from thoracle.settings.receive import Complete, Decode, Receive, ReceiveTLS, Select
+from thoracle.settings.result import Classify, Report
+from thoracle.settings.section import ClientTLS, Section, is_loopback
+from thoracle.settings.ups import UPS, Subscriber, WorkflowManager
+from thoracle.settings.web import OIDC, Rank, Watch, Web
+
+__all__ = [
+    "HL7",
+    "OIDC",
+    "UPS",
+    "Classify",
+    "ClientTLS",
+    "Complete",
+    "Decode",
+    "Deliver",
+    "Destination",
+    "Rank",
+    "Receive",
+    "ReceiveTLS",
+    "Report",
+    "Rule",
+    "Section",
+    "Select",
+    "Settings",
+    "Subscriber",
+    "Watch",
+    "Web",
+    "WorkflowManager",
+    "anchored",
+    "is_loopback",
+    "load",
+    "parse",
+]
+
+S = TypeVar("S", bound=Section)
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    data_folder: Path = Field(
+        Path("thoracle-data"),
+        description="Everything that Thoracle keeps is below this folder. Not on a network disk.",
+    )
+    log_level: str = Field(
+        "INFO",
+        pattern=r"^(DEBUG|INFO|WARNING|ERROR)$",
+        description="DEBUG, INFO, WARNING or ERROR.",
+    )
+    receive: Receive = Receive()
+    complete: Complete = Complete()
+    select: Select = Select()
+    decode: Decode = Decode()
+    classify: Classify = Classify()
+    report: Report = Report()
+    deliver: Deliver = Deliver()
+    ups: UPS = UPS()
+    web: Web = Web()
+    watch: Watch = Watch()
+    destination: tuple[Destination, ...] = Field(
+        (), description="One [[destination]] table for each archive."
+    )
+    hl7: tuple[HL7, ...] = Field(
+        (), description="One [[hl7]] table for each system that is told of results."
+    )
+    rule: tuple[Rule, ...] = Field(
+        (), description="One [[rule]] table for each routing rule; none: everybody gets everything."
+    )
+    rank: tuple[Rank, ...] = Field(
+        (),
+        description="One [[rank]] table for each reason to read a study sooner; none: those of docs/worklist.md.",
+    )
+    subscriber: tuple[Subscriber, ...] = Field(
+        (), description="One [[subscriber]] table for each station that may subscribe to workitems."
+    )
+    workflow_manager: tuple[WorkflowManager, ...] = Field(
+        (), description="One [[workflow_manager]] table for each whose workitems we perform."
+    )
+
+    @validator(mode="after")
+    def _callers_are_named(self) -> "Settings":
+        if not is_loopback(self.receive.host) and not self.receive.calling_ae_titles:
+            raise ValueError(
+                f"receive.calling_ae_titles: found none while receive.host is {self.receive.host}, "
+                "required is at least one AE title when other machines can connect"
+            )
+        return self
+
+    @validator(mode="after")
+    def _names_are_unique(self) -> "Settings":
+        names = [one.name for one in self.destination] + [one.name for one in self.hl7]
+        names += [one.name for one in self.workflow_manager]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"destination.name, hl7.name, workflow_manager.name: found {', '.join(twice)} twice, required are different names"
+            )
+        return self
+
+
+def load(path: Path) -> Settings:
+    """Return the settings in a TOML file.
+
+    Relative paths are taken from the folder of the file.
+
+    Raises
+    ------
+    SettingsError
+        With one line for each fault: setting, value found, value required.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from error
+    return anchored(parse(values), path.resolve().parent)
+
+
+def anchored(section: S, folder: Path) -> S:
+    """Return a section of which relative paths, in its tables too, start at ``folder``."""
+    changed: dict[str, Any] = {}
+    for name in type(section).model_fields:
+        match getattr(section, name):
+            case Path() as path:
+                changed[name] = folder / path
+            case Section() as table:
+                changed[name] = anchored(table, folder)
+            case tuple() as tables if tables and isinstance(tables[0], Section):
+                changed[name] = tuple(anchored(table, folder) for table in tables)
+            case str() as text if text.startswith("file:"):  # a Secret; no other text has a colon
+                changed[name] = f"file:{folder / text.removeprefix('file:')}"
+    return section.model_copy(update=changed)
+
+
+def parse(values: dict[str, Any]) -> Settings:
+    """Return the settings in a tree of plain values.
+
+    Raises
+    ------
+    SettingsError
+        With one line for each fault: setting, value found, value required.
+    """
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_sentence(fault) for fault in error.errors())) from error
+
+
+def _sentence(fault: Any) -> str:
+    setting = ".".join(str(part) for part in fault["loc"])
+    match fault["type"]:
+        case "extra_forbidden":
+            return f"{setting}: unknown setting, found {fault['input']!r}; `thoracle init` lists all settings"
+        case "missing":
+            return f"{setting}: found nothing, required is a value"
+        case "value_error":
+            message = str(fault["ctx"]["error"])
+            return f"{setting}: {message}" if setting else message
+        case _ if fault["loc"][-1] in ("token", "password"):  # it may be the secret itself
+            return f"{setting}: found a text that is not shown, required: {fault['msg']}"
+        case _:
+            return f"{setting}: found {fault['input']!r}, required: {fault['msg']}"

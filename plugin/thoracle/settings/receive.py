@@ -1,0 +1,129 @@
+"""Settings of what comes before the model: receiving, completing, selecting, decoding."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from thoracle.settings.section import AETitle, Fingerprint, Port, Section
+
+
+class ReceiveTLS(Section):
+    """TLS of the DICOM listener (PS3.15 Section B.12: BCP 195); set it and plain calls are refused."""
+
+    certificate_file: Path = Field(description="Our certificate and its chain, PEM.")
+    key_file: Path = Field(
+        description="Its private key, PEM, without a passphrase, permissions at most 0640."
+    )
+    client_ca_file: Path = Field(
+        description="Authorities of callers' certificates, PEM; a caller without one is refused."
+    )
+    minimum_version: Literal["1.2", "1.3"] = Field("1.2", description="Oldest TLS version taken.")
+    fingerprints: dict[AETitle, tuple[Fingerprint, ...]] = Field(
+        {},
+        description="SHA-256 fingerprints of the certificates with which an AE title may call, as a table of lists. AE titles not named here may use any certificate of the authorities.",
+    )
+
+
+class Receive(Section):
+    """The DICOM listener."""
+
+    ae_title: AETitle = Field("THORACLE", description="Our AE title; callers must use it exactly.")
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on. The default is this machine only."
+    )
+    port: Port = Field(11112, description="TCP port to listen on, 1 to 65535.")
+    calling_ae_titles: tuple[AETitle, ...] = Field(
+        (),
+        description="AE titles that may send. Required once host is not a loopback address; empty accepts any.",
+    )
+    secondary_capture: bool = Field(
+        False, description="Accept Secondary Capture too (digitised film, photographs of screens)."
+    )
+    maximum_associations: int = Field(
+        50,
+        ge=1,
+        le=500,
+        description="Associations at the same time, 1 to 500. A PACS opens several per route.",
+    )
+    maximum_pdu_bytes: int = Field(
+        131072,
+        ge=16384,
+        le=1048576,
+        description="Largest PDU that we take, bytes. Large ones save processor time.",
+    )
+    acse_timeout_seconds: float = Field(
+        10,
+        gt=0,
+        le=60,
+        description="Time for the association request, seconds; cuts port scans and health probes.",
+    )
+    dimse_timeout_seconds: float = Field(
+        60, gt=0, le=600, description="Time for the rest of a begun message, seconds."
+    )
+    network_timeout_seconds: float = Field(
+        300,
+        gt=0,
+        le=3600,
+        description="Idle time until we end an association, seconds. A PACS pauses between series.",
+    )
+    reserve_megabytes: int = Field(
+        1024,
+        ge=1,
+        description="Below this free space, megabytes, objects are refused with 0xA700 so that the sender keeps them.",
+    )
+    maximum_object_megabytes: int = Field(
+        2048, ge=1, le=4095, description="Largest object that is taken, megabytes."
+    )
+    tls: ReceiveTLS | None = Field(
+        None, description="TLS: the table [receive.tls]; unset: plain DICOM."
+    )
+
+
+class Complete(Section):
+    """When a study counts as complete."""
+
+    quiet_after_release_seconds: float = Field(
+        2,
+        ge=0.1,
+        le=600,
+        description="Quiet time after the sender released its association, seconds.",
+    )
+    quiet_otherwise_seconds: float = Field(
+        30,
+        ge=0.1,
+        le=3600,
+        description="Quiet time while an association is open or was broken off, seconds.",
+    )
+    cap_seconds: float = Field(
+        600,
+        ge=1,
+        le=86400,
+        description="A study is analysed at the latest this long after its first image, seconds.",
+    )
+
+
+class Select(Section):
+    """Which images are analysed."""
+
+    minimum_rows_columns: int = Field(
+        512, ge=64, le=4096, description="Smallest rows and columns, pixels."
+    )
+    for_processing: bool = Field(
+        False, description="Analyse DX For Processing too (raw data without a window)."
+    )
+    minimum_age_years: int = Field(
+        0,
+        ge=0,
+        le=120,
+        description="Younger patients are rejected, years; 0 accepts all ages. Unknown ages are analysed.",
+    )
+
+
+class Decode(Section):
+    """The child process that decodes pixel data."""
+
+    memory_megabytes: int = Field(
+        2048, ge=256, description="Address space of the child, megabytes."
+    )
+    timeout_seconds: float = Field(60, gt=0, le=600, description="Time for one image, seconds.")

@@ -1,0 +1,71 @@
+"""Settings of the model, and of what is made of its answer."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic import model_validator as validator
+
+from thoracle.settings.section import Illustrated, Section
+
+
+class Classify(Section):
+    """The model."""
+
+    bundle: Path | None = Field(
+        None,
+        description="Folder of a MONAI bundle. A bundle is code: only ever name a folder that you trust. Unset: the shipped one.",
+    )
+    digest: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="Digest the bundle must have (`thoracle check` prints it). Required with bundle.",
+    )
+    threads: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Processor threads of the networks; 0 takes one per core. 1 reads more images a second in all, each one slower.",
+    )
+    runtime: Literal["auto", "torch", "openvino"] = Field(
+        "auto",
+        description="What runs the networks: torch, the reference; openvino, faster; auto takes openvino where it is installed (`pip install thoracle[openvino]`).",
+    )
+
+    @validator(mode="after")
+    def _bundle_needs_digest(self) -> "Classify":
+        if self.bundle is not None and self.digest is None:
+            raise ValueError(
+                "found a bundle without a digest, required is `digest` beside `bundle`"
+            )
+        return self
+
+
+class Report(Section):
+    """What is made of a result. The structured report (sr) always is."""
+
+    institution_name: str = Field(
+        "",
+        max_length=64,
+        description="Institution Name (0008,0080) of our objects; empty leaves it out.",
+    )
+    series_number: int = Field(
+        9001,
+        ge=1,
+        le=99990,
+        description="Series Number of the report, high so that it sorts last; sc, pr, ko and seg have the next ones.",
+    )
+    sc: Illustrated = Field(
+        ("positive",),
+        description="Outcomes (positive, indeterminate, negative) of images that get a Secondary Capture with a heat map.",
+    )
+    pr: Illustrated = Field(
+        ("positive",),
+        description="Outcomes of images that get a presentation state, which outlines the salient region.",
+    )
+    ko: Illustrated = Field(
+        ("positive",), description="Outcomes of images that a Key Object Selection names."
+    )
+    seg: Illustrated = Field(
+        (), description="Outcomes of images that get a fractional segmentation of the saliency."
+    )

@@ -1,0 +1,69 @@
+"""What a table of settings is, and the kinds of values that several tables have."""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import model_validator as validator
+
+AETitle = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=16, pattern=r"^[!-\[\]-~]([ -\[\]-~]*[!-\[\]-~])?$"),
+]
+"""PS3.5 Table 6.2-1, VR AE: 1 to 16 printable characters, no backslash, no space at either end."""
+Fingerprint = Annotated[
+    str,
+    BeforeValidator(lambda text: str(text).replace(":", "").lower()),  # as OpenSSL prints it
+    StringConstraints(pattern=r"^[0-9a-f]{64}$"),
+]
+"""SHA-256 of a certificate in DER, hexadecimal."""
+Secret = Annotated[str, StringConstraints(pattern=r"^(file|env):.+$")]
+"""Where a secret is: never the secret itself."""
+Illustrated = tuple[Literal["positive", "indeterminate", "negative"], ...]
+"""Outcomes of an image for which an object is made."""
+HL7Name = Annotated[str, StringConstraints(max_length=227, pattern=r"^[ -%'-9;-\[\]-{}]*$")]
+"""A Hierarchic Designator of HL7 v2.5.1: ASCII without separators (and colons), but for ``^``."""
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Section(BaseModel):
+    """A table of the configuration file: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class ClientTLS(Section):
+    """TLS of a destination (PS3.15 Section B.12: BCP 195)."""
+
+    ca_file: Path | None = Field(
+        None, description="Authorities of its certificate, PEM; unset: those of this machine."
+    )
+    certificate_file: Path | None = Field(
+        None, description="Certificate that we show, with its chain, PEM."
+    )
+    key_file: Path | None = Field(
+        None,
+        description="Its private key, PEM, without a passphrase, permissions at most 0640. With certificate_file.",
+    )
+    minimum_version: Literal["1.2", "1.3"] = Field("1.2", description="Oldest TLS version used.")
+    fingerprint: Fingerprint | None = Field(
+        None,
+        description="SHA-256 fingerprint that its certificate must have; then its name is not compared.",
+    )
+
+    @validator(mode="after")
+    def _certificate_and_key(self) -> "ClientTLS":
+        if (self.certificate_file is None) is not (self.key_file is None):
+            raise ValueError(
+                "found one of certificate_file and key_file, required are both or neither"
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach ``host``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,80 @@
+"""Settings of workitems (PS3.4 Annex CC): those that we offer, and those that we perform."""
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from thoracle.records import Outcome
+from thoracle.settings.section import AETitle, ClientTLS, Port, Section
+
+CodeValue = Annotated[str, StringConstraints(min_length=1, max_length=16)]
+
+
+class UPS(Section):
+    """The workitems "review AI result" that Thoracle's own listener offers (docs/ups.md)."""
+
+    offer: bool = Field(
+        False,
+        description="Offer them: the listener then takes UPS Pull, Watch, Event and Query too.",
+    )
+    outcomes: tuple[Outcome, ...] = Field(
+        (Outcome.POSITIVE, Outcome.REJECTED),
+        description="Outcomes of a study for which one is offered.",
+    )
+    worklist_label: str = Field(
+        "THORACLE", min_length=1, max_length=64, description="Worklist Label (0074,1202) of each."
+    )
+
+
+class Subscriber(Section):
+    """Where event reports about workitems go: a station that may subscribe (PS3.4 Section CC.2.3)."""
+
+    ae_title: AETitle = Field(description="AE title with which it subscribes.")
+    host: str = Field(min_length=1, description="Host name or address.")
+    port: Port = Field(description="TCP port, 1 to 65535.")
+    tls: ClientTLS | None = Field(
+        None, description="TLS: the table [subscriber.tls]; unset: plain DICOM."
+    )
+
+
+class WorkflowManager(Section):
+    """A workflow manager whose workitems Thoracle performs (IHE AIW-I, by pulling)."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$",
+        description="Short name in status and audit: a-z, 0-9, - and _.",
+    )
+    ae_title: AETitle = Field(description="AE title of its worklist.")
+    host: str = Field(min_length=1, description="Host name or address.")
+    port: Port = Field(description="TCP port, 1 to 65535.")
+    calling_ae_title: AETitle | None = Field(
+        None, description="AE title that we call with; unset: receive.ae_title."
+    )
+    tls: ClientTLS | None = Field(
+        None, description="TLS: the table [workflow_manager.tls]; unset: plain DICOM."
+    )
+    poll_seconds: float = Field(
+        10, ge=1, le=3600, description="Time between two looks into its list, seconds."
+    )
+    workitem_code: CodeValue = Field(
+        "110003",
+        description="Code Value (DCM) of workitems that are ours; 110003 is Computer Aided Diagnosis.",
+    )
+    station_code: str = Field(
+        "",
+        max_length=16,
+        description="Code Value of the Scheduled Station Name that is ours; empty: any.",
+    )
+    retrieve: bool = Field(
+        True,
+        description="Ask the archive that a workitem names (one of the destinations) for images that are not here, by C-MOVE.",
+    )
+    patience_seconds: float = Field(
+        900,
+        gt=0,
+        le=86400,
+        description="A workitem of which the images have not come after so many seconds is canceled.",
+    )
+    timeout_seconds: float = Field(
+        30, gt=0, le=600, description="Time to connect, and for each answer, seconds."
+    )

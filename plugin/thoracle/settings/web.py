@@ -1,0 +1,153 @@
+"""Settings of the pages: who may open them, how they are ordered, and what is watched."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+from pydantic import model_validator as validator
+
+from thoracle.settings.section import Port, Secret, Section, is_loopback
+
+Roles = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+
+
+class OIDC(Section):
+    """Log-in by an OpenID Connect provider, beside local accounts."""
+
+    issuer: str = Field(
+        pattern=r"^https?://[^\s?#@]+$",
+        description="URL of the provider; https, but for one on this machine. /.well-known/openid-configuration is added.",
+    )
+    client_id: str = Field(
+        min_length=1, description="Name under which the provider knows Thoracle."
+    )
+    client_secret: Secret = Field(
+        description="Where the client secret is: `file:PATH` or `env:NAME`."
+    )
+    roles_claim: str = Field(
+        "roles", description="Claim of the ID token that lists the roles of a person."
+    )
+    reader: Roles = Field("reader", description="Value of that claim for readers.")
+    administrator: Roles = Field(
+        "administrator", description="Value of that claim for administrators."
+    )
+    auditor: Roles = Field("auditor", description="Value of that claim for auditors.")
+
+    @validator(mode="after")
+    def _encrypted(self) -> "OIDC":
+        host = self.issuer.partition("://")[2].partition("/")[0].partition(":")[0]
+        if self.issuer.startswith("http:") and not is_loopback(host):
+            raise ValueError(f"found issuer {self.issuer}, required is an https url")
+        return self
+
+
+class Web(Section):
+    """The pages of `thoracle web`: worklist, study, dashboard, and the interfaces for programs."""
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on. The default is this machine only."
+    )
+    port: Port = Field(8080, description="TCP port to listen on, 1 to 65535.")
+    certificate_file: Path | None = Field(
+        None, description="Our certificate and its chain, PEM, for https."
+    )
+    key_file: Path | None = Field(
+        None,
+        description="Its private key, PEM, without a passphrase, permissions at most 0640. With certificate_file.",
+    )
+    proxy_addresses: tuple[str, ...] = Field(
+        (),
+        description="Addresses of a reverse proxy that ends TLS; what it says of the caller (X-Forwarded-For, -Proto) is believed.",
+    )
+    trusted_hosts: tuple[str, ...] = Field(
+        (),
+        description="Names by which browsers may call the pages, as in their address. Required once host is not a loopback address.",
+    )
+    site_name: str = Field("", max_length=64, description="Shown at the top of every page.")
+    viewer_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s]*)?$",
+        description="The site's viewer, e.g. https://viewer.example/?study={StudyInstanceUID}; {StudyInstanceUID}, {AccessionNumber} and {PatientID} are filled in. Empty: no link.",
+    )
+    session_hours: float = Field(
+        12, gt=0, le=168, description="A session ends after so many hours."
+    )
+    idle_minutes: float = Field(
+        60, gt=0, le=1440, description="A session ends after so many minutes without a click."
+    )
+    lockout_failures: int = Field(
+        5, ge=1, le=100, description="Failed log-ins in a row that lock an account."
+    )
+    lockout_minutes: float = Field(
+        15, gt=0, le=1440, description="How long an account is locked, minutes."
+    )
+    oidc: OIDC | None = Field(
+        None, description="OpenID Connect: the table [web.oidc]; unset: local accounts alone."
+    )
+
+    @validator(mode="after")
+    def _reached_safely(self) -> "Web":
+        if (self.certificate_file is None) is not (self.key_file is None):
+            raise ValueError(
+                "found one of certificate_file and key_file, required are both or neither"
+            )
+        if is_loopback(self.host):
+            return self
+        if self.certificate_file is None and not self.proxy_addresses:
+            raise ValueError(
+                f"found host {self.host} without certificate_file and proxy_addresses, required is "
+                "https, by one or the other, when other machines can connect"
+            )
+        if not self.trusted_hosts:
+            raise ValueError(
+                f"found host {self.host} without trusted_hosts, required is at least one name when "
+                "other machines can connect"
+            )
+        return self
+
+
+class Rank(Section):
+    """A reason to read a study sooner (docs/worklist.md). Of those that hold, the largest counts."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$",
+        description="Short name in `why this rank`: a-z, 0-9, - and _.",
+    )
+    when: str = Field(
+        "true",
+        description="Condition in CEL, as of a [[rule]]: over DICOM keywords, CallingAETitle and the result.",
+    )
+    head_start_minutes: int = Field(
+        ge=0,
+        le=10080,
+        description="The study is ordered as if it had come so many minutes earlier, 0 to 10080 (a week).",
+    )
+
+
+class Watch(Section):
+    """What the dashboard compares, and when it raises an alarm (docs/dashboard.md)."""
+
+    window_days: int = Field(
+        7, ge=1, le=90, description="The days up to now that are compared with the reference."
+    )
+    reference_from: str = Field(
+        "",
+        pattern=r"^(\d{4}-\d{2}-\d{2})?$",
+        description="First day of the reference, e.g. 2026-11-01; empty: the first with results.",
+    )
+    reference_days: int = Field(28, ge=1, le=366, description="Days that the reference has.")
+    minimum_studies: int = Field(
+        50, ge=10, le=10000, description="Fewer studies in either span are not compared."
+    )
+    alarm_index: float = Field(
+        0.25,
+        gt=0,
+        le=5,
+        description="Population stability index of scores or of an input feature from which on an alarm is shown; 0.1 is a slight shift, 0.25 a strong one.",
+    )
+    alarm_agreement: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="Share of verdicts that agree, 0 to 1, below which an alarm is shown.",
+    )

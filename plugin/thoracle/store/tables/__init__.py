@@ -1,0 +1,49 @@
+"""The tables. A change here needs a migration in ``migrations/versions``; a test compares the two.
+
+Points in time are ISO 8601 strings in UTC with microseconds (:func:`now`): they sort as text, mean
+the same on SQLite and PostgreSQL, and are readable in any tool an auditor uses.
+"""
+
+from thoracle.store.tables.audit import audit_event
+from thoracle.store.tables.images import instance, study
+from thoracle.store.tables.people import api_token, person, web_session
+from thoracle.store.tables.results import (
+    analysis,
+    commitment,
+    delivery,
+    notification,
+    reading,
+    result,
+)
+from thoracle.store.tables.schema import metadata, now, timestamp
+from thoracle.store.tables.workitems import (
+    performance,
+    workitem,
+    workitem_event,
+    workitem_subscription,
+)
+from thoracle.store.tables.worklist import verdict, worklist
+
+__all__ = [
+    "analysis",
+    "api_token",
+    "audit_event",
+    "commitment",
+    "delivery",
+    "instance",
+    "metadata",
+    "notification",
+    "now",
+    "performance",
+    "person",
+    "reading",
+    "result",
+    "study",
+    "timestamp",
+    "verdict",
+    "web_session",
+    "workitem",
+    "workitem_event",
+    "workitem_subscription",
+    "worklist",
+]

@@ -1,0 +1,39 @@
+"""The trail."""
+
+from sqlalchemy import JSON, Column, Float, Integer, String, Table
+
+from thoracle.store.tables.schema import AE_TITLE, DIGEST, ROW_ID, TIME, UID, metadata
+
+# One row an event of PS3.15 A.5 (see audit/trail.py). Rows are only ever added.
+audit_event = Table(
+    "audit_event",
+    metadata,
+    Column("id", ROW_ID, primary_key=True, autoincrement=True),
+    Column("recorded_at", TIME, nullable=False, index=True),
+    Column("event", String(32), nullable=False),  # the verb of the trail
+    Column("event_id", String(16), nullable=False),  # DCM code, e.g. 110104
+    Column("event_type_code", String(16)),
+    Column("action", String(1), nullable=False),  # C R U D E
+    Column("event_outcome", Integer, nullable=False),  # 0 success, 4 minor, 8 serious, 12 major
+    Column("calling_ae_title", AE_TITLE),
+    Column("called_ae_title", AE_TITLE),
+    Column("network_address", String(64)),
+    Column("user_id", String(64)),
+    Column("patient_id", String(64), index=True),
+    Column("issuer_of_patient_id", String(64)),
+    Column("study_instance_uid", UID, index=True),
+    Column("accession_number", String(64), index=True),
+    Column("sop_instance_uid", UID, index=True),
+    Column("result_sop_instance_uid", UID, index=True),
+    Column("bundle_version", String(64)),
+    Column("bundle_digest", DIGEST),
+    Column("outcome", String(16)),  # of the analysis
+    Column("probability", Float),
+    Column("reason_code", String(16)),
+    Column("destination", String(32)),
+    Column("proof", String(16)),
+    Column("status", String(8)),
+    Column("correlation_id", String(255)),  # workflow or association
+    Column("seconds", Float),
+    Column("detail", JSON, nullable=False),
+)

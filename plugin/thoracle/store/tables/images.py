@@ -1,0 +1,56 @@
+"""What was received."""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKeyConstraint,
+    Integer,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from thoracle.store.tables.schema import AE_TITLE, DIGEST, ROW_ID, TIME, UID, metadata
+
+study = Table(
+    "study",
+    metadata,
+    Column("study_instance_uid", UID, primary_key=True),
+    Column("patient_id", String(64)),
+    Column("issuer_of_patient_id", String(64)),
+    Column("accession_number", String(64)),
+    # Number of the latest set of images that was found complete; 0 before the first.
+    Column("generation", Integer, nullable=False),
+    # SHA-256 over that set's SOP Instance UIDs: the same set again is no new generation.
+    Column("instances_digest", DIGEST),
+    Column("first_received_at", TIME, nullable=False),
+    Column("changed_at", TIME, nullable=False, index=True),
+)
+
+instance = Table(
+    "instance",
+    metadata,
+    Column("id", ROW_ID, primary_key=True, autoincrement=True),
+    Column("sop_instance_uid", UID, nullable=False),
+    # 1, 2, ...: a corrected header keeps the UID; nothing acknowledged is overwritten.
+    Column("version", Integer, nullable=False),
+    Column("sop_class_uid", UID, nullable=False),
+    Column("study_instance_uid", UID, nullable=False, index=True),
+    Column("series_instance_uid", UID, nullable=False),
+    Column("transfer_syntax_uid", UID, nullable=False),
+    Column("patient_id", String(64)),
+    Column("issuer_of_patient_id", String(64)),
+    Column("priority", Integer, nullable=False),
+    Column("path", Text, nullable=False),  # below the data folder
+    Column("size", BigInteger, nullable=False),  # bytes of the data set
+    Column("sha256", DIGEST, nullable=False),  # of the data set, without File Meta Information
+    Column("calling_ae_title", AE_TITLE),
+    Column("peer_address", String(64)),
+    Column("received_at", TIME, nullable=False),
+    Column(
+        "generation", Integer, index=True
+    ),  # the first one it was part of; NULL: not yet planned
+    UniqueConstraint("sop_instance_uid", "version"),
+    ForeignKeyConstraint(["study_instance_uid"], ["study.study_instance_uid"]),
+)

@@ -1,0 +1,47 @@
+"""Who may open the pages."""
+
+from sqlalchemy import JSON, Column, ForeignKeyConstraint, Integer, String, Table, Text
+
+from thoracle.store.tables.schema import DIGEST, ROW_ID, TIME, metadata
+
+person = Table(
+    "person",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("display_name", String(128), nullable=False),
+    Column("roles", JSON, nullable=False),  # of reader, administrator, auditor
+    Column("password_hash", Text),  # argon2id; NULL: no password opens it
+    Column("subject", String(512), unique=True),  # issuer and subject of OpenID Connect
+    Column("disabled", Integer, nullable=False),  # 0 or 1
+    Column("failures", Integer, nullable=False),  # log-ins in a row that failed
+    Column("locked_until", TIME),
+    Column("created_at", TIME, nullable=False),
+    Column("changed_at", TIME, nullable=False),
+)
+
+web_session = Table(
+    "web_session",
+    metadata,
+    Column("digest", DIGEST, primary_key=True),  # SHA-256 of the cookie
+    Column("person", String(64), nullable=False, index=True),
+    Column("network_address", String(64)),
+    Column("created_at", TIME, nullable=False),
+    Column("seen_at", TIME, nullable=False),
+    Column("expires_at", TIME, nullable=False),
+    ForeignKeyConstraint(["person"], ["person.name"]),
+)
+
+api_token = Table(
+    "api_token",
+    metadata,
+    Column("id", ROW_ID, primary_key=True, autoincrement=True),
+    Column("digest", DIGEST, nullable=False, unique=True),  # SHA-256 of the token
+    Column("person", String(64), nullable=False),
+    Column("label", String(64), nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", TIME, nullable=False),
+    Column("expires_at", TIME),
+    Column("used_at", TIME),
+    Column("revoked_at", TIME),
+    ForeignKeyConstraint(["person"], ["person.name"]),
+)

@@ -1,0 +1,30 @@
+"""What all tables have: one set of metadata, and how UIDs, times and digests are stored."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import BigInteger, Integer, MetaData, String
+
+UID = String(64)
+AE_TITLE = String(16)
+TIME = String(27)
+DIGEST = String(64)
+ROW_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up INTEGER keys alone
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def now() -> str:
+    """Return this moment as it is stored: ``2026-11-22T18:45:29.123456Z``."""
+    return timestamp(datetime.now(UTC))
+
+
+def timestamp(moment: datetime) -> str:
+    """Return an aware datetime as it is stored."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

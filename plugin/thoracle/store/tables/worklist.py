@@ -1,0 +1,56 @@
+"""What readers see, and what they say."""
+
+from sqlalchemy import Column, Float, ForeignKeyConstraint, Index, Integer, String, Table, Text
+
+from thoracle.store.tables.schema import DIGEST, ROW_ID, TIME, UID, metadata
+
+# One row a study, as the worklist shows it; written in the transaction of what it tells.
+worklist = Table(
+    "worklist",
+    metadata,
+    Column("study_instance_uid", UID, primary_key=True),
+    Column("patient_name", Text),
+    Column("patient_id", String(64), index=True),
+    Column("accession_number", String(64), index=True),
+    Column("modality", String(16)),
+    Column("study_description", Text),
+    Column("study_datetime", String(19)),  # local to the modality, e.g. 2026-11-22T18:45:29
+    Column("device", String(64)),  # Station Name, else Manufacturer's Model Name
+    Column("received_at", TIME, nullable=False, index=True),
+    # queued, running, failed, withdrawn, or the outcome
+    Column("ai_state", String(16), nullable=False),
+    Column("probability", Float),
+    Column("threshold", Float),
+    Column("reason_code", String(16)),
+    Column("bundle_version", String(64)),
+    Column("urgency", Integer, nullable=False),  # 0 STAT from the order, else 1
+    Column("head_start_minutes", Integer, nullable=False),
+    Column("why", Text),  # the rank rule that gave the head start
+    Column("sort_key", TIME, nullable=False),  # received_at less the head start
+    Column("reviewed_at", TIME),  # of the first verdict
+    Column("verdict", String(16)),  # of the newest one
+    Column("changed_at", TIME, nullable=False, index=True),
+    ForeignKeyConstraint(["study_instance_uid"], ["study.study_instance_uid"]),
+    Index("ix_worklist_order", "urgency", "sort_key", "study_instance_uid"),
+    Index("ix_worklist_state_order", "ai_state", "urgency", "sort_key", "study_instance_uid"),
+)
+
+# What readers say of results. Rows are only ever added.
+verdict = Table(
+    "verdict",
+    metadata,
+    Column("id", ROW_ID, primary_key=True, autoincrement=True),
+    Column("recorded_at", TIME, nullable=False, index=True),
+    Column("study_instance_uid", UID, nullable=False, index=True),
+    Column("generation", Integer, nullable=False),
+    Column("bundle_digest", DIGEST, nullable=False),
+    Column("sop_instance_uid", UID),  # of the report that was judged
+    Column("opinion", String(16), nullable=False),  # agree, disagree, not applicable
+    Column("comment", Text, nullable=False),
+    Column("person", String(64), nullable=False),
+    # Of the result at that time, so that rates need no other table.
+    Column("outcome", String(16)),
+    Column("probability", Float),
+    Column("device", String(64)),
+    ForeignKeyConstraint(["study_instance_uid"], ["study.study_instance_uid"]),
+)

@@ -1,0 +1,1 @@
+"""The pages and the interfaces for programs: worklist, study, dashboard, people, FHIR."""
