@@ -3,7 +3,6 @@
 import getpass
 import json
 import sys
-import uuid
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,8 +34,6 @@ ConfigOption = Annotated[
     typer.Option("--config", "-c", help="Configuration file; without it, the defaults."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
-LONGEST_REASON = 1024
-"""Characters; of the standard's texts that viewers show whole, LT has 10240 and ST 1024."""
 PeerArgument = Annotated[str, typer.Argument(metavar="AET@HOST:PORT", help="Whom to call.")]
 CallingOption = Annotated[str, typer.Option("--calling", help="Our AE title.")]
 
@@ -249,29 +246,10 @@ def withdraw(
     config: ConfigOption = None,
 ) -> None:
     """Withdraw the newest result of a study, by a correcting report."""
-    from thoracle import engine
-    from thoracle.store import overview
+    from thoracle import requests
 
-    reason = reason.strip()
-    if not 0 < len(reason) <= LONGEST_REASON or not reason.isprintable():
-        raise ThoracleError(
-            f"--reason: found {len(reason)} characters, required are 1 to {LONGEST_REASON}, "
-            "all of them printable"
-        )
-    database = _database(config)
-    with database.connect() as connection:
-        report = overview.standing_report(connection, study)
-    if report is None:
-        raise ThoracleError(f"{study}: found no result that stands, required is one to withdraw")
-    # One withdrawal for a report, however often it is asked for.
-    engine.request(
-        database,
-        engine.ANALYSE,
-        "withdraw",
-        f"withdraw:{report}",
-        study,
-        reason,
-        getpass.getuser(),
+    report = requests.withdraw(
+        _database(config), study, reason, getpass.getuser(), named="--reason"
     )
     out.print(f"to be withdrawn: report {report}; `thoracle status {study}` shows when it is done")
 
@@ -281,15 +259,9 @@ def reanalyse(
     study: Annotated[str, typer.Argument(help="Study Instance UID.")], config: ConfigOption = None
 ) -> None:
     """Read a study again, e.g. with a new bundle; its report names the earlier one."""
-    from thoracle import engine
-    from thoracle.store import overview
+    from thoracle import requests
 
-    database = _database(config)
-    with database.connect() as connection:
-        if not overview.studies(connection, 1, study):
-            raise ThoracleError(f"{study}: found no such study, required is one that was received")
-    name = f"reanalyse:{study}:{uuid.uuid4()}"
-    engine.request(database, engine.INTAKE, "reanalyse", name, study, getpass.getuser())
+    requests.reanalyse(_database(config), study, getpass.getuser())
     out.print(f"to be read again; `thoracle status {study}` shows when it is done")
 
 
@@ -298,16 +270,9 @@ def release(
     study: Annotated[str, typer.Argument(help="Study Instance UID.")], config: ConfigOption = None
 ) -> None:
     """Send the result of a study that a rule holds."""
-    from thoracle import engine
-    from thoracle.store import results
+    from thoracle import requests
 
-    database = _database(config)
-    with database.connect() as connection:
-        held = results.held(connection, study)
-    if held is None:
-        raise ThoracleError(f"{study}: found no result that is held, required is one to release")
-    name = f"release:{study}:{held.generation}:{held.bundle_digest}"
-    engine.request(database, engine.INTAKE, "release", name, study, getpass.getuser())
+    requests.release(_database(config), study, getpass.getuser())
     out.print(f"to be released; `thoracle status {study}` shows when it is done")
 
 
@@ -316,16 +281,9 @@ def retry(
     study: Annotated[str, typer.Argument(help="Study Instance UID.")], config: ConfigOption = None
 ) -> None:
     """Send again what a destination refused, or what was given up."""
-    from thoracle import engine
-    from thoracle.store import overview
+    from thoracle import requests
 
-    database = _database(config)
-    with database.connect() as connection:
-        dead = overview.dead(connection, study)
-    if dead == 0:
-        raise ThoracleError(f"{study}: found nothing refused or given up, required is something")
-    name = f"retry:{study}:{uuid.uuid4()}"
-    engine.request(database, engine.INTAKE, "retry", name, study, getpass.getuser())
+    dead = requests.retry(_database(config), study, getpass.getuser())
     out.print(f"{dead} to be sent again; `thoracle status {study}` shows what becomes of it")
 
 

@@ -1,0 +1,94 @@
+"""What people ask of the gateway about a study: each looks for what is to be done, and has it done.
+
+The gateway does the work, now or when it next starts; the command line and the pages only ask.
+``user`` is who will stand in the audit.
+"""
+
+import uuid
+
+from sqlalchemy import Engine
+
+from thoracle import engine
+from thoracle.errors import ThoracleError
+from thoracle.store import overview, results
+
+LONGEST_REASON = 1024
+"""Characters; of the standard's texts that viewers show whole, LT has 10240 and ST 1024."""
+
+
+def withdraw(database: Engine, study: str, reason: str, user: str, *, named: str = "reason") -> str:
+    """Have the newest result of a study withdrawn; return the SOP Instance UID of its report.
+
+    Parameters
+    ----------
+    reason
+        In words that the correcting report will show.
+    named
+        What the caller calls the reason.
+
+    Raises
+    ------
+    ThoracleError
+        The reason is no printable text of 1 to ``LONGEST_REASON`` characters, or no result stands.
+    """
+    reason = reason.strip()
+    if not 0 < len(reason) <= LONGEST_REASON or not reason.isprintable():
+        raise ThoracleError(
+            f"{named}: found {len(reason)} characters, required are 1 to {LONGEST_REASON}, "
+            "all of them printable"
+        )
+    with database.connect() as connection:
+        report = overview.standing_report(connection, study)
+    if report is None:
+        raise ThoracleError(f"{study}: found no result that stands, required is one to withdraw")
+    # One withdrawal for a report, however often it is asked for.
+    name = f"withdraw:{report}"
+    engine.request(database, engine.ANALYSE, "withdraw", name, study, reason, user)
+    return report
+
+
+def reanalyse(database: Engine, study: str, user: str) -> None:
+    """Have a study read again.
+
+    Raises
+    ------
+    ThoracleError
+        There is no such study.
+    """
+    with database.connect() as connection:
+        if not overview.studies(connection, 1, study):
+            raise ThoracleError(f"{study}: found no such study, required is one that was received")
+    name = f"reanalyse:{study}:{uuid.uuid4()}"
+    engine.request(database, engine.INTAKE, "reanalyse", name, study, user)
+
+
+def release(database: Engine, study: str, user: str) -> None:
+    """Have the result of a study sent that a rule holds.
+
+    Raises
+    ------
+    ThoracleError
+        None is held.
+    """
+    with database.connect() as connection:
+        held = results.held(connection, study)
+    if held is None:
+        raise ThoracleError(f"{study}: found no result that is held, required is one to release")
+    name = f"release:{study}:{held.generation}:{held.bundle_digest}"
+    engine.request(database, engine.INTAKE, "release", name, study, user)
+
+
+def retry(database: Engine, study: str, user: str) -> int:
+    """Have sent again what a destination refused or what was given up; return how much that is.
+
+    Raises
+    ------
+    ThoracleError
+        There is nothing of the kind.
+    """
+    with database.connect() as connection:
+        dead = overview.dead(connection, study)
+    if dead == 0:
+        raise ThoracleError(f"{study}: found nothing refused or given up, required is something")
+    engine.request(database, engine.INTAKE, "retry", f"retry:{study}:{uuid.uuid4()}", study, user)
+    return dead
