@@ -22,6 +22,7 @@ from thoracle import pixels, select
 from thoracle.codecs import MALFORMED
 from thoracle.decoder import Decoder
 from thoracle.errors import NotAnalysable
+from thoracle.features import features
 from thoracle.records import (
     BundleIdentity,
     Image,
@@ -71,6 +72,7 @@ class Reader:
         """
         classifier = self.classifier()
         seconds: dict[str, float] = {}
+        measured: dict[str, float] = {}
         header = Dataset()
         try:
             with _timed(seconds, "select"):
@@ -78,10 +80,12 @@ class Reader:
                 limitations = self._select(header)
             with _timed(seconds, "pixels"):
                 image = pixels.read_image(path, self.decoder, header)
+                measured = _measured(image)
             with _timed(seconds, "classify"):
                 judgement = classifier.classify(image)
         except NotAnalysable as error:
-            return _rejected(header, error.reason, error.detail, seconds)
+            rejected = _rejected(header, error.reason, error.detail, seconds)
+            return replace(rejected, features=measured)
         except Exception as error:
             logger.exception("image not read")
             detail = f"{type(error).__name__}, see log"
@@ -93,6 +97,7 @@ class Reader:
             probability=judgement.probability,
             limitations=(*limitations, *image.limitations, *judgement.limitations),
             seconds=seconds,
+            features={**measured, **judgement.features},
         )
 
     def read_all(self, paths: Iterable[Path]) -> Iterator[Reading]:
@@ -189,6 +194,15 @@ def header_of(path: Path) -> Dataset:
     except (*MALFORMED, OSError, EOFError) as error:
         detail = f"the header is malformed ({type(error).__name__})"
         raise NotAnalysable(Reason.UNDECODABLE, detail) from error
+
+
+def _measured(image: Image) -> dict[str, float]:
+    """Return the image's features, none when they cannot be had: no result depends on them."""
+    try:
+        return features(image)
+    except Exception:
+        logger.exception("image not measured")
+        return {}
 
 
 def _rejected(ds: Dataset, reason: Reason, detail: str, seconds: dict[str, float]) -> Reading:

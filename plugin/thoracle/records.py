@@ -96,6 +96,8 @@ class Judgement:
     """Calibrated probability of COVID-19, 0 to 1, four decimals."""
     limitations: tuple[str, ...] = ()
     """Sentences about the image that belong into the report."""
+    features: dict[str, float] = field(default_factory=dict)
+    """What was measured on the way, for the watch: ``lungs``, their share of the image, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,8 @@ class Reading:
     limitations: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of each stage in seconds."""
+    features: dict[str, float] = field(default_factory=dict)
+    """Of the image as the model saw it (features.py), for the watch; empty when it was not read."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values that survive a round trip through JSON."""
@@ -202,11 +206,12 @@ class Reading:
             "probability": self.probability,
             "limitations": list(self.limitations),
             "seconds": self.seconds,
+            "features": self.features,
         }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Reading":
-        """Return the reading that :meth:`to_json` described."""
+        """Return the reading that :meth:`to_json` described; features may be missing."""
         reason = values["reason"]
         return cls(
             **{

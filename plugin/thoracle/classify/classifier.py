@@ -16,6 +16,7 @@ from monai.transforms.compose import Compose
 from thoracle.classify.bundle import bundle_folder, identify
 from thoracle.classify.compiled import accelerate
 from thoracle.classify.explanation import explained
+from thoracle.classify.lungs import LUNG
 from thoracle.classify.network import TwoViews
 from thoracle.classify.transforms import CheckFrontald
 from thoracle.errors import BundleError, SettingsError
@@ -98,7 +99,7 @@ class Classifier:
                 logits = self._infer(inputs=views[None], network=self._network)
                 pred = self._postprocess({"pred": logits[0]})["pred"]
         probability = round(float(pred[POSITIVE_CHANNEL]), DECIMALS)
-        return Judgement(probability, found.get("limitations", ()))
+        return Judgement(probability, found.get("limitations", ()), _measured(found))
 
     def explain(self, image: Image) -> Saliency | None:
         """Return which places of an image its probability rests on.
@@ -134,6 +135,14 @@ class Classifier:
         if refusal := found.get("refusal"):
             raise refusal
         return found
+
+
+def _measured(found: dict[str, Any]) -> dict[str, float]:
+    """Return what the watch wants to know and the transforms found anyway."""
+    if "lungs" not in found:
+        return {}
+    share = (torch.as_tensor(found["lungs"]) >= LUNG).double().mean()
+    return {"lungs": round(float(share), DECIMALS)}
 
 
 def _parted(preprocessing: Callable[[Any], Any]) -> tuple[Compose, Compose]:

@@ -126,6 +126,7 @@ def add_readings(
                 "probability": one.probability,
                 "threshold": threshold,
                 "seconds": one.seconds,
+                "features": one.features or None,
             }
             for one in readings
         ],

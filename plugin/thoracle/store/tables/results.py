@@ -51,7 +51,7 @@ reading = Table(
     Column("threshold", Float),
     Column("seconds", JSON, nullable=False),
     # Of the image as the model saw it, for the watch on input drift; NULL when it was not read.
-    Column("features", JSON),
+    Column("features", JSON(none_as_null=True)),
 )
 
 result = Table(
