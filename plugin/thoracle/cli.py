@@ -16,6 +16,7 @@ from thoracle.dataset import commands as dataset
 from thoracle.errors import ThoracleError
 from thoracle.evaluate.commands import evaluate_command
 from thoracle.settings import Settings, load
+from thoracle.web import commands as web
 
 app = typer.Typer(
     help="A DICOM node that reads chest radiographs. Research software, not for diagnosis.",
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(routing.app, name="route")
 app.command("evaluate")(evaluate_command)
+app.command("web")(web.web_command)
 out = Console()
 err = Console(stderr=True)
 

@@ -5,11 +5,15 @@ from typing import Any
 
 import alembic.command
 import alembic.config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event, text
 
 from thoracle.errors import ThoracleError
 
 SYNCHRONOUS_FULL = 2
+VERSION_TABLE = "thoracle_schema"
+"""Where Alembic keeps the revision of our tables; DBOS has a table of its own for its own."""
 
 
 class DatabaseError(ThoracleError):
@@ -55,11 +59,52 @@ def open_database(url: str) -> Engine:
 
 def migrate(engine: Engine) -> None:
     """Bring the schema to the newest version, data kept."""
-    config = alembic.config.Config()
-    config.set_main_option("script_location", "thoracle.store:migrations")
+    config = _migrations()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         alembic.command.upgrade(config, "head")
+
+
+def require_schema(engine: Engine) -> None:
+    """Return when an existing database has today's schema; nothing is changed.
+
+    Raises
+    ------
+    DatabaseError
+        It has another: `thoracle serve` brings it to the newest version.
+    """
+    required = ScriptDirectory.from_config(_migrations()).get_current_head()
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        found = context.get_current_revision()
+    if found != required:
+        raise DatabaseError(
+            f"{engine.url.render_as_string()}: found schema {found or 'none'}, required is "
+            f"{required}; start `thoracle serve` of this version first"
+        )
+
+
+def existing(data_folder: Path) -> Engine:
+    """Return an engine on the gateway's database below the data folder; nothing is changed.
+
+    Raises
+    ------
+    DatabaseError
+        There is none, or it has another schema: `thoracle serve` makes both.
+    """
+    if not (data_folder / "thoracle.sqlite").exists():
+        raise DatabaseError(
+            f"{data_folder}: found no database, required is one that `thoracle serve` made"
+        )
+    engine = connect(sqlite_url(data_folder))
+    require_schema(engine)
+    return engine
+
+
+def _migrations() -> alembic.config.Config:
+    config = alembic.config.Config()
+    config.set_main_option("script_location", "thoracle.store:migrations")
+    return config
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -1,1 +1,1 @@
-"""The pages and the interfaces for programs: worklist, study, dashboard, people, FHIR."""
+"""The pages of `thoracle web`: a process of its own beside the gateway, on the same database."""

@@ -11,6 +11,7 @@ person = Table(
     Column("display_name", String(128), nullable=False),
     Column("roles", JSON, nullable=False),  # of reader, administrator, auditor
     Column("password_hash", Text),  # argon2id; NULL: no password opens it
+    Column("one_time_until", TIME),  # not NULL: to be changed at log-in, and opens no longer
     Column("subject", String(512), unique=True),  # issuer and subject of OpenID Connect
     Column("disabled", Integer, nullable=False),  # 0 or 1
     Column("failures", Integer, nullable=False),  # log-ins in a row that failed

@@ -17,6 +17,7 @@ def upgrade() -> None:
         sa.Column("display_name", sa.String(length=128), nullable=False),
         sa.Column("roles", sa.JSON(), nullable=False),
         sa.Column("password_hash", sa.Text(), nullable=True),
+        sa.Column("one_time_until", sa.String(length=27), nullable=True),
         sa.Column("subject", sa.String(length=512), nullable=True),
         sa.Column("disabled", sa.Integer(), nullable=False),
         sa.Column("failures", sa.Integer(), nullable=False),

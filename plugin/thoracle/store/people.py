@@ -1,0 +1,154 @@
+"""Statements about persons, their sessions and their API tokens."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from thoracle.store.tables import api_token, now, person, web_session
+
+
+def anybody(connection: Connection) -> bool:
+    """Return whether there is any person."""
+    return connection.execute(select(person.c.name).limit(1)).first() is not None
+
+
+def row_of(connection: Connection, name: str) -> Row[Any] | None:
+    """Return the row of a person."""
+    return connection.execute(select(person).where(person.c.name == name)).one_or_none()
+
+
+def row_by_subject(connection: Connection, subject: str) -> Row[Any] | None:
+    """Return the person whom an OpenID Connect provider knows by a subject."""
+    return connection.execute(select(person).where(person.c.subject == subject)).one_or_none()
+
+
+def rows(connection: Connection) -> Sequence[Row[Any]]:
+    """Return all persons by name, with the number of their sessions that have not ended."""
+    count = (
+        select(func.count())
+        .select_from(web_session)
+        .where(web_session.c.person == person.c.name, web_session.c.expires_at > now())
+        .scalar_subquery()
+    )
+    return connection.execute(select(person, count.label("sessions")).order_by(person.c.name)).all()
+
+
+def active_administrators(connection: Connection) -> set[str]:
+    """Return the names of the administrators whose account is not disabled."""
+    found = connection.execute(select(person.c.name, person.c.roles).where(person.c.disabled == 0))
+    return {row.name for row in found if "administrator" in row.roles}
+
+
+def add(connection: Connection, name: str, values: Mapping[str, Any]) -> None:
+    """Add a person."""
+    moment = now()
+    connection.execute(
+        insert(person).values(
+            {
+                "name": name,
+                "disabled": 0,
+                "failures": 0,
+                "created_at": moment,
+                "changed_at": moment,
+                **values,
+            }
+        )
+    )
+
+
+def set_row(connection: Connection, name: str, values: Mapping[str, Any]) -> None:
+    """Set columns of a person."""
+    connection.execute(
+        update(person).where(person.c.name == name).values({**values, "changed_at": now()})
+    )
+
+
+def set_attempts(
+    connection: Connection, name: str, failures: int, locked_until: str | None
+) -> None:
+    """Set how many log-ins in a row failed, and how long none is taken."""
+    connection.execute(
+        update(person)
+        .where(person.c.name == name)
+        .values(failures=failures, locked_until=locked_until)
+    )
+
+
+def add_session(
+    connection: Connection, digest: str, name: str, network_address: str | None, expires_at: str
+) -> None:
+    """Add a session, and forget those that have ended."""
+    moment = now()
+    connection.execute(delete(web_session).where(web_session.c.expires_at <= moment))
+    connection.execute(
+        insert(web_session).values(
+            digest=digest,
+            person=name,
+            network_address=network_address,
+            created_at=moment,
+            seen_at=moment,
+            expires_at=expires_at,
+        )
+    )
+
+
+def session_row(connection: Connection, digest: str) -> Row[Any] | None:
+    """Return a session with the columns of its person."""
+    return connection.execute(
+        select(person, web_session.c.seen_at, web_session.c.expires_at)
+        .join(web_session)
+        .where(web_session.c.digest == digest)
+    ).one_or_none()
+
+
+def set_session(connection: Connection, digest: str, values: Mapping[str, Any]) -> None:
+    """Set columns of a session."""
+    connection.execute(update(web_session).where(web_session.c.digest == digest).values(values))
+
+
+def end_session(connection: Connection, digest: str) -> None:
+    """End one session."""
+    connection.execute(delete(web_session).where(web_session.c.digest == digest))
+
+
+def end_sessions(connection: Connection, name: str) -> int:
+    """End all sessions of a person; return how many there were."""
+    return connection.execute(delete(web_session).where(web_session.c.person == name)).rowcount
+
+
+def add_token(connection: Connection, digest: str, name: str, values: Mapping[str, Any]) -> int:
+    """Add an API token; return its id."""
+    statement = insert(api_token).values(
+        {"digest": digest, "person": name, "created_at": now(), **values}
+    )
+    return int(connection.execute(statement.returning(api_token.c.id)).scalar_one())
+
+
+def token_row(connection: Connection, digest: str) -> Row[Any] | None:
+    """Return an API token with the columns of its person."""
+    token = api_token.c
+    return connection.execute(
+        select(person, token.id, token.scopes, token.expires_at, token.used_at, token.revoked_at)
+        .join(api_token)
+        .where(token.digest == digest)
+    ).one_or_none()
+
+
+def token_of(connection: Connection, name: str, token_id: int) -> Row[Any] | None:
+    """Return an API token of a person."""
+    return connection.execute(
+        select(api_token).where(api_token.c.id == token_id, api_token.c.person == name)
+    ).one_or_none()
+
+
+def tokens(connection: Connection, name: str) -> Sequence[Row[Any]]:
+    """Return the API tokens of a person, newest first."""
+    return connection.execute(
+        select(api_token).where(api_token.c.person == name).order_by(api_token.c.id.desc())
+    ).all()
+
+
+def set_token(connection: Connection, token_id: int, values: Mapping[str, Any]) -> None:
+    """Set columns of an API token."""
+    connection.execute(update(api_token).where(api_token.c.id == token_id).values(values))

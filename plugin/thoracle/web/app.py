@@ -1,0 +1,84 @@
+"""The application: its routers, and what every answer of it has."""
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.staticfiles import StaticFiles
+from sqlalchemy import Engine
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from thoracle import __version__
+from thoracle.settings import Settings
+from thoracle.web import about, access, account, login
+from thoracle.web.first_run import FirstRun
+from thoracle.web.guard import Guard
+from thoracle.web.site import FOLDER, render, site
+
+ROUTERS = (
+    about.router,
+    account.router,
+    login.router,
+)
+"""One line for each file of pages."""
+
+
+def create_app(settings: Settings, database: Engine) -> FastAPI:
+    """Return the application of a gateway's settings and database."""
+    app = FastAPI(
+        title="Thoracle",
+        version=__version__,
+        description="Research use only, not for diagnosis.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        dependencies=[Depends(access.same_site)],
+    )
+    app.state.site = site(settings, database)
+    app.state.first_run = FirstRun()
+    for router in ROUTERS:
+        app.include_router(router)
+    app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
+    app.add_middleware(Guard, settings=settings.web, secure=app.state.site.secure)
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(Exception, _failed)
+    return app
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if access.is_for_programs(request.url.path):
+        return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+    to = None
+    if isinstance(error, access.SignInRequired):
+        to = login.address(request)
+    elif isinstance(error, access.ChangeRequired):
+        to = "/account/password"
+    if to is None:
+        return _page(request, error.status_code, str(error.detail))
+    if "hx-request" in request.headers:  # htmx would put the page of the log-in into this one
+        return Response(status_code=401, headers={"HX-Redirect": to})
+    if request.method in access.SAFE_METHODS:
+        return RedirectResponse(to, 303)
+    return RedirectResponse("/login", 303)
+
+
+def _malformed(request: Request, error: Exception) -> Response:
+    """Answer 422 and name the fields alone: the values may be passwords or patients."""
+    assert isinstance(error, RequestValidationError)
+    fields = sorted({str(fault["loc"][-1])[:64] for fault in error.errors()})
+    text = f"found no usable value of {', '.join(fields)}"
+    if access.is_for_programs(request.url.path):
+        return JSONResponse({"detail": text}, 422)
+    return _page(request, 422, text)
+
+
+def _failed(request: Request, _error: Exception) -> Response:
+    text = "Thoracle could not answer; its log says why"
+    if access.is_for_programs(request.url.path):
+        return JSONResponse({"detail": text}, 500)
+    return _page(request, 500, text)
+
+
+def _page(request: Request, status_code: int, text: str) -> Response:
+    return render(request, "error.html", status_code, text=text, code=status_code)

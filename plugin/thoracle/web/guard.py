@@ -1,0 +1,161 @@
+"""What is done to every request before the application sees it, and to every answer.
+
+A middleware on the bare protocol, because the middlewares that Starlette builds on functions
+would hold back the events of a stream.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from thoracle.settings import Web, is_loopback
+
+logger = logging.getLogger(__name__)
+
+LARGEST_BODY = 64 * 1024
+"""Bytes; the largest form is a verdict with its free text."""
+BODY_SECONDS = 20
+"""A body that has not come after so many seconds does not come."""
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+HSTS = "max-age=31536000"
+
+
+class _Refused(Exception):
+    """The body is too large or too slow."""
+
+    def __init__(self, status_code: int, text: str) -> None:
+        super().__init__(text)
+        self.status_code = status_code
+        self.text = text
+
+
+class Guard:
+    """Checks the name by which the pages are called and the size of what is sent; adds headers.
+
+    Parameters
+    ----------
+    app
+        The application.
+    settings
+        ``trusted_hosts``, and ``host``: names of this machine are taken while only it can connect.
+    secure
+        Whether browsers come by https.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Web, secure: bool) -> None:
+        self._app = app
+        self._secure = secure
+        self._hosts = {host.lower() for host in settings.trusted_hosts}
+        if is_loopback(settings.host):
+            self._hosts |= {*LOOPBACK_NAMES, settings.host}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer(scope, send, self._secure)
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "0")
+        if _host(headers.get("host", "")) not in self._hosts:
+            await _say(scope, receive, answer, 400, "found a Host header that is not trusted")
+        elif not length.isdecimal() or int(length[:12]) > LARGEST_BODY:
+            await _say(scope, receive, answer, 413, f"required are at most {LARGEST_BODY} bytes")
+        else:
+            body = _Body(receive)
+            try:
+                await self._app(scope, body.receive, answer.send)
+            except _Refused as refused:
+                await _say(scope, receive, answer, refused.status_code, refused.text)
+        answer.log()
+
+
+def _host(header: str) -> str:
+    """Return the name in a Host header, without its port."""
+    name, colon, port = header.rpartition(":")
+    return (name if colon and port.isdecimal() else header).lower()
+
+
+async def _say(
+    scope: Scope, receive: Receive, answer: "_Answer", status_code: int, text: str
+) -> None:
+    if answer.status is None:
+        await PlainTextResponse(f"{text}\n", status_code)(scope, receive, answer.send)
+
+
+class _Body:
+    """Counts the bytes of a body whose length nobody stated, and the time that it takes."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._bytes = 0
+        self._complete = False
+        self._deadline = time.monotonic() + BODY_SECONDS
+
+    async def receive(self) -> Message:
+        if self._complete:  # what comes now is the end of the connection: a stream waits for it
+            return await self._receive()
+        try:
+            async with asyncio.timeout(max(self._deadline - time.monotonic(), 0)):
+                message = await self._receive()
+        except TimeoutError:
+            raise _Refused(408, f"required is the body within {BODY_SECONDS} s") from None
+        self._bytes += len(message.get("body", b""))
+        if self._bytes > LARGEST_BODY:
+            raise _Refused(413, f"required are at most {LARGEST_BODY} bytes")
+        self._complete = not message.get("more_body", False)
+        return message
+
+
+class _Answer:
+    """Adds the headers to an answer, and a line to the log."""
+
+    def __init__(self, scope: Scope, send: Send, secure: bool) -> None:
+        self._scope = scope
+        self._send = send
+        self._secure = secure
+        self._began = time.monotonic()
+        self.status: int | None = None
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self._head(MutableHeaders(scope=message))
+        await self._send(message)
+
+    def _head(self, headers: MutableHeaders) -> None:
+        for name, value in HEADERS.items():
+            headers.setdefault(name, value)
+        # Files of ours hold no patient data; a page that is kept could be seen after the log-out.
+        static = self._scope["path"].startswith("/static/")
+        headers.setdefault("Cache-Control", "max-age=300" if static else "no-store")
+        if self._secure:
+            headers.setdefault("Strict-Transport-Security", HSTS)
+
+    def log(self) -> None:
+        """Write a line without the query, which may hold names of patients."""
+        client: Any = self._scope.get("client") or ("",)
+        logger.info(
+            "%s %s %s %.0f ms from %s",
+            self._scope["method"],
+            self._scope["path"][:200],
+            self.status,
+            (time.monotonic() - self._began) * 1000,
+            client[0],
+        )

@@ -1,0 +1,183 @@
+"""Log-in, log-out, and the first administrator."""
+
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+from urllib.parse import quote, urlsplit
+
+from fastapi import APIRouter, Form, HTTPException, Request
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from starlette.responses import RedirectResponse, Response
+
+from thoracle.audit import people as audited
+from thoracle.errors import ThoracleError
+from thoracle.store import people
+from thoracle.store.tables import now, timestamp
+from thoracle.web import access, cookies, names, passwords
+from thoracle.web.site import Site, address_of, render, site_of
+
+router = APIRouter()
+
+ATTEMPTS = RateLimitItemPerMinute(30)
+"""Log-ins of one network address: a department may share one."""
+REFUSAL = "Name and password do not fit, or the account is locked."
+Text = Annotated[str, Form()]
+
+_limiter = MovingWindowRateLimiter(MemoryStorage())
+
+
+def address(request: Request) -> str:
+    """Return the address of the log-in that leads back to where a request came from.
+
+    A part of a page leads back to the page that asked for it, and a form to the start.
+    """
+    if "hx-request" in request.headers:
+        here = urlsplit(request.headers.get("hx-current-url", ""))
+    elif request.method == "GET":
+        here = urlsplit(str(request.url))
+    else:
+        here = urlsplit("/")
+    back = here.path + (f"?{here.query}" if here.query else "")
+    return "/login" if back in ("", "/") else f"/login?next={quote(_own(back), safe='/')}"
+
+
+def _own(path: str) -> str:
+    """Return a path of ours; anything that a browser could take for another site becomes ``/``."""
+    plain = all("!" <= character <= "~" and character != "\\" for character in path)
+    return path if plain and path.startswith("/") and not path.startswith("//") else "/"
+
+
+@router.get("/login")
+def form(request: Request, next: str = "/") -> Response:
+    """Show the log-in."""
+    if access.person_of(request) is not None:
+        return RedirectResponse(_own(next), 303)
+    return _form(request, next)
+
+
+def _form(request: Request, back: str, fault: str = "", status_code: int = 200) -> Response:
+    oidc = site_of(request).settings.web.oidc
+    return render(
+        request, "login.html", status_code, next=_own(back), fault=fault, oidc=oidc is not None
+    )
+
+
+@router.post("/login")
+def log_in(request: Request, name: Text, password: Text = "", next: Text = "/") -> Response:
+    """Begin a session, or refuse in the same words and time for every reason."""
+    limit(request)
+    site = site_of(request)
+    row, why = _checked(site, names.folded(name), password)
+    by = audited.By(None if row is None else row.name, address_of(request))
+    if row is None or why:
+        with site.database.begin() as connection:
+            audited.refused(connection, by, why)
+        return _form(request, next, REFUSAL, 401)
+    to = "/account/password" if row.one_time_until is not None else _own(next)
+    return begin(request, row.name, to, "password")
+
+
+def limit(request: Request) -> None:
+    """Refuse an address that tries too often.
+
+    Raises
+    ------
+    HTTPException
+        429.
+    """
+    if not _limiter.hit(ATTEMPTS, address_of(request) or ""):
+        raise HTTPException(429, "too many log-ins from this address: wait a minute")
+
+
+def _checked(site: Site, name: str, password: str) -> tuple[Any, str]:
+    """Return the row of a person, if there is one, and why the log-in is refused, if it is."""
+    web = site.settings.web
+    with site.database.begin() as connection:
+        row = people.row_of(connection, name) if names.is_name(name) else None
+        may = row is not None and audited.attempt(
+            connection, name, web.lockout_failures, web.lockout_minutes
+        )
+    # Compared in any case: the time must not tell who exists or is locked.
+    same = passwords.matches(password, None if row is None else row.password_hash)
+    if row is None:
+        return None, "unknown name"
+    if not may:
+        return row, "disabled" if row.disabled else "locked"
+    if not same:
+        return row, "wrong password"
+    if row.one_time_until is not None and row.one_time_until <= now():
+        return row, "one-time password too old"
+    return row, ""
+
+
+def begin(request: Request, name: str, to: str, means: str) -> Response:
+    """Begin a session with a new cookie, end the one before, and go to a page."""
+    site = site_of(request)
+    cookie = secrets.token_urlsafe(cookies.BYTES)
+    hours = site.settings.web.session_hours
+    expires_at = timestamp(datetime.now(UTC) + timedelta(hours=hours))
+    before = cookies.value(request, site.secure)
+    with site.database.begin() as connection:
+        if before is not None:
+            people.end_session(connection, cookies.digest(before))
+        by = audited.By(name, address_of(request))
+        audited.logged_in(connection, by, cookies.digest(cookie), expires_at, means)
+    response = RedirectResponse(to, 303)
+    cookies.put(response, cookie, site.secure, int(hours * 3600))
+    return response
+
+
+@router.post("/logout")
+def log_out(request: Request) -> Response:
+    """End the session; without one, do nothing."""
+    site = site_of(request)
+    person = access.person_of(request)
+    if person is not None:
+        with site.database.begin() as connection:
+            by = audited.By(person.name, address_of(request))
+            audited.logged_out(connection, by, request.state.session)
+    response = RedirectResponse("/login", 303)
+    cookies.clear(response, site.secure)
+    return response
+
+
+@router.get("/first-run")
+def first_run_form(request: Request) -> Response:
+    """Show the form of the first administrator, while there is nobody."""
+    _require_first_run(request)
+    return render(request, "first_run.html", fault="", name="")
+
+
+@router.post("/first-run")
+def first_run(request: Request, token: Text, name: Text, password: Text) -> Response:
+    """Make the first administrator and sign in."""
+    limit(request)
+    _require_first_run(request)
+    site, name = site_of(request), names.folded(name)
+    try:
+        if not request.app.state.first_run.fits(token):
+            raise ThoracleError("found another token, required is the one printed at the start")
+        names.require(name)
+        passwords.require(password, name)
+    except ThoracleError as fault:
+        return render(request, "first_run.html", 422, fault=str(fault), name=name)
+    roles = sorted((access.Role.ADMINISTRATOR.value, access.Role.AUDITOR.value))
+    values = {
+        "display_name": name,
+        "roles": roles,
+        "password_hash": passwords.hashed(password),
+    }
+    with site.database.begin() as connection:
+        if people.anybody(connection):
+            raise HTTPException(404, "there is somebody already")
+        audited.add(connection, audited.By(name, address_of(request)), name, values)
+    request.app.state.first_run.end()
+    return begin(request, name, "/people", "first run")
+
+
+def _require_first_run(request: Request) -> None:
+    with site_of(request).database.connect() as connection:
+        if not request.app.state.first_run.open or people.anybody(connection):
+            raise HTTPException(404, "the first administrator was made already")

@@ -1,0 +1,72 @@
+"""The process of the pages: uvicorn, with the settings' address and certificate."""
+
+import sys
+
+import uvicorn
+from fastapi import FastAPI
+from sqlalchemy import Engine
+
+from thoracle.errors import ThoracleError
+from thoracle.settings import Settings, Web
+from thoracle.store import people
+from thoracle.store.database import existing
+from thoracle.web.app import create_app
+
+KEEP_ALIVE_SECONDS = 15
+DRAIN_SECONDS = 5
+"""Streams of events never end by themselves."""
+
+
+def serve(settings: Settings) -> None:
+    """Serve the pages until SIGTERM.
+
+    Raises
+    ------
+    ThoracleError
+        There is no database, or it has another schema: the gateway makes both.
+    """
+    database = existing(settings.data_folder)
+    app = create_app(settings, database)
+    _announce_first_run(app, settings.web, database)
+    server = uvicorn.Server(_config(app, settings.web))
+    try:
+        server.run()
+    finally:
+        database.dispose()
+    if not server.started:
+        raise ThoracleError(
+            f"web.port: found {settings.web.host}:{settings.web.port} in use or not of this "
+            "machine, required is a free port"
+        )
+
+
+def _config(app: FastAPI, web: Web) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=web.host,
+        port=web.port,
+        ssl_certfile=web.certificate_file,
+        ssl_keyfile=web.key_file,
+        proxy_headers=bool(web.proxy_addresses),
+        forwarded_allow_ips=list(web.proxy_addresses),
+        server_header=False,
+        access_log=False,  # it writes queries, and with them patients; ours is in guard.py
+        log_config=None,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        limit_concurrency=400,
+        h11_max_incomplete_event_size=32 * 1024,
+    )
+
+
+def _announce_first_run(app: FastAPI, web: Web, database: Engine) -> None:
+    with database.connect() as connection:
+        if people.anybody(connection):
+            return
+    scheme = "http" if web.certificate_file is None else "https"
+    token = app.state.first_run.begin()
+    sys.stdout.write(
+        "There is nobody yet. Make the first administrator, once, at "
+        f"{scheme}://{web.host}:{web.port}/first-run\nwith this token: {token}\n"
+    )
+    sys.stdout.flush()
