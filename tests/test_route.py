@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from documents import DOCS
 from sources import BUNDLE, NOON, cr, dx, named, positive
-from thoracle import configuration, route, settings
+from thoracle import configuration, expression, route, settings
 from thoracle.cli import app
 from thoracle.decision import NOTHING, Decision, Result, Sends
 from thoracle.errors import SettingsError, ThoracleError
@@ -245,7 +245,7 @@ def test_no_condition_takes_long_whatever_the_header_says(when: str) -> None:
 
 def test_a_study_of_very_many_images_leaves_a_rule_undecided() -> None:
     images = []
-    for number in range(route.MOST_IMAGES + 1):
+    for number in range(expression.MOST_IMAGES + 1):
         image = Dataset()
         image.SOPInstanceUID = f"2.25.{number}"
         image.InstanceNumber = number

@@ -27,7 +27,7 @@ from thoracle.pipeline import peer_of, web_peer_of
 from thoracle.receive.inbox import MEGABYTE
 from thoracle.settings import HL7, Destination, Section, Settings, is_loopback
 from thoracle.store.database import open_database, sqlite_url
-from thoracle.worklist import mllp
+from thoracle.worklist import mllp, priority
 
 _EXAMPLES: dict[str, dict[str, Any]] = {
     "destination": {"name": "pacs", "ae_title": "PACS", "host": "192.0.2.10", "port": 11112},
@@ -121,6 +121,7 @@ def check(settings: Settings) -> Iterator[Finding]:
     for destination in settings.destination:
         yield _destination(destination, settings)
     yield from _rules(settings)
+    yield from _ranks(settings)
     for receiver in settings.hl7:
         yield _receiver(receiver)
 
@@ -132,6 +133,14 @@ def _rules(settings: Settings) -> Iterator[Finding]:
     for rule in settings.rule:
         if rule.name not in dict(faults):
             yield Finding(f"rule {rule.name}", True, "can be decided, and what it names exists")
+
+
+def _ranks(settings: Settings) -> Iterator[Finding]:
+    faults = dict(priority.faults(settings))
+    for rank in settings.rank:
+        text = f"up to {rank.head_start_minutes} minutes sooner"
+        well = rank.name not in faults
+        yield Finding(f"rank {rank.name}", well, faults.get(rank.name, text))
 
 
 def _bundle(settings: Settings) -> Finding:

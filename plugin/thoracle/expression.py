@@ -7,7 +7,7 @@ linear in the text. What a header says is bound as a value and never becomes par
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -30,6 +30,8 @@ LARGEST = 2**63
 """Numbers of CEL are below it; no quantity comes near, and "not a number" is not below it."""
 MOST_VALUES = 100
 """Values of an attribute that a condition sees."""
+MOST_IMAGES = 1000
+"""Images with different values of which a condition is asked."""
 AGE = "PatientAge"
 """The one text that is a number here: years, from Patient's Age or the dates."""
 SENDER = "CallingAETitle"
@@ -123,6 +125,44 @@ class Condition:
                 found[keyword] = value
             found[_KNOWN + keyword] = value not in (None, "", [])
         return found
+
+    def first(
+        self, headers: Sequence[Dataset], common: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """Return the values of the first image for which it holds, ``common`` ones among them.
+
+        Raises
+        ------
+        Undecided
+            It holds for none, and for one of them that could not be told.
+        """
+        undecided: Undecided | None = None
+        for number, found in enumerate(self._distinct(headers)):
+            if number == MOST_IMAGES:
+                raise Undecided(
+                    f"found more than {MOST_IMAGES} different images, required are at most so many"
+                )
+            values = {**common, **found}
+            try:
+                if self.holds(values):
+                    return values
+            except Undecided as error:
+                undecided = undecided or error
+        if undecided is not None:
+            raise undecided
+        return None
+
+    def _distinct(self, headers: Sequence[Dataset]) -> Iterator[dict[str, Any]]:
+        """Yield the values of the images, the same ones once, and none if it asks for none."""
+        if not self.keywords:
+            yield {}
+            return
+        seen = set()
+        for ds in headers:
+            values = self.values(ds)
+            if (key := repr(values)) not in seen:
+                seen.add(key)
+                yield values
 
     def constant(self) -> bool | None:
         """Return what it is whatever the values are; ``None`` when that depends on them."""

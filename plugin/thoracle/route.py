@@ -20,8 +20,6 @@ from thoracle.settings import Destination, Rule, Settings
 
 PRIORITIES = ("stat", "routine", "backlog")
 """Most urgent first."""
-MOST_IMAGES = 1000
-"""Images with different values of which a condition is asked."""
 LONGEST_SHOWN = 64
 """Characters of a value in the reason why a rule fired; the longest LO (PS3.5 Table 6.2-1)."""
 
@@ -95,31 +93,13 @@ def _ask(
         return Failed(rule.name, rule.when, str(error))
     if condition.uses_result and before:
         return "waits"
-    failed: Failed | None = None
-    for number, found in enumerate(_distinct(condition, received)):
-        if number == MOST_IMAGES:
-            problem = f"found more than {MOST_IMAGES} different images"
-            return Failed(rule.name, rule.when, f"{problem}, required are at most so many")
-        values = {**common, **found}
-        try:
-            if condition.holds(values):
-                return Fired(rule.name, rule.when, _shown(condition, values))
-        except Undecided as error:
-            failed = failed or Failed(rule.name, rule.when, str(error))
-    return failed or "rests"
-
-
-def _distinct(condition: Condition, received: Sequence[Dataset]) -> Iterator[dict[str, Any]]:
-    """Yield the values of the images, the same ones once, and none if it asks for none."""
-    if not condition.keywords:
-        yield {}
-        return
-    seen = set()
-    for ds in received:
-        values = condition.values(ds)
-        if (key := repr(values)) not in seen:
-            seen.add(key)
-            yield values
+    try:
+        values = condition.first(received, common)
+    except Undecided as error:
+        return Failed(rule.name, rule.when, str(error))
+    if values is None:
+        return "rests"
+    return Fired(rule.name, rule.when, _shown(condition, values))
 
 
 def _shown(condition: Condition, values: Mapping[str, Any]) -> dict[str, Any]:

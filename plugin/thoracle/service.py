@@ -19,6 +19,7 @@ from thoracle.receive.storescp import Listener
 from thoracle.settings import Settings
 from thoracle.store import instances
 from thoracle.store.database import open_database, sqlite_url
+from thoracle.worklist import priority
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +122,7 @@ def _run(settings: Settings, decoder: Decoder, stopped: threading.Event) -> None
 def _refuse_faulty_rules(settings: Settings) -> None:
     """Refuse rules that cannot be decided: one that holds would hold every study."""
     faults = [f"rule {name}: {text}" for name, text in route.faults(settings)]
+    faults += [f"rank {name}: {text}" for name, text in priority.faults(settings)]
     if faults:
         raise SettingsError("\n".join(faults))
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from thoracle.audit import trail
 from thoracle.records import BundleIdentity, Outcome, Reading, study_outcome
-from thoracle.store import instances, results
+from thoracle.store import instances, results, worklist
 from thoracle.store.results import AnalysisKey, Result
 from thoracle.store.tables import now
 
@@ -30,6 +30,9 @@ def plan(
     made = instances.plan(connection, study_instance_uid, digest, now(), again=user_id is not None)
     if made is None:
         return None
+    worklist.set_state(connection, study_instance_uid, worklist.QUEUED)
+    if made.generation > 1:  # there will be another result, of which nobody has judged anything
+        worklist.reopen(connection, study_instance_uid)
     trail.record(
         connection,
         trail.Event.STUDY_COMPLETE,
@@ -70,6 +73,7 @@ def begin(connection: Connection, key: AnalysisKey, digest: str) -> dict[str, An
             },
         )
     else:
+        worklist.set_state(connection, key.study_instance_uid, worklist.RUNNING)
         rows = instances.sources(connection, key.study_instance_uid, key.generation)
         answer["sources"] = [row.path for row in rows]
         previous = results.newest_report(connection, key.study_instance_uid)
@@ -100,10 +104,20 @@ def conclude(
     outcome, probability = _summary(readings)
     results.end_analysis(connection, key, "done", outcome, probability)
     results.add_readings(connection, key, readings, bundle.decision.threshold)
+    version = f"{bundle.name} {bundle.version}"[:64]
+    worklist.set_state(
+        connection,
+        key.study_instance_uid,
+        outcome.value,
+        probability=probability,
+        threshold=bundle.decision.threshold,
+        reason_code=_reason_code(outcome, readings),
+        bundle_version=version,
+    )
     columns: trail.Columns = {
         **of_study(connection, key.study_instance_uid),
         "bundle_digest": bundle.digest,
-        "bundle_version": f"{bundle.name} {bundle.version}"[:64],
+        "bundle_version": version,
         "correlation_id": workflow_id,
     }
     # The report comes first, and is what an image's reading became.
@@ -150,6 +164,9 @@ def fail(connection: Connection, key: AnalysisKey, detail: str, workflow_id: str
     if results.analysis_row(connection, key).state != "planned":
         return
     results.end_analysis(connection, key, "failed")
+    worklist.set_state(
+        connection, key.study_instance_uid, worklist.FAILED, probability=None, reason_code=None
+    )
     trail.record(
         connection,
         trail.Event.ANALYSIS_FAILED,
@@ -172,6 +189,12 @@ def _summary(readings: Sequence[Reading]) -> tuple[Outcome, float | None]:
         if reading.outcome is outcome and reading.probability is not None
     ]
     return outcome, max(probabilities, default=None)
+
+
+def _reason_code(outcome: Outcome, readings: Sequence[Reading]) -> str | None:
+    """Return why a study was rejected, by its first image."""
+    told = [one.reason.code.value for one in readings if one.outcome is outcome and one.reason]
+    return told[0] if told else None
 
 
 def _reading(reading: Reading) -> trail.Columns:

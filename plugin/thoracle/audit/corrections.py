@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from thoracle.audit import commits, deliveries, trail
 from thoracle.records import Kind
 from thoracle.store import deliveries as stored
-from thoracle.store import instances, notifications, results
+from thoracle.store import instances, notifications, results, worklist
 from thoracle.store.results import AnalysisKey, Result
 from thoracle.store.tables import now
 
@@ -72,6 +72,7 @@ def withdrawn(
 ) -> None:
     """Record that a result is withdrawn, and by which objects; take back what was not yet sent."""
     results.withdraw(connection, key)
+    worklist.set_state(connection, key.study_instance_uid, worklist.WITHDRAWN)
     for row in stored.of_study(connection, key.study_instance_uid):
         if row.state in ("waiting", "held") and row.kind != Kind.ORIGINAL:
             deliveries.withdrawn(connection, row)

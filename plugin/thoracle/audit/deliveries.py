@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row
 from thoracle.audit import trail
 from thoracle.audit.commits import of_study
 from thoracle.settings import Deliver
-from thoracle.store import deliveries
+from thoracle.store import deliveries, worklist
 from thoracle.store.tables import timestamp
 
 
@@ -125,6 +125,7 @@ def record(
     workflow_id: str,
 ) -> None:
     """Add the event of what became of a delivery."""
+    worklist.touch(connection, row.study_instance_uid)
     event, event_outcome = _STATES[values["state"]]
     uid = values.get("delivered_sop_instance_uid") or row.sop_instance_uid
     trail.record(

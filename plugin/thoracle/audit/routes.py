@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from thoracle.audit import commits, deliveries, trail
 from thoracle.settings import Deliver
 from thoracle.store import deliveries as stored
-from thoracle.store import instances, notifications, results
+from thoracle.store import instances, notifications, results, worklist
 from thoracle.store.results import AnalysisKey
 
 HELD, SHADOW, RELEASED = "held", "shadow", "released"
@@ -62,6 +62,7 @@ def release(connection: Connection, study_instance_uid: str, user_id: str) -> di
         return None
     key = AnalysisKey(study_instance_uid, row.generation, row.bundle_digest)
     results.routed(connection, key, row.routing, RELEASED)
+    worklist.touch(connection, study_instance_uid)
     trail.record(
         connection,
         trail.Event.STUDY_RELEASED,

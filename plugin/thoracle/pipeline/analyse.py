@@ -17,7 +17,7 @@ from thoracle.pipeline.line import keep, parts
 from thoracle.pipeline.notify import enqueue_notify
 from thoracle.records import Kind, Reading
 from thoracle.report.header import Instance
-from thoracle.store import instances, notifications, results
+from thoracle.store import instances, notifications, results, worklist
 from thoracle.store.results import AnalysisKey, Result
 from thoracle.store.tables import timestamp
 
@@ -60,13 +60,23 @@ def bury() -> None:
             key = AnalysisKey(study, int(generation), digest)
             if key in unfinished:
                 detail = f"the engine gave up: {workflow.status}"
+                rows = instances.sources(connection, study, key.generation)
+                rank = route.failed_head_start(study, [row.path for row in rows])
                 commits.fail(connection, key, detail, workflow.workflow_id)
+                worklist.set_head_start(connection, study, *rank)
 
 
 def _fail(
-    connection: Connection, study: str, generation: int, digest: str, detail: str, workflow_id: str
+    connection: Connection,
+    study: str,
+    generation: int,
+    digest: str,
+    detail: str,
+    workflow_id: str,
+    rank: tuple[int, str],
 ) -> None:
     commits.fail(connection, AnalysisKey(study, generation, digest), detail, workflow_id)
+    worklist.set_head_start(connection, study, *rank)
 
 
 @DBOS.workflow(name="study_complete", max_recovery_attempts=None)
@@ -106,7 +116,8 @@ def analyse(study_instance_uid: str, digest: str, generation: int, priority: int
     try:
         made = _report(*key, sources, readings, begin["predecessor"])
     except Exception as error:
-        engine.transaction(_fail, *key, str(error), str(DBOS.workflow_id))
+        rank = route.head_start_of_failed(study_instance_uid, sources)
+        engine.transaction(_fail, *key, str(error), str(DBOS.workflow_id), rank)
         raise
     decision = route.decide(study_instance_uid, sources, readings)
     written = route.messages(
@@ -180,6 +191,7 @@ def _conclude(
         str(DBOS.workflow_id),
         state,
     )
+    worklist.set_head_start(connection, study, *routing["head_start"])
     if line.settings.rule:
         routes.decided(connection, key, routing, sending, columns)
     pairs = [(name, one.sop_instance_uid) for one, names in addressed for name in names]

@@ -8,7 +8,7 @@ from dbos import DBOS
 from pydicom import Dataset
 from sqlalchemy import Connection
 
-from thoracle import engine, route
+from thoracle import engine, expression, route
 from thoracle.audit import routes
 from thoracle.decision import Decision, Result
 from thoracle.errors import NotAnalysable
@@ -18,7 +18,8 @@ from thoracle.pipeline.notify import enqueue_notify, message
 from thoracle.reader import header_of
 from thoracle.records import Reading, study_outcome
 from thoracle.report import sentences
-from thoracle.store import instances, notifications
+from thoracle.store import instances, notifications, worklist
+from thoracle.worklist import priority
 from thoracle.worklist.hl7 import ReportReference, Status
 
 logger = logging.getLogger(__name__)
@@ -28,9 +29,42 @@ PRIORITIES = {"stat": 1, "routine": 100, "backlog": 1000}
 
 @DBOS.step(name="route")
 def decide(study: str, sources: list[str], readings: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the rules say of a study that was read."""
+    """Return what the rules say of a study that was read, and its ``head_start`` on the worklist.
+
+    The latter as minutes, and the rank that gives them.
+    """
     read = [Reading.from_json(one) for one in readings]
-    return _decision(study, sources, Result.of(read, parts().reader.bundle)).to_json()
+    result = Result.of(read, parts().reader.bundle)
+    decided = _decision(study, sources, result).to_json()
+    return {**decided, "head_start": _head_start(study, sources, result.values())}
+
+
+@DBOS.step(name="rank")
+def head_start_of_failed(study: str, sources: list[str]) -> tuple[int, str]:
+    """Return the head start of a study that could not be read, and the rank that gives it."""
+    return failed_head_start(study, sources)
+
+
+def failed_head_start(study: str, sources: list[str]) -> tuple[int, str]:
+    """Return the same outside of a workflow."""
+    bundle = parts().reader.bundle
+    values = {
+        "result.outcome": worklist.FAILED,
+        "result.reason": "",
+        "result.bundle.name": bundle.name,
+        "result.bundle.version": bundle.version,
+    }
+    return _head_start(study, sources, values)
+
+
+def _head_start(study: str, sources: list[str], values: dict[str, Any]) -> tuple[int, str]:
+    line = parts()
+    with line.database.connect() as connection:
+        sender = instances.sender(connection, study)
+    common = {expression.SENDER: expression.text_of(sender), **values}
+    headers = [_header(path) for path in sources]
+    found = priority.head_start(line.settings.rank, headers, common)
+    return found.minutes, found.why
 
 
 @DBOS.step(name="priority")

@@ -50,6 +50,13 @@ _HEADER = tuple(
         "BitsAllocated",
         "StudyPriorityID",
         "RequestedProcedurePriority",
+        "PatientName",
+        "Modality",
+        "StudyDescription",
+        "StudyDate",
+        "StudyTime",
+        "StationName",
+        "ManufacturerModelName",
     )
 )
 
@@ -74,9 +81,9 @@ class Walked:
     pixel_data_length: int | None
     """Bytes of native pixel data; ``None`` when encapsulated."""
 
-    def text(self, keyword: str) -> str:
-        """Return an element as text of at most 64 characters, empty when absent."""
-        return str(self.header.get(keyword) or "")[:64]
+    def text(self, keyword: str, longest: int = 64) -> str:
+        """Return an element as text of at most so many characters, empty when absent."""
+        return str(self.header.get(keyword) or "")[:longest]
 
 
 def check(path: Path, command: Command) -> Walked:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from thoracle.audit import trail
 from thoracle.errors import CannotUnderstand
 from thoracle.receive.inbox import Inbox
-from thoracle.store import instances
+from thoracle.store import instances, worklist
 from thoracle.store.instances import Received
 
 
@@ -31,6 +31,7 @@ def record(database: Engine, inbox: Inbox, received: Received, started: float) -
     try:
         with database.begin() as connection:
             instances.lock_study(connection, received)
+            worklist.arrive(connection, received)
             event = _add(connection, inbox, received)
             trail.record(
                 connection,

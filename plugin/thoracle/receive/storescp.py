@@ -33,11 +33,13 @@ from thoracle.receive.completeness import Command, Walked, check
 from thoracle.receive.inbox import Inbox, IncomingFile
 from thoracle.receive.refusals import Refusal, Refusals
 from thoracle.settings import Receive
-from thoracle.store.instances import Received
+from thoracle.store.instances import Description, Received
 
 logger = logging.getLogger(__name__)
 
 STAT, ROUTINE = 1, 100
+LONGEST_NAME = 324
+"""Characters of a PN: five components of 64 with their separators (PS3.5 Table 6.2-1)."""
 PUSH_INTERVAL = 1.0
 """Seconds between two calls of ``on_arrival`` for one study of one association."""
 
@@ -328,6 +330,18 @@ def _received(command: Command, walked: Walked, assoc: Any, size: int, sha256: s
         sha256=sha256,
         calling_ae_title=str(assoc.requestor.ae_title),
         peer_address=assoc.requestor.address,
+        description=_description(walked),
+    )
+
+
+def _description(walked: Walked) -> Description:
+    return Description(
+        patient_name=walked.text("PatientName", LONGEST_NAME),
+        modality=walked.text("Modality", 16),
+        study_description=walked.text("StudyDescription"),
+        study_date=walked.text("StudyDate"),
+        study_time=walked.text("StudyTime"),
+        device=walked.text("StationName") or walked.text("ManufacturerModelName"),
     )
 
 

@@ -21,6 +21,20 @@ _NOT_OURS = instance.c.sop_instance_uid.not_in(
 
 
 @dataclass(frozen=True, slots=True)
+class Description:
+    """What the header says for people; as it was sent, and empty where it says nothing."""
+
+    patient_name: str = ""
+    modality: str = ""
+    study_description: str = ""
+    study_date: str = ""
+    """DA (PS3.5 Table 6.2-1), if the sender kept to it."""
+    study_time: str = ""
+    """TM, alike."""
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Received:
     """An object that lies complete and fsynced below the data folder."""
 
@@ -42,6 +56,7 @@ class Received:
     """Hexadecimal, of the data set without File Meta Information."""
     calling_ae_title: str
     peer_address: str
+    description: Description = Description()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +109,7 @@ def add(
 ) -> None:
     """Record an instance; ``generation`` is given when a correction is already covered by one."""
     values: dict[str, object] = asdict(received)
-    del values["accession_number"]  # kept with the study
+    del values["accession_number"], values["description"]  # kept with the study
     values |= {"version": version, "generation": generation, "received_at": now()}
     connection.execute(insert(instance).values(values))
 

@@ -16,6 +16,7 @@ worklist = Table(
     Column("study_description", Text),
     Column("study_datetime", String(19)),  # local to the modality, e.g. 2026-11-22T18:45:29
     Column("device", String(64)),  # Station Name, else Manufacturer's Model Name
+    Column("search", Text, nullable=False),  # name, ID and accession, case folded
     Column("received_at", TIME, nullable=False, index=True),
     # queued, running, failed, withdrawn, or the outcome
     Column("ai_state", String(16), nullable=False),

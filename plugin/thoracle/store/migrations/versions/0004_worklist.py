@@ -1,4 +1,7 @@
-"""What the worklist shows, and what readers say of it."""
+"""What the worklist shows, and what readers say of it.
+
+The database itself refuses to change or delete a verdict: a program that errs cannot.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -7,6 +10,21 @@ revision = "0004"
 down_revision = "0003"
 branch_labels = None
 depends_on = None
+
+VERDICTS_ONLY_ADDED = {
+    "sqlite": tuple(
+        f"CREATE TRIGGER verdict_no_{event} BEFORE {event} ON verdict "
+        "BEGIN SELECT RAISE(ABORT, 'verdicts are only ever added'); END"
+        for event in ("update", "delete")
+    ),
+    "postgresql": (
+        "CREATE FUNCTION verdict_only_added() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'verdicts are only ever added'; END $$",
+        "CREATE TRIGGER verdict_only_added BEFORE UPDATE OR DELETE OR TRUNCATE ON verdict "
+        "FOR EACH STATEMENT EXECUTE FUNCTION verdict_only_added()",
+    ),
+}
+"""By dialect."""
 
 
 def upgrade() -> None:
@@ -40,6 +58,8 @@ def upgrade() -> None:
         batch_op.create_index(
             batch_op.f("ix_verdict_study_instance_uid"), ["study_instance_uid"], unique=False
         )
+    for statement in VERDICTS_ONLY_ADDED[op.get_context().dialect.name]:
+        op.execute(statement)
 
     op.create_table(
         "worklist",
@@ -51,6 +71,7 @@ def upgrade() -> None:
         sa.Column("study_description", sa.Text(), nullable=True),
         sa.Column("study_datetime", sa.String(length=19), nullable=True),
         sa.Column("device", sa.String(length=64), nullable=True),
+        sa.Column("search", sa.Text(), nullable=False),
         sa.Column("received_at", sa.String(length=27), nullable=False),
         sa.Column("ai_state", sa.String(length=16), nullable=False),
         sa.Column("probability", sa.Float(), nullable=True),
@@ -90,9 +111,10 @@ def upgrade() -> None:
     # What came before has no header here: its names are filled in when its images come again.
     op.execute(
         """
-        INSERT INTO worklist (study_instance_uid, patient_id, accession_number, received_at,
-            ai_state, probability, urgency, head_start_minutes, sort_key, changed_at)
+        INSERT INTO worklist (study_instance_uid, patient_id, accession_number, search,
+            received_at, ai_state, probability, urgency, head_start_minutes, sort_key, changed_at)
         SELECT study.study_instance_uid, study.patient_id, study.accession_number,
+            LOWER(COALESCE(study.patient_id, '') || ' ' || COALESCE(study.accession_number, '')),
             study.first_received_at,
             CASE WHEN analysis.state IN ('failed', 'withdrawn') THEN analysis.state
                 ELSE COALESCE(analysis.outcome, 'queued') END,

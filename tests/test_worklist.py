@@ -1,0 +1,137 @@
+"""The list that readers see: what it says of each study, and how it is asked."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Engine
+
+from test_store import received
+from thoracle.store import database, instances, worklist
+from thoracle.store.instances import Description, Received
+from thoracle.store.worklist import Filter
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    return database.open_database(database.sqlite_url(tmp_path))
+
+
+def study(number: int, **changes: object) -> Received:
+    return received(number, study_instance_uid=f"1.2.{number}", **changes)
+
+
+def arrive(connection: Connection, *images: Received) -> None:
+    for image in images:
+        instances.lock_study(connection, image)
+        worklist.arrive(connection, image)
+
+
+def order(connection: Connection, sort: str = "rank", wanted: Filter = Filter()) -> list[str]:  # noqa: B008 - frozen
+    return [row.study_instance_uid for row in worklist.page(connection, wanted, sort)]
+
+
+def test_a_study_stands_on_the_list_with_what_its_header_says(engine: Engine) -> None:
+    described = Description("Doe^Jane", "DX", "Chest PA", "20261122", "184529.123", "ROOM1")
+    with engine.begin() as connection:
+        arrive(connection, replace(study(1), description=described))
+        row = worklist.row_of(connection, "1.2.1")
+    assert row is not None
+    assert (row.patient_name, row.modality, row.device) == ("Doe^Jane", "DX", "ROOM1")
+    assert (row.study_datetime, row.ai_state) == ("2026-11-22T18:45:29", "queued")
+
+
+@pytest.mark.parametrize(
+    ("date", "time", "shown"),
+    [
+        ("20261122", "", "2026-11-22"),
+        ("20261122", "1845", "2026-11-22T18:45:00"),
+        ("2026.11.22", "18:45:29", "2026-11-22T18:45:29"),
+        ("20261122", "evening", "2026-11-22"),
+        ("20261399", "1845", None),
+        ("", "1845", None),
+        ("<b>", "", None),
+    ],
+)
+def test_a_study_date_that_is_none_is_left_out(
+    engine: Engine, date: str, time: str, shown: str | None
+) -> None:
+    with engine.begin() as connection:
+        described = Description(study_date=date, study_time=time)
+        arrive(connection, replace(study(1), description=described))
+        row = worklist.row_of(connection, "1.2.1")
+    assert row is not None
+    assert row.study_datetime == shown
+
+
+def test_stat_comes_first_and_then_who_came_first(engine: Engine) -> None:
+    with engine.begin() as connection:
+        arrive(connection, study(1), study(2), study(3, priority=1))
+        assert order(connection) == ["1.2.3", "1.2.1", "1.2.2"]
+
+
+def test_one_image_with_a_stat_order_makes_the_study_stat_for_good(engine: Engine) -> None:
+    with engine.begin() as connection:
+        arrive(connection, study(1), study(2))
+        later = study(2, sop_instance_uid="1.3", priority=1)
+        arrive(connection, later, replace(later, sop_instance_uid="1.4", priority=100))
+        assert order(connection) == ["1.2.2", "1.2.1"]
+
+
+def test_a_head_start_moves_a_study_up_and_says_why(engine: Engine) -> None:
+    with engine.begin() as connection:
+        arrive(connection, study(1), study(2))
+        worklist.set_head_start(connection, "1.2.2", 240, "positive")
+        row = worklist.row_of(connection, "1.2.2")
+        assert order(connection) == ["1.2.2", "1.2.1"]
+    assert row is not None
+    assert (row.head_start_minutes, row.why) == (240, "positive")
+
+
+def test_words_are_looked_for_in_name_id_and_accession_whatever_their_case(
+    engine: Engine,
+) -> None:
+    with engine.begin() as connection:
+        named = Description(patient_name="Мюллер^Анна")
+        arrive(connection, replace(study(1), description=named), study(2, patient_id="100%"))
+        assert order(connection, wanted=Filter(text="МЮЛЛЕР")) == ["1.2.1"]
+        assert order(connection, wanted=Filter(text="анна p1")) == ["1.2.1"]
+        assert order(connection, wanted=Filter(text="100%")) == ["1.2.2"]
+        assert order(connection, wanted=Filter(text="%")) == ["1.2.2"]
+        assert order(connection, wanted=Filter(text="_")) == []
+
+
+def test_filters_restrict_and_count(engine: Engine) -> None:
+    with engine.begin() as connection:
+        arrive(connection, study(1), study(2), study(3))
+        worklist.set_state(connection, "1.2.2", "rejected", reason_code="NOT-CHEST")
+        worklist.review(connection, "1.2.3", "agree")
+        assert order(connection, wanted=Filter(states=("rejected",))) == ["1.2.2"]
+        assert order(connection, wanted=Filter(review="done")) == ["1.2.3"]
+        assert worklist.count(connection, Filter(review="open")) == 2
+        assert worklist.count(connection, Filter(since="9999")) == 0
+
+
+def test_the_first_review_keeps_its_time_and_the_newest_opinion_counts(engine: Engine) -> None:
+    with engine.begin() as connection:
+        arrive(connection, study(1))
+        worklist.review(connection, "1.2.1", "agree")
+        first = worklist.row_of(connection, "1.2.1")
+        worklist.review(connection, "1.2.1", "disagree")
+        second = worklist.row_of(connection, "1.2.1")
+        worklist.reopen(connection, "1.2.1")
+        third = worklist.row_of(connection, "1.2.1")
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert second.reviewed_at == first.reviewed_at
+    assert (second.verdict, third.verdict, third.reviewed_at) == ("disagree", None, None)
+
+
+def test_every_change_shows_in_the_time_of_the_last_one(engine: Engine) -> None:
+    with engine.begin() as connection:
+        assert worklist.changed_at(connection) == ""
+        arrive(connection, study(1))
+        before = worklist.changed_at(connection)
+        worklist.touch(connection, "1.2.1")
+        assert worklist.changed_at(connection) > before
