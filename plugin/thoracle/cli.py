@@ -15,6 +15,7 @@ from thoracle import __version__, routing
 from thoracle.dataset import commands as dataset
 from thoracle.errors import ThoracleError
 from thoracle.evaluate.commands import evaluate_command
+from thoracle.export import verdicts_command
 from thoracle.settings import Settings, load
 from thoracle.web import commands as web
 
@@ -28,6 +29,7 @@ app.add_typer(dataset.app, name="dataset")
 app.add_typer(routing.app, name="route")
 app.command("evaluate")(evaluate_command)
 app.command("web")(web.web_command)
+app.command("verdicts")(verdicts_command)
 out = Console()
 err = Console(stderr=True)
 
@@ -341,14 +343,9 @@ def _time(text: str | None) -> str | None:
 
 
 def _database(config: Path | None) -> Any:
-    from thoracle.store.database import connect, sqlite_url
+    from thoracle.store.database import existing
 
-    folder = _settings(config).data_folder
-    if not (folder / "thoracle.sqlite").exists():
-        raise ThoracleError(
-            f"{folder}: found no database, required is one that `thoracle serve` made"
-        )
-    return connect(sqlite_url(folder))
+    return existing(_settings(config).data_folder)
 
 
 if __name__ == "__main__":

@@ -1,36 +1,46 @@
 """`thoracle evaluate`. It imports what it needs when it runs, as the others in ``cli``."""
 
-import csv
 import importlib.util
-import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from thoracle import spreadsheet
 from thoracle.errors import ThoracleError
+
+if TYPE_CHECKING:
+    from thoracle.evaluate.labels import Labels
+    from thoracle.evaluate.match import Matched
 
 out = Console()
 err = Console(stderr=True)
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A cell that begins so is run by spreadsheet programs."""
-
 
 def evaluate_command(
-    path: Annotated[Path, typer.Argument(help="DICOM, PNG or JPEG file, or folder of them.")],
+    path: Annotated[
+        Path | None, typer.Argument(help="DICOM, PNG or JPEG file, or folder of them.")
+    ] = None,
     labels_file: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="LABELS.csv",
             help="Columns: path, sop_instance_uid, study_instance_uid or accession_number; label; "
             "group and patient if you like.",
         ),
-    ],
+    ] = None,
+    use_verdicts: Annotated[
+        bool,
+        typer.Option(
+            "--verdicts",
+            help="Instead of both: what readers said of the gateway's results. These labels "
+            "favour the model: readers had seen its answer.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="PNG file to write: ROC and reliability.")
@@ -57,9 +67,9 @@ def evaluate_command(
 
     What is left out or rejected is counted and named. Research software, not for diagnosis.
     """
-    from thoracle import log, offline
+    from thoracle import log
     from thoracle.classify import bundle
-    from thoracle.evaluate import evaluation, labels, match, results
+    from thoracle.evaluate import evaluation, results, verdicts
     from thoracle.evaluate.show import show
     from thoracle.settings import Settings, load
     from thoracle.store import files
@@ -69,13 +79,16 @@ def evaluate_command(
         _share("--target-specificity", target_specificity, whole=True),
         tuple(_share("--prevalence", one) for one in prevalence or (0.01, 0.05, 0.2)),
     )
+    pair = _pair(path, labels_file, use_verdicts, predictions_file)
     _can_be_written(plot, predictions_file)
     settings = Settings() if config is None else load(config)
     log.configure("ERROR")
     identity = bundle.identify(settings.classify)
-    found = labels.read(labels_file)
-    matched = match.match(found, path, offline.images([path]))
-    read = results.read(settings, matched.cases, _with_progress)
+    if pair is None:
+        found, matched, read = verdicts.read(settings.data_folder, identity.digest)
+    else:
+        found, matched = _matched(*pair)
+        read = results.read(settings, matched.cases, _with_progress)
     said = evaluation.evaluate(identity, found, matched, read, targets)
     if predictions_file is not None:
         files.keep(predictions_file, _csv(results.predictions(read)).encode())
@@ -85,6 +98,31 @@ def evaluate_command(
         sys.stdout.write(json.dumps(said.to_json(), ensure_ascii=True) + "\n")
     else:
         show(said, out)
+
+
+def _pair(
+    path: Path | None, labels_file: Path | None, use_verdicts: bool, predictions: Path | None
+) -> tuple[Path, Path] | None:
+    """Return images and labels, or ``None`` when verdicts are to be the labels."""
+    if use_verdicts:
+        if path is not None or labels_file is not None:
+            raise ThoracleError("--verdicts: found a path, required is none: no image is read")
+        if predictions is not None:
+            raise ThoracleError(
+                "--predictions: found together with --verdicts; `thoracle verdicts` exports them"
+            )
+        return None
+    if path is None or labels_file is None:
+        raise ThoracleError("found no PATH and LABELS.csv, required are both, or --verdicts")
+    return path, labels_file
+
+
+def _matched(path: Path, labels_file: Path) -> "tuple[Labels, Matched]":
+    from thoracle import offline
+    from thoracle.evaluate import labels, match
+
+    found = labels.read(labels_file)
+    return found, match.match(found, path, offline.images([path]))
 
 
 def _share(option: str, value: float, *, whole: bool = False) -> float:
@@ -113,13 +151,9 @@ def _plot(curves: dict[str, Any], areas: dict[str, Any], path: Path, threshold: 
 
 
 def _csv(rows: Iterable[dict[str, str]]) -> str:
-    """Return the rows as CSV; what would be a formula gets an apostrophe before it."""
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(("path", "probability", "outcome", "reason", "label"))
-    for row in rows:
-        lines.writerow("'" + one if one.startswith(FORMULA) else one for one in row.values())
-    return text.getvalue()
+    """Return the rows as CSV."""
+    columns = ("path", "probability", "outcome", "reason", "label")
+    return spreadsheet.text(columns, (tuple(row.values()) for row in rows))
 
 
 def _with_progress(answers: Iterable[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:

@@ -67,6 +67,8 @@ class Evaluation:
     groups: dict[str, Figures]
     pairs: dict[tuple[str, str], tuple[int, int, Estimate]]
     """By group of the positive and of the negative cases: how many of each, and the AUROC."""
+    caveat: str | None = None
+    """Of the labels."""
 
     def rejected(self) -> dict[str, Counter[int]]:
         """Return by reason how many positive (1) and negative (0) cases were rejected."""
@@ -95,6 +97,7 @@ class Evaluation:
         }
         return {
             "notice": RESEARCH,
+            "caveat": self.caveat,
             "bundle": {
                 "name": self.identity.name,
                 "version": self.identity.version,
@@ -184,6 +187,7 @@ def evaluate(
         proposals=proposed,
         groups={name: _figures(some, identity, has_patients) for name, some in groups.items()},
         pairs=dict(_aurocs(groups, has_patients)) if len(groups) > 1 else {},
+        caveat=labels.caveat,
     )
 
 

@@ -35,11 +35,13 @@ class Labels:
     """The whole file."""
 
     key: str
-    """One of ``KEYS``."""
+    """One of ``KEYS``; ``verdicts`` when they are no file."""
     has_patients: bool
     rows: tuple[Label, ...]
     unused: tuple[str, ...]
     """Columns that mean nothing here."""
+    caveat: str | None = None
+    """What is to be known before any figure is read."""
 
 
 def read(path: Path) -> Labels:

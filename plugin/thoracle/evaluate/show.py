@@ -16,6 +16,8 @@ LABELS = {1: "positive", 0: "negative"}
 
 def show(evaluation: Evaluation, out: Console) -> None:
     """Print the figures, what they rest on first."""
+    if evaluation.caveat:
+        _say(out, f"{evaluation.caveat}\n")
     _show_cases(evaluation, out)
     decision = evaluation.identity.decision
     title = f"Outcomes: positive from {decision.upper:g}, negative below {decision.lower:g}"
