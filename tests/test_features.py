@@ -20,7 +20,7 @@ from thoracle.store.results import AnalysisKey
 from thoracle.store.tables import reading
 
 
-def image(array: np.ndarray) -> Image:  # type: ignore[type-arg]  # of any shape
+def image(array: np.ndarray) -> Image:
     return Image(array.astype(np.float32)[np.newaxis])
 
 

@@ -54,6 +54,9 @@ class Event(Enum):
     LIST_VIEWED = ("list viewed", "110112", "WORKLIST", "E")
     STUDY_VIEWED = ("study viewed", "110103", "VIEW", "R")
     VERDICT_GIVEN = ("verdict given", "110111", "VERDICT", "C")
+    PEER_TRIED = ("peer tried", "110100", "ECHO", "E")
+    ALARM_RAISED = ("alarm raised", "110100", "WATCH", "E")
+    ALARM_ENDED = ("alarm ended", "110100", "WATCH", "E")
     EXPORTED = ("exported", "110106", None, "R")
     AUDIT_READ = ("audit read", "110101", None, "R")
 

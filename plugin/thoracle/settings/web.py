@@ -143,7 +143,13 @@ class Watch(Section):
         0.25,
         gt=0,
         le=5,
-        description="Population stability index of scores or of an input feature from which on an alarm is shown; 0.1 is a slight shift, 0.25 a strong one.",
+        description="Population stability index of scores or of an input feature from which on an alarm is shown, once it is more than chance; 0.1 is a slight shift, 0.25 a strong one.",
+    )
+    alarm_shift: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="Change of the share of positive, indeterminate, rejected or failed studies, 0 to 1, from which on an alarm is shown, once it is more than chance.",
     )
     alarm_agreement: float = Field(
         0.8,

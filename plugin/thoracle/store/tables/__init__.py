@@ -16,6 +16,7 @@ from thoracle.store.tables.results import (
     result,
 )
 from thoracle.store.tables.schema import metadata, now, timestamp
+from thoracle.store.tables.watch import alarm
 from thoracle.store.tables.workitems import (
     performance,
     workitem,
@@ -25,6 +26,7 @@ from thoracle.store.tables.workitems import (
 from thoracle.store.tables.worklist import verdict, worklist
 
 __all__ = [
+    "alarm",
     "analysis",
     "api_token",
     "audit_event",

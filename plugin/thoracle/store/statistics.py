@@ -1,0 +1,157 @@
+"""Statements about many studies at once: what the dashboard and the watch count.
+
+Every study counts by the moment its first image was received, and by its newest result. ``since``
+and ``until`` are times as they are stored; the first is inclusive, the second is not.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from thoracle.store.tables import (
+    analysis,
+    delivery,
+    reading,
+    result,
+    study,
+    verdict,
+    worklist,
+)
+
+Rows = Sequence[Any]
+"""Rows with the columns that each function names."""
+DAY, MONTH = 10, 7
+"""Length of the text of a time that names its day, its month."""
+
+
+def first_day(connection: Connection) -> str | None:
+    """Return the first day, as ``2026-11-22``, that has studies."""
+    first = connection.execute(select(func.min(worklist.c.received_at))).scalar()
+    return None if first is None else str(first)[:DAY]
+
+
+def outcomes(connection: Connection, since: str, until: str, period: int = DAY) -> Rows:
+    """Return ``period`` (day or month), ``ai_state`` and ``number`` of studies, oldest first."""
+    when = func.substr(worklist.c.received_at, 1, period).label("period")
+    return connection.execute(
+        select(when, worklist.c.ai_state, func.count().label("number"))
+        .where(worklist.c.received_at >= since, worklist.c.received_at < until)
+        .group_by(when, worklist.c.ai_state)
+        .order_by(when, worklist.c.ai_state)
+    ).all()
+
+
+def devices(connection: Connection, since: str, until: str) -> Rows:
+    """Return ``device``, ``ai_state`` and ``number`` of studies."""
+    columns = (worklist.c.device, worklist.c.ai_state)
+    return connection.execute(
+        select(*columns, func.count().label("number"))
+        .where(worklist.c.received_at >= since, worklist.c.received_at < until)
+        .group_by(*columns)
+    ).all()
+
+
+def reasons(connection: Connection, since: str, until: str) -> Rows:
+    """Return ``reason_code`` and ``number`` of rejected images, the most frequent first."""
+    number = func.count().label("number")
+    return connection.execute(
+        select(reading.c.reason_code, number)
+        .select_from(worklist)
+        .join(study, study.c.study_instance_uid == worklist.c.study_instance_uid)
+        .join(
+            reading,
+            (reading.c.study_instance_uid == study.c.study_instance_uid)
+            & (reading.c.generation == study.c.generation),
+        )
+        .where(
+            worklist.c.received_at >= since,
+            worklist.c.received_at < until,
+            reading.c.reason_code.is_not(None),
+        )
+        .group_by(reading.c.reason_code)
+        .order_by(number.desc(), reading.c.reason_code)
+    ).all()
+
+
+def times(connection: Connection, since: str, until: str) -> Rows:
+    """Return when studies were received, concluded, proven to be kept, and judged.
+
+    Columns ``received_at``, ``finished_at``, ``proven_at`` (by the last destination that has the
+    report) and ``reviewed_at``; what has not happened is ``None``.
+    """
+    proven = (
+        select(func.max(delivery.c.changed_at))
+        .select_from(result)
+        .join(delivery, delivery.c.sop_instance_uid == result.c.sop_instance_uid)
+        .where(
+            result.c.study_instance_uid == study.c.study_instance_uid,
+            result.c.generation == study.c.generation,
+            result.c.kind == "sr",
+            delivery.c.state == "delivered",
+        )
+        .scalar_subquery()
+    )
+    return connection.execute(
+        select(
+            worklist.c.received_at,
+            analysis.c.finished_at,
+            proven.label("proven_at"),
+            worklist.c.reviewed_at,
+        )
+        .select_from(worklist)
+        .join(study, study.c.study_instance_uid == worklist.c.study_instance_uid)
+        .outerjoin(
+            analysis,
+            (analysis.c.study_instance_uid == study.c.study_instance_uid)
+            & (analysis.c.generation == study.c.generation)
+            & analysis.c.state.in_(("done", "withdrawn")),
+        )
+        .where(worklist.c.received_at >= since, worklist.c.received_at < until)
+        .order_by(worklist.c.received_at)
+    ).all()
+
+
+def images(connection: Connection, since: str, until: str) -> Rows:
+    """Return device, bundle_digest, probability and features of the images that were analysed."""
+    return connection.execute(
+        select(
+            worklist.c.device,
+            reading.c.bundle_digest,
+            reading.c.probability,
+            reading.c.features,
+        )
+        .select_from(worklist)
+        .join(study, study.c.study_instance_uid == worklist.c.study_instance_uid)
+        .join(
+            reading,
+            (reading.c.study_instance_uid == study.c.study_instance_uid)
+            & (reading.c.generation == study.c.generation),
+        )
+        .where(
+            worklist.c.received_at >= since,
+            worklist.c.received_at < until,
+            reading.c.probability.is_not(None),
+        )
+        .order_by(worklist.c.received_at)
+    ).all()
+
+
+def opinions(connection: Connection, since: str, until: str) -> Rows:
+    """Return ``month``, ``device``, ``outcome``, ``opinion`` and ``number`` of verdicts.
+
+    Of each study its newest verdict counts, in the month in which it was given.
+    """
+    newest = select(func.max(verdict.c.id)).group_by(verdict.c.study_instance_uid)
+    month = func.substr(verdict.c.recorded_at, 1, MONTH).label("month")
+    columns = (month, verdict.c.device, verdict.c.outcome, verdict.c.opinion)
+    return connection.execute(
+        select(*columns, func.count().label("number"))
+        .where(
+            verdict.c.id.in_(newest),
+            verdict.c.recorded_at >= since,
+            verdict.c.recorded_at < until,
+        )
+        .group_by(*columns)
+        .order_by(*columns)
+    ).all()
