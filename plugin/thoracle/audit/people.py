@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from thoracle.audit import trail
 from thoracle.errors import ThoracleError
@@ -36,6 +36,7 @@ def add(connection: Connection, by: By, name: str, values: Mapping[str, Any]) ->
     PersonError
         There is one of that name.
     """
+    stored.lock(connection)
     if stored.row_of(connection, name) is not None:
         raise PersonError(f"found a person {name}, required is a name that nobody has")
     stored.add(connection, name, values)
@@ -43,9 +44,15 @@ def add(connection: Connection, by: By, name: str, values: Mapping[str, Any]) ->
 
 
 def change(
-    connection: Connection, by: By, name: str, values: Mapping[str, Any], what: dict[str, Any]
+    connection: Connection,
+    by: By,
+    name: str,
+    values: Mapping[str, Any],
+    what: dict[str, Any],
+    *,
+    ends_sessions: bool = True,
 ) -> None:
-    """Change a person; all sessions end.
+    """Change a person.
 
     Parameters
     ----------
@@ -53,15 +60,16 @@ def change(
         Columns of the person.
     what
         What the audit says of it.
+    ends_sessions
+        Whether the person has to sign in again.
 
     Raises
     ------
     PersonError
         There is no such person, or no administrator would be left.
     """
-    row = stored.row_of(connection, name)
-    if row is None:
-        raise PersonError(f"found no person {name}, required is one that exists")
+    stored.lock(connection)
+    row = _existing(connection, name)
     after = {"roles": row.roles, "disabled": row.disabled, **values}
     remains = "administrator" in after["roles"] and not after["disabled"]
     if not remains and stored.active_administrators(connection) == {name}:
@@ -69,15 +77,21 @@ def change(
             f"{name} is the last administrator, required is another one who is not disabled"
         )
     stored.set_row(connection, name, values)
-    ended = stored.end_sessions(connection, name)
-    _changed(connection, by, name, {**what, "sessions_ended": ended})
+    if ends_sessions:
+        what = {**what, "sessions_ended": stored.end_sessions(connection, name)}
+    _changed(connection, by, name, what)
 
 
-def end_sessions(connection: Connection, by: By, name: str) -> int:
-    """End all sessions of a person; return how many there were."""
-    ended = stored.end_sessions(connection, name)
-    _changed(connection, by, name, {"sessions_ended": ended})
-    return ended
+def end_sessions(connection: Connection, by: By, name: str) -> None:
+    """End all sessions of a person.
+
+    Raises
+    ------
+    PersonError
+        There is no such person.
+    """
+    _existing(connection, name)
+    _changed(connection, by, name, {"sessions_ended": stored.end_sessions(connection, name)})
 
 
 def add_token(
@@ -111,18 +125,11 @@ def attempt(connection: Connection, name: str, failures: int, minutes: float) ->
     Counted before, attempts made at the same moment are all counted. While an account is locked,
     none is.
     """
-    row = stored.row_of(connection, name)
-    if row is None or row.disabled:
-        return False
-    if row.locked_until is not None and row.locked_until > now():
-        return False
-    made = row.failures + 1
-    if made < failures:
-        stored.set_attempts(connection, name, made, None)
-    else:
+    made = stored.count_attempt(connection, name)
+    if made is not None and made >= failures:
         until = timestamp(datetime.now(UTC) + timedelta(minutes=minutes))
         stored.set_attempts(connection, name, 0, until)
-    return True
+    return made is not None
 
 
 def refused(connection: Connection, by: By, why: str) -> None:
@@ -149,6 +156,13 @@ def logged_out(connection: Connection, by: By, digest: str) -> None:
     """End a session."""
     stored.end_session(connection, digest)
     trail.record(connection, trail.Event.LOGGED_OUT, _who(by))
+
+
+def _existing(connection: Connection, name: str) -> Row[Any]:
+    row = stored.row_of(connection, name)
+    if row is None:
+        raise PersonError(f"found no person {name!r:.70}, required is one that exists")
+    return row
 
 
 def _changed(connection: Connection, by: By, name: str, what: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
 from thoracle.store.tables import api_token, now, person, web_session
 
@@ -38,6 +38,30 @@ def active_administrators(connection: Connection) -> set[str]:
     """Return the names of the administrators whose account is not disabled."""
     found = connection.execute(select(person.c.name, person.c.roles).where(person.c.disabled == 0))
     return {row.name for row in found if "administrator" in row.roles}
+
+
+def lock(connection: Connection) -> None:
+    """Keep everybody else from changing persons until the transaction ends.
+
+    A transaction that reads first and then writes what follows from it begins with this: SQLite
+    begins to exclude others at the first statement that writes.
+    """
+    connection.execute(update(person).values(disabled=person.c.disabled))
+
+
+def count_attempt(connection: Connection, name: str) -> int | None:
+    """Count a log-in; return the number of those in a row, ``None`` while none is taken."""
+    moment = now()
+    return connection.execute(
+        update(person)
+        .where(
+            person.c.name == name,
+            person.c.disabled == 0,
+            or_(person.c.locked_until.is_(None), person.c.locked_until <= moment),
+        )
+        .values(failures=person.c.failures + 1)
+        .returning(person.c.failures)
+    ).scalar_one_or_none()
 
 
 def add(connection: Connection, name: str, values: Mapping[str, Any]) -> None:
@@ -91,6 +115,16 @@ def add_session(
             expires_at=expires_at,
         )
     )
+
+
+def sessions(connection: Connection, name: str) -> Sequence[Any]:
+    """Return the sessions of a person that have not ended, newest first, without their digests."""
+    session = web_session.c
+    return connection.execute(
+        select(session.network_address, session.created_at, session.seen_at, session.expires_at)
+        .where(session.person == name, session.expires_at > now())
+        .order_by(session.created_at.desc())
+    ).all()
 
 
 def session_row(connection: Connection, digest: str) -> Row[Any] | None:

@@ -118,10 +118,16 @@ def _by_cookie(request: Request) -> Person | None:
     digest = cookies.digest(cookie)
     with site.database.connect() as connection:
         row = people.session_row(connection, digest)
-    idle = _before(site.settings.web.idle_minutes * 60)
-    if row is None or row.disabled or row.expires_at <= now() or row.seen_at <= idle:
+    idle_seconds = site.settings.web.idle_minutes * 60
+    if (
+        row is None
+        or row.disabled
+        or row.expires_at <= now()
+        or row.seen_at <= _before(idle_seconds)
+    ):
         return None
-    if row.seen_at < _before(SEEN_SECONDS) and request.headers.get("x-automatic") != "1":
+    seldom = min(SEEN_SECONDS, idle_seconds / 4)
+    if row.seen_at < _before(seldom) and request.headers.get("x-automatic") != "1":
         with site.database.begin() as connection:
             people.set_session(connection, digest, {"seen_at": now()})
     request.state.session = digest
@@ -137,11 +143,17 @@ def _before(seconds: float) -> str:
     return timestamp(datetime.now(UTC) - timedelta(seconds=seconds))
 
 
-def anyone(request: Request) -> Person:
-    """Return who is signed in by a browser, or with a token of any scope."""
+def signed_in(request: Request) -> Person:
+    """Return who is signed in, even when only the password may be changed yet."""
     person = person_of(request)
     if person is None:
         raise SignInRequired
+    return person
+
+
+def anyone(request: Request) -> Person:
+    """Return who is signed in by a browser, or with a token of any scope."""
+    person = signed_in(request)
     if person.must_change:
         raise ChangeRequired
     return person

@@ -9,15 +9,17 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from thoracle import __version__
 from thoracle.settings import Settings
-from thoracle.web import about, access, account, login
+from thoracle.web import about, access, account, login, people
 from thoracle.web.first_run import FirstRun
 from thoracle.web.guard import Guard
 from thoracle.web.site import FOLDER, render, site
+from thoracle.web.throttle import Throttle
 
 ROUTERS = (
     about.router,
     account.router,
     login.router,
+    people.router,
 )
 """One line for each file of pages."""
 
@@ -35,6 +37,7 @@ def create_app(settings: Settings, database: Engine) -> FastAPI:
     )
     app.state.site = site(settings, database)
     app.state.first_run = FirstRun()
+    app.state.throttle = Throttle()
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")

@@ -6,6 +6,7 @@ while there is nobody.
 
 import hmac
 import secrets
+import threading
 
 from thoracle.web import cookies
 
@@ -15,6 +16,8 @@ class FirstRun:
 
     def __init__(self) -> None:
         self._digest: str | None = None
+        self.turn = threading.Lock()
+        """Held while an account is made: two requests at once must not both find the token good."""
 
     def begin(self) -> str:
         """Return a new token, to be printed once."""

@@ -6,26 +6,21 @@ from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, Form, HTTPException, Request
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 from starlette.responses import RedirectResponse, Response
 
 from thoracle.audit import people as audited
+from thoracle.audit.people import By, PersonError
 from thoracle.errors import ThoracleError
 from thoracle.store import people
 from thoracle.store.tables import now, timestamp
-from thoracle.web import access, cookies, names, passwords
+from thoracle.web import access, accounts, cookies, names, passwords
 from thoracle.web.site import Site, address_of, render, site_of
+from thoracle.web.throttle import Throttle
 
 router = APIRouter()
 
-ATTEMPTS = RateLimitItemPerMinute(30)
-"""Log-ins of one network address: a department may share one."""
 REFUSAL = "Name and password do not fit, or the account is locked."
 Text = Annotated[str, Form()]
-
-_limiter = MovingWindowRateLimiter(MemoryStorage())
 
 
 def address(request: Request) -> str:
@@ -67,32 +62,44 @@ def _form(request: Request, back: str, fault: str = "", status_code: int = 200) 
 @router.post("/login")
 def log_in(request: Request, name: Text, password: Text = "", next: Text = "/") -> Response:
     """Begin a session, or refuse in the same words and time for every reason."""
-    limit(request)
-    site = site_of(request)
-    row, why = _checked(site, names.folded(name), password)
-    by = audited.By(None if row is None else row.name, address_of(request))
+    row, why = checked(request, names.folded(name), password)
     if row is None or why:
-        with site.database.begin() as connection:
-            audited.refused(connection, by, why)
+        with site_of(request).database.begin() as connection:
+            audited.refused(connection, by(request, None if row is None else row.name), why)
         return _form(request, next, REFUSAL, 401)
     to = "/account/password" if row.one_time_until is not None else _own(next)
     return begin(request, row.name, to, "password")
 
 
-def limit(request: Request) -> None:
-    """Refuse an address that tries too often.
+def by(request: Request, name: str | None) -> By:
+    """Return who does something, for the audit."""
+    return By(name, address_of(request))
+
+
+def checked(request: Request, name: str, password: str) -> tuple[Any, str]:
+    """Return the row of a person, if there is one, and why the password is refused, if it is.
 
     Raises
     ------
     HTTPException
-        429.
+        429: the address tries too often.
     """
-    if not _limiter.hit(ATTEMPTS, address_of(request) or ""):
-        raise HTTPException(429, "too many log-ins from this address: wait a minute")
+    throttle, address = throttle_of(request), address_of(request)
+    throttle.admit(address)
+    row, why = _compared(site_of(request), name, password)
+    if why:
+        throttle.failed(address)
+    return row, why
 
 
-def _checked(site: Site, name: str, password: str) -> tuple[Any, str]:
-    """Return the row of a person, if there is one, and why the log-in is refused, if it is."""
+def throttle_of(request: Request) -> Throttle:
+    """Return what counts the log-ins of each address."""
+    found = request.app.state.throttle
+    assert isinstance(found, Throttle)
+    return found
+
+
+def _compared(site: Site, name: str, password: str) -> tuple[Any, str]:
     web = site.settings.web
     with site.database.begin() as connection:
         row = people.row_of(connection, name) if names.is_name(name) else None
@@ -122,8 +129,7 @@ def begin(request: Request, name: str, to: str, means: str) -> Response:
     with site.database.begin() as connection:
         if before is not None:
             people.end_session(connection, cookies.digest(before))
-        by = audited.By(name, address_of(request))
-        audited.logged_in(connection, by, cookies.digest(cookie), expires_at, means)
+        audited.logged_in(connection, by(request, name), cookies.digest(cookie), expires_at, means)
     response = RedirectResponse(to, 303)
     cookies.put(response, cookie, site.secure, int(hours * 3600))
     return response
@@ -136,8 +142,7 @@ def log_out(request: Request) -> Response:
     person = access.person_of(request)
     if person is not None:
         with site.database.begin() as connection:
-            by = audited.By(person.name, address_of(request))
-            audited.logged_out(connection, by, request.state.session)
+            audited.logged_out(connection, by(request, person.name), request.state.session)
     response = RedirectResponse("/login", 303)
     cookies.clear(response, site.secure)
     return response
@@ -153,27 +158,21 @@ def first_run_form(request: Request) -> Response:
 @router.post("/first-run")
 def first_run(request: Request, token: Text, name: Text, password: Text) -> Response:
     """Make the first administrator and sign in."""
-    limit(request)
-    _require_first_run(request)
-    site, name = site_of(request), names.folded(name)
-    try:
-        if not request.app.state.first_run.fits(token):
-            raise ThoracleError("found another token, required is the one printed at the start")
-        names.require(name)
-        passwords.require(password, name)
-    except ThoracleError as fault:
-        return render(request, "first_run.html", 422, fault=str(fault), name=name)
-    roles = sorted((access.Role.ADMINISTRATOR.value, access.Role.AUDITOR.value))
-    values = {
-        "display_name": name,
-        "roles": roles,
-        "password_hash": passwords.hashed(password),
-    }
-    with site.database.begin() as connection:
-        if people.anybody(connection):
-            raise HTTPException(404, "there is somebody already")
-        audited.add(connection, audited.By(name, address_of(request)), name, values)
-    request.app.state.first_run.end()
+    throttle_of(request).admit(address_of(request))
+    with request.app.state.first_run.turn:
+        _require_first_run(request)
+        name = names.folded(name)
+        try:
+            if not request.app.state.first_run.fits(token):
+                throttle_of(request).failed(address_of(request))
+                raise PersonError("found another token, required is the one printed at the start")
+            roles = [access.Role.ADMINISTRATOR, access.Role.AUDITOR]
+            values = accounts.values(name, name, roles, password)
+        except ThoracleError as fault:
+            return render(request, "first_run.html", 422, fault=str(fault), name=name)
+        with site_of(request).database.begin() as connection:
+            audited.add(connection, by(request, name), name, values)
+        request.app.state.first_run.end()
     return begin(request, name, "/people", "first run")
 
 

@@ -1,0 +1,218 @@
+"""Accounts: passwords, locks, the last administrator, and `thoracle person`."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from browsing import add_person
+from thoracle.audit import people as audited
+from thoracle.audit.people import By, PersonError
+from thoracle.errors import ThoracleError
+from thoracle.store import people
+from thoracle.store.database import connect, open_database, sqlite_url
+from thoracle.store.tables import now
+from thoracle.web import accounts, names, passwords
+from thoracle.web.access import Role
+from thoracle.web.passwords import PasswordError
+
+BY = By("tester")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    (tmp_path / "data").mkdir()
+    made = open_database(sqlite_url(tmp_path / "data"))
+    yield made
+    made.dispose()
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["elevenchars", "", "x" * 257, "aaaaaaaaaaaaaaaaa", "drwho1234567"],
+    ids=["short", "empty", "long", "one letter", "the name"],
+)
+def test_a_poor_password_is_refused(password: str) -> None:
+    with pytest.raises(PasswordError):
+        passwords.require(password, "drwho123")
+
+
+@pytest.mark.parametrize(
+    "password", ["twelve chars", "x1y2z" * 51, "пароль из слов", " " * 8 + "abcdef"]
+)
+def test_any_long_password_will_do(password: str) -> None:
+    passwords.require(password, "drwho")
+
+
+def test_a_password_is_kept_as_argon2id_and_never_the_same_twice() -> None:
+    kept = passwords.hashed("correct horse battery staple")
+    assert kept.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+    assert kept != passwords.hashed("correct horse battery staple")
+    assert passwords.matches("correct horse battery staple", kept)
+    assert not passwords.matches("correct horse battery stapl", kept)
+
+
+def test_a_password_longer_than_allowed_is_not_cut_and_compared() -> None:
+    kept = passwords.hashed("")
+    assert passwords.matches("", kept)
+    assert not passwords.matches("x" * 257, kept)
+
+
+def test_comparing_takes_as_long_when_there_is_nothing_to_compare() -> None:
+    """Medians of five: a log-in must not tell whether there is such a person."""
+    kept = passwords.hashed("correct horse battery staple")
+    passwords.matches("warm up", None)
+
+    def median(against: str | None) -> float:
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            passwords.matches("wrong horse battery staple", against)
+            times.append(time.perf_counter() - began)
+        return sorted(times)[2]
+
+    assert 0.5 < median(None) / median(kept) < 2
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a b", "a" * 65, "é", "<b>", "a\n", "a/b", "A"])
+def test_a_name_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(ThoracleError, match="found a name of"):
+        names.require(name)
+
+
+@pytest.mark.parametrize("shown", ["", "   ", "x" * 129, "a\x1b[31mb", "a\u202eb"])
+def test_a_name_to_show_is_printable(shown: str) -> None:
+    with pytest.raises(PersonError, match="found a name to show"):
+        accounts.described(shown, [Role.READER])
+
+
+def test_attempts_at_the_same_moment_are_all_counted(engine: Engine) -> None:
+    with engine.begin() as connection:
+        add_person(connection, "reader", ["reader"])
+    admitted: list[bool] = []
+    start = threading.Barrier(12)
+
+    def attempt() -> None:
+        start.wait()
+        with engine.begin() as connection:
+            admitted.append(audited.attempt(connection, "reader", failures=5, minutes=1))
+
+    threads = [threading.Thread(target=attempt) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(admitted) == [False] * 7 + [True] * 5
+
+
+def test_two_administrators_cannot_disable_each_other_at_the_same_moment(engine: Engine) -> None:
+    with engine.begin() as connection:
+        add_person(connection, "one", ["administrator"])
+        add_person(connection, "two", ["administrator"])
+    refused: list[str] = []
+    start = threading.Barrier(2)
+
+    def disable(name: str) -> None:
+        start.wait()
+        try:
+            with engine.begin() as connection:
+                audited.change(connection, BY, name, {"disabled": 1}, {})
+        except PersonError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=disable, args=(name,)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 1
+    assert "is the last administrator" in refused[0]
+
+
+@pytest.mark.parametrize("values", [{"disabled": 1}, {"roles": ["reader", "auditor"]}])
+def test_the_last_administrator_stays(engine: Engine, values: dict[str, Any]) -> None:
+    with engine.begin() as connection:
+        add_person(connection, "boss", ["administrator"])
+        add_person(connection, "gone", ["administrator"], disabled=1)
+    with (
+        pytest.raises(PersonError, match="is the last administrator"),
+        engine.begin() as connection,
+    ):
+        audited.change(connection, BY, "boss", values, {})
+    with engine.connect() as connection:
+        assert people.active_administrators(connection) == {"boss"}
+
+
+def test_a_change_that_is_refused_leaves_no_event(engine: Engine) -> None:
+    with pytest.raises(PersonError, match="found no person 'nobody'"), engine.begin() as connection:
+        audited.end_sessions(connection, BY, "nobody")
+
+
+class Commands:
+    """`thoracle person` on a data folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = folder / "thoracle.toml"
+        self.config.write_text('data_folder = "data"\n')
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "thoracle", "person", *arguments]
+        return subprocess.run(
+            [*command, "--config", str(self.config)], capture_output=True, text=True, check=False
+        )
+
+
+def test_persons_are_managed_from_the_command_line(engine: Engine, tmp_path: Path) -> None:
+    person = Commands(tmp_path)
+    added = person("add", "Boss", "--role", "administrator", "--shown", "The Boss")
+    assert added.returncode == 0, added.stderr
+    password = added.stdout.rsplit(" ", 1)[1].strip()
+    with engine.connect() as connection:
+        row = people.row_of(connection, "boss")
+    assert row is not None
+    assert passwords.matches(password, row.password_hash)
+    assert row.one_time_until > now()
+    assert json.loads(person("list", "--json").stdout) == {
+        "name": "boss",
+        "display_name": "The Boss",
+        "roles": ["administrator"],
+        "state": "one-time password",
+        "by": "password",
+        "sessions": 0,
+    }
+    last = person("disable", "boss")
+    assert last.returncode == 1
+    assert "boss is the last administrator" in last.stderr
+    person("add", "second", "--role", "administrator", "--role", "auditor")
+    assert person("disable", "boss").returncode == 0
+    assert "boss (The Boss): administrator; disabled" in person("list").stdout
+    assert person("enable", "boss").returncode == 0
+    assert person("roles", "second", "--role", "reader").returncode == 0
+    assert "second (second): reader; one-time" in person("list").stdout
+    assert password not in person("password", "boss").stdout
+    assert "found 'king', required is one of" in person("add", "x", "--role", "king").stderr
+    assert "required is a name that nobody has" in person("add", "boss", "--role", "reader").stderr
+
+
+def test_without_a_gateway_the_commands_say_so(tmp_path: Path) -> None:
+    person = Commands(tmp_path)
+    assert "found no database, required is one" in person("list").stderr
+
+
+def test_an_older_database_is_named_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    engine = connect(sqlite_url(tmp_path / "data"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE thoracle_schema (version_num VARCHAR(32))")
+        connection.exec_driver_sql("INSERT INTO thoracle_schema VALUES ('0003')")
+    engine.dispose()
+    said = Commands(tmp_path)("list").stderr
+    assert "found schema 0003, required is 000" in said
+    assert "start `thoracle serve` of this version first" in said
