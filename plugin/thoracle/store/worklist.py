@@ -64,7 +64,7 @@ def arrive(connection: Connection, received: Received) -> None:
     stat = received.priority <= STAT_PRIORITY
     described = received.description
     moment = now()
-    values = {
+    values: dict[str, Any] = {
         "patient_name": described.patient_name,
         "patient_id": received.patient_id,
         "accession_number": received.accession_number,
@@ -156,7 +156,12 @@ _FORMS = {2: "%H", 4: "%H%M", 6: "%H%M%S"}
 
 def _search(patient_name: str, patient_id: str, accession_number: str) -> str:
     name = patient_name.replace("^", " ").replace("=", " ")
-    return " ".join((name, patient_id, accession_number)).casefold().strip()
+    return _folded(" ".join((name, patient_id, accession_number)))
+
+
+def _folded(text: str) -> str:
+    """Return what is compared: without case, and without what no keyboard has (a NUL ends LIKE)."""
+    return "".join(one if one.isprintable() else " " for one in text.casefold()).strip()
 
 
 # ---- read ------------------------------------------------------------------------------------
@@ -190,7 +195,7 @@ def _where(statement: Select[Any], wanted: Filter) -> Select[Any]:
     if wanted.review:
         done = column.reviewed_at.is_not(None)
         statement = statement.where(done if wanted.review == "done" else ~done)
-    for word in wanted.text.casefold().split():
+    for word in _folded(wanted.text).split():
         statement = statement.where(column.search.contains(word, autoescape=True))
     if wanted.modality:
         statement = statement.where(column.modality == wanted.modality)
@@ -201,6 +206,12 @@ def _where(statement: Select[Any], wanted: Filter) -> Select[Any]:
     if wanted.until:
         statement = statement.where(column.received_at < wanted.until)
     return statement
+
+
+def modalities(connection: Connection) -> list[str]:
+    """Return the modalities on the list, each once."""
+    found = connection.execute(select(worklist.c.modality).distinct()).scalars()
+    return sorted(one for one in found if one)
 
 
 def changed_at(connection: Connection) -> str:

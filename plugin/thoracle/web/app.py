@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from thoracle import __version__
 from thoracle.settings import Settings
-from thoracle.web import about, access, account, login, people
+from thoracle.web import about, access, account, fhir, login, modelcard, people, worklist
 from thoracle.web.first_run import FirstRun
 from thoracle.web.guard import Guard
 from thoracle.web.site import FOLDER, render, site
@@ -18,7 +18,10 @@ from thoracle.web.throttle import Throttle
 ROUTERS = (
     about.router,
     account.router,
+    fhir.router,
     login.router,
+    modelcard.router,
+    worklist.router,
     people.router,
 )
 """One line for each file of pages."""

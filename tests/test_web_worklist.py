@@ -1,0 +1,304 @@
+"""The worklist as a browser gets it: filter, order, pages, audit, hostile text, live."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from browsing import Site
+from test_worklist import study
+from thoracle.records import Kind
+from thoracle.store import instances, results, worklist
+from thoracle.store.instances import Description
+from thoracle.web.worklist import PAGE, sending, shown, viewer_address, waited
+
+VIEWER = 'viewer_url = "https://viewer.example/?study={StudyInstanceUID}&a={AccessionNumber}"'
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "'; DROP TABLE worklist; --",
+    "{{ 7 * 7 }}",
+    "Doe^Jane\r\nSet-Cookie: x=1\x00\x1b[31m",
+    "=1+1",
+    "A" * 60_000,
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("site"), VIEWER) as running:
+        yield running
+
+
+@pytest.fixture
+def client(site: Site) -> Iterator[httpx.Client]:
+    with site.client("reader") as signed_in:
+        yield signed_in
+
+
+@pytest.fixture(autouse=True)
+def _empty(site: Site) -> None:
+    with site.database.begin() as connection:
+        for table in ("worklist", "study"):
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+
+
+def add(site: Site, number: int, *, name: str = "Doe^Jane", **changes: object) -> str:
+    image = study(number, **changes)
+    image = replace(image, description=Description(name, "DX", "Chest PA", "20261124", "101500"))
+    with site.database.begin() as connection:
+        instances.lock_study(connection, image)
+        worklist.arrive(connection, image)
+    return image.study_instance_uid
+
+
+def say(site: Site, uid: str, state: str, **columns: Any) -> None:
+    with site.database.begin() as connection:
+        worklist.set_state(connection, uid, state, **columns)
+
+
+class Rows(HTMLParser):
+    """The studies of a page in their order, the elements and the text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.uids: list[str] = []
+        self.elements: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.elements.add(tag)
+        self.attributes |= found.keys()
+        if uid := found.get("data-uid"):
+            self.uids.append(uid)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def listed(client: httpx.Client, query: str = "") -> list[str]:
+    answer = client.get(f"/{query}")
+    assert answer.status_code == 200, answer.text
+    return Rows(answer.text).uids
+
+
+def test_a_row_says_what_is_known_of_a_study(site: Site, client: httpx.Client) -> None:
+    uid = add(site, 1)
+    say(site, uid, "positive", probability=0.931, threshold=0.5, bundle_version="covid 1.2.3")
+    text = " ".join(Rows(client.get("/").text).text.split())
+    for part in ("Doe Jane", "P1", "A1", "DX", "Chest PA", "2026-11-24 10:15", "positive"):
+        assert part in text
+    assert "93.1 % threshold 50 %" in text
+    assert "covid 1.2.3" in text
+    assert "Research use only, not for diagnosis" in text
+
+
+def test_rejected_and_failed_are_said_as_plainly_as_negative(
+    site: Site, client: httpx.Client
+) -> None:
+    say(site, add(site, 1), "rejected", reason_code="NOT-FRONTAL")
+    say(site, add(site, 2), "failed")
+    say(site, add(site, 3), "negative", probability=0.1, threshold=0.5)
+    page = client.get("/").text
+    for state in ("rejected", "failed", "negative"):
+        assert f'<span class="chip {state}"' in page
+    assert "View is not frontal" in page
+
+
+def test_the_order_is_that_of_rank_and_can_be_another(site: Site, client: httpx.Client) -> None:
+    first, second, stat = add(site, 1), add(site, 2), add(site, 3, priority=1)
+    with site.database.begin() as connection:
+        worklist.set_head_start(connection, second, 240, "positive")
+    assert listed(client) == [stat, second, first]
+    assert listed(client, "?sort=received") == [stat, second, first]
+    assert listed(client, "?sort=waiting") == [first, second, stat]
+
+
+def test_filters_are_in_the_address(site: Site, client: httpx.Client) -> None:
+    positive, other = add(site, 1, name="Müller^Änne"), add(site, 2, patient_id="X9")
+    say(site, positive, "positive")
+    assert listed(client, "?state=positive&state=failed") == [positive]
+    assert listed(client, "?text=m%C3%9Cller") == [positive]
+    assert listed(client, "?text=x9") == [other]
+    assert listed(client, "?since=2999-01-01") == []
+    assert listed(client, f"?until={datetime.now(UTC):%Y-%m-%d}&modality=DX") == [positive, other]
+    with site.database.begin() as connection:
+        worklist.review(connection, positive, "agree")
+    assert listed(client) == [other]
+    assert listed(client, "?review=done") == [positive]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["?state=good", "?sort=name;drop", "?since=yesterday", "?page=0", "?review=x", "?page=10001"],
+)
+def test_an_address_that_means_nothing_is_refused(client: httpx.Client, query: str) -> None:
+    assert client.get(f"/{query}").status_code == 422
+
+
+def test_pages_hold_all_studies_once(site: Site, client: httpx.Client) -> None:
+    made = {add(site, number) for number in range(2 * PAGE + 3)}
+    pages = [listed(client, f"?page={number}") for number in (1, 2, 3)]
+    assert [len(page) for page in pages] == [PAGE, PAGE, 3]
+    assert {uid for page in pages for uid in page} == made
+    assert 'rel="next"' in client.get("/?page=2").text
+    assert 'rel="next"' not in client.get("/?page=3").text
+
+
+def test_only_the_rows_come_to_a_page_that_asks_for_no_more(
+    site: Site, client: httpx.Client
+) -> None:
+    uid = add(site, 1)
+    answer = client.get("/?sort=waiting", headers={"HX-Request": "true"})
+    assert Rows(answer.text).uids == [uid]
+    assert "<html" not in answer.text
+    assert answer.headers["HX-Push-Url"] == "/?sort=waiting"
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:12])
+def test_hostile_text_is_inert(site: Site, client: httpx.Client, text: str) -> None:
+    uid = add(site, 1, name=text, patient_id=text[:64], accession_number=text[:64])
+    say(site, uid, "positive", bundle_version=text[:64], reason_code=text[:16])
+    answer = client.get("/")
+    page = Rows(answer.text)
+    assert page.uids == [uid]
+    assert "img" not in page.elements
+    assert "onerror" not in page.attributes
+    assert "49" not in page.text.split()
+    assert "alert(1)</script>" not in answer.text
+    assert len(answer.text) < 40_000
+    assert listed(client, "?text=" + httpx.URL("/", params={"q": text[:200]}).query.decode()[2:])
+
+
+def test_each_opened_list_is_one_row_of_the_audit(site: Site, client: httpx.Client) -> None:
+    add(site, 1)
+    before = len(site.events("list viewed"))
+    client.get("/?text=doe")
+    client.get("/?text=doe")
+    events = site.events("list viewed")[before:]
+    assert [event.user_id for event in events] == ["reader", "reader"]
+    assert events[0].detail == {
+        "filter": {"page": 1, "review": "open", "sort": "rank", "text": "doe"},
+        "means": "GET /",
+        "studies": 1,
+    }
+
+
+def test_a_list_that_keeps_itself_up_to_date_is_seen_once(site: Site, client: httpx.Client) -> None:
+    client.get("/?sort=patient")
+    before = len(site.events("list viewed"))
+    for _ in range(3):
+        client.get("/?sort=patient", headers={"X-Automatic": "1"})
+    assert len(site.events("list viewed")) == before
+
+
+def test_nobody_escapes_the_audit_by_saying_that_it_is_automatic(site: Site) -> None:
+    with site.client("reader") as client:
+        before = len(site.events("list viewed"))
+        client.get("/?text=x", headers={"X-Automatic": "1"})
+        client.get("/?text=y", headers={"X-Automatic": "1"})
+    assert len(site.events("list viewed")) == before + 2
+
+
+@pytest.mark.parametrize("person", ["auditor"])
+def test_the_list_is_for_readers(site: Site, person: str) -> None:
+    with site.client(person) as client:
+        assert client.get("/").status_code == 403
+        assert client.get("/worklist/events").status_code == 403
+
+
+def test_the_log_holds_no_text_that_was_looked_for(site: Site, client: httpx.Client) -> None:
+    client.get("/?text=Verysecretname")
+    assert "Verysecretname" not in site.log.read_text()
+
+
+def changes(client: httpx.Client, found: list[float], wanted: int) -> None:
+    with client.stream("GET", "/worklist/events", timeout=20) as stream:
+        for line in stream.iter_lines():
+            if line.startswith("data:"):
+                found.append(time.monotonic())
+                if len(found) == wanted:
+                    return
+
+
+def test_every_open_page_is_told_of_a_change(site: Site) -> None:
+    add(site, 1)
+    with site.client("reader") as one, site.client("administrator") as two:
+        found: list[list[float]] = [[], []]
+        threads = [
+            threading.Thread(target=changes, args=(client, times, 2))
+            for client, times in zip((one, two), found, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + 20
+        while not all(found) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        add(site, 2)
+        for thread in threads:
+            thread.join(20)
+    assert [len(times) for times in found] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-5, "0 s"),
+        (59, "59 s"),
+        (720, "12 min"),
+        (7200, "2 h"),
+        (12_000, "3 h 20 min"),
+        (172_800, "2 d"),
+        (187_200, "2 d 4 h"),
+    ],
+)
+def test_spans_of_time_are_said_in_two_units(seconds: float, said: str) -> None:
+    assert waited(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        ({}, ("none", "none")),
+        ({"delivered": 4}, ("proven", "4 proven")),
+        ({"delivered": 3, "sent": 1}, ("arrived", "4 sent")),
+        ({"delivered": 3, "waiting": 1}, ("waiting", "3 of 4 sent")),
+        ({"delivered": 3, "refused": 1, "waiting": 1}, ("failed", "1 of 5 not sent")),
+        ({"held": 2}, ("held", "2 held")),
+        ({"withdrawn": 2}, ("none", "none")),
+    ],
+)
+def test_the_worst_of_the_deliveries_speaks(states: dict[str, int], said: tuple[str, str]) -> None:
+    assert sending(states) == said
+
+
+def test_the_address_of_the_viewer_takes_no_text_as_part_of_itself() -> None:
+    row = {"study_instance_uid": "1.2", "accession_number": "A&b=1#/..", "patient_id": None}
+    template = "https://v.example/{StudyInstanceUID}?a={AccessionNumber}&p={PatientID}"
+    assert viewer_address(template, row) == "https://v.example/1.2?a=A%26b%3D1%23%2F..&p="
+
+
+def test_objects_of_an_earlier_result_do_not_count_as_sent(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    uid = add(site, 1)
+    with site.database.begin() as connection:
+        for generation, state in ((1, "refused"), (2, "delivered")):
+            key = results.AnalysisKey(uid, generation, "d")
+            made = results.Result(f"2.{generation}", "1.2", "1.3", Kind.SR, "p", "0")
+            connection.exec_driver_sql(f"UPDATE study SET generation = {generation}")
+            results.add_result(connection, key, made, ["pacs"], state)
+        row = worklist.row_of(connection, uid)
+        sent = worklist.sent(connection, [uid])
+    site.database.dispose()
+    assert row is not None
+    assert shown(row, sent[uid], datetime.now(UTC))["sending"] == ("proven", "1 proven")
