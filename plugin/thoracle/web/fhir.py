@@ -13,7 +13,6 @@ from fhir.resources.R4B.capabilitystatement import CapabilityStatement
 from fhir.resources.R4B.fhirresourcemodel import FHIRResourceModel
 from fhir.resources.R4B.operationoutcome import OperationOutcome
 from pydantic import ValidationError
-from sqlalchemy import Connection
 
 from thoracle import __version__
 from thoracle.audit import trail
@@ -24,7 +23,7 @@ from thoracle.web.access import Person, Role, scoped
 from thoracle.web.fhir_search import SearchError, Wanted
 from thoracle.web.site import site_of
 from thoracle.web.viewed import viewed
-from thoracle.worklist import fhir
+from thoracle.worklist import elements, fhir
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +118,7 @@ def _answer(resource: FHIRResourceModel, status: int = 200) -> Response:
 
 
 def _refusal(status: int, code: str, words: str, headers: Any = None) -> Response:
-    issue = {"severity": "error", "code": code, "diagnostics": fhir.text(words)}
+    issue = {"severity": "error", "code": code, "diagnostics": elements.text(words)}
     answer = _answer(OperationOutcome.model_validate({"issue": [issue]}), status)
     answer.headers.update(headers or {})
     return answer

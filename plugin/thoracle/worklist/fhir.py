@@ -1,0 +1,341 @@
+"""Results as resources of FHIR R4 (4.0.1), built and validated with fhir.resources.
+
+Of each study there is at most one resource of each type, and its id is the Study Instance UID: a
+later result takes the place of the earlier one, as a later report does in the archive.
+"""
+
+import re
+from typing import Any
+
+from fhir.resources.R4B.diagnosticreport import DiagnosticReport
+from fhir.resources.R4B.fhirresourcemodel import FHIRResourceModel
+from fhir.resources.R4B.imagingstudy import ImagingStudy
+from fhir.resources.R4B.observation import Observation
+from fhir.resources.R4B.task import Task
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code as Concept
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+)
+
+from thoracle.records import Outcome, Reason
+from thoracle.store.fhir_rows import Study
+from thoracle.worklist import elements
+from thoracle.worklist.elements import Json
+
+NOTICE = "AI result for research, not verified by a physician, not for diagnosis."
+NO_STATEMENT = "This says nothing about COVID-19."
+_COVID_19 = Concept("840539006", "SCT", "COVID-19")
+_FINDINGS = {
+    Outcome.POSITIVE: codes.cid240.Present,
+    Outcome.NEGATIVE: codes.cid240.Absent,
+    Outcome.INDETERMINATE: codes.cid240.Undetermined,
+}
+_SENTENCES = {
+    Outcome.POSITIVE: "COVID-19 finding suggested",
+    Outcome.NEGATIVE: "COVID-19 finding not suggested; this does not exclude COVID-19",
+    Outcome.INDETERMINATE: "COVID-19 result indeterminate, the model is not confident",
+}
+_MODALITIES: dict[str, str] = {
+    ComputedRadiographyImageStorage: "CR",
+    DigitalXRayImageStorageForPresentation: "DX",
+    DigitalXRayImageStorageForProcessing: "DX",
+}
+_REPLACES = "http://hl7.org/fhir/StructureDefinition/diagnosticReport-replaces"
+
+
+# ---- Resources ---------------------------------------------------------------------------------
+
+
+def diagnostic_report(study: Study) -> FHIRResourceModel:
+    """Return what stands of a study's reports, or that there is none yet.
+
+    A result on later images, or a second reading, is ``preliminary`` like the first: ``amended``
+    and ``corrected`` mean that a *final* report was changed, and no report of ours is final. It
+    names the report that it replaces by the extension diagnosticReport-replaces.
+    """
+    row = study.row
+    values: Json = {
+        **_head(study),
+        "status": row.report_status,
+        "category": [
+            {"coding": [elements.coded(f"{elements.TERMINOLOGY}/v2-0074", "RAD", "Radiology")]}
+        ],
+        "code": {
+            "coding": [elements.coded("http://loinc.org", "18748-4", "Diagnostic imaging study")]
+        },
+        "subject": elements.subject(row),
+        "imagingStudy": [_reference("ImagingStudy", row)],
+        "conclusion": _conclusion(study),
+        **elements.based_on(row),
+        **elements.effective(row),
+    }
+    values["identifier"] += [elements.uid(one.sop_instance_uid) for one in _standing_reports(study)]
+    if row.generation is not None:
+        values["result"] = [_reference("Observation", row)]
+        values["issued"] = row.finished_at
+    earlier = [one for one in study.reports if one.generation < (row.generation or 0)]
+    if earlier:
+        replaced = {
+            "type": "DiagnosticReport",
+            "identifier": elements.uid(earlier[-1].sop_instance_uid),
+        }
+        values["extension"] = [{"url": _REPLACES, "valueReference": replaced}]
+    return DiagnosticReport.model_validate(values)
+
+
+def observation(study: Study) -> FHIRResourceModel:
+    """Return the result on a study; of a withdrawn one the value is not repeated."""
+    row = study.row
+    values: Json = {
+        **_head(study),
+        "contained": [_device(study)],
+        "status": row.observation_status,
+        "category": [
+            {
+                "coding": [
+                    elements.coded(
+                        f"{elements.TERMINOLOGY}/observation-category", "imaging", "Imaging"
+                    )
+                ]
+            }
+        ],
+        "code": elements.concept(_COVID_19),
+        "subject": elements.subject(row),
+        "issued": row.finished_at,
+        "method": elements.concept(codes.cid7162.ArtificialIntelligence),
+        "device": {"reference": "#model"},
+        "derivedFrom": [_reference("ImagingStudy", row)],
+        "note": [{"text": text} for text in _notes(study)],
+        **elements.based_on(row),
+        **elements.effective(row),
+    }
+    values["identifier"] += [elements.uid(one.sop_instance_uid) for one in _standing_reports(study)]
+    if row.observation_status == "preliminary" and row.outcome != Outcome.REJECTED:
+        values["valueCodeableConcept"] = elements.concept(_FINDINGS[Outcome(row.outcome)])
+        values["component"] = [_probability(study)]
+    else:
+        values["dataAbsentReason"] = _absent(study)
+    return Observation.model_validate(values)
+
+
+def imaging_study(study: Study) -> FHIRResourceModel:
+    """Return the images that were received; what we made of them is not among them."""
+    row = study.row
+    series: dict[str, Json] = {}
+    for image in study.images:
+        one = series.setdefault(
+            image.series_instance_uid,
+            {
+                "uid": image.series_instance_uid,
+                "modality": _modality(row, image.sop_class_uid),
+                "instance": [],
+            },
+        )
+        sop_class = {"system": "urn:ietf:rfc:3986", "code": f"urn:oid:{image.sop_class_uid}"}
+        one["instance"].append({"uid": image.sop_instance_uid, "sopClass": sop_class})
+    for one in series.values():
+        one["numberOfInstances"] = len(one["instance"])
+    values: Json = {
+        **_head(study, ordered=True),
+        "status": "available",
+        "subject": elements.subject(row),
+        "numberOfSeries": len(series),
+        "numberOfInstances": len(study.images),
+        **elements.based_on(row),
+    }
+    if series:
+        values["series"] = list(series.values())
+    if day := elements.day(row):
+        values["started"] = day
+    if description := elements.text(row.study_description):
+        values["description"] = description
+    return ImagingStudy.model_validate(values)
+
+
+def task(study: Study) -> FHIRResourceModel:
+    """Return our work on a study, with the priority of its order."""
+    row = study.row
+    stat = row.urgency == 0 or (row.priority is not None and row.priority <= 1)
+    values: Json = {
+        **_head(study, ordered=True),
+        "status": row.task_status,
+        "intent": "order",
+        "priority": "stat" if stat else "routine",
+        "code": {
+            "coding": [elements.own("READ-BY-AI", "Read chest radiographs by AI, for research")]
+        },
+        "focus": _reference("ImagingStudy", row),
+        "for": elements.subject(row),
+        "authoredOn": row.first_received_at,
+        "lastModified": row.updated,
+        **elements.based_on(row),
+    }
+    if reason := _task_reason(study):
+        values["statusReason"] = reason
+    shown = row.newest_state in ("done", "withdrawn") and row.newest_sending not in (
+        "held",
+        "shadow",
+    )
+    if shown and row.generation is not None:
+        output = _reference("DiagnosticReport", row)
+        values["output"] = [{"type": {"text": "Report"}, "valueReference": output}]
+    return Task.model_validate(values)
+
+
+BUILDERS = {
+    "DiagnosticReport": diagnostic_report,
+    "ImagingStudy": imaging_study,
+    "Observation": observation,
+    "Task": task,
+}
+
+
+# ---- Parts -------------------------------------------------------------------------------------
+
+
+def _head(study: Study, *, ordered: bool = False) -> Json:
+    row = study.row
+    identifiers = [{"use": "official", **elements.uid(row.study_instance_uid)}]
+    if ordered and (accession := elements.accession(row)):
+        identifiers.append(accession)
+    return {
+        "id": row.study_instance_uid,
+        "meta": {"lastUpdated": row.updated, "tag": [elements.RESEARCH]},
+        "identifier": identifiers,
+    }
+
+
+def _standing_reports(study: Study) -> list[Any]:
+    return [one for one in study.reports if one.generation == study.row.generation]
+
+
+def _device(study: Study) -> Json:
+    """Return the model: name, version, and the digest that says exactly which."""
+    name, _, version = (study.bundle or "").rpartition(" ")
+    versions = [{"type": {"text": "SHA-256 of the bundle"}, "value": study.row.bundle_digest}]
+    if version:
+        versions.insert(0, {"type": {"text": "bundle"}, "value": version})
+    return {
+        "resourceType": "Device",
+        "id": "model",
+        "manufacturer": "Thoracle",
+        "deviceName": [{"name": name or "unknown", "type": "model-name"}],
+        "version": versions,
+        "note": [{"text": "Research software, not a medical device."}],
+    }
+
+
+def _probability(study: Study) -> Json:
+    threshold = _threshold(study)
+    component: Json = {
+        "code": elements.concept(codes.DCM.Probability),
+        "valueQuantity": {
+            "value": elements.percentage(study.row.probability),
+            "unit": "%",
+            "system": elements.SYSTEMS["UCUM"],
+            "code": "%",
+        },
+    }
+    if threshold is not None:
+        # Text alone: "high" would say that all below it is normal, and some is indeterminate.
+        component["referenceRange"] = [{"text": f"Decision threshold {threshold:g} %"}]
+    return component
+
+
+def _threshold(study: Study) -> float | None:
+    found = [one.threshold for one in study.readings if one.threshold is not None]
+    return elements.percentage(found[0]) if found else None
+
+
+def _reasons(study: Study) -> list[Json]:
+    if study.row.state == "withdrawn":
+        return [elements.own(Reason.WITHDRAWN.code.value, Reason.WITHDRAWN.code.meaning)]
+    found: dict[str, Json] = {}
+    for one in study.readings:
+        if one.reason_code:
+            system = elements.SYSTEMS.get(one.reason_scheme, elements.SCHEME_URI)
+            found[one.reason_code] = elements.coded(
+                system, one.reason_code, _meaning(one.reason_code)
+            )
+    return list(found.values())
+
+
+def _meaning(code: str) -> str:
+    try:
+        return Reason.from_code_value(code).code.meaning
+    except KeyError:  # of a later or an earlier version
+        return code
+
+
+def _absent(study: Study) -> Json:
+    reasons = _reasons(study)
+    failed = any(one["code"] == Reason.SOFTWARE_FAILURE.code.value for one in reasons)
+    general = ("error", "Error") if failed else ("not-performed", "Not Performed")
+    if study.row.state == "withdrawn":
+        general = ("unknown", "Unknown")  # there was a value, and it must not be used
+    return {
+        "coding": [
+            elements.coded(f"{elements.TERMINOLOGY}/data-absent-reason", *general),
+            *reasons,
+        ],
+        "text": "; ".join(one["display"] for one in reasons) or general[1],
+    }
+
+
+def _task_reason(study: Study) -> Json | None:
+    row = study.row
+    if row.task_status == "failed":
+        return {"text": f"The analysis failed. {NO_STATEMENT}"}
+    if row.task_status == "on-hold":
+        return {"text": "A rule holds the result until somebody releases it."}
+    shown = row.task_status == "completed" and row.newest_sending != "shadow"
+    if shown and (row.outcome == Outcome.REJECTED or row.state == "withdrawn"):
+        reasons = _reasons(study)
+        return {"coding": reasons, "text": "; ".join(one["display"] for one in reasons)}
+    return None
+
+
+def _conclusion(study: Study) -> str:
+    row = study.row
+    if row.report_status == "registered":
+        return f"{NOTICE} No result yet. {NO_STATEMENT}"
+    if row.report_status == "cancelled":
+        return f"{NOTICE} No result: the analysis failed. {NO_STATEMENT}"
+    if row.report_status == "entered-in-error":
+        return f"{NOTICE} The AI result is withdrawn and must not be used. {NO_STATEMENT}"
+    if row.outcome == Outcome.REJECTED:
+        meanings = "; ".join(one["display"] for one in _reasons(study))
+        return f"{NOTICE} Not analysed: {meanings}. {NO_STATEMENT}"
+    numbers = f"probability {elements.percentage(row.probability):g} %"
+    if (threshold := _threshold(study)) is not None:
+        numbers += f", decision threshold {threshold:g} %"
+    return f"{NOTICE} {_SENTENCES[Outcome(row.outcome)]}: {numbers}."
+
+
+def _notes(study: Study) -> list[str]:
+    notes = [NOTICE]
+    if study.row.state == "withdrawn":
+        return notes
+    analysed = sum(one.outcome != Outcome.REJECTED for one in study.readings)
+    if len(study.readings) > 1:
+        notes.append(
+            f"Images analysed: {analysed} of {len(study.readings)}. The study takes the most "
+            "telling outcome: positive before indeterminate before negative."
+        )
+    details = dict.fromkeys(one.detail for one in study.readings if one.reason_code and one.detail)
+    return notes + [shown for detail in details if (shown := elements.text(detail))]
+
+
+def _modality(row: Any, sop_class_uid: str) -> Json:
+    said = row.modality or ""
+    code = _MODALITIES.get(sop_class_uid) or (
+        said if re.fullmatch(r"[A-Z][A-Z0-9]{1,15}", said) else "OT"
+    )
+    return {"system": elements.SYSTEMS["DCM"], "code": code}
+
+
+def _reference(type_: str, row: Any) -> Json:
+    return {"reference": f"{type_}/{row.study_instance_uid}"}
