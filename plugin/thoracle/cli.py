@@ -199,14 +199,17 @@ def status(
     limit: Annotated[int, typer.Option(min=1, help="How many studies.")] = 20,
 ) -> None:
     """Show what is where."""
-    from thoracle.store import overview
+    from thoracle.store import alarms, overview
 
     with _database(config).connect() as connection:
         counts = overview.counts(connection)
         studies = overview.studies(connection, limit, study)
+        raised = [row._asdict() for row in alarms.rows(connection, "alarm")]
     if as_json:
-        _print_json({"counts": counts, "studies": studies})
+        _print_json({"counts": counts, "alarms": raised, "studies": studies})
         return
+    said = "; ".join(f"{one['sentence']} (since {one['since']})" for one in raised) or "none"
+    out.print(f"alarms: {said}", markup=False, highlight=False, soft_wrap=True)
     for title, numbers in counts.items():
         text = ", ".join(f"{number} {name}" for name, number in numbers.items()) or "none"
         out.print(f"{title}: {text}", highlight=False)

@@ -15,7 +15,6 @@ from pydantic_core import PydanticUndefined
 
 from thoracle import engine, route, tls
 from thoracle.classify import bundle, runtime
-from thoracle.deliver import storescu, stowrs
 from thoracle.errors import (
     BundleError,
     DataFolderInUse,
@@ -23,11 +22,11 @@ from thoracle.errors import (
     SettingsError,
     ThoracleError,
 )
-from thoracle.pipeline import peer_of, web_peer_of
+from thoracle.pipeline import reach
 from thoracle.receive.inbox import MEGABYTE
 from thoracle.settings import HL7, Destination, Section, Settings, is_loopback
 from thoracle.store.database import open_database, sqlite_url
-from thoracle.worklist import mllp, priority
+from thoracle.worklist import priority
 
 _EXAMPLES: dict[str, dict[str, Any]] = {
     "destination": {"name": "pacs", "ae_title": "PACS", "host": "192.0.2.10", "port": 11112},
@@ -243,37 +242,24 @@ def _validity(subject: str, one: tls.Certificate, now: datetime) -> Finding:
 
 def _destination(destination: Destination, settings: Settings) -> Finding:
     subject = f"destination {destination.name}"
-    if destination.url is not None:
-        return _web(subject, destination, settings)
     try:
-        storescu.echo(peer_of(destination, settings))
+        answer = reach.destination(destination, settings)
     except DeliveryError as error:
-        return Finding(subject, False, f"C-ECHO: {error}")
+        what = "C-ECHO: " if destination.url is None else ""
+        return Finding(subject, False, f"{what}{error}")
     callers = settings.receive.calling_ae_titles
-    if destination.proof == "commitment" and callers and destination.ae_title not in callers:
+    reports = destination.url is None and destination.proof == "commitment"
+    if reports and callers and destination.ae_title not in callers:
         text = (
             f"found {destination.ae_title} not in receive.calling_ae_titles, required is that it "
             "may call to report on a Storage Commitment; or set proof to query"
         )
         return Finding(subject, False, text)
-    return Finding(subject, True, "answers C-ECHO")
-
-
-def _web(subject: str, destination: Destination, settings: Settings) -> Finding:
-    try:
-        if stowrs.reachable(web_peer_of(destination, settings)):
-            return Finding(subject, True, "answers a search by QIDO-RS")
-    except DeliveryError as error:
-        return Finding(subject, False, str(error))
-    text = "answers, and offers no QIDO-RS at this url: is it the root? Proof will be the status"
-    return Finding(subject, True, text)
+    return Finding(subject, True, answer)
 
 
 def _receiver(receiver: HL7) -> Finding:
-    subject = f"hl7 {receiver.name}"
     try:
-        mllp.reach(receiver)
+        return Finding(f"hl7 {receiver.name}", True, reach.receiver(receiver))
     except DeliveryError as error:
-        return Finding(subject, False, str(error))
-    how = "plain" if receiver.tls is None else "with TLS"
-    return Finding(subject, True, f"takes connections, {how}; nothing was sent")
+        return Finding(f"hl7 {receiver.name}", False, str(error))

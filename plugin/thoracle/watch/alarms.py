@@ -1,8 +1,9 @@
 """Alarms that are raised and end: a row each, and one audit event for each change."""
 
 import logging
+import time
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 
@@ -15,6 +16,35 @@ from thoracle.watch.looking import look
 logger = logging.getLogger(__name__)
 
 _EVENTS = {True: trail.Event.ALARM_RAISED, False: trail.Event.ALARM_ENDED}
+
+
+EVERY_SECONDS = 600.0
+"""The newest days change slowly, and months of work take a second to compare."""
+
+
+class Watchman:
+    """Looks from time to time; a fault of his own is logged and ends nothing.
+
+    Parameters
+    ----------
+    database, settings
+        Where to look, and what counts as an alarm.
+    """
+
+    def __init__(self, database: Engine, settings: Watch) -> None:
+        self._database = database
+        self._settings = settings
+        self._due = time.monotonic()
+
+    def look(self) -> None:
+        """Look, unless he has looked less than ``EVERY_SECONDS`` ago."""
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + EVERY_SECONDS
+        try:
+            watch(self._database, self._settings, datetime.now(UTC))
+        except Exception:
+            logger.exception("could not compare with the reference")
 
 
 def watch(database: Engine, settings: Watch, now: datetime) -> None:

@@ -1,0 +1,60 @@
+"""Whether those whom we call answer: without sending them anything."""
+
+from dataclasses import replace
+
+from thoracle.deliver import storescu, stowrs
+from thoracle.deliver.association import Peer
+from thoracle.errors import ArchiveRefused
+from thoracle.pipeline.line import peer_of, web_peer_of
+from thoracle.settings import HL7, Destination, Settings
+from thoracle.worklist import mllp
+
+
+def destination(one: Destination, settings: Settings, seconds: float | None = None) -> str:
+    """Return how a destination answered, as a sentence's end.
+
+    Parameters
+    ----------
+    one
+        Of the settings.
+    seconds
+        To wait at most; without it, as long as the settings say.
+
+    Raises
+    ------
+    DeliveryError
+        It did not answer, or refused.
+    """
+    patience = min(seconds or settings.deliver.timeout_seconds, settings.deliver.timeout_seconds)
+    if one.url is not None:
+        web = replace(web_peer_of(one, settings), timeout_seconds=patience)
+        if stowrs.reachable(web):
+            return "answers a search by QIDO-RS"
+        return (
+            "answers, and offers no QIDO-RS at this url: is it the root? Proof will be the status"
+        )
+    storescu.echo(replace(peer_of(one, settings), timeout_seconds=patience))
+    return "answers C-ECHO"
+
+
+def receiver(one: HL7, seconds: float | None = None) -> str:
+    """Return how a receiver of messages answered; as :func:`destination`."""
+    patience = min(seconds or one.timeout_seconds, one.timeout_seconds)
+    mllp.reach(one.model_copy(update={"timeout_seconds": patience}))
+    how = "plain" if one.tls is None else "with TLS"
+    return f"takes connections, {how}; nothing was sent"
+
+
+def ourselves(settings: Settings, seconds: float) -> str:
+    """Return how our own listener answered a C-ECHO; as :func:`destination`.
+
+    A listener with TLS wants a certificate that only its callers have, so it is not to be asked.
+    """
+    ours = settings.receive
+    if ours.tls is not None:
+        raise ArchiveRefused("our listener wants TLS: try it from a sender")
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not bound
+    host = everywhere.get(ours.host, ours.host)
+    calling = ours.calling_ae_titles[0] if ours.calling_ae_titles else ours.ae_title
+    storescu.echo(Peer(ours.ae_title, host, ours.port, calling, seconds))
+    return "answers C-ECHO"
