@@ -44,10 +44,9 @@ def create_app(settings: Settings, database: Engine) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
-    app.add_middleware(Guard, settings=settings.web, secure=app.state.site.secure)
+    app.add_middleware(Guard, settings=settings.web, secure=app.state.site.secure, failed=_failed)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _malformed)
-    app.add_exception_handler(Exception, _failed)
     return app
 
 
@@ -79,7 +78,7 @@ def _malformed(request: Request, error: Exception) -> Response:
     return _page(request, 422, text)
 
 
-def _failed(request: Request, _error: Exception) -> Response:
+def _failed(request: Request) -> Response:
     text = "Thoracle could not answer; its log says why"
     if access.is_for_programs(request.url.path):
         return JSONResponse({"detail": text}, 500)

@@ -7,10 +7,12 @@ would hold back the events of a stream.
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from thoracle.settings import Web, is_loopback
@@ -33,16 +35,9 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+LONGEST_LOGGED = 200
+"""Characters of a path in the log."""
 HSTS = "max-age=31536000"
-
-
-class _Refused(Exception):
-    """The body is too large or too slow."""
-
-    def __init__(self, status_code: int, text: str) -> None:
-        super().__init__(text)
-        self.status_code = status_code
-        self.text = text
 
 
 class Guard:
@@ -56,11 +51,17 @@ class Guard:
         ``trusted_hosts``, and ``host``: names of this machine are taken while only it can connect.
     secure
         Whether browsers come by https.
+    failed
+        Answers what the application could not. It is done here, because Starlette's own place for
+        it is outside of this one, and its answers would go without the headers.
     """
 
-    def __init__(self, app: ASGIApp, settings: Web, secure: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Web, secure: bool, failed: Callable[[Request], Response]
+    ) -> None:
         self._app = app
         self._secure = secure
+        self._failed = failed
         self._hosts = {host.lower() for host in settings.trusted_hosts}
         if is_loopback(settings.host):
             self._hosts |= {*LOOPBACK_NAMES, settings.host}
@@ -78,12 +79,17 @@ class Guard:
         elif not length.isdecimal() or int(length[:12]) > LARGEST_BODY:
             await _say(scope, receive, answer, 413, f"required are at most {LARGEST_BODY} bytes")
         else:
-            body = _Body(receive)
-            try:
-                await self._app(scope, body.receive, answer.send)
-            except _Refused as refused:
-                await _say(scope, receive, answer, refused.status_code, refused.text)
+            await self._pass_on(scope, _Body(scope, receive, answer).receive, answer)
         answer.log()
+
+    async def _pass_on(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        try:
+            await self._app(scope, receive, answer.send)
+        except Exception:
+            logger.exception("%s %s failed", scope["method"], scope["path"][:LONGEST_LOGGED])
+            if answer.status is not None:  # half an answer was sent: the connection has to break
+                raise
+            await self._failed(Request(scope))(scope, receive, answer.send)
 
 
 def _host(header: str) -> str:
@@ -95,15 +101,20 @@ def _host(header: str) -> str:
 async def _say(
     scope: Scope, receive: Receive, answer: "_Answer", status_code: int, text: str
 ) -> None:
-    if answer.status is None:
-        await PlainTextResponse(f"{text}\n", status_code)(scope, receive, answer.send)
+    await PlainTextResponse(f"{text}\n", status_code)(scope, receive, answer.send)
 
 
 class _Body:
-    """Counts the bytes of a body whose length nobody stated, and the time that it takes."""
+    """Counts the bytes of a body whose length nobody stated, and the time that it takes.
 
-    def __init__(self, receive: Receive) -> None:
+    One that is too large or too slow is answered here; the application then sees a caller who has
+    gone, and what it says to that is not sent.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        self._scope = scope
         self._receive = receive
+        self._answer = answer
         self._bytes = 0
         self._complete = False
         self._deadline = time.monotonic() + BODY_SECONDS
@@ -115,12 +126,18 @@ class _Body:
             async with asyncio.timeout(max(self._deadline - time.monotonic(), 0)):
                 message = await self._receive()
         except TimeoutError:
-            raise _Refused(408, f"required is the body within {BODY_SECONDS} s") from None
+            return await self._refuse(408, f"required is the body within {BODY_SECONDS} s")
         self._bytes += len(message.get("body", b""))
         if self._bytes > LARGEST_BODY:
-            raise _Refused(413, f"required are at most {LARGEST_BODY} bytes")
+            return await self._refuse(413, f"required are at most {LARGEST_BODY} bytes")
         self._complete = not message.get("more_body", False)
         return message
+
+    async def _refuse(self, status_code: int, text: str) -> Message:
+        if self._answer.status is None:
+            await _say(self._scope, self._receive, self._answer, status_code, text)
+        self._answer.end()
+        return {"type": "http.disconnect"}
 
 
 class _Answer:
@@ -131,9 +148,16 @@ class _Answer:
         self._send = send
         self._secure = secure
         self._began = time.monotonic()
+        self._ended = False
         self.status: int | None = None
 
+    def end(self) -> None:
+        """Send nothing more."""
+        self._ended = True
+
     async def send(self, message: Message) -> None:
+        if self._ended:
+            return
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self._head(MutableHeaders(scope=message))
@@ -154,7 +178,7 @@ class _Answer:
         logger.info(
             "%s %s %s %.0f ms from %s",
             self._scope["method"],
-            self._scope["path"][:200],
+            self._scope["path"][:LONGEST_LOGGED],
             self.status,
             (time.monotonic() - self._began) * 1000,
             client[0],

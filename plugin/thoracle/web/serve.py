@@ -1,5 +1,6 @@
 """The process of the pages: uvicorn, with the settings' address and certificate."""
 
+import socket
 import sys
 
 import uvicorn
@@ -13,6 +14,8 @@ from thoracle.store.database import existing
 from thoracle.web.app import create_app
 
 KEEP_ALIVE_SECONDS = 15
+BACKLOG = 512
+"""Connections that the system keeps until we take them."""
 DRAIN_SECONDS = 5
 """Streams of events never end by themselves."""
 
@@ -23,28 +26,32 @@ def serve(settings: Settings) -> None:
     Raises
     ------
     ThoracleError
-        There is no database, or it has another schema: the gateway makes both.
+        There is no database, or it has another schema: the gateway makes both. Or the port is
+        in use.
     """
     database = existing(settings.data_folder)
     app = create_app(settings, database)
-    _announce_first_run(app, settings.web, database)
     server = uvicorn.Server(_config(app, settings.web))
+    with _listener(settings.web) as listener:
+        _announce_first_run(app, settings.web, database)
+        server.run(sockets=[listener])
+    database.dispose()
+
+
+def _listener(web: Web) -> socket.socket:
+    family = socket.AF_INET6 if ":" in web.host else socket.AF_INET
     try:
-        server.run()
-    finally:
-        database.dispose()
-    if not server.started:
+        return socket.create_server((web.host, web.port), family=family, backlog=BACKLOG)
+    except OSError as error:
         raise ThoracleError(
-            f"web.port: found {settings.web.host}:{settings.web.port} in use or not of this "
-            "machine, required is a free port"
-        )
+            f"web.port: found {web.host}:{web.port}: {error.strerror or error}, required is a free "
+            "port of this machine"
+        ) from error
 
 
 def _config(app: FastAPI, web: Web) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        host=web.host,
-        port=web.port,
         ssl_certfile=web.certificate_file,
         ssl_keyfile=web.key_file,
         proxy_headers=bool(web.proxy_addresses),
