@@ -30,6 +30,7 @@ EXECUTOR = "local"
 POLLING_SECONDS = 0.2
 
 INTAKE, ANALYSE, DELIVER, PROVE = "intake", "analyse", "deliver", "prove"
+TELL, PERFORM = "tell", "perform"
 
 _datasource: SQLAlchemyDatasource | None = None
 
@@ -84,6 +85,11 @@ def start(database: Engine, deliver: Deliver) -> None:
     # Of its own, so that no object waits while an archive is given time to answer.
     DBOS.register_queue(
         PROVE, partition_concurrency=deliver.concurrency, polling_interval_sec=POLLING_SECONDS
+    )
+    # One at a time to each station, so that it is told of things in their order.
+    DBOS.register_queue(TELL, partition_concurrency=1, polling_interval_sec=POLLING_SECONDS)
+    DBOS.register_queue(
+        PERFORM, partition_concurrency=deliver.concurrency, polling_interval_sec=POLLING_SECONDS
     )
     # DBOS adds handlers of its own; ours at the root format and filter for both.
     library = logging.getLogger("dbos")

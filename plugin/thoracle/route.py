@@ -20,6 +20,8 @@ from thoracle.settings import Destination, Rule, Settings
 
 PRIORITIES = ("stat", "routine", "backlog")
 """Most urgent first."""
+UPS = "ups"
+"""Name in ``notify`` that stands for a workitem of ours (docs/ups.md)."""
 LONGEST_SHOWN = 64
 """Characters of a value in the reason why a rule fired; the longest LO (PS3.5 Table 6.2-1)."""
 
@@ -45,7 +47,7 @@ def decide(
     result
         What was concluded; ``None`` before the analysis, when rules about it wait.
     receivers
-        Names of the receivers of HL7 messages.
+        Who can be told of a result, as :func:`receivers` returns them.
 
     Returns
     -------
@@ -157,6 +159,11 @@ def _originals(firing: Sequence[Rule], destinations: Sequence[Destination]) -> t
     return tuple(one.name for one in destinations if one.name in named)
 
 
+def receivers(settings: Settings) -> list[str]:
+    """Return who can be told of a result: receivers of HL7 messages, and ``ups``."""
+    return [one.name for one in settings.hl7] + ([UPS] if settings.ups.offer else [])
+
+
 # ---- check -----------------------------------------------------------------------------------
 
 
@@ -195,7 +202,7 @@ def _faults_of(rule: Rule, settings: Settings) -> Iterator[str]:
 
 def _unknown(rule: Rule, settings: Settings) -> Iterator[str]:
     destinations = {one.name: one for one in settings.destination}
-    receivers = [one.name for one in settings.hl7]
+    told = receivers(settings)
     for name in rule.send:
         if name not in destinations:
             known = ", ".join(destinations) or "none"
@@ -203,6 +210,8 @@ def _unknown(rule: Rule, settings: Settings) -> Iterator[str]:
         elif not rule.originals and not set(rule.kinds) & set(destinations[name].kinds):
             yield f"send: found no kind that {name} gets, required is one of its kinds"
     for name in rule.notify:
-        if name not in receivers:
-            known = ", ".join(receivers) or "none"
+        if name == UPS and UPS not in told:
+            yield "notify: found ups while ups.offer is false, required is that it is true"
+        elif name not in told:
+            known = ", ".join(told) or "none"
             yield f"notify: found {name}, required is the name of an [[hl7]] table: {known}"

@@ -54,7 +54,7 @@ def explain_command(
         _study(paths),
         sender,
         None if result is None else _result(result, settings),
-        [one.name for one in settings.hl7],
+        route.receivers(settings),
     )
     if as_json:
         sys.stdout.write(json.dumps(decision.to_json(), ensure_ascii=True) + "\n")
@@ -139,6 +139,6 @@ def _sent(decision: "Decision", settings: Settings) -> Iterator[str]:
             text += " (no originals: it sent them)"
         yield f"to {destination.name}: {text}"
     for name in decision.planned.notify:
-        yield f"told by HL7: {name}"
+        yield "told by a workitem: ups" if name == "ups" else f"told by HL7: {name}"
     if decision.priority:
         yield f"priority: {decision.priority}"

@@ -8,6 +8,7 @@ from types import FrameType
 
 from thoracle import engine, pipeline, route
 from thoracle.audit import trail
+from thoracle.audit.subscriptions import Told
 from thoracle.classify import bundle, runtime
 from thoracle.commitments import Answer
 from thoracle.decoder import Decoder
@@ -19,7 +20,9 @@ from thoracle.receive.storescp import Listener
 from thoracle.settings import Settings
 from thoracle.store import instances
 from thoracle.store.database import open_database, sqlite_url
+from thoracle.watch.alarms import Watchman
 from thoracle.worklist import priority
+from thoracle.worklist.upsscp import Workitems
 
 logger = logging.getLogger(__name__)
 
@@ -102,14 +105,23 @@ def _run(settings: Settings, decoder: Decoder, stopped: threading.Event) -> None
             raise RuntimeError("not started yet")  # the archive is told to report again
         return pipeline.committed(calling_ae_title, answer)
 
-    listener = Listener(settings.receive, inbox, database, arrived, committed)
+    def told(reports: Told) -> None:
+        if started.is_set():  # what waits earlier is found when it is
+            pipeline.tell(reports)
+
+    more = Workitems(settings, database.begin, told).support if settings.ups.offer else None
+    listener = Listener(settings.receive, inbox, database, arrived, committed, more)
     _listen(listener, settings)
     engine.start(database, settings.deliver)
     started.set()
     pipeline.sweep(untouched_seconds=0)
+    pipeline.restarted()
     _load_or_leave(classifier, settings)
+    watchman = Watchman(database, settings.watch)
+    watchman.look()
     idle: set[str] = set()
     while not stopped.wait(SWEEP_SECONDS):
+        watchman.look()
         idle = _look_after(settings, inbox, idle)
     logger.info("stopping")
     listener.stop(DRAIN_SECONDS)
@@ -143,6 +155,7 @@ def _look_after(settings: Settings, inbox: Inbox, idle: set[str]) -> set[str]:
     try:
         pipeline.sweep(settings.complete.quiet_otherwise_seconds + SWEEP_SECONDS)
         pipeline.bury()
+        pipeline.tell_the_rest()
         return engine.revive(idle) if inbox.has_room() else set()
     except Exception:
         # The database may be out of reach for a while; the service goes on, and so does this.

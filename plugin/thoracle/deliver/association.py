@@ -8,7 +8,7 @@ from typing import Any
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
-from pynetdicom.presentation import build_context
+from pynetdicom.presentation import build_context, build_role
 
 from thoracle import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, tls
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable, SettingsError
@@ -42,6 +42,8 @@ class Call:
         syntaxes, or as a pair with one transfer syntax.
     handlers
         What is to be told of events of the association, as pynetdicom takes them.
+    roles
+        SOP Classes of which we want to be the SCP (PS3.7 Section D.3.3.4).
 
     Raises
     ------
@@ -51,8 +53,15 @@ class Call:
         On entering: no presentation context was accepted.
     """
 
-    def __init__(self, peer: Peer, wanted: Iterable[Any], handlers: Handlers | None = None) -> None:
+    def __init__(
+        self,
+        peer: Peer,
+        wanted: Iterable[Any],
+        handlers: Handlers | None = None,
+        roles: Iterable[Any] = (),
+    ) -> None:
         self._peer = peer
+        self._roles: list[Any] = [build_role(one, scp_role=True) for one in roles]
         self._handlers = handlers or []
         self._connected = False
         self._fault: str | None = None
@@ -77,6 +86,7 @@ class Call:
                 contexts=self._contexts,
                 ae_title=peer.ae_title,
                 tls_args=secured,
+                ext_neg=self._roles,
                 evt_handlers=[(evt.EVT_CONN_OPEN, self._on_connected), *self._handlers],
             )
         except SettingsError as error:

@@ -11,6 +11,7 @@ from thoracle.pipeline.correct import reanalyse, retry, withdraw
 from thoracle.pipeline.deliver import committed
 from thoracle.pipeline.line import Line, bind, peer_of, web_peer_of
 from thoracle.pipeline.route import release
+from thoracle.pipeline.tell import restarted, tell, tell_the_rest
 
 __all__ = [
     "Line",
@@ -21,8 +22,11 @@ __all__ = [
     "peer_of",
     "reanalyse",
     "release",
+    "restarted",
     "retry",
     "sweep",
+    "tell",
+    "tell_the_rest",
     "web_peer_of",
     "withdraw",
 ]

@@ -11,10 +11,11 @@ from sqlalchemy import Connection
 from thoracle import engine
 from thoracle.audit import commits, routes
 from thoracle.decision import NOTHING, Decision
-from thoracle.pipeline import route
+from thoracle.pipeline import review, route
 from thoracle.pipeline.deliver import enqueue_deliver
 from thoracle.pipeline.line import keep, parts
 from thoracle.pipeline.notify import enqueue_notify
+from thoracle.pipeline.tell import tell
 from thoracle.records import Kind, Reading
 from thoracle.report.header import Instance
 from thoracle.store import instances, notifications, results, worklist
@@ -123,11 +124,13 @@ def analyse(study_instance_uid: str, digest: str, generation: int, priority: int
     written = route.messages(
         study_instance_uid, sources[0], readings, made[0], begin["content_datetime"], decision
     )
-    waiting = engine.transaction(_conclude, *key, readings, made, decision, written)
+    proposed = review.propose(sources, readings, made[0], begin["content_datetime"], decision)
+    waiting = engine.transaction(_conclude, *key, readings, made, decision, written, proposed)
     for destination, sop_instance_uid in waiting["deliveries"]:
         enqueue_deliver(destination, sop_instance_uid, 1, priority, None)
     for receiver, sop_instance_uid in waiting["notifications"]:
         enqueue_notify(receiver, sop_instance_uid, 1, None)
+    tell(waiting["told"])
 
 
 def _begin(connection: Connection, study: str, generation: int, digest: str) -> dict[str, Any]:
@@ -170,8 +173,12 @@ def _conclude(
     made: list[dict[str, Any]],
     routing: dict[str, Any],
     written: list[tuple[str, str]],
-) -> dict[str, list[tuple[str, str]]]:
-    """Record the result; return what is to be sent now: destination or receiver, and object."""
+    proposed: dict[str, Any] | None,
+) -> dict[str, list[Any]]:
+    """Record the result; return what is to be sent now: destination or receiver, and object.
+
+    Beside it ``told``: event reports about workitems.
+    """
     line = parts()
     key = AnalysisKey(study, generation, digest)
     decision = Decision.from_json(routing)
@@ -200,9 +207,12 @@ def _conclude(
     told = [] if decision.shadow else written
     for receiver, path in told:
         notifications.add(connection, report, receiver, path, state if path else "failed")
-    if state == "held":
-        return {"deliveries": [], "notifications": []}
+    held = state == "held"
+    reports = review.conclude(connection, study, generation, digest, proposed, held=held)
+    if held:
+        return {"deliveries": [], "notifications": [], "told": reports}
     return {
         "deliveries": pairs,
         "notifications": [(receiver, report) for receiver, path in told if path],
+        "told": reports,
     }

@@ -9,11 +9,12 @@ from sqlalchemy import Connection
 
 from thoracle import engine
 from thoracle.audit import commits, corrections
-from thoracle.pipeline import route
+from thoracle.pipeline import review, route
 from thoracle.pipeline.analyse import enqueue_analyse
 from thoracle.pipeline.deliver import enqueue_deliver
 from thoracle.pipeline.line import keep, parts
 from thoracle.pipeline.notify import enqueue_notify, message
+from thoracle.pipeline.tell import tell
 from thoracle.reader import header_of
 from thoracle.records import Kind
 from thoracle.report import keyobject, sentences, sr
@@ -40,6 +41,7 @@ def withdraw(study_instance_uid: str, reason: str, user_id: str) -> None:
         enqueue_deliver(destination, uid, 1, STAT, None)
     for receiver, uid in waiting["notifications"]:
         enqueue_notify(receiver, uid, 1, None)
+    tell(waiting["told"])
 
 
 @DBOS.step(name="correct")
@@ -118,7 +120,7 @@ def _withdrawn(
     written: list[tuple[str, str]],
     reason: str,
     user_id: str,
-) -> dict[str, list[tuple[str, str]]]:
+) -> dict[str, list[Any]]:
     objects = [
         (Result(**{**values, "kind": Kind(values["kind"])}), names) for values, names in made
     ]
@@ -130,6 +132,7 @@ def _withdrawn(
     return {
         "deliveries": [(name, one.sop_instance_uid) for one, names in objects for name in names],
         "notifications": [(receiver, report) for receiver, _ in written],
+        "told": review.withdraw(connection, study),
     }
 
 

@@ -9,12 +9,13 @@ from pydicom import Dataset
 from sqlalchemy import Connection
 
 from thoracle import engine, expression, route
-from thoracle.audit import routes
+from thoracle.audit import routes, workitems
 from thoracle.decision import Decision, Result
 from thoracle.errors import NotAnalysable
 from thoracle.pipeline.deliver import enqueue_deliver
 from thoracle.pipeline.line import parts
 from thoracle.pipeline.notify import enqueue_notify, message
+from thoracle.pipeline.tell import tell
 from thoracle.reader import header_of
 from thoracle.records import Reading, study_outcome
 from thoracle.report import sentences
@@ -87,7 +88,7 @@ def _decision(study: str, sources: list[str], result: Result | None) -> Decision
         [_header(path) for path in sources],
         sender,
         result,
-        [one.name for one in line.settings.hl7],
+        route.receivers(line.settings),
     )
 
 
@@ -146,9 +147,14 @@ def release(study_instance_uid: str, user_id: str) -> None:
         enqueue_deliver(destination, uid, 1, PRIORITIES["routine"], None)
     for receiver, uid in released["notifications"]:
         enqueue_notify(receiver, uid, 1, None)
+    tell(released["told"])
 
 
 def _release(
     connection: Connection, study_instance_uid: str, user_id: str
 ) -> dict[str, Any] | None:
-    return routes.release(connection, study_instance_uid, user_id)
+    released = routes.release(connection, study_instance_uid, user_id)
+    if released is None:
+        return None
+    told = workitems.release(connection, study_instance_uid, str(DBOS.workflow_id))
+    return {**released, "told": told}

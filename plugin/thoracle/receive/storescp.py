@@ -72,8 +72,12 @@ Arrival = Callable[[str, bool], None]
 """Told of a Study Instance UID, and whether its sender has released the association."""
 
 
+More = Callable[[AE], list[evt.EventHandlerType]]
+"""Lets others negotiate further services; returns what is to be bound to their events."""
+
+
 class Listener:
-    """The Storage SCP, from :meth:`start` to :meth:`stop`.
+    """The Storage SCP, from :meth:`start` to :meth:`stop`, with further services if there are any.
 
     Raises
     ------
@@ -88,6 +92,7 @@ class Listener:
         database: Engine,
         on_arrival: Arrival,
         on_commitment: commitment.OnAnswer,
+        more: More | None = None,
     ) -> None:
         self._settings = settings
         self._inbox = inbox
@@ -99,6 +104,7 @@ class Listener:
         self._pushed: dict[Any, dict[str, float]] = {}
         self._lock = threading.Lock()
         self._ae = _application_entity(settings)
+        self._more = [] if more is None else more(self._ae)
         self._server: Any = None
 
     def start(self) -> None:
@@ -126,6 +132,7 @@ class Listener:
                 (evt.EVT_REJECTED, self._on_rejected),
                 (evt.EVT_RELEASED, self._on_released),
                 (evt.EVT_CONN_CLOSE, self._on_closed),
+                *self._more,
             ],
         )
 

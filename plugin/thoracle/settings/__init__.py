@@ -103,6 +103,10 @@ class Settings(Section):
 
     @validator(mode="after")
     def _names_are_unique(self) -> "Settings":
+        if any(one.name == "ups" for one in self.hl7):
+            raise ValueError(
+                "hl7.name: found ups, required is another name: in a rule's notify it is a workitem"
+            )
         names = [one.name for one in self.destination] + [one.name for one in self.hl7]
         names += [one.name for one in self.workflow_manager]
         twice = sorted({name for name in names if names.count(name) > 1})

@@ -2,7 +2,7 @@
 
 from sqlalchemy import JSON, Column, ForeignKeyConstraint, Integer, String, Table, Text
 
-from thoracle.store.tables.schema import AE_TITLE, ROW_ID, TIME, UID, metadata
+from thoracle.store.tables.schema import AE_TITLE, DIGEST, ROW_ID, TIME, UID, metadata
 
 # Workitems that we offer (PS3.4 Annex CC).
 workitem = Table(
@@ -10,7 +10,10 @@ workitem = Table(
     metadata,
     Column("sop_instance_uid", UID, primary_key=True),
     Column("study_instance_uid", UID, nullable=False, index=True),
-    # SCHEDULED, IN PROGRESS, COMPLETED, CANCELED
+    # Of the result that is to be reviewed.
+    Column("generation", Integer, nullable=False),
+    Column("bundle_digest", DIGEST, nullable=False),
+    # SCHEDULED, IN PROGRESS, COMPLETED, CANCELED; HELD: not offered until a person releases it
     Column("state", String(16), nullable=False, index=True),
     Column("transaction_uid", UID),  # the lock; never told
     Column("claimed_by", AE_TITLE),
@@ -20,7 +23,7 @@ workitem = Table(
     ForeignKeyConstraint(["study_instance_uid"], ["study.study_instance_uid"]),
 )
 
-# Who is told of changes; of all workitems under the well-known UID of the global subscription.
+# Who is told of changes; of all that are new under the well-known UID of the global subscription.
 workitem_subscription = Table(
     "workitem_subscription",
     metadata,
@@ -39,9 +42,10 @@ workitem_event = Table(
     Column("ae_title", AE_TITLE, nullable=False),
     Column("event_type_id", Integer, nullable=False),
     Column("information", JSON, nullable=False),  # DICOM JSON model
-    Column("state", String(16), nullable=False, index=True),  # waiting, told, failed
+    Column("state", String(16), nullable=False, index=True),  # waiting, told, refused, failed
     Column("attempts", Integer, nullable=False),
     Column("detail", Text),
+    Column("next_attempt_at", TIME),
     Column("created_at", TIME, nullable=False),
     Column("changed_at", TIME, nullable=False),
 )
@@ -54,8 +58,10 @@ performance = Table(
     Column("manager", String(32), primary_key=True),
     Column("study_instance_uid", UID, index=True),
     Column("transaction_uid", UID, nullable=False),  # our lock
-    # claimed, awaited (its images), completed, canceled, lost
+    # claiming, claimed, awaited (its images or result), completed, canceled, lost (another's)
     Column("state", String(16), nullable=False, index=True),
+    Column("inputs", JSON, nullable=False),  # SOP Instance UIDs of the images that it names
+    Column("attempts", Integer, nullable=False),
     Column("detail", Text),
     Column("created_at", TIME, nullable=False),
     Column("changed_at", TIME, nullable=False),
