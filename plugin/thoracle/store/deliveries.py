@@ -9,6 +9,7 @@ from thoracle.store.tables import commitment, delivery, now, result
 
 _RESULT = (
     result.c.study_instance_uid,
+    result.c.generation,
     result.c.series_instance_uid,
     result.c.sop_class_uid,
     result.c.kind,

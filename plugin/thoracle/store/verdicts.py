@@ -74,8 +74,8 @@ def add(
 ) -> int:
     """Record a verdict; return its number."""
     values = {**asdict(result_), "opinion": opinion.value, "comment": comment, "person": person}
-    row = connection.execute(insert(verdict).values(recorded_at=now(), **values))
-    return int(row.inserted_primary_key[0])
+    statement = insert(verdict).values(recorded_at=now(), **values).returning(verdict.c.id)
+    return int(connection.execute(statement).scalar_one())
 
 
 def of_study(connection: Connection, study_instance_uid: str) -> Sequence[Row[Any]]:
