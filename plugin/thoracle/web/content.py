@@ -10,7 +10,7 @@ from pathlib import Path
 from pydicom import Dataset, dcmread
 
 LIMITATION = "Limitation: "
-"""How a comment of ours begins that says what the image lacks (report/content.py)."""
+"""Stands in a comment of ours that says what an image lacks (report/content.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,9 @@ def item(ds: Dataset) -> Item:
 
 
 def limitations(root: Item) -> list[str]:
-    """Return what a report says of limits of its images, each once."""
-    found = dict.fromkeys(
-        one.value.removeprefix(LIMITATION)
-        for one in _walk(root)
-        if one.value.startswith(LIMITATION)
-    )
-    return list(found)
+    """Return what a report says of limits of its images, each once, with the image before it."""
+    found = (one.value for one in _walk(root) if LIMITATION in one.value)
+    return list(dict.fromkeys(value.replace(LIMITATION, "", 1) for value in found))
 
 
 def _walk(root: Item) -> Iterator[Item]:

@@ -199,7 +199,7 @@ def _values(site: Site, connection: Connection, rows: StudyRows, person: Person)
     """Return what the template shows."""
     uid, settings = rows.study.study_instance_uid, site.settings
     pass_ = pictures.pass_for(person, uid)
-    state_ = study_view.ai_state(rows)
+    now, newest_report = studies.state(connection, uid) or ("queued", "")
     report = study_view.report(settings, rows)
     judged = stored.judged(connection, uid)
     header = (
@@ -209,8 +209,9 @@ def _values(site: Site, connection: Connection, rows: StudyRows, person: Person)
         "uid": uid,
         "rows": rows,
         "patient": study_view.person_of(rows, header),
-        "state": state_,
-        "waiting": state_ in ("queued", "running"),
+        "state": study_view.ai_state(rows, now),
+        "waiting": now != "done",
+        "newest_report": newest_report,
         "rank": "" if rows.listed is None else rank_sentence(rows.listed),
         "result": study_view.result(settings, rows),
         "images": study_view.images(settings, rows, pass_),

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -49,6 +49,8 @@ class ImageView:
     """Address; empty when it cannot be shown."""
     overlay: str
     key_image: str
+    is_first: bool = False
+    """Shown first: the image that made the study's outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +79,14 @@ class TrailLine:
     """Network address: for auditors alone."""
 
 
-def ai_state(rows: StudyRows) -> str:
-    """Return what the AI says, or does: an outcome, queued, running, failed or withdrawn."""
-    newest = rows.analysis
-    if newest is None or rows.study.generation > newest.generation:
-        return "queued"
-    if newest.state == "planned":
-        return (
-            "running" if rows.listed is not None and rows.listed.ai_state == "running" else "queued"
-        )
-    return str(newest.outcome if newest.state == "done" else newest.state)
+def ai_state(rows: StudyRows, now: str) -> str:
+    """Return what the AI says, or does: an outcome, queued, running, failed or withdrawn.
+
+    ``now`` is what it does, as ``studies.state`` tells.
+    """
+    if now != "done" or rows.analysis is None:
+        return now
+    return str(rows.analysis.outcome if rows.analysis.state == "done" else rows.analysis.state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,13 @@ def images(settings: Settings, rows: StudyRows, view: str) -> list[ImageView]:
                 key_image=addresses[pictures.KEY_IMAGE],
             )
         )
-    return found
+    first = max(found, key=_telling, default=None)
+    return [replace(one, is_first=one is first) for one in found]
+
+
+def _telling(image: ImageView) -> tuple[bool, float, int]:
+    """Return by what the image that made the outcome is the greatest; of equals, the first."""
+    return (image.probability is not None, image.probability or 0, -image.number)
 
 
 def _facts(header: Dataset) -> str:
