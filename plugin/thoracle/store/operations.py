@@ -11,6 +11,14 @@ from thoracle.store.tables import analysis, delivery, instance, notification, re
 
 Rows = Sequence[Any]
 """Rows with the columns that each function names."""
+NOTHING_SENT: dict[str, Any] = {
+    "last_success": None,
+    "waiting": 0,
+    "dead": 0,
+    "detail": None,
+    "failed_at": None,
+}
+"""What :func:`peers` would say of a peer to which nothing went yet."""
 
 
 def queues(connection: Connection) -> list[dict[str, Any]]:
@@ -161,10 +169,7 @@ def peers(connection: Connection) -> dict[str, dict[str, Any]]:
             )
         )
         for name, state, number, newest in rows:
-            one = found.setdefault(
-                name,
-                {"last_success": None, "waiting": 0, "dead": 0, "detail": None, "failed_at": None},
-            )
+            one = found.setdefault(name, dict(NOTHING_SENT))
             if state in ("sent", "delivered", "told"):
                 one["last_success"] = max(one["last_success"] or newest, newest)
             elif state == "waiting":

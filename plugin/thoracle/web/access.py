@@ -20,7 +20,7 @@ from thoracle.store.tables import now, timestamp
 from thoracle.web import cookies
 from thoracle.web.site import site_of
 
-PROGRAM_PATHS = ("/api/", "/fhir/")
+PROGRAM_PATHS = ("/api/", "/fhir/", "/metrics")
 """Where API tokens count, and where a refusal is JSON."""
 SEEN_SECONDS = 60
 """A session's last use is written at most so often: a page must not cost a write each time."""
@@ -60,7 +60,7 @@ class Person:
 
     def has(self, role: Role) -> bool:
         """Return whether the person may do what a role may; administrators may what readers may."""
-        return role in self.roles or (role is Role.READER and Role.ADMINISTRATOR in self.roles)
+        return role in self.roles or (role == Role.READER and Role.ADMINISTRATOR in self.roles)
 
 
 class SignInRequired(HTTPException):
