@@ -1,0 +1,251 @@
+"""Pictures for the pages: made in a child process that may die, kept while there is room."""
+
+import io
+import os
+import signal
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom import Dataset, dcmread
+
+from ledger import eventually
+from radiographs import chest, gradient, radiograph, saved
+from sources import BUNDLE, COMMON, positive
+from test_segmentation import saliency
+from test_softcopy import outline
+from thoracle import pixels
+from thoracle.report import header, segmentation, softcopy, sr
+from thoracle.settings import Settings, parse
+from thoracle.web import album, content
+from thoracle.web.rendering import LONGEST_SIDE, Order
+
+
+def settings(folder: Path, **decode: object) -> Settings:
+    return parse({"data_folder": str(folder), "decode": decode})
+
+
+def order(image: Path, **changes: object) -> Order:
+    usual = {"image": str(image), "states": [], "segmentations": [], "key_image": False}
+    return Order(**{**usual, **changes})  # type: ignore[typeddict-item]  # keys are the same
+
+
+def opened(made: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(made))
+
+
+def kept(folder: Path) -> list[Path]:
+    return sorted((folder / "cache").rglob("*.png"))
+
+
+def objects(source: Dataset, folder: Path) -> tuple[Path, Path]:
+    """Write a presentation state and a segmentation of a source; return their paths."""
+    arguments = {**COMMON, "instance_number": 1, "context_source": source}
+    region = outline(100, 120, 300, 420)
+    state = softcopy.build(source, (region,), positive(source), BUNDLE, **arguments)
+    found = saliency((5, 4, 2.5))
+    shares = segmentation.build(source, found, BUNDLE, **arguments)
+    paths = folder / "pr.dcm", folder / "seg.dcm"
+    for path, ds in zip(paths, (state, shares), strict=True):
+        path.write_bytes(header.encode(ds))
+    return paths
+
+
+# ---- made ------------------------------------------------------------------------------------
+
+
+def test_the_radiograph_is_what_the_model_is_given(tmp_path: Path) -> None:
+    path = saved(chest(PhotometricInterpretation="MONOCHROME1"), tmp_path / "a.dcm")
+    shown = opened(album.picture(settings(tmp_path), order(path), ["a"]))
+    assert (shown.mode, shown.size) == ("L", (512, 512))
+    model = pixels.read_image(path).array[0] * 255
+    assert np.abs(np.asarray(shown, np.float32) - model).max() <= 0.5
+
+
+def test_a_large_radiograph_is_made_smaller_in_its_proportions(tmp_path: Path) -> None:
+    path = saved(radiograph(gradient(3000, 2000)), tmp_path / "a.dcm")
+    shown = opened(album.picture(settings(tmp_path), order(path), ["a"]))
+    assert shown.size == (round(LONGEST_SIDE * 2 / 3), LONGEST_SIDE)
+    values = np.asarray(shown)
+    assert values[0, 0] < 10
+    assert values[-1, -1] > 245
+
+
+def test_the_overlay_has_colours_and_outlines_where_they_belong_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    source = chest()
+    path = saved(source, tmp_path / "a.dcm")
+    state, shares = objects(source, tmp_path)
+    made = album.picture(
+        settings(tmp_path), order(path, states=[str(state)], segmentations=[str(shares)]), ["a"]
+    )
+    laid = np.asarray(opened(made))
+    assert laid.shape == (512, 512, 4)
+    opacity = laid[..., 3]
+    assert opacity[270, 100] == 255  # the left side of the outline
+    assert opacity[120, 200] == 255  # its upper side
+    assert 0 < opacity[140, 112] < 255  # the place that speaks for the positive class
+    assert opacity[500, 500] == 0
+    assert opacity[400, 200] == 0  # inside the outline, without a colour
+    assert (opacity == 0).mean() > 0.8
+
+
+def test_a_key_image_is_shown_as_it_is(tmp_path: Path) -> None:
+    coloured = np.zeros((64, 48, 3), np.uint8)
+    coloured[:32] = (10, 120, 200)
+    path = saved(radiograph(coloured), tmp_path / "a.dcm")
+    shown = opened(album.picture(settings(tmp_path), order(path, key_image=True), ["a"]))
+    assert shown.size == (48, 64)
+    assert shown.getpixel((3, 3)) == (10, 120, 200)
+
+
+# ---- not made --------------------------------------------------------------------------------
+
+
+def test_an_image_that_cannot_be_decoded_says_why_and_nothing_of_the_patient(
+    tmp_path: Path,
+) -> None:
+    ds = chest()
+    ds.PixelData = ds.PixelData[:1000]
+    path = saved(ds, tmp_path / "a.dcm")
+    with pytest.raises(album.NoPicture) as caught:
+        album.picture(settings(tmp_path), order(path), ["a"])
+    assert "Pixel data cannot be decoded" in str(caught.value)
+    assert "Doe" not in str(caught.value)
+    assert kept(tmp_path) == []
+
+
+def test_a_fault_of_the_child_is_none_of_its_parent(tmp_path: Path) -> None:
+    path = saved(chest(), tmp_path / "a.dcm")
+    with pytest.raises(album.NoPicture, match="ended without one"):
+        album.picture(settings(tmp_path), order(path, states=[str(tmp_path / "absent")]), ["a"])
+
+
+def test_an_endless_image_is_given_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "endless")
+    with pytest.raises(album.NoPicture, match="longer than the 1 seconds allowed"):
+        album.picture(settings(tmp_path, timeout_seconds=1), order(tmp_path / "endless"), ["a"])
+
+
+def test_an_image_needs_no_more_memory_than_allowed(tmp_path: Path) -> None:
+    row = np.arange(9000, dtype=np.uint16)
+    path = saved(radiograph(np.tile(row, (9000, 1))), tmp_path / "a.dcm")
+    with pytest.raises(album.NoPicture, match="ended without one"):
+        album.picture(settings(tmp_path, memory_megabytes=512), order(path), ["a"])
+
+
+def test_a_codec_that_kills_its_process_costs_one_picture(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "endless")
+    caught: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            album.picture(settings(tmp_path), order(tmp_path / "endless"), ["a"])
+        except album.NoPicture as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    (child,) = eventually(children_at_work)
+    os.kill(child, signal.SIGSEGV)
+    thread.join()
+    assert [str(error) for error in caught] == ["the process that makes pictures ended without one"]
+    path = saved(chest(), tmp_path / "a.dcm")
+    assert opened(album.picture(settings(tmp_path), order(path), ["b"])).size == (512, 512)
+
+
+def children_at_work() -> list[int]:
+    """Return our children that make pictures and have begun: they wait for the other end."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            waits = "wait_for_partner" in (entry / "wchan").read_text()
+        except OSError:
+            continue
+        if parent == os.getpid() and b"thoracle.web.rendering" in words and waits:
+            found.append(int(entry.name))
+    return found
+
+
+# ---- kept ------------------------------------------------------------------------------------
+
+
+def test_a_picture_is_made_once(tmp_path: Path) -> None:
+    path = saved(chest(), tmp_path / "a.dcm")
+    first = album.picture(settings(tmp_path), order(path), ["a"])
+    (file,) = kept(tmp_path)
+    assert (file.parent.stat().st_mode & 0o777) == 0o700
+    assert (file.stat().st_mode & 0o777) == 0o600
+    path.unlink()
+    assert album.picture(settings(tmp_path), order(path), ["a"]) == first
+
+
+def test_a_corrected_image_has_another_picture(tmp_path: Path) -> None:
+    path = saved(chest(), tmp_path / "a.dcm")
+    first = album.picture(settings(tmp_path), order(path), ["a"])
+    saved(chest(WindowCenter=1000, WindowWidth=200), path)
+    assert album.picture(settings(tmp_path), order(path), ["b"]) != first
+
+
+def test_what_was_not_looked_at_for_longest_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(chest(), tmp_path / "a.dcm")
+    size = len(album.picture(settings(tmp_path), order(path), ["a"]))
+    monkeypatch.setattr(album, "LARGEST_ALBUM", size * 5 // 2)
+    (first,) = kept(tmp_path)
+    album.picture(settings(tmp_path), order(path), ["b"])
+    (second,) = set(kept(tmp_path)) - {first}
+    os.utime(first, (1, 1))
+    album.picture(settings(tmp_path), order(path), ["a"])  # looked at again
+    os.utime(second, (2, 2))
+    album.picture(settings(tmp_path), order(path), ["c"])
+    left = kept(tmp_path)
+    assert first in left
+    assert second not in left
+    assert len(left) == 2
+
+
+# ---- the report as text ----------------------------------------------------------------------
+
+
+def test_a_report_becomes_text_with_every_kind_of_value(tmp_path: Path) -> None:
+    source = chest(PatientName="<b>Doe</b>")
+    reading = positive(source)
+    report = sr.build([source], [reading], BUNDLE, **COMMON)
+    path = tmp_path / "sr.dcm"
+    path.write_bytes(header.encode(report))
+    root = content.read(path)
+    lines = [f"{one.name}|{one.value}|{one.code}" for one in content._walk(root)]
+    assert lines[0] == "Imaging Measurement Report||"
+    assert "Observer Type|Device|121007, DCM" in lines
+    assert any(line.startswith("Probability|91") and line.endswith(" %|") for line in lines)
+    assert f"Source of Measurement|Instance {source.SOPInstanceUID}|" in lines
+    assert any(line.startswith("Conclusion|AI result for research") for line in lines)
+    assert any("Device Observer UID|2.25." in line for line in lines)
+    assert all("Doe" not in line for line in lines)
+    assert len(lines) == 1 + count(dcmread(path))
+
+
+def count(item: Dataset) -> int:
+    """Return how many content items are below one."""
+    children = item.get("ContentSequence") or []
+    return len(children) + sum(count(child) for child in children)
+
+
+def test_limitations_are_told_with_their_image_each_once() -> None:
+    items = tuple(
+        content.Item("Comment", value, "")
+        for value in (
+            "Image 1 (PA): Limitation: lossy.",
+            "nothing",
+            "Image 1 (PA): Limitation: lossy.",
+        )
+    )
+    root = content.Item("", "", "", (content.Item("", "", "", items),))
+    assert content.limitations(root) == ["Image 1 (PA): lossy."]
