@@ -82,6 +82,31 @@ def change(
     _changed(connection, by, name, what)
 
 
+def provided(connection: Connection, by: By, name: str, values: Mapping[str, Any]) -> None:
+    """Have a person as the provider of the log-in describes it; other roles end the sessions.
+
+    It is asked at each log-in, and its word counts: for the last administrator, too.
+
+    Raises
+    ------
+    PersonError
+        The name is that of another person, who must not be taken over.
+    """
+    stored.lock(connection)
+    row = stored.row_of(connection, name)
+    if row is None:
+        add(connection, by, name, values)
+        return
+    if row.subject != values["subject"]:
+        raise PersonError(f"found a person {name} who is another, required is the same subject")
+    other = {key: value for key, value in values.items() if getattr(row, key) != value}
+    if other:
+        stored.set_row(connection, name, other)
+        if "roles" in other:
+            other["sessions_ended"] = stored.end_sessions(connection, name)
+        _changed(connection, by, name, {"by_provider": True, **other})
+
+
 def end_sessions(connection: Connection, by: By, name: str) -> None:
     """End all sessions of a person.
 

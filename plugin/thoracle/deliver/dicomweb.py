@@ -35,7 +35,7 @@ NOT_PROVIDED = (404, 405, 501)
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """RFC 6750 Section 2.1."""
-_PASSWORD = re.compile(r"[^\x00-\x1f\x7f]+")
+PASSWORD = re.compile(r"[^\x00-\x1f\x7f]+")
 """RFC 7617 Section 2: no control characters."""
 
 
@@ -72,7 +72,7 @@ def talking(peer: WebPeer) -> Iterator[tuple[requests.Session, DICOMwebClient]]:
         session.trust_env = False  # else ~/.netrc, proxies and CA bundles of the environment
         session.max_redirects = 0
         session.auth = _Authorization(_authorization(peer))
-        session.mount("https://", _Adapter(peer.tls or ClientTLS()))
+        session.mount("https://", Adapter(peer.tls or ClientTLS()))
         url = peer.url.rstrip("/")
         client = DICOMwebClient(url, session=session, timeout=peer.timeout_seconds)
         client.set_http_retry_params(retry=False)  # else five times, with growing waits
@@ -147,15 +147,21 @@ class _Authorization(AuthBase):
 
 def _authorization(peer: WebPeer) -> str | None:
     if peer.token is not None:
-        return f"Bearer {_secret(peer.token, _TOKEN, 'a bearer token (RFC 6750)')}"
+        return f"Bearer {secret(peer.token, _TOKEN, 'a bearer token (RFC 6750)')}"
     if peer.username is not None and peer.password is not None:
-        password = _secret(peer.password, _PASSWORD, "a password without control characters")
+        password = secret(peer.password, PASSWORD, "a password without control characters")
         return "Basic " + base64.b64encode(f"{peer.username}:{password}".encode()).decode()
     return None
 
 
-def _secret(place: str, form: re.Pattern[str], required: str) -> str:
-    """Return a secret; the error says where it was looked for and never what was there."""
+def secret(place: str, form: re.Pattern[str], required: str) -> str:
+    """Return a secret; the error says where it was looked for and never what was there.
+
+    Raises
+    ------
+    ArchiveUnavailable
+        It cannot be read, or has not the form required.
+    """
     kind, _, name = place.partition(":")
     try:
         value = Path(name).read_text("utf-8") if kind == "file" else os.environ.get(name, "")
@@ -168,7 +174,7 @@ def _secret(place: str, form: re.Pattern[str], required: str) -> str:
     return value
 
 
-class _Adapter(HTTPAdapter):
+class Adapter(HTTPAdapter):
     """Verifies a server as ``ClientTLS`` says: requests would add the authorities of certifi."""
 
     def __init__(self, tls: ClientTLS) -> None:

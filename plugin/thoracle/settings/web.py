@@ -25,13 +25,19 @@ class OIDC(Section):
         description="Where the client secret is: `file:PATH` or `env:NAME`."
     )
     roles_claim: str = Field(
-        "roles", description="Claim of the ID token that lists the roles of a person."
+        "roles",
+        min_length=1,
+        description="Claim of the ID token that lists the roles of a person; dots lead into objects, e.g. realm_access.roles.",
     )
     reader: Roles = Field("reader", description="Value of that claim for readers.")
     administrator: Roles = Field(
         "administrator", description="Value of that claim for administrators."
     )
     auditor: Roles = Field("auditor", description="Value of that claim for auditors.")
+    ca_file: Path | None = Field(
+        None,
+        description="Authorities of the provider's certificate, PEM; unset: those of this machine.",
+    )
 
     @validator(mode="after")
     def _encrypted(self) -> "OIDC":

@@ -9,20 +9,40 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from thoracle import __version__
 from thoracle.settings import Settings
-from thoracle.web import about, access, account, fhir, login, modelcard, people, worklist
+from thoracle.web import (
+    about,
+    access,
+    account,
+    dashboard,
+    fhir,
+    login,
+    metrics,
+    modelcard,
+    people,
+    pictures,
+    provider,
+    study,
+    worklist,
+)
 from thoracle.web.first_run import FirstRun
 from thoracle.web.guard import Guard
+from thoracle.web.provider import Logins
 from thoracle.web.site import FOLDER, render, site
 from thoracle.web.throttle import Throttle
 
 ROUTERS = (
     about.router,
     account.router,
+    dashboard.router,
     fhir.router,
     login.router,
+    metrics.router,
     modelcard.router,
+    pictures.router,
+    study.router,
     worklist.router,
     people.router,
+    provider.router,
 )
 """One line for each file of pages."""
 
@@ -41,6 +61,7 @@ def create_app(settings: Settings, database: Engine) -> FastAPI:
     app.state.site = site(settings, database)
     app.state.first_run = FirstRun()
     app.state.throttle = Throttle()
+    app.state.logins = Logins(settings.web.oidc) if settings.web.oidc is not None else None
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")

@@ -35,10 +35,10 @@ def address(request: Request) -> str:
     else:
         here = urlsplit("/")
     back = here.path + (f"?{here.query}" if here.query else "")
-    return "/login" if back in ("", "/") else f"/login?next={quote(_own(back), safe='/')}"
+    return "/login" if back in ("", "/") else f"/login?next={quote(own(back), safe='/')}"
 
 
-def _own(path: str) -> str:
+def own(path: str) -> str:
     """Return a path of ours; anything that a browser could take for another site becomes ``/``."""
     plain = all("!" <= character <= "~" and character != "\\" for character in path)
     return path if plain and path.startswith("/") and not path.startswith("//") else "/"
@@ -48,14 +48,15 @@ def _own(path: str) -> str:
 def form(request: Request, next: str = "/") -> Response:
     """Show the log-in."""
     if access.person_of(request) is not None:
-        return RedirectResponse(_own(next), 303)
-    return _form(request, next)
+        return RedirectResponse(own(next), 303)
+    return form_again(request, next)
 
 
-def _form(request: Request, back: str, fault: str = "", status_code: int = 200) -> Response:
+def form_again(request: Request, back: str, fault: str = "", status_code: int = 200) -> Response:
+    """Show the log-in, with what was wrong."""
     oidc = site_of(request).settings.web.oidc
     return render(
-        request, "login.html", status_code, next=_own(back), fault=fault, oidc=oidc is not None
+        request, "login.html", status_code, next=own(back), fault=fault, oidc=oidc is not None
     )
 
 
@@ -66,8 +67,8 @@ def log_in(request: Request, name: Text, password: Text = "", next: Text = "/") 
     if row is None or why:
         with site_of(request).database.begin() as connection:
             audited.refused(connection, by(request, None if row is None else row.name), why)
-        return _form(request, next, REFUSAL, 401)
-    to = "/account/password" if row.one_time_until is not None else _own(next)
+        return form_again(request, next, REFUSAL, 401)
+    to = "/account/password" if row.one_time_until is not None else own(next)
     return begin(request, row.name, to, "password")
 
 
