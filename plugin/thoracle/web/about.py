@@ -1,16 +1,12 @@
-"""Pages about the program: its health, and the model card."""
+"""What is said about the program itself: its health."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse, Response
 
 from thoracle import __version__
-from thoracle.classify import bundle
 from thoracle.store import people
-from thoracle.web.access import Person, anyone
-from thoracle.web.site import render, site_of
+from thoracle.web.site import site_of
 
 router = APIRouter()
 
@@ -24,14 +20,3 @@ def health(request: Request) -> Response:
     except SQLAlchemyError:
         return JSONResponse({"status": "database does not answer", "version": __version__}, 503)
     return JSONResponse({"status": "ok", "version": __version__})
-
-
-@router.get("/model-card")
-def model_card(request: Request, _person: Annotated[Person, Depends(anyone)]) -> Response:
-    """Show what the bundle says of itself, as it is written."""
-    path = bundle.bundle_folder(site_of(request).settings.classify) / "docs" / "README.md"
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = "The bundle has no docs/README.md."
-    return render(request, "model_card.html", text=text)
