@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -41,6 +42,8 @@ class Site:
         with ``web={"port": free_port()}``; without it, one is written.
     persons
         Name -> roles of those who are added; all have ``PASSWORD``.
+    verify
+        What an https site's certificate is compared with; ``None``: plain http.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class Site:
         *,
         config: Path | None = None,
         persons: dict[str, list[str]] | None = None,
-        scheme: str = "http",
+        verify: ssl.SSLContext | None = None,
     ) -> None:
         self.folder = folder
         self.config = config or folder / "web.toml"
@@ -61,7 +64,8 @@ class Site:
             self.config.write_text(f"{start}{text}\n")
         self.settings: Settings = settings.load(self.config)
         self.port = self.settings.web.port
-        self.url = f"{scheme}://127.0.0.1:{self.port}"
+        self.verify = verify
+        self.url = f"http{'s' if verify else ''}://127.0.0.1:{self.port}"
         self.settings.data_folder.mkdir(parents=True, exist_ok=True)
         open_database(sqlite_url(self.settings.data_folder)).dispose()
         self.database: Engine = connect(sqlite_url(self.settings.data_folder))
@@ -95,9 +99,13 @@ class Site:
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/healthz", verify=False, timeout=5).status_code == 200
+            return self._healthy()
         except httpx.TransportError:
             return False
+
+    def _healthy(self) -> bool:
+        with self.visitor() as client:
+            return client.get("/healthz").status_code == 200
 
     def stop(self, seconds: float = 20) -> int:
         """End the process; return its exit code."""
@@ -113,6 +121,8 @@ class Site:
     @contextmanager
     def visitor(self, **options: Any) -> Iterator[httpx.Client]:
         """Yield a client of somebody who is not signed in; redirects are not followed."""
+        if self.verify is not None:
+            options = {"verify": self.verify, **options}
         with httpx.Client(base_url=self.url, timeout=30, **options) as client:
             yield client
 

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from thoracle import engine, route, tls
+from thoracle import engine, openid, route, tls
 from thoracle.classify import bundle, runtime
 from thoracle.errors import (
     BundleError,
@@ -24,7 +24,7 @@ from thoracle.errors import (
 )
 from thoracle.pipeline import reach
 from thoracle.receive.inbox import MEGABYTE
-from thoracle.settings import HL7, Destination, Section, Settings, is_loopback
+from thoracle.settings import HL7, Destination, Section, Settings, Web, is_loopback
 from thoracle.store.database import open_database, sqlite_url
 from thoracle.worklist import priority
 
@@ -113,8 +113,9 @@ def check(settings: Settings) -> Iterator[Finding]:
     yield _runtime(settings)
     yield _data_folder(settings)
     yield _disk(settings)
-    yield _port(settings)
+    yield _port("receive.port", settings.receive.host, settings.receive.port)
     yield from _tls(settings)
+    yield from _pages(settings.web)
     if not settings.destination:
         yield Finding("destination", False, "found none, required is one to get the results")
     for destination in settings.destination:
@@ -183,8 +184,7 @@ def _disk(settings: Settings) -> Finding:
     return Finding("disk", True, text)
 
 
-def _port(settings: Settings) -> Finding:
-    host, port = settings.receive.host, settings.receive.port
+def _port(subject: str, host: str, port: int) -> Finding:
     where = f"{host}:{port}"
     reach = "this machine only" if is_loopback(host) else "other machines can connect"
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -193,8 +193,23 @@ def _port(settings: Settings) -> Finding:
             probe.bind((host, port))
         except OSError as error:
             reason = error.strerror or str(error)
-            return Finding("receive.port", False, f"{where}: {reason}; required is a free port")
-    return Finding("receive.port", True, f"{where} is free, {reach}")
+            return Finding(subject, False, f"{where}: {reason}; required is a free port")
+    return Finding(subject, True, f"{where} is free, {reach}")
+
+
+def _pages(web: Web) -> Iterator[Finding]:
+    yield _port("web.port", web.host, web.port)
+    if web.certificate_file is not None and web.key_file is not None:
+        load = partial(tls.pages_context, web.certificate_file, web.key_file)
+        yield from _tls_files("web", load, {"certificate_file": web.certificate_file})
+    if web.oidc is not None:
+        try:
+            openid.require_libraries()
+            openid.Provider(web.oidc).begin("https://thoracle.example/login/callback")
+        except ThoracleError as error:
+            yield Finding("web.oidc", False, str(error))
+            return
+        yield Finding("web.oidc", True, f"{web.oidc.issuer} answers, and its settings can be used")
 
 
 def _tls(settings: Settings) -> Iterator[Finding]:

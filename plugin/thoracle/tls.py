@@ -85,6 +85,19 @@ def server_context(settings: ReceiveTLS) -> ssl.SSLContext:
     return context
 
 
+def pages_context(certificate_file: Path, key_file: Path) -> ssl.SSLContext:
+    """Return what connections of browsers are wrapped with; they show no certificate.
+
+    Raises
+    ------
+    SettingsError
+        As :func:`server_context`.
+    """
+    context = _context(ssl.PROTOCOL_TLS_SERVER, "1.2")
+    _load_own(context, "web", certificate_file, key_file)
+    return context
+
+
 def client_context(settings: ClientTLS, table: str = "destination.tls") -> ssl.SSLContext:
     """Return what connections to a destination are wrapped with; ``table`` is its settings' name.
 

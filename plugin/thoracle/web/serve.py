@@ -1,12 +1,16 @@
 """The process of the pages: uvicorn, with the settings' address and certificate."""
 
+import asyncio
 import socket
+import ssl
 import sys
 
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import Engine
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from thoracle import tls
 from thoracle.errors import ThoracleError
 from thoracle.settings import Settings, Web
 from thoracle.store import people
@@ -14,6 +18,8 @@ from thoracle.store.database import existing
 from thoracle.web.app import create_app
 
 KEEP_ALIVE_SECONDS = 15
+HEADER_SECONDS = 20
+"""A request whose first lines have not come after so many seconds does not come."""
 BACKLOG = 512
 """Connections that the system keeps until we take them."""
 DRAIN_SECONDS = 5
@@ -49,11 +55,19 @@ def _listener(web: Web) -> socket.socket:
         ) from error
 
 
+def _context(web: Web) -> ssl.SSLContext | None:
+    if web.certificate_file is None or web.key_file is None:
+        return None
+    return tls.pages_context(web.certificate_file, web.key_file)
+
+
 def _config(app: FastAPI, web: Web) -> uvicorn.Config:
+    context = _context(web)
     return uvicorn.Config(
         app,
-        ssl_certfile=web.certificate_file,
-        ssl_keyfile=web.key_file,
+        ssl_context_factory=None if context is None else lambda *_: context,
+        http=Hurried,
+        ws="none",
         proxy_headers=bool(web.proxy_addresses),
         forwarded_allow_ips=list(web.proxy_addresses),
         server_header=False,
@@ -77,3 +91,39 @@ def _announce_first_run(app: FastAPI, web: Web, database: Engine) -> None:
         f"{scheme}://{web.host}:{web.port}/first-run\nwith this token: {token}\n"
     )
     sys.stdout.flush()
+
+
+class Hurried(H11Protocol):
+    """HTTP/1.1 that ends connections on which a request begins and does not come.
+
+    uvicorn has a time-out between requests alone; connections that send a byte now and then would
+    take all places.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Go on waiting while no request is complete."""
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_waiting()
+        elif self._deadline is None:
+            self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
