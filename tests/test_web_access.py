@@ -20,6 +20,7 @@ from browsing import PASSWORD, PERSONS, Site, add_person, csrf_token, log_in
 from thoracle.store import people
 from thoracle.store.database import connect
 from thoracle.store.tables import api_token, timestamp, web_session
+from thoracle.web.access import is_for_programs
 from thoracle.web.app import create_app
 from thoracle.web.cookies import digest
 from thoracle.web.site import FOLDER
@@ -360,7 +361,7 @@ def test_every_route_needs_a_person_but_the_few_that_are_listed(site: Site) -> N
             if path in OPEN:
                 continue
             answer = client.request(method, path, headers=headers)
-            if path.startswith(("/api/", "/fhir/")):
+            if is_for_programs(path):
                 assert answer.status_code == 401, (method, path)
                 assert "www-authenticate" in answer.headers
             else:
@@ -429,7 +430,7 @@ def test_a_token_opens_programs_paths_alone(site: Site) -> None:
     with site.client("administrator") as client, site.visitor() as program:
         token = new_token(client, "admin", "worklist:read")
         for method, path in routes(site):
-            if path in OPEN or path.startswith(("/api/", "/fhir/")):
+            if path in OPEN or is_for_programs(path):
                 continue
             answer = program.request(method, path, headers=bearer(token))
             assert answer.status_code == (303 if method == "GET" else 403), (method, path)
