@@ -1,0 +1,287 @@
+"""The page of a study as a person meets it: a real browser, its keys, its zoom, its policy."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from browsing import PASSWORD
+from ledger import rows
+from peers import require
+from sender import Sender
+from ward import HOSTILE, Ward, of_study, ward
+
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+FIT = {"a": 1.0, "e": 0.0, "f": 0.0}
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
+    with ward(tmp_path_factory.mktemp("ward")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = require("chromium", "chromium")
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What the browser says against the page: faults of scripts, of the policy, of requests."""
+    return []
+
+
+@pytest.fixture
+def page(here: Ward, browser: Browser, complaints: list[str]) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield signed_in(context, here, "chief", complaints)
+    context.close()
+    assert complaints == []
+
+
+def signed_in(context: BrowserContext, here: Ward, name: str, complaints: list[str]) -> Page:
+    page = context.new_page()
+    page.goto(f"{here.site.url}/login")
+    page.fill("input[name=name]", name)
+    page.fill("input[name=password]", PASSWORD)
+    page.press("input[name=password]", "Enter")
+    page.wait_for_url(f"{here.site.url}/")
+    page.on("console", lambda said: complaints.append(said.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: complaints.append(dialog.message))
+    return page
+
+
+def open_study(page: Page, here: Ward, study: str) -> None:
+    page.goto(f"{here.site.url}/study/{study}")
+    until(
+        page,
+        "[...document.querySelectorAll('figure:not([hidden]) .radiograph')]"
+        ".every(one => one.complete && one.naturalWidth > 0)",
+    )
+
+
+def until(page: Page, expression: str, seconds: float = 30) -> None:
+    """Return when an expression is true; Playwright's own way needs what the policy forbids."""
+    deadline = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, expression
+        page.wait_for_timeout(20)
+
+
+def matrix(page: Page) -> dict[str, float]:
+    """Return scale and translation of the image that is shown."""
+    found: dict[str, float] = page.evaluate(
+        "(() => { const one = new DOMMatrix(getComputedStyle(document.querySelector("
+        "'figure:not([hidden]) .sheet')).transform); return {a: one.a, e: one.e, f: one.f}; })()"
+    )
+    return found
+
+
+def pixel(page: Page, x: float, y: float) -> tuple[float, float]:
+    """Return which part of the radiograph, 0 to 1 across and along, is at a place of the window."""
+    box = page.locator("figure:not([hidden]) .radiograph").bounding_box()
+    assert box is not None
+    return (x - box["x"]) / box["width"], (y - box["y"]) / box["height"]
+
+
+def test_what_the_model_used_is_shown_when_asked_for(here: Ward, page: Page) -> None:
+    open_study(page, here, here.studies["plain"])
+    overlay, button = page.locator("img.overlay"), page.locator("[data-do=overlay]")
+    assert not overlay.is_visible()
+    assert overlay.get_attribute("src") is None  # it is not even fetched
+    page.keyboard.press("o")
+    overlay.wait_for()
+    assert button.get_attribute("aria-pressed") == "true"
+    base, laid = page.locator("img.radiograph").bounding_box(), overlay.bounding_box()
+    assert base == laid
+    until(page, "document.querySelector('img.overlay').naturalWidth > 0")
+    button.click()
+    assert not overlay.is_visible()
+    page.keyboard.press("k")
+    until(page, "document.querySelector('img.key').naturalWidth > 0")
+    page.keyboard.press("i")
+    assert page.locator("img.radiograph.inverted").count() == 1
+
+
+def test_the_image_is_enlarged_and_moved_by_keys(here: Ward, page: Page) -> None:
+    open_study(page, here, here.studies["plain"])
+    assert matrix(page) == FIT
+    page.focus(".stage")
+    for _ in range(3):
+        page.keyboard.press("+")
+    enlarged = matrix(page)
+    assert enlarged["a"] == pytest.approx(1.25**3, rel=1e-4)
+    page.keyboard.press("ArrowRight")
+    assert matrix(page)["e"] == pytest.approx(enlarged["e"] - 60)
+    page.keyboard.press("ArrowUp")
+    assert matrix(page)["f"] == pytest.approx(enlarged["f"] + 60)
+    page.keyboard.press("-")
+    assert matrix(page)["a"] == pytest.approx(1.25**2)
+    assert page.locator("[data-zoom]").inner_text() == "156 %"
+    page.keyboard.press("0")
+    assert matrix(page) == FIT
+
+
+def test_the_wheel_enlarges_what_is_under_the_pointer_and_dragging_moves_it(
+    here: Ward, page: Page
+) -> None:
+    open_study(page, here, here.studies["plain"])
+    box = page.locator("img.radiograph").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.6
+    before = pixel(page, x, y)
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, -100)
+    until(page, "document.querySelector('[data-zoom]').textContent === '125 %'")
+    page.mouse.wheel(0, -100)
+    until(page, "document.querySelector('[data-zoom]').textContent === '156 %'")
+    assert pixel(page, x, y) == pytest.approx(before, abs=0.002)
+    page.mouse.down()
+    page.mouse.move(x + 40, y - 30)
+    page.mouse.up()
+    assert pixel(page, x + 40, y - 30) == pytest.approx(before, abs=0.002)
+    page.mouse.dblclick(x, y)
+    assert matrix(page) == FIT
+
+
+def test_two_fingers_enlarge(here: Ward, browser: Browser, complaints: list[str]) -> None:
+    context = browser.new_context(viewport={"width": 800, "height": 900}, has_touch=True)
+    page = signed_in(context, here, "reader", complaints)
+    open_study(page, here, here.studies["plain"])
+    page.locator(".stage").scroll_into_view_if_needed()
+    box = page.locator(".stage").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    session = context.new_cdp_session(page)
+
+    def touch(kind: str, *apart: float) -> None:
+        points = [{"x": x + side, "y": y, "id": n} for n, side in enumerate(apart)]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", -50, 50)
+    touch("touchMove", -75, 75)
+    touch("touchMove", -100, 100)
+    touch("touchEnd")
+    until(page, "document.querySelector('[data-zoom]').textContent === '200 %'")
+    context.close()
+    assert complaints == []
+
+
+def test_each_image_of_a_study_can_be_chosen(here: Ward, page: Page) -> None:
+    open_study(page, here, here.studies["two"])
+    buttons = page.locator(".chooser button")
+    assert buttons.count() == 2
+    rejected = page.locator(".chooser button", has_text="View is not frontal")
+    assert rejected.get_attribute("aria-pressed") == "false"
+    rejected.focus()
+    page.keyboard.press("Enter")
+    assert rejected.get_attribute("aria-pressed") == "true"
+    shown = page.locator("figure.viewer:visible")
+    assert shown.count() == 1
+    assert "NOT-FRONTAL" in shown.inner_text()
+
+
+def test_a_verdict_is_given_by_keyboard_alone(here: Ward, page: Page) -> None:
+    study = here.studies["stranger"]
+    open_study(page, here, study)
+    page.focus("textarea[name=comment]")
+    page.keyboard.type("o k i + - 0 <i>seen</i>")
+    assert matrix(page) == FIT  # keys belong to whom they are typed for
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**?done=verdict")
+    assert "Your verdict is kept." in page.inner_text("main")
+    assert "disagree counts" in page.inner_text("ol.history")
+    assert page.inner_text(".comment") == "o k i + - 0 <i>seen</i>"
+    (given,) = rows(here.gateway, "SELECT * FROM verdict WHERE study_instance_uid = ?", study)
+    assert (given["opinion"], given["person"]) == ("disagree", "chief")
+
+
+def test_a_result_shows_itself_when_it_is_there(here: Ward, page: Page) -> None:
+    (image,) = of_study(1, PatientID="P20")
+    study = str(image.StudyInstanceUID)
+    with Sender(here.gateway.port) as sender:  # while it stays open, more may come
+        assert sender.store(image).status == 0x0000
+        page.goto(f"{here.site.url}/study/{study}")
+        assert page.locator("#state .chip").inner_text().split() == ["◷", "queued"]
+        assert "the study is not complete yet" in page.inner_text("main")
+        page.locator(".figure", has_text="calibrated probability").wait_for(timeout=60_000)
+    viewed = [one for one in here.site.events("study viewed") if one.study_instance_uid == study]
+    assert len(viewed) == 2  # before and after; what it asked for in between tells nothing
+
+
+def test_a_new_result_does_not_take_away_what_somebody_is_writing(
+    here: Ward, page: Page, complaints: list[str]
+) -> None:
+    study = here.send(*of_study(1, PatientID="P21"))
+    open_study(page, here, study)
+    page.fill("textarea[name=comment]", "half a sen")
+    answer = page.request.post(
+        f"{here.site.url}/study/{study}/reanalyse",
+        form={"csrf_token": page.locator("input[name=csrf_token]").first.input_value()},
+        max_redirects=0,
+    )
+    assert answer.status == 303
+    notice = page.locator("#state a", has_text="Show it as it is now")
+    notice.wait_for(timeout=90_000)
+    assert page.input_value("textarea[name=comment]") == "half a sen"
+    page.get_by_role("button", name="Agree", exact=False).first.click()
+    assert "There is another result by now" in page.inner_text("main")
+    assert rows(here.gateway, "SELECT * FROM verdict WHERE study_instance_uid = ?", study) == []
+    assert "409" in complaints.pop()
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_no_serious_barrier_and_nothing_beyond_the_edge_at_200_percent(
+    here: Ward, browser: Browser, complaints: list[str], theme: str
+) -> None:
+    # 1280 pixels at 200 % are 640.
+    context = browser.new_context(viewport={"width": 640, "height": 450}, device_scale_factor=2)
+    page = signed_in(context, here, "chief", complaints)
+    page.evaluate("theme => localStorage.setItem('theme', theme)", theme)
+    for name in ("two", "hand", "held"):
+        open_study(page, here, here.studies[name])
+        page.evaluate("document.querySelectorAll('main details').forEach(one => one.open = true)")
+        assert page.get_attribute("html", "data-theme") == theme
+        check(page)
+    page.goto(f"{here.site.url}/model-card")
+    check(page)
+    context.close()
+    assert complaints == []
+
+
+def check(page: Page) -> None:
+    width = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    assert width <= 0
+    found = Axe().run(page).response["violations"]
+    serious = [
+        (one["id"], [node["html"][:120] for node in one["nodes"]])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+
+
+def test_nothing_in_hostile_headers_and_comments_runs(here: Ward, page: Page) -> None:
+    fields = ("PatientName", "PatientID", "AccessionNumber", "StudyDescription", "StationName")
+    study = here.send(*of_study(1, **dict.fromkeys(fields, HOSTILE)))
+    open_study(page, here, study)
+    page.fill("textarea[name=comment]", HOSTILE)
+    page.get_by_role("button", name="Disagree").click()
+    page.wait_for_url("**?done=verdict")
+    assert page.inner_text(".comment") == HOSTILE
+    assert page.locator("main script, main img[src='x']").count() == 0
