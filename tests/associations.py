@@ -5,7 +5,7 @@ this process.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,21 +22,27 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
     StorageCommitmentPushModel,
     StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelMove,
+    UnifiedProcedureStepEvent,
+    UnifiedProcedureStepPull,
     Verification,
 )
 
 import iods
 from pacs import Pacs, free_port
 from thoracle import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, commitments
-from thoracle.deliver import commitment, dicomweb, query, storescu
+from thoracle.deliver import commitment, dicomweb, movescu, query, storescu, upsevent
 from thoracle.deliver.association import Peer
 from thoracle.deliver.commitment import Reference
 from thoracle.deliver.dicomweb import WebPeer
+from thoracle.deliver.upspull import Worklist
 from thoracle.errors import ArchiveUnavailable, DeliveryError
 from thoracle.receive import storescp
 from thoracle.receive.statuses import STATUSES
 from thoracle.report import header
-from thoracle.settings import Receive
+from thoracle.settings import Receive, Settings
+from thoracle.workitems import STATUSES as STATUSES_OF_WORKITEMS
+from thoracle.worklist import upsscp
 
 ANSWERS = (
     *(0x0000, 0x0110, 0x0111, 0x0118, 0x0122, 0x0124, 0x0211, 0x0213),
@@ -70,6 +76,10 @@ def overview() -> Iterator[str]:
         rows.append((uid, "yes", accepted))
     rows.append((UID(StorageCommitmentPushModel), "yes", "no"))
     rows.append((UID(StudyRootQueryRetrieveInformationModelFind), "yes", "no"))
+    rows.append((UID(StudyRootQueryRetrieveInformationModelMove), "option", "no"))
+    rows.append((UID(UnifiedProcedureStepPull), "option", "option"))
+    rows += [(UID(one), "no", "option") for one in upsscp.SOP_CLASSES[1:]]
+    rows.append((UID(UnifiedProcedureStepEvent), "no", "option"))
     for uid, scu, scp in rows:
         yield f"| {uid.name} | {uid} | {scu} | {scp} |"
 
@@ -77,6 +87,8 @@ def overview() -> Iterator[str]:
 def accepted() -> Iterator[str]:
     """Yield the contexts that the listener accepts, as its application entity is set up."""
     ae = storescp._application_entity(Receive(secondary_capture=True))
+    workitems = upsscp.Workitems(Settings(), lambda: nullcontext(), lambda _: None)
+    workitems.support(ae)
     yield from table("abstract syntax", "UID", "transfer syntaxes", "our role")
     for one in ae.supported_contexts:
         uid = UID(one.abstract_syntax or "")
@@ -84,6 +96,7 @@ def accepted() -> Iterator[str]:
         which = "table below" if many else ", ".join(UID(s).name for s in one.transfer_syntax)
         role = "SCU (role selection)" if one.scu_role else "SCP"
         option = ", with `receive.secondary_capture`" if uid == SecondaryCaptureImageStorage else ""
+        option = ", with `ups.offer`" if uid in upsscp.SOP_CLASSES else option
         yield f"| {uid.name}{option} | {uid} | {which} | {role} |"
     yield ""
     yield from table("transfer syntax", "UID")
@@ -113,6 +126,12 @@ def requested() -> dict[str, Any]:
         asked["Storage Commitment"] = lambda: commitment.request(
             peer, "2.25.1", [REFERENCE], lambda _: True, 0
         )
+        asked["Retrieve of images"] = lambda: movescu.retrieve(
+            peer, "THORACLE", "2.25.3", "2.25.2", ["2.25.1"]
+        )
+        asked["Workitems of others"] = lambda: Worklist(peer).__enter__()
+        event = upsevent.Report("2.25.1", 1, Dataset())
+        asked["Event reports on workitems"] = lambda: list(upsevent.report(peer, [event]))
         asked["Query"] = lambda: query.found(peer, "2.25.3", "2.25.2", ["2.25.1"])
         found = {}
         try:
@@ -213,6 +232,13 @@ def event_reports() -> Iterator[str]:
         (commitments.NO_SUCH_SOP_CLASS, "Another SOP Class than Storage Commitment Push Model."),
     ):
         yield f"| 0x{status:04X} | {when} |"
+
+
+def workitem_answers() -> Iterator[str]:
+    """Yield the statuses with which requests about workitems are answered."""
+    yield from table("status", "when", "clause")
+    for one in sorted(STATUSES_OF_WORKITEMS, key=lambda one: one.code):
+        yield f"| 0x{one.code:04X} | {one.when} | {one.clause} |"
 
 
 def http_reactions() -> Iterator[str]:

@@ -135,6 +135,7 @@ PARTS: dict[str, Callable[[], Iterable[str]]] = {
     "answers to C-STORE": associations.c_store_answers,
     "reactions": associations.reactions,
     "answers to N-EVENT-REPORT": associations.event_reports,
+    "answers about workitems": associations.workitem_answers,
     "HTTP reactions": associations.http_reactions,
     "character sets": character_sets,
     "patient and study": patient_and_study,

@@ -17,6 +17,7 @@ from thoracle.receive.statuses import STATUSES
 from thoracle.receive.storescp import IMAGE_STORAGE, TRANSFER_SYNTAXES
 from thoracle.records import Reason
 from thoracle.settings import Deliver, Destination, Receive, Section, Settings
+from thoracle.workitems import STATUSES as OF_WORKITEMS
 
 DOCS = Path(__file__).parent.parent / "docs"
 MADE = "<!-- Made by `make docs` from the code: do not edit. -->"
@@ -96,6 +97,11 @@ def tables_page() -> str:
         "|---|---|---|---|",
     ]
     lines += [f"| 0x{s.code:04X} | {s.name} | {s.clause} | {s.when} |" for s in STATUSES]
+    lines += ["", "## Answers about workitems", "", "| status | when | clause |", "|---|---|---|"]
+    lines += [
+        f"| 0x{s.code:04X} | {s.when} | {s.clause} |"
+        for s in sorted(OF_WORKITEMS, key=lambda one: one.code)
+    ]
     lines += ["", "## Why an image is rejected", "", "| code | scheme | meaning |", "|---|---|---|"]
     lines += [f"| {r.code.value} | {r.code.scheme} | {r.code.meaning} |" for r in Reason]
     lines += ["", "## Events of the audit", ""]

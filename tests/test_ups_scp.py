@@ -356,6 +356,9 @@ def test_an_attribute_list_is_heeded(listener: Listener, reader: Reader) -> None
     assert status == 0
     assert ds is not None
     assert [element.keyword for element in ds] == ["PatientName", "ProcedureStepLabel"]
+    _, ds = reader.get(uid, 0x00741000)
+    assert ds is not None
+    assert [element.keyword for element in ds] == ["ProcedureStepState"]
 
 
 def test_what_a_performer_says_of_progress_is_kept(listener: Listener, reader: Reader) -> None:

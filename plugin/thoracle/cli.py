@@ -214,18 +214,26 @@ def status(
         text = ", ".join(f"{number} {name}" for name, number in numbers.items()) or "none"
         out.print(f"{title}: {text}", highlight=False)
     for row in studies:
-        probability = "" if row["probability"] is None else f" {row['probability']:.4f}"
-        said = f"{row['outcome'] or row['state'] or 'receiving'}{probability}"
-        if row["sending"] is not None:
-            said += f" ({row['sending']})"
-        if row["state"] == "withdrawn":
-            said = f"withdrawn (was {said})"
-        which = f"{row['study_instance_uid']} generation {row['generation']}"
-        out.print(f"{row['changed_at']} {which}: {said}", highlight=False, soft_wrap=True)
-        for one in row["notifications"]:
-            out.print(f"    {_notification(one)}", markup=False, highlight=False, soft_wrap=True)
-        for one in row["deliveries"]:
-            out.print(f"    {_delivery(one)}", markup=False, highlight=False, soft_wrap=True)
+        for line in _study(row):
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _study(row: dict[str, Any]) -> Iterator[str]:
+    """Yield what is where of a study, a line each."""
+    probability = "" if row["probability"] is None else f" {row['probability']:.4f}"
+    said = f"{row['outcome'] or row['state'] or 'receiving'}{probability}"
+    if row["sending"] is not None:
+        said += f" ({row['sending']})"
+    if row["state"] == "withdrawn":
+        said = f"withdrawn (was {said})"
+    yield f"{row['changed_at']} {row['study_instance_uid']} generation {row['generation']}: {said}"
+    for one in row["workitems"]:
+        by = f" by {one['claimed_by']}" if one["claimed_by"] else ""
+        yield f"    workitem {one['sop_instance_uid']} {one['state']}{by}"
+    for one in row["performances"]:
+        yield f"    {one['manager']} ups {one['state']} {one['detail'] or ''}".rstrip()
+    yield from (f"    {_notification(one)}" for one in row["notifications"])
+    yield from (f"    {_delivery(one)}" for one in row["deliveries"])
 
 
 def _notification(one: dict[str, Any]) -> str:

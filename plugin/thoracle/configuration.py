@@ -31,6 +31,13 @@ from thoracle.worklist import priority
 _EXAMPLES: dict[str, dict[str, Any]] = {
     "destination": {"name": "pacs", "ae_title": "PACS", "host": "192.0.2.10", "port": 11112},
     "hl7": {"name": "ris", "host": "192.0.2.20", "port": 2575},
+    "subscriber": {"ae_title": "WORKSTATION", "host": "192.0.2.30", "port": 11112},
+    "workflow_manager": {
+        "name": "workflow",
+        "ae_title": "WORKFLOW",
+        "host": "192.0.2.40",
+        "port": 11112,
+    },
 }
 """192.0.2.0/24 is kept for documentation (RFC 5737)."""
 RENEW_DAYS = 30
@@ -124,6 +131,12 @@ def check(settings: Settings) -> Iterator[Finding]:
     yield from _ranks(settings)
     for receiver in settings.hl7:
         yield _receiver(receiver)
+    for one in settings.workflow_manager:
+        name = f"workflow_manager {one.name}"
+        yield _echo(name, partial(reach.manager, one, settings))
+    for station in settings.subscriber:
+        name = f"subscriber {station.ae_title}"
+        yield _echo(name, partial(reach.subscriber, station, settings))
 
 
 def _rules(settings: Settings) -> Iterator[Finding]:
@@ -218,6 +231,8 @@ def _tls(settings: Settings) -> Iterator[Finding]:
         yield from _tls_files("receive.tls", lambda: tls.server_context(ours), files)
     called = [(f"destination {one.name}", one.tls) for one in settings.destination]
     called += [(f"hl7 {one.name}", one.tls) for one in settings.hl7]
+    called += [(f"workflow_manager {one.name}", one.tls) for one in settings.workflow_manager]
+    called += [(f"subscriber {one.ae_title}", one.tls) for one in settings.subscriber]
     for who, theirs in called:
         if theirs is not None:
             named = {"ca_file": theirs.ca_file, "certificate_file": theirs.certificate_file}
@@ -271,6 +286,13 @@ def _destination(destination: Destination, settings: Settings) -> Finding:
         )
         return Finding(subject, False, text)
     return Finding(subject, True, answer)
+
+
+def _echo(subject: str, ask: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, True, ask())
+    except DeliveryError as error:
+        return Finding(subject, False, f"C-ECHO: {error}")
 
 
 def _receiver(receiver: HL7) -> Finding:

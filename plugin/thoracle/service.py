@@ -114,8 +114,7 @@ def _run(settings: Settings, decoder: Decoder, stopped: threading.Event) -> None
     _listen(listener, settings)
     engine.start(database, settings.deliver)
     started.set()
-    pipeline.sweep(untouched_seconds=0)
-    pipeline.restarted()
+    _take_up(settings, stopped)
     _load_or_leave(classifier, settings)
     watchman = Watchman(database, settings.watch)
     watchman.look()
@@ -129,6 +128,14 @@ def _run(settings: Settings, decoder: Decoder, stopped: threading.Event) -> None
     with database.begin() as connection:
         trail.record(connection, trail.Event.APPLICATION_STOPPED, {})
     database.dispose()  # the last connection that closes folds the write-ahead log in
+
+
+def _take_up(settings: Settings, stopped: threading.Event) -> None:
+    """Begin with what is left from before, and with the worklists of others."""
+    pipeline.sweep(untouched_seconds=0)
+    pipeline.restarted()
+    for manager in settings.workflow_manager:
+        pipeline.Lookout(manager, stopped).start()
 
 
 def _refuse_faulty_rules(settings: Settings) -> None:

@@ -91,10 +91,10 @@ RESOURCE_LIMITATION = Status(
     0x0213, "PS3.7 Annex C", "A data set of more than 1,048,576 bytes; nothing of it is looked at."
 )
 IDENTIFIER_UNREADABLE = Status(
-    0xA900, "PS3.4 Table CC.2.8-3", "C-FIND with an Identifier that cannot be decoded."
+    0xA900, "PS3.4 Section CC.2.8", "C-FIND with an Identifier that cannot be decoded."
 )
-MATCH = Status(0xFF00, "PS3.4 Table CC.2.8-3", "C-FIND: a match; others may follow.")
-CANCELLED = Status(0xFE00, "PS3.4 Table CC.2.8-3", "C-FIND that was ended by a C-CANCEL.")
+MATCH = Status(0xFF00, "PS3.4 Section CC.2.8", "C-FIND: a match; others may follow.")
+CANCELLED = Status(0xFE00, "PS3.4 Section CC.2.8", "C-FIND that was ended by a C-CANCEL.")
 ALREADY_CANCELED = Status(
     0xB304, "PS3.4 Table CC.2.1-2", "To cancel, or to request it, what is CANCELED already."
 )
@@ -127,7 +127,7 @@ FINAL_STATE_UNMET = Status(
     "The end of a workitem that lacks what Table CC.2.5-3 requires; the Error Comment names it.",
 )
 NO_SUCH_WORKITEM = Status(
-    0xC307, "PS3.4 Tables CC.2.1-2 to CC.2.7-1", "A SOP Instance UID that is none of our workitems."
+    0xC307, "PS3.4 Sections CC.2.1 to CC.2.7", "A SOP Instance UID that is none of our workitems."
 )
 UNKNOWN_RECEIVER = Status(
     0xC308, "PS3.4 Table CC.2.3-3", "A Receiving AE that is no [[subscriber]] of the settings."

@@ -10,11 +10,13 @@ from thoracle.pipeline.analyse import arrived, bury, sweep
 from thoracle.pipeline.correct import reanalyse, retry, withdraw
 from thoracle.pipeline.deliver import committed
 from thoracle.pipeline.line import Line, bind, peer_of, web_peer_of
+from thoracle.pipeline.perform import Lookout
 from thoracle.pipeline.route import release
 from thoracle.pipeline.tell import restarted, tell, tell_the_rest
 
 __all__ = [
     "Line",
+    "Lookout",
     "arrived",
     "bind",
     "bury",

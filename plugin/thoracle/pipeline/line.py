@@ -11,7 +11,7 @@ from thoracle.deliver.stowrs import WebPeer
 from thoracle.reader import Reader
 from thoracle.records import Kind
 from thoracle.report import header
-from thoracle.settings import Destination, Settings
+from thoracle.settings import Destination, Settings, Subscriber, WorkflowManager
 from thoracle.store import files
 from thoracle.store.results import Result
 
@@ -63,6 +63,30 @@ def peer_of(destination: Destination, settings: Settings) -> Peer:
         calling_ae_title=destination.calling_ae_title or settings.receive.ae_title,
         timeout_seconds=settings.deliver.timeout_seconds,
         tls=destination.tls,
+    )
+
+
+def peer_of_manager(manager: WorkflowManager, settings: Settings) -> Peer:
+    """Return whom to call for a workflow manager."""
+    return Peer(
+        ae_title=manager.ae_title,
+        host=manager.host,
+        port=manager.port,
+        calling_ae_title=manager.calling_ae_title or settings.receive.ae_title,
+        timeout_seconds=manager.timeout_seconds,
+        tls=manager.tls,
+    )
+
+
+def peer_of_subscriber(subscriber: Subscriber, settings: Settings) -> Peer:
+    """Return whom to call to tell a subscriber of workitems."""
+    return Peer(
+        ae_title=subscriber.ae_title,
+        host=subscriber.host,
+        port=subscriber.port,
+        calling_ae_title=settings.receive.ae_title,
+        timeout_seconds=settings.deliver.timeout_seconds,
+        tls=subscriber.tls,
     )
 
 

@@ -5,8 +5,13 @@ from dataclasses import replace
 from thoracle.deliver import storescu, stowrs
 from thoracle.deliver.association import Peer
 from thoracle.errors import ArchiveRefused
-from thoracle.pipeline.line import peer_of, web_peer_of
-from thoracle.settings import HL7, Destination, Settings
+from thoracle.pipeline.line import (
+    peer_of,
+    peer_of_manager,
+    peer_of_subscriber,
+    web_peer_of,
+)
+from thoracle.settings import HL7, Destination, Settings, Subscriber, WorkflowManager
 from thoracle.worklist import mllp
 
 
@@ -43,6 +48,18 @@ def receiver(one: HL7, seconds: float | None = None) -> str:
     mllp.reach(one.model_copy(update={"timeout_seconds": patience}))
     how = "plain" if one.tls is None else "with TLS"
     return f"takes connections, {how}; nothing was sent"
+
+
+def manager(one: WorkflowManager, settings: Settings) -> str:
+    """Return how a workflow manager answered; as :func:`destination`."""
+    storescu.echo(peer_of_manager(one, settings))
+    return "answers C-ECHO"
+
+
+def subscriber(one: Subscriber, settings: Settings) -> str:
+    """Return how a subscriber to workitems answered; as :func:`destination`."""
+    storescu.echo(peer_of_subscriber(one, settings))
+    return "answers C-ECHO"
 
 
 def ourselves(settings: Settings, seconds: float) -> str:

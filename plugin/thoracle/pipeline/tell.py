@@ -14,7 +14,7 @@ from thoracle.deliver import upsevent
 from thoracle.deliver.association import Peer
 from thoracle.deliver.upsevent import Report
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable
-from thoracle.pipeline.line import parts
+from thoracle.pipeline.line import parts, peer_of_subscriber
 from thoracle.store import workitems
 
 logger = logging.getLogger(__name__)
@@ -96,16 +96,7 @@ def _tell(ae_title: str, number: int) -> list[tuple[int, dict[str, Any]]]:
 def _peer(ae_title: str) -> Peer | None:
     settings = parts().settings
     found = next((one for one in settings.subscriber if one.ae_title == ae_title), None)
-    if found is None:
-        return None
-    return Peer(
-        ae_title=ae_title,
-        host=found.host,
-        port=found.port,
-        calling_ae_title=settings.receive.ae_title,
-        timeout_seconds=settings.deliver.timeout_seconds,
-        tls=found.tls,
-    )
+    return None if found is None else peer_of_subscriber(found, settings)
 
 
 def _told(

@@ -1,18 +1,21 @@
 """What is where: the questions of ``thoracle status``."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, inspect, select, text
+from sqlalchemy import Connection, Row, func, inspect, select, text
 
-from thoracle.store import deliveries, notifications
+from thoracle.store import deliveries, notifications, performances, workitems
 from thoracle.store.tables import (
     analysis,
     commitment,
     delivery,
     instance,
     notification,
+    performance,
     result,
     study,
+    workitem,
 )
 
 _NOTIFICATION = (
@@ -24,6 +27,10 @@ _NOTIFICATION = (
     "next_attempt_at",
     "detail",
 )
+
+# The Transaction UID is a lock: it is not shown.
+_WORKITEM = ("sop_instance_uid", "generation", "state", "claimed_by", "created_at", "changed_at")
+_PERFORMANCE = ("sop_instance_uid", "manager", "state", "attempts", "detail", "changed_at")
 
 
 def counts(connection: Connection) -> dict[str, dict[str, int]]:
@@ -40,6 +47,8 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
         "outcomes": _by(connection, analysis.c.outcome),
         "deliveries": _by(connection, delivery.c.state),
         "notifications": _by(connection, notification.c.state),
+        "workitems": _by(connection, workitem.c.state),
+        "performances": _by(connection, performance.c.state),
     }
     if "workflow_status" in inspect(connection).get_table_names():
         rows = connection.execute(
@@ -97,14 +106,24 @@ def studies(
     rows = [dict(row) for row in connection.execute(statement).mappings()]
     uids = [row["study_instance_uid"] for row in rows]
     delivered = _deliveries(connection, uids)
-    told: dict[str, list[dict[str, Any]]] = {}
-    for one in notifications.of_study(connection, *uids):
-        shown = {name: one._mapping[name] for name in _NOTIFICATION}
-        told.setdefault(one.study_instance_uid, []).append(shown)
+    told = _shown(notifications.of_study(connection, *uids), _NOTIFICATION)
+    offered = _shown(workitems.of_study(connection, *uids), _WORKITEM)
+    performed = _shown(performances.of_study(connection, *uids), _PERFORMANCE)
     for row in rows:
         row["deliveries"] = delivered.get(row["study_instance_uid"], [])
         row["notifications"] = told.get(row["study_instance_uid"], [])
+        row["workitems"] = offered.get(row["study_instance_uid"], [])
+        row["performances"] = performed.get(row["study_instance_uid"], [])
     return rows
+
+
+def _shown(rows: Iterable[Row[Any]], columns: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return these columns of rows, by study."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        shown = {name: row._mapping[name] for name in columns}
+        found.setdefault(row.study_instance_uid, []).append(shown)
+    return found
 
 
 def dead(connection: Connection, study_instance_uid: str) -> int:

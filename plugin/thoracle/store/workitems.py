@@ -106,33 +106,48 @@ def pages(
 
 def named(connection: Connection, row: Row[Any]) -> list[Reference]:
     """Return the images and results that a workitem is about, with where each is proven to be."""
-    study = row.study_instance_uid
-    proven: dict[str, dict[tuple[str, str], list[str]]] = {}
-    for one in deliveries.of_study(connection, study):
-        if one.state == "delivered":
-            # An archive may have the report as Comprehensive SR, under another UID.
-            known_as = (
-                one.delivered_sop_class_uid or one.sop_class_uid,
-                one.delivered_sop_instance_uid or one.sop_instance_uid,
-            )
-            places = proven.setdefault(one.sop_instance_uid, {})
-            places.setdefault(known_as, []).append(one.destination)
-    images = instances.sources(connection, study, row.generation)
-    made = connection.execute(
+    images = instances.sources(connection, row.study_instance_uid, row.generation)
+    objects = [*images, *_made(connection, row)]
+    return _placed(connection, row.study_instance_uid, objects, ("delivered",))
+
+
+def outputs(connection: Connection, row: Row[Any]) -> list[Reference]:
+    """Return what an analysis made, with which destinations have taken it, proven or not."""
+    states = ("sent", "delivered")
+    return _placed(connection, row.study_instance_uid, _made(connection, row), states)
+
+
+def _made(connection: Connection, row: Row[Any]) -> Sequence[Row[Any]]:
+    return connection.execute(
         select(result)
         .where(
-            result.c.study_instance_uid == study,
+            result.c.study_instance_uid == row.study_instance_uid,
             result.c.generation == row.generation,
             result.c.bundle_digest == row.bundle_digest,
             result.c.kind.not_in((Kind.ORIGINAL, Kind.REJECTION)),
         )
         .order_by(result.c.series_instance_uid, result.c.sop_instance_uid)
     ).all()
+
+
+def _placed(
+    connection: Connection, study: str, objects: Sequence[Row[Any]], states: Sequence[str]
+) -> list[Reference]:
+    places: dict[str, dict[tuple[str, str], list[str]]] = {}
+    for one in deliveries.of_study(connection, study):
+        if one.state in states:
+            # An archive may have the report as Comprehensive SR, under another UID.
+            known_as = (
+                one.delivered_sop_class_uid or one.sop_class_uid,
+                one.delivered_sop_instance_uid or one.sop_instance_uid,
+            )
+            known = places.setdefault(one.sop_instance_uid, {})
+            known.setdefault(known_as, []).append(one.destination)
     found = []
-    for one in (*images, *made):
+    for one in objects:
         here = {(one.sop_class_uid, one.sop_instance_uid): list[str]()}
         sender = one._mapping.get("calling_ae_title")
-        for (sop_class, uid), names in proven.get(one.sop_instance_uid, here).items():
+        for (sop_class, uid), names in places.get(one.sop_instance_uid, here).items():
             found.append(Reference(sop_class, uid, one.series_instance_uid, tuple(names), sender))
     return found
 

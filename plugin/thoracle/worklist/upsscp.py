@@ -122,7 +122,9 @@ class Workitems:
     def _get(self, event: evt.Event) -> tuple[Status, Dataset]:
         request: Any = event.request
         uid = str(request.RequestedSOPInstanceUID)
-        wanted = list(request.AttributeIdentifierList or [])
+        wanted = request.AttributeIdentifierList or []
+        if isinstance(wanted, int):  # pynetdicom has a list of one tag as the tag itself
+            wanted = [wanted]
         with self._begin() as connection:
             row = subscriptions.find(connection, uid)
             item = subscriptions.dataset(row)
