@@ -213,7 +213,8 @@ def test_nobody_escapes_the_audit_by_saying_that_it_is_automatic(site: Site) -> 
 @pytest.mark.parametrize("person", ["auditor"])
 def test_the_list_is_for_readers(site: Site, person: str) -> None:
     with site.client(person) as client:
-        assert client.get("/").status_code == 403
+        answer = client.get("/")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/account")
         assert client.get("/worklist/events").status_code == 403
 
 

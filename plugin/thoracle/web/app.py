@@ -13,6 +13,7 @@ from thoracle.web import (
     about,
     access,
     account,
+    api,
     dashboard,
     fhir,
     login,
@@ -33,6 +34,7 @@ from thoracle.web.throttle import Throttle
 ROUTERS = (
     about.router,
     account.router,
+    api.router,
     dashboard.router,
     fhir.router,
     login.router,
@@ -73,6 +75,8 @@ def create_app(settings: Settings, database: Engine) -> FastAPI:
 
 def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 303:
+        return Response(status_code=303, headers=error.headers)
     if access.is_for_programs(request.url.path):
         return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
     to = None

@@ -16,7 +16,7 @@ from thoracle.records import Reason
 from thoracle.store import worklist
 from thoracle.store.tables import timestamp
 from thoracle.store.worklist import SORTS, STAT, STATES, Filter
-from thoracle.web.access import Person, reader
+from thoracle.web.access import Person, Role, anyone, reader
 from thoracle.web.live import Live
 from thoracle.web.site import render, site_of
 from thoracle.web.viewed import viewed
@@ -96,11 +96,19 @@ def _day(text: str, later: int = 0) -> str:
     return timestamp(datetime(day.year, day.month, day.day, tzinfo=UTC))
 
 
+def _reader_or_sent_on(request: Request) -> Person:
+    """Return the reader; send others on, who come here from the log-in and are not for lists."""
+    person = anyone(request)
+    if not person.has(Role.READER) and person.scopes is None:
+        raise HTTPException(303, headers={"Location": "/account"})
+    return reader(request)
+
+
 @router.get("/")
 def show(
     request: Request,
     wanted: Annotated[Wanted, Depends(_wanted)],
-    person: Annotated[Person, Depends(reader)],
+    person: Annotated[Person, Depends(_reader_or_sent_on)],
 ) -> HTMLResponse:
     """Return the list, or its rows alone for a page that asks for no more."""
     site = site_of(request)

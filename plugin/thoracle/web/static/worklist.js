@@ -152,7 +152,7 @@ const ACTIONS = {
 };
 
 document.addEventListener("keydown", (event) => {
-  const typing = event.target.closest("input, select, textarea, dialog");
+  const typing = event.target.closest("input, select, textarea, dialog[open]");
   if (event.key === "Escape" && typing && filter.contains(typing)) typing.blur();
   if (typing || event.ctrlKey || event.altKey || event.metaKey) return;
   const action = ACTIONS[event.key];
