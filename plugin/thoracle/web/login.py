@@ -1,6 +1,7 @@
 """Log-in, log-out, and the first administrator."""
 
 import secrets
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
@@ -44,11 +45,19 @@ def own(path: str) -> str:
     return path if plain and path.startswith("/") and not path.startswith("//") else "/"
 
 
+def home(roles: Iterable[str], path: str) -> str:
+    """Return a path of ours; the start is the worklist for those who may see it."""
+    path = own(path)
+    sees = {access.Role.READER, access.Role.ADMINISTRATOR} & set(roles)
+    return path if path != "/" or sees else "/account"
+
+
 @router.get("/login")
 def form(request: Request, next: str = "/") -> Response:
     """Show the log-in."""
-    if access.person_of(request) is not None:
-        return RedirectResponse(own(next), 303)
+    person = access.person_of(request)
+    if person is not None:
+        return RedirectResponse(home(person.roles, next), 303)
     return form_again(request, next)
 
 
@@ -68,7 +77,7 @@ def log_in(request: Request, name: Text, password: Text = "", next: Text = "/") 
         with site_of(request).database.begin() as connection:
             audited.refused(connection, by(request, None if row is None else row.name), why)
         return form_again(request, next, REFUSAL, 401)
-    to = "/account/password" if row.one_time_until is not None else own(next)
+    to = "/account/password" if row.one_time_until is not None else home(row.roles, next)
     return begin(request, row.name, to, "password")
 
 

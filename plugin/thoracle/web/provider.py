@@ -125,7 +125,8 @@ def back(
             audited.provided(connection, login.by(request, name), name, values)
     except (OpenIDError, audited.PersonError) as fault:
         return _refused(request, name, fault)
-    return login.begin(request, name, waiting.back, "OpenID Connect")
+    to = login.home(values["roles"], waiting.back)
+    return login.begin(request, name, to, "OpenID Connect")
 
 
 def _refused(request: Request, name: str | None, fault: ThoracleError) -> Response:
