@@ -7,7 +7,7 @@ and ``until`` are times as they are stored; the first is inclusive, the second i
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, case, func, select
 
 from thoracle.store.tables import (
     analysis,
@@ -80,15 +80,16 @@ def times(connection: Connection, since: str, until: str) -> Rows:
     Columns ``received_at``, ``finished_at``, ``proven_at`` (by the last destination that has the
     report) and ``reviewed_at``; what has not happened is ``None``.
     """
+    # Not in the WHERE: SQLite would then go through all deliveries in that state, for each study.
+    at = case((delivery.c.state == "delivered", delivery.c.changed_at))
     proven = (
-        select(func.max(delivery.c.changed_at))
+        select(func.max(at))
         .select_from(result)
         .join(delivery, delivery.c.sop_instance_uid == result.c.sop_instance_uid)
         .where(
             result.c.study_instance_uid == study.c.study_instance_uid,
             result.c.generation == study.c.generation,
             result.c.kind == "sr",
-            delivery.c.state == "delivered",
         )
         .scalar_subquery()
     )
