@@ -21,6 +21,8 @@ from pacs import Pacs, free_port
 from radiographs import chest
 from sender import send
 from test_ups_scp import Listener
+from thoracle.configuration import check
+from thoracle.settings import parse
 from workflow import Reader, coded
 from workflow_manager import Manager
 
@@ -116,6 +118,28 @@ def test_a_workitem_about_images_that_are_here_is_completed_with_what_was_made(
         steps = rows(gateway, statement, uid)
         assert [one["destination"] for one in steps] == ["manager"] * 4
         assert '"to": "completed"' in steps[-1]["detail"]
+        said = gateway.run("status", image.StudyInstanceUID)
+        assert "manager ups completed AI (research)" in said
+
+
+def test_check_tries_workflow_managers_and_subscribers(tmp_path: Path) -> None:
+    away = free_port()
+    with Manager() as manager:
+        settings = parse(
+            {
+                "data_folder": str(tmp_path),
+                "workflow_manager": [manager.settings(), manager.settings(name="b", port=away)],
+                "subscriber": [
+                    {"ae_title": "MANAGER", "host": "127.0.0.1", "port": manager.port},
+                    {"ae_title": "GONE", "host": "127.0.0.1", "port": away},
+                ],
+            }
+        )
+        found = {one.subject: one.well for one in check(settings)}
+    assert found["workflow_manager manager"]
+    assert found["subscriber MANAGER"]
+    assert not found["workflow_manager b"]
+    assert not found["subscriber GONE"]
 
 
 def test_images_that_are_not_here_are_had_sent_by_the_archive_that_is_named(

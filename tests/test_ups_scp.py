@@ -7,8 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 from pydicom import Dataset
+from pydicom.config import disable_value_validation
 from pydicom.uid import generate_uid
 from pynetdicom import AE
 from pynetdicom.presentation import build_context
@@ -632,6 +634,7 @@ def test_a_study_becomes_a_workitem_that_a_reader_finds_claims_and_completes(
             identifier.ReferencedRequestSequence = []
             (found,) = reader.find(identifier)
             uid = found.SOPInstanceUID
+            assert f"workitem {uid} SCHEDULED" in gateway.run("status", study)
             assert found.SpecificCharacterSet == "ISO_IR 192"
             assert found.PatientName == "Müller^Änne"
             assert found.ProcedureStepLabel.startswith("Chest XR - AI: COVID-19 ")
@@ -655,6 +658,8 @@ def test_a_study_becomes_a_workitem_that_a_reader_finds_claims_and_completes(
         with Reader(gateway.port) as reader:
             reader.transaction_uid = lock
             assert reader.complete(uid) == 0
+        assert f"workitem {uid} COMPLETED by READER" in gateway.run("status", study)
+        assert lock not in gateway.run("status", "--json", study)
         station.wait(uid, [(1, "SCHEDULED"), (1, "IN PROGRESS"), (1, "COMPLETED")])
         eventually(lambda: (4, "") in station.of(GLOBAL_SUBSCRIPTION))
         reviewed = "SELECT reviewed_at, verdict FROM worklist WHERE study_instance_uid = ?"
@@ -768,3 +773,40 @@ def test_a_rule_cannot_name_workitems_that_are_not_offered() -> None:
     hl7 = {"name": "ups", "host": "h", "port": 1}
     with pytest.raises(SettingsError, match=r"hl7\.name: found ups, required is another name"):
         parse({"hl7": [hl7]})
+
+
+HOSTILE = {
+    "PatientName": "<script>alert(1)</script>'; DROP TABLE workitem; --=" * 3 + "x" * 60_000,
+    "PatientID": "=cmd|' /C calc'!A0\x07|^~\\&",
+    "PatientBirthDate": "not a date",
+    "PatientSex": "\x00F<b>",
+    "IssuerOfPatientID": "*?*" * 30,
+    "AccessionNumber": "A" * 300,
+}
+
+
+def test_hostile_values_are_kept_as_they_are_and_do_no_harm(
+    listener: Listener,
+    reader: Reader,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.IGNORE)
+    image = sources.dx(StudyInstanceUID=generate_uid(), SOPInstanceUID=generate_uid())
+    with disable_value_validation():
+        for keyword, value in HOSTILE.items():
+            setattr(image, keyword, value)
+    uid = listener.offer(image)
+    other = listener.offer()
+    assert {ds.SOPInstanceUID for ds in reader.find()} == {uid, other}
+    status, ds = reader.get(uid)
+    assert status == 0
+    assert ds is not None
+    assert str(ds.PatientName).startswith("<script>")
+    assert ds.PatientBirthDate == HOSTILE["PatientBirthDate"]
+    assert reader.find(data(PatientID="'; DELETE FROM workitem; --")) == []
+    found = reader.find(data(PatientBirthDate="00010101-"))
+    assert [ds.SOPInstanceUID for ds in found] == [other]
+    in_progress(reader, uid)
+    assert reader.complete(uid) == 0
+    assert not [one for one in caplog.records if one.name.startswith("thoracle")]

@@ -170,6 +170,20 @@ STATUSES = (
 nothing is deleted) and 0xC313 (we perform none of our own workitems)."""
 
 
+def from_json(model: dict[str, Any]) -> Dataset:
+    """Return the data set of a DICOM JSON model (PS3.18 Annex F).
+
+    Raises
+    ------
+    ValueError
+        It holds a value that cannot be read. The text does not quote it, as pydicom's does.
+    """
+    try:
+        return Dataset.from_json(model)
+    except Exception:  # noqa: BLE001 - whatever it was, its text may name a patient
+        raise ValueError("found an attribute that cannot be read from JSON") from None
+
+
 class Refused(ThoracleError):
     """A request about a workitem is refused: the caller is told so by ``status``."""
 

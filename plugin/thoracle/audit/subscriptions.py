@@ -14,7 +14,13 @@ from sqlalchemy import Connection, Row
 from thoracle.audit import deliveries
 from thoracle.settings import Deliver
 from thoracle.store import workitems
-from thoracle.workitems import GLOBAL_SUBSCRIPTION, NO_SUCH_WORKITEM, EventType, Refused
+from thoracle.workitems import (
+    GLOBAL_SUBSCRIPTION,
+    NO_SUCH_WORKITEM,
+    EventType,
+    Refused,
+    from_json,
+)
 
 Told = list[tuple[str, int]]
 """Event reports that wait to be sent: AE title of who is told, and number of the row."""
@@ -27,7 +33,7 @@ def moment() -> str:
 
 def dataset(row: Row[Any]) -> Dataset:
     """Return the attributes of a workitem but for its inputs; the lock is not among them."""
-    ds = Dataset.from_json(row.attributes)
+    ds = from_json(row.attributes)
     ds.ProcedureStepState = row.state
     return ds
 

@@ -37,6 +37,7 @@ from thoracle.workitems import (
     change,
     check_settable,
     check_values,
+    from_json,
     unmet,
 )
 
@@ -69,7 +70,7 @@ def offer(connection: Connection, values: dict[str, Any], *, held: bool, workflo
         for row in workitems.of_study(connection, values["study_instance_uid"])
         if row.state == State.IN_PROGRESS
     ]
-    ds = Dataset.from_json(values["attributes"])
+    ds = from_json(values["attributes"])
     ds.ReplacedProcedureStepSequence = [_reference(one) for one in going_on]
     ds.ScheduledProcedureStepModificationDateTime = moment()
     state = workitems.HELD if held else State.SCHEDULED.value

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dbos import DBOS
-from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from sqlalchemy import Connection
 
@@ -19,6 +18,7 @@ from thoracle.report import context
 from thoracle.report.codes import item
 from thoracle.report.identity import derived_uid
 from thoracle.route import UPS
+from thoracle.workitems import from_json
 from thoracle.worklist import review
 
 logger = logging.getLogger(__name__)
@@ -55,8 +55,9 @@ def propose(
             scheduled=datetime.fromisoformat(made).astimezone(UTC).strftime("%Y%m%d%H%M%S+0000"),
         )
         return ds.to_json_dict()
-    except Exception:  # the result is worth more than the workitem about it
-        logger.exception("no workitem")
+    except Exception as error:  # noqa: BLE001 - the result is worth more than this about it
+        # Without the text, which may quote what the header says.
+        logger.error("no workitem about a result: %s", type(error).__name__)
         return None
 
 
@@ -79,7 +80,7 @@ def conclude(
     if attributes is None:
         return told
     values = {
-        "sop_instance_uid": Dataset.from_json(attributes).SOPInstanceUID,
+        "sop_instance_uid": from_json(attributes).SOPInstanceUID,
         "study_instance_uid": study,
         "generation": generation,
         "bundle_digest": digest,

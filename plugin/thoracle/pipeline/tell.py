@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
-from pydicom import Dataset
 from sqlalchemy import Connection
 
 from thoracle import engine
@@ -16,6 +15,7 @@ from thoracle.deliver.upsevent import Report
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable
 from thoracle.pipeline.line import parts, peer_of_subscriber
 from thoracle.store import workitems
+from thoracle.workitems import from_json
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +74,7 @@ def _tell(ae_title: str, number: int) -> list[tuple[int, dict[str, Any]]]:
         detail = f"{ae_title} is no longer in the settings"
         return [(number, {"state": "failed", "detail": detail})]
     reports = [
-        Report(row.sop_instance_uid, row.event_type_id, Dataset.from_json(row.information))
-        for row in rows
+        Report(row.sop_instance_uid, row.event_type_id, from_json(row.information)) for row in rows
     ]
     answers: list[tuple[int, dict[str, Any]]] = []
     try:

@@ -130,6 +130,8 @@ def _in_range(vr: str, want: str, have: str, zone: tzinfo | None) -> bool:
         end = _moment(high or LAST, LAST, zone)
         return None not in (moment, start, end) and start <= moment <= end  # type: ignore[operator]  # seen
     have, low, high = (re.sub(r"[.:]", "", text) for text in (have, low, high))
+    if not have.isdigit():
+        return False
     return low <= have[: len(low) or None] and (not high or have[: len(high)] <= high)
 
 

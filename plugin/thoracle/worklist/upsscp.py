@@ -256,7 +256,7 @@ def _read(encoded: Any, decode: Callable[[], Dataset], unreadable: Status) -> Da
     if len(encoded.getbuffer()) > LARGEST:
         raise Refused(workitems.RESOURCE_LIMITATION)
     try:
-        return Dataset.from_json(decode().to_json_dict())
+        return workitems.from_json(decode().to_json_dict())
     except Exception as error:  # pydicom decodes an element when it is looked at: raises anything
         raise Refused(unreadable, type(error).__name__) from error
 
