@@ -57,6 +57,16 @@ def of_study(
     return connection.execute(statement).all()
 
 
+def of_studies(connection: Connection, study_instance_uids: Sequence[str]) -> Sequence[Row[Any]]:
+    """Return the deliveries of several studies' objects, oldest first."""
+    return connection.execute(
+        select(delivery, *_RESULT)
+        .join(result)
+        .where(result.c.study_instance_uid.in_(study_instance_uids))
+        .order_by(result.c.created_at, delivery.c.sop_instance_uid, delivery.c.destination)
+    ).all()
+
+
 def request_proof(
     connection: Connection,
     transaction_uid: str,

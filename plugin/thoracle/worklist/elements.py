@@ -9,7 +9,7 @@ from typing import Any
 
 from pydicom.sr.coding import Code as Concept
 
-from thoracle.records import SCHEME
+from thoracle.records import SCHEME, Reason
 
 Json = dict[str, Any]
 
@@ -53,6 +53,14 @@ def concept(found: Concept) -> Json:
     """Return a CodeableConcept of a concept of DICOM."""
     system = SYSTEMS[found.scheme_designator]
     return {"coding": [coded(system, found.value, found.meaning)]}
+
+
+def meaning(reason: str) -> str:
+    """Return what the code of a reason means."""
+    try:
+        return Reason.from_code_value(reason).code.meaning
+    except KeyError:  # of a later or an earlier version
+        return reason
 
 
 def percentage(probability: float) -> float:

@@ -258,16 +258,9 @@ def _reasons(study: Study) -> list[Json]:
         if one.reason_code:
             system = elements.SYSTEMS.get(one.reason_scheme, elements.SCHEME_URI)
             found[one.reason_code] = elements.coded(
-                system, one.reason_code, _meaning(one.reason_code)
+                system, one.reason_code, elements.meaning(one.reason_code)
             )
     return list(found.values())
-
-
-def _meaning(code: str) -> str:
-    try:
-        return Reason.from_code_value(code).code.meaning
-    except KeyError:  # of a later or an earlier version
-        return code
 
 
 def _absent(study: Study) -> Json:
