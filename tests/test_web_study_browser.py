@@ -4,23 +4,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-from browsing import PASSWORD
+from browser import ZOOMED, Visit, chromium, visit
 from ledger import rows
-from peers import require
 from sender import Sender
 from ward import HOSTILE, Ward, of_study, ward
 
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 FIT = {"a": 1.0, "e": 0.0, "f": 0.0}
 
 
@@ -32,36 +22,21 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = require("chromium", "chromium")
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture
-def complaints() -> list[str]:
-    """What the browser says against the page: faults of scripts, of the policy, of requests."""
-    return []
+def visited(here: Ward, browser: Browser) -> Iterator[Visit]:
+    """Yield the visit of somebody who may do everything; the browser must not complain."""
+    with visit(browser, here.site, "chief") as found:
+        yield found
+        assert found.complaints == []
 
 
 @pytest.fixture
-def page(here: Ward, browser: Browser, complaints: list[str]) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    yield signed_in(context, here, "chief", complaints)
-    context.close()
-    assert complaints == []
-
-
-def signed_in(context: BrowserContext, here: Ward, name: str, complaints: list[str]) -> Page:
-    page = context.new_page()
-    page.goto(f"{here.site.url}/login")
-    page.fill("input[name=name]", name)
-    page.fill("input[name=password]", PASSWORD)
-    page.press("input[name=password]", "Enter")
-    page.wait_for_url(f"{here.site.url}/")
-    page.on("console", lambda said: complaints.append(said.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: complaints.append(dialog.message))
-    return page
+def page(visited: Visit) -> Page:
+    return visited.page
 
 
 def open_study(page: Page, here: Ward, study: str) -> None:
@@ -157,15 +132,21 @@ def test_the_wheel_enlarges_what_is_under_the_pointer_and_dragging_moves_it(
     assert matrix(page) == FIT
 
 
-def test_two_fingers_enlarge(here: Ward, browser: Browser, complaints: list[str]) -> None:
-    context = browser.new_context(viewport={"width": 800, "height": 900}, has_touch=True)
-    page = signed_in(context, here, "reader", complaints)
-    open_study(page, here, here.studies["plain"])
+def test_two_fingers_enlarge(here: Ward, browser: Browser) -> None:
+    with visit(browser, here.site, "reader", has_touch=True) as found:
+        open_study(found.page, here, here.studies["plain"])
+        spread_fingers(found.page)
+        until(found.page, "document.querySelector('[data-zoom]').textContent === '200 %'")
+        assert found.complaints == []
+
+
+def spread_fingers(page: Page) -> None:
+    """Put two fingers on the image and spread them to twice their distance."""
     page.locator(".stage").scroll_into_view_if_needed()
     box = page.locator(".stage").bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    session = context.new_cdp_session(page)
+    session = page.context.new_cdp_session(page)
 
     def touch(kind: str, *apart: float) -> None:
         points = [{"x": x + side, "y": y, "id": n} for n, side in enumerate(apart)]
@@ -175,9 +156,6 @@ def test_two_fingers_enlarge(here: Ward, browser: Browser, complaints: list[str]
     touch("touchMove", -75, 75)
     touch("touchMove", -100, 100)
     touch("touchEnd")
-    until(page, "document.querySelector('[data-zoom]').textContent === '200 %'")
-    context.close()
-    assert complaints == []
 
 
 def test_each_image_of_a_study_can_be_chosen(here: Ward, page: Page) -> None:
@@ -205,7 +183,7 @@ def test_a_verdict_is_given_by_keyboard_alone(here: Ward, page: Page) -> None:
     page.keyboard.press("Enter")
     page.wait_for_url("**?done=verdict")
     assert "Your verdict is kept." in page.inner_text("main")
-    assert "disagree counts" in page.inner_text("ol.history")
+    assert page.inner_text("ol.history li:first-child").split()[:3] == ["disagree", "✓", "counts"]
     assert page.inner_text(".comment") == "o k i + - 0 <i>seen</i>"
     (given,) = rows(here.gateway, "SELECT * FROM verdict WHERE study_instance_uid = ?", study)
     assert (given["opinion"], given["person"]) == ("disagree", "chief")
@@ -225,8 +203,9 @@ def test_a_result_shows_itself_when_it_is_there(here: Ward, page: Page) -> None:
 
 
 def test_a_new_result_does_not_take_away_what_somebody_is_writing(
-    here: Ward, page: Page, complaints: list[str]
+    here: Ward, visited: Visit
 ) -> None:
+    page = visited.page
     study = here.send(*of_study(1, PatientID="P21"))
     open_study(page, here, study)
     page.fill("textarea[name=comment]", "half a sen")
@@ -242,38 +221,28 @@ def test_a_new_result_does_not_take_away_what_somebody_is_writing(
     page.get_by_role("button", name="Agree", exact=False).first.click()
     assert "There is another result by now" in page.inner_text("main")
     assert rows(here.gateway, "SELECT * FROM verdict WHERE study_instance_uid = ?", study) == []
-    assert "409" in complaints.pop()
+    assert "409" in visited.complaints.pop()
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_no_serious_barrier_and_nothing_beyond_the_edge_at_200_percent(
-    here: Ward, browser: Browser, complaints: list[str], theme: str
+    here: Ward, visited: Visit, theme: str
 ) -> None:
-    # 1280 pixels at 200 % are 640.
-    context = browser.new_context(viewport={"width": 640, "height": 450}, device_scale_factor=2)
-    page = signed_in(context, here, "chief", complaints)
+    page = visited.page
+    page.set_viewport_size({"width": ZOOMED[0], "height": ZOOMED[1]})
     page.evaluate("theme => localStorage.setItem('theme', theme)", theme)
     for name in ("two", "hand", "held"):
         open_study(page, here, here.studies[name])
         page.evaluate("document.querySelectorAll('main details').forEach(one => one.open = true)")
         assert page.get_attribute("html", "data-theme") == theme
-        check(page)
-    page.goto(f"{here.site.url}/model-card")
-    check(page)
-    context.close()
-    assert complaints == []
+        check(visited)
+    visited.go("/model-card")
+    check(visited)
 
 
-def check(page: Page) -> None:
-    width = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-    assert width <= 0
-    found = Axe().run(page).response["violations"]
-    serious = [
-        (one["id"], [node["html"][:120] for node in one["nodes"]])
-        for one in found
-        if one["impact"] in ("serious", "critical")
-    ]
-    assert serious == []
+def check(visited: Visit) -> None:
+    assert visited.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert visited.faults() == []
 
 
 def test_nothing_in_hostile_headers_and_comments_runs(here: Ward, page: Page) -> None:
