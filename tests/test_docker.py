@@ -5,6 +5,7 @@ capabilities and on a file system of which it can write a data folder and /tmp a
 namespaces of Linux.
 """
 
+import html
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from compose_spec import PyCompose
 from cryptography import x509
 from pydicom.uid import generate_uid
 
+from browsing import PASSWORD, log_in
 from documents import DOCS
 from ledger import eventually
 from pacs import Pacs, free_port
@@ -37,6 +39,7 @@ from sender import send
 from thoracle import settings
 from thoracle.deliver import storescu
 from thoracle.deliver.association import Peer
+from thoracle.web import passwords
 
 ROOT = Path(__file__).parent.parent
 DOCKER = ROOT / "docker"
@@ -373,7 +376,10 @@ class Container:
             )
         try:
             yield eventually(lambda: children(process.pid), 10)[0]
-            assert process.wait(60) == 0, log.read_text()[-2000:]
+            assert process.wait(60) == 0
+        except BaseException:
+            print(log.read_text()[-3000:])
+            raise
         finally:
             process.kill()
             process.wait()
@@ -462,19 +468,17 @@ def test_thoracle_serves_read_only_without_a_name_as_process_1(container: Contai
             *json.loads(last("Dockerfile", "HEALTHCHECK").partition("CMD ")[2])[1:],
         ]
         health[3] = health[3].replace(":11112", f":{port}")
-        eventually(lambda: container.run(*health).returncode == 0, 60)
+        eventually(lambda: container.run(*health).returncode == 0, 120)
         study = generate_uid()
         assert send(port, chest(StudyInstanceUID=study)).status == 0x0000
+        eventually(lambda: read(container, study), 120)
         with container.running("web", "--config", config) as pages:
-            eventually(lambda: answers(f"https://localhost:{web_port}/healthz", verify=False), 60)
+            url = f"https://localhost:{web_port}"
+            eventually(lambda: answers(f"{url}/healthz", verify=False), 60)
             probe = SERVICES["web"]["healthcheck"]["test"][3].replace("8443", str(web_port))
             assert container.run("-c", probe).returncode == 0
-            assert httpx.get(f"https://localhost:{web_port}/", verify=False).status_code in (
-                200,
-                303,
-            )
+            assert picture(container, url, study).startswith(b"\x89PNG")
             os.kill(pages, signal.SIGTERM)
-        eventually(lambda: read(container, study), 120)
         (decoder,) = (pid for pid, _ in descendants(gateway))
         os.kill(decoder, signal.SIGKILL)
         again = generate_uid()
@@ -495,3 +499,20 @@ def read(container: Container, study: str) -> bool:
         "sys.argv[1:]); print(rows.fetchall() == [('done',)])"
     )
     return container.run("-c", statement, study).stdout.strip() == "True"
+
+
+def picture(container: Container, url: str, study: str) -> bytes:
+    """Return a picture of a study, which a child process of the pages makes."""
+    add = (
+        "import sys; from pathlib import Path; from thoracle.store import database, people\n"
+        "with database.existing(Path('/mnt/data')).begin() as connection:\n"
+        "    people.add(connection, 'reader', {'display_name': 'Reader', 'roles': ['reader'],\n"
+        "        'password_hash': sys.argv[1]})\n"
+    )
+    added = container.run("-c", add, passwords.hashed(PASSWORD))
+    assert added.returncode == 0, added.stderr
+    with httpx.Client(base_url=url, verify=False, timeout=60) as client:
+        assert log_in(client, "reader", PASSWORD).status_code == 303
+        found = re.search(r'src="(/study/[^"]+\.png[^"]*)"', client.get(f"/study/{study}").text)
+        assert found is not None
+        return client.get(html.unescape(found[1])).content
