@@ -2,26 +2,23 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import insert
 
-from browsing import PASSWORD, Site
+from browser import ZOOMED, chromium, visit
+from browsing import Site
 from certificates import DAY, NOW, Authority
 from gateway import Gateway
 from history import Study, studies, write
 from ledger import eventually, rows
 from pacs import Pacs, free_port
-from peers import require
 from sender import send, small
 from thoracle.store import tables
 from thoracle.store.database import open_database, sqlite_url
@@ -31,9 +28,6 @@ from thoracle.web.kept import Kept
 
 HOSTILE = "<script>alert('x')</script>\n\x1b[31m{{7*7}}"
 PATIENT = "Doe^Jane"
-CHROMIUM = (
-    "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
-)
 
 
 def history() -> list[Study]:
@@ -387,62 +381,59 @@ def test_the_gateway_raises_the_alarm_without_anybody_looking(tmp_path: Path) ->
 # ---- in a browser ----------------------------------------------------------------------------
 
 
-@contextmanager
-def browsing(site: Site, **options: Any) -> Iterator[Page]:
-    """Yield a page of an administrator who has signed in; errors of the console fail the test."""
-    path = require("chromium", "chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM.split())
-        page = browser.new_context(**options).new_page()
-        errors: list[str] = []
-        page.on("console", lambda one: errors.append(one.text) if one.type == "error" else None)
-        page.on("pageerror", lambda one: errors.append(str(one)))
-        page.goto(f"{site.url}/login")
-        page.fill("input[name=name]", "administrator")
-        page.fill("input[name=password]", PASSWORD)
-        page.press("input[name=password]", "Enter")
-        page.wait_for_url(f"{site.url}/")
-        yield page
-        browser.close()
-        assert errors == []
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
 
 
-def test_the_page_has_no_grave_fault_of_access_in_either_theme(site: Site) -> None:
-    with browsing(site) as page:
-        page.goto(f"{site.url}/dashboard")
+def test_the_page_has_no_grave_fault_of_access_in_either_theme(
+    site: Site, browser: Browser
+) -> None:
+    with visit(browser, site, "administrator") as visitor:
+        visitor.go("/dashboard")
         for theme in ("dark", "light"):
-            assert page.evaluate("document.documentElement.dataset.theme") == theme
-            for summary in page.query_selector_all(".dashboard summary"):
+            assert visitor.page.evaluate("document.documentElement.dataset.theme") == theme
+            for summary in visitor.page.query_selector_all(".dashboard summary"):
                 if not summary.evaluate("one => one.parentElement.open"):
                     summary.click()
-            found = Axe().run(page).response["violations"]
-            grave = [one for one in found if one["impact"] in ("serious", "critical")]
-            assert grave == [], [one["id"] for one in grave]
-            page.click("#theme")
+            assert visitor.faults() == []
+            visitor.page.click("#theme")
+        assert visitor.complaints == []
 
 
-def test_a_refresh_keeps_the_focus_and_a_press_shows_its_answer(site: Site) -> None:
-    with browsing(site) as page:
-        page.goto(f"{site.url}/dashboard")
+def test_a_refresh_keeps_the_focus_and_a_press_shows_its_answer(
+    site: Site, browser: Browser
+) -> None:
+    with visit(browser, site, "administrator") as visitor:
+        visitor.go("/dashboard")
+        page = visitor.page
         page.focus("#try-pacs")
         page.keyboard.press("Enter")
         page.wait_for_selector("text=not reached")
         assert page.evaluate("document.activeElement.id") == "try-pacs"
         page.focus("#retry-all")
-        before = page.inner_text("#operations p.dim >> nth=0")
-        page.wait_for_timeout(1100)
+        page.evaluate("document.activeElement.dataset.before = '1'")
         page.evaluate(
             "htmx.ajax('GET', '/dashboard/operations', {target: '#operations', swap: 'innerHTML'})"
         )
-        page.wait_for_function(
-            "was => document.querySelector('#operations p.dim').innerText !== was", arg=before
-        )
+        page.wait_for_function("!document.getElementById('retry-all').dataset.before")
         assert page.evaluate("document.activeElement.id") == "retry-all"
+        assert visitor.complaints == []
 
 
-def test_at_twice_the_size_nothing_is_cut_off(site: Site) -> None:
-    """A window of 640 by 400 is one of 1280 by 800 at 200 per cent (WCAG 2.1, 1.4.10)."""
-    with browsing(site, viewport={"width": 640, "height": 400}) as page:
-        page.goto(f"{site.url}/dashboard")
-        width = page.evaluate("document.documentElement.scrollWidth")
-        assert width <= 640
+def test_the_operations_refresh_themselves(site: Site, browser: Browser) -> None:
+    with visit(browser, site, "administrator") as visitor:
+        visitor.page.clock.install()
+        visitor.go("/dashboard")
+        with visitor.page.expect_request("**/dashboard/operations") as asked:
+            visitor.page.clock.fast_forward(31_000)
+        assert asked.value.headers["x-automatic"] == "1"
+        assert visitor.complaints == []
+
+
+def test_at_twice_the_size_nothing_is_cut_off(site: Site, browser: Browser) -> None:
+    with visit(browser, site, "administrator") as visitor:
+        visitor.page.set_viewport_size({"width": ZOOMED[0], "height": ZOOMED[1]})
+        visitor.go("/dashboard")
+        assert visitor.page.evaluate("document.documentElement.scrollWidth") <= ZOOMED[0]

@@ -15,7 +15,7 @@ from thoracle.store.tables import timestamp
 from thoracle.watch import figures
 from thoracle.watch.comparison import Level, shown
 from thoracle.watch.figures import OPEN, STATES, TurnAround, Volume
-from thoracle.watch.looking import Watching, look
+from thoracle.watch.looking import Watching
 from thoracle.web import charts
 from thoracle.web.charts import Chart
 
@@ -51,7 +51,9 @@ class Board:
     devices: tuple[tuple[str, dict[str, int]], ...]
 
 
-def board(connection: Connection, settings: Watch, days: int, now: datetime) -> Board:
+def board(
+    connection: Connection, settings: Watch, watching: Watching, days: int, now: datetime
+) -> Board:
     """Return the figures of the last ``days``, one of ``SPANS``; days and months are of UTC."""
     length = SPANS[days]
     unit = "day" if length == DAY else "month"
@@ -60,7 +62,6 @@ def board(connection: Connection, settings: Watch, days: int, now: datetime) -> 
     volumes = figures.volumes(statistics.outcomes(connection, since, until, length), periods)
     times = statistics.times(connection, since, until)
     opinions = statistics.opinions(connection, _months(now, MONTHS)[0], until)
-    watching = look(connection, settings, now)
     raised = alarms.rows(connection, Level.ALARM.value)
     levels = {one.subject: one.level for one in watching.comparisons}
     return Board(

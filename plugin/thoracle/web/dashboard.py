@@ -17,10 +17,11 @@ from thoracle.errors import DeliveryError, ThoracleError
 from thoracle.pipeline import reach
 from thoracle.settings import Settings
 from thoracle.store import operations as stored
-from thoracle.store.tables import now
+from thoracle.store import tables
+from thoracle.watch.looking import Watching, look
 from thoracle.web import operations
 from thoracle.web.access import Person, Role, administrator, reader
-from thoracle.web.board import SPANS, URGENT, board
+from thoracle.web.board import SPANS, URGENT, Board, board
 from thoracle.web.charts import duration
 from thoracle.web.kept import Kept
 from thoracle.web.metrics import age
@@ -49,6 +50,7 @@ class Memory:
     """What this process keeps for the page."""
 
     figures: Kept = field(default_factory=lambda: Kept(60))
+    watching: Kept = field(default_factory=lambda: Kept(60))
     operations: Kept = field(default_factory=lambda: Kept(5))
     parts: Kept = field(default_factory=lambda: Kept(600))
     tried: dict[str, Tried] = field(default_factory=dict)
@@ -72,14 +74,8 @@ def page(
         raise HTTPException(
             404, f"found {days} days, required is one of {', '.join(map(str, SPANS))}"
         )
-    site = site_of(request)
-
-    def make() -> Any:
-        with site.database.connect() as connection:
-            return board(connection, site.settings.watch, days, datetime.now(UTC))
-
     values: dict[str, Any] = {
-        "board": _memory(request).figures.get(days, make),
+        "board": _board(request, days),
         "spans": SPANS,
         "duration": duration,
         "urgent": URGENT,
@@ -87,6 +83,23 @@ def page(
     if person.has(Role.ADMINISTRATOR):
         values |= _operations(request)
     return render(request, "dashboard.html", **values)
+
+
+def _board(request: Request, days: int) -> Board:
+    site, memory = site_of(request), _memory(request)
+    watch, now = site.settings.watch, datetime.now(UTC)
+
+    def watching() -> Watching:
+        with site.database.connect() as connection:
+            return look(connection, watch, now)
+
+    found = memory.watching.get("watching", watching)
+
+    def figures() -> Board:
+        with site.database.connect() as connection:
+            return board(connection, watch, found, days, now)
+
+    return memory.figures.get(days, figures)
 
 
 # ---- operations ------------------------------------------------------------------------------
@@ -140,9 +153,9 @@ def try_peer(
     """Call a destination, a receiver or our own listener, and show whether it answers."""
     site = site_of(request)
     try:
-        tried = Tried(now(), True, _answer(name, site.settings))
+        tried = Tried(tables.now(), True, _answer(name, site.settings))
     except DeliveryError as error:
-        tried = Tried(now(), False, str(error))
+        tried = Tried(tables.now(), False, str(error))
     _memory(request).tried[name] = tried
     with site.database.begin() as connection:
         trail.record(
