@@ -63,7 +63,7 @@ def _page(
         "account.html",
         status_code,
         tokens=tokens,
-        scopes=[scope for scope, role in access.SCOPES.items() if person.has(role)],
+        scopes=access.scopes_of(person),
         has_password=row.password_hash is not None,
         stamp=now(),
         longest_days=LONGEST_TOKEN_DAYS,
@@ -126,7 +126,7 @@ def add_token(
 
 
 def _is_good(row: Any) -> bool:
-    return row.revoked_at is None and row.expires_at > now()
+    return row.revoked_at is None and (row.expires_at is None or row.expires_at > now())
 
 
 def _token(person: Person, label: str, days: int, scopes: list[str]) -> dict[str, Any]:
@@ -137,9 +137,9 @@ def _token(person: Person, label: str, days: int, scopes: list[str]) -> dict[str
         )
     if not 1 <= days <= LONGEST_TOKEN_DAYS:
         raise PersonError(f"found {days} days, required are 1 to {LONGEST_TOKEN_DAYS}")
-    theirs = {scope for scope, role in access.SCOPES.items() if person.has(role)}
-    if not scopes or not set(scopes) <= theirs:
-        raise PersonError(f"found other scopes, required are some of {', '.join(sorted(theirs))}")
+    theirs = access.scopes_of(person)
+    if not scopes or not set(scopes) <= set(theirs):
+        raise PersonError(f"found other scopes, required are some of {', '.join(theirs)}")
     return {
         "label": label,
         "scopes": sorted(set(scopes)),
