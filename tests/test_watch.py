@@ -182,6 +182,10 @@ def test_a_share_that_rose_more_than_chance_is_an_alarm_and_names_the_device() -
     found = levels(was, now)["positive"]
     assert found.level is Level.ALARM
     assert "35.0% (70 of 200), in the reference 10.0% (100 of 1,000)" in found.sentence
+    # Wilson's intervals are 24.93 to 46.61 and 7.29 to 13.56 %; Newcombe's is made of them.
+    assert "risen by 25.0 percentage points (with 99.9 % confidence by 14.3 to 36.9)" in (
+        found.sentence
+    )
     assert found.device == "Most of it comes from b: 60 of its 100 studies."
     assert levels(was, now)["indeterminate"].level is Level.CALM
 
@@ -242,6 +246,12 @@ def test_the_reference_begins_with_the_first_results_and_never_reaches_into_the_
     assert future.days == 0
     nothing, _ = spans(SETTINGS, None, NOW)
     assert nothing.days == 0
+
+
+@pytest.mark.parametrize("day", ["2026-02-30", "2026-13-01"])
+def test_a_reference_begins_on_a_day_of_the_calendar(day: str) -> None:
+    with pytest.raises(ValueError, match=f"found reference_from '{day}'"):
+        Watch(reference_from=day)
 
 
 def comparison(level: Level, subject: str = "scores") -> Comparison:

@@ -1,5 +1,6 @@
 """Settings of the pages: who may open them, how they are ordered, and what is watched."""
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -163,3 +164,13 @@ class Watch(Section):
         le=1,
         description="Share of verdicts that agree, 0 to 1, below which an alarm is shown.",
     )
+
+    @validator(mode="after")
+    def _begins_on_a_day(self) -> "Watch":
+        try:
+            date.fromisoformat(self.reference_from or "2026-11-01")
+        except ValueError as error:
+            raise ValueError(
+                f"found reference_from {self.reference_from!r}, required is a day of the calendar"
+            ) from error
+        return self

@@ -77,7 +77,11 @@ def _rate(
         sentence = f"{name} is as in the reference: {numbers}."
         return Comparison(state, name, Level.CALM, sentence, value=rate)
     level = Level.ALARM if abs(change) >= settings.alarm_shift else Level.LOOK
-    sentence = f"{name} has {'risen' if change > 0 else 'fallen'} more than chance: {numbers}."
+    least, most = sorted((abs(low), abs(high)))
+    sentence = (
+        f"{name} has {'risen' if change > 0 else 'fallen'} by {100 * abs(change):.1f} percentage "
+        f"points (with 99.9 % confidence by {100 * least:.1f} to {100 * most:.1f}): {numbers}."
+    )
     device = _excess(state, among, now, before[0] / before[1], change)
     return Comparison(state, name, level, sentence, advice, device, rate)
 
