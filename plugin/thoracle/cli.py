@@ -4,7 +4,6 @@ import getpass
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ import typer
 from rich.console import Console
 
 from thoracle import __version__, routing
+from thoracle.auditing import commands as auditing
 from thoracle.dataset import commands as dataset
 from thoracle.errors import ThoracleError
 from thoracle.evaluate.commands import evaluate_command
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(routing.app, name="route")
+app.add_typer(auditing.app, name="audit")
 app.command("evaluate")(evaluate_command)
 app.command("web")(web.web_command)
 app.add_typer(web.person, name="person")
@@ -301,57 +302,6 @@ def retry(
 
     dead = requests.retry(_database(config), study, getpass.getuser())
     out.print(f"{dead} to be sent again; `thoracle status {study}` shows what becomes of it")
-
-
-@app.command()
-def audit(
-    study: Annotated[str | None, typer.Option(help="Study Instance UID.")] = None,
-    patient: Annotated[str | None, typer.Option(help="Patient ID.")] = None,
-    accession: Annotated[str | None, typer.Option(help="Accession Number.")] = None,
-    since: Annotated[
-        str | None, typer.Option(help="UTC, e.g. 2026-11-22 or 2026-11-22T18:30.")
-    ] = None,
-    until: Annotated[str | None, typer.Option(help="UTC, exclusive.")] = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show the events of a study, a patient, an accession or a span of time."""
-    from thoracle.audit import query, trail
-
-    question = query.Question(study, patient, accession, _time(since), _time(until))
-    with _database(config).begin() as connection:
-        trail.record(
-            connection,
-            trail.Event.AUDIT_READ,
-            {"user_id": getpass.getuser(), "study_instance_uid": study, "patient_id": patient},
-        )
-        events = list(query.events(connection, question))
-    for event in events:
-        if as_json:
-            _print_json(event)
-        else:
-            rest = {k: v for k, v in event.items() if k not in _LEADING}
-            facts = " ".join(
-                f"{k}={json.dumps(v) if isinstance(v, dict) else v}" for k, v in rest.items()
-            )
-            out.print(
-                f"{event['recorded_at']} {event['event']} {facts}", markup=False, soft_wrap=True
-            )
-
-
-_LEADING = ("id", "recorded_at", "event", "event_id", "event_type_code", "action")
-
-
-def _time(text: str | None) -> str | None:
-    if text is None:
-        return None
-    from thoracle.store.tables import timestamp
-
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ThoracleError(f"found {text!r}, required is a time as 2026-11-22T18:30") from error
-    return timestamp(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
 def _database(config: Path | None) -> Any:

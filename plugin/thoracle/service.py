@@ -4,10 +4,12 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 from thoracle import engine, pipeline, route
-from thoracle.audit import trail
+from thoracle.audit import anchors, trail
 from thoracle.audit.subscriptions import Told
 from thoracle.classify import bundle, runtime
 from thoracle.commitments import Answer
@@ -118,15 +120,17 @@ def _run(settings: Settings, decoder: Decoder, stopped: threading.Event) -> None
     _load_or_leave(classifier, settings)
     watchman = Watchman(database, settings.watch)
     watchman.look()
+    anchor = partial(anchors.drop, database, settings.data_folder / anchors.FILE)
     idle: set[str] = set()
     while not stopped.wait(SWEEP_SECONDS):
         watchman.look()
-        idle = _look_after(settings, inbox, idle)
+        idle = _look_after(settings, inbox, anchor, idle)
     logger.info("stopping")
     listener.stop(DRAIN_SECONDS)
     engine.stop(DRAIN_SECONDS)
     with database.begin() as connection:
         trail.record(connection, trail.Event.APPLICATION_STOPPED, {})
+    anchor()
     database.dispose()  # the last connection that closes folds the write-ahead log in
 
 
@@ -157,12 +161,15 @@ def _listen(listener: Listener, settings: Settings) -> None:
     logger.info("listening as %s on %s", settings.receive.ae_title, where)
 
 
-def _look_after(settings: Settings, inbox: Inbox, idle: set[str]) -> set[str]:
+def _look_after(
+    settings: Settings, inbox: Inbox, anchor: Callable[[], object], idle: set[str]
+) -> set[str]:
     """Mend what fell out of the line; return the workflows that seem to have stopped."""
     try:
         pipeline.sweep(settings.complete.quiet_otherwise_seconds + SWEEP_SECONDS)
         pipeline.bury()
         pipeline.tell_the_rest()
+        anchor()
         return engine.revive(idle) if inbox.has_room() else set()
     except Exception:
         # The database may be out of reach for a while; the service goes on, and so does this.

@@ -1,12 +1,30 @@
-"""Questions to the trail."""
+"""Questions to the trail: which events, by whom, of whom, about what."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, Select, or_, select
 
 from thoracle.store.tables import audit_event
+
+_EQUAL = (
+    "event",
+    "action",
+    "event_outcome",
+    "patient_id",
+    "issuer_of_patient_id",
+    "study_instance_uid",
+    "accession_number",
+    "network_address",
+    "user_id",
+    "outcome",
+    "reason_code",
+    "destination",
+    "proof",
+    "status",
+)
+"""Fields that are columns of the same name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,19 +38,98 @@ class Question:
     """ISO 8601 in UTC, inclusive; a prefix such as ``2026-11`` will do."""
     until: str | None = None
     """ISO 8601 in UTC, exclusive."""
+    event: str | None = None
+    """The verb of the trail, e.g. ``image read``."""
+    action: str | None = None
+    """C, R, U, D or E."""
+    event_outcome: int | None = None
+    """0 success, 4 minor, 8 serious or 12 major failure."""
+    issuer_of_patient_id: str | None = None
+    sop_instance_uid: str | None = None
+    """Of an image or of an object that was made."""
+    ae_title: str | None = None
+    """Who called or was called."""
+    network_address: str | None = None
+    user_id: str | None = None
+    bundle: str | None = None
+    """Digest, hexadecimal, or name and version of a bundle, whole."""
+    outcome: str | None = None
+    """Of the analysis."""
+    reason_code: str | None = None
+    destination: str | None = None
+    proof: str | None = None
+    status: str | None = None
+    """Of a C-STORE or the like, e.g. ``0xA700``."""
+    at_least_seconds: float | None = None
+    """Events that took so long at least."""
 
 
 def events(connection: Connection, question: Question) -> Iterator[dict[str, Any]]:
     """Yield the matching events, oldest first, without their empty columns."""
+    statement = _where(select(audit_event), question).order_by(
+        audit_event.c.recorded_at, audit_event.c.id
+    )
+    rows = connection.execution_options(yield_per=1000).execute(statement)
+    for row in rows.mappings():
+        yield told(row)
+
+
+def page(
+    connection: Connection,
+    question: Question,
+    limit: int,
+    before: tuple[str, int] | None = None,
+) -> list[dict[str, Any]]:
+    """Return so many of the matching events, newest first, without their empty columns.
+
+    Parameters
+    ----------
+    before
+        ``recorded_at`` and ``id`` of the last event of the page before; the next ones follow it.
+    """
     column = audit_event.c
-    statement = select(audit_event).order_by(column.id)
-    for name in ("study_instance_uid", "patient_id", "accession_number"):
+    statement = _where(select(audit_event), question)
+    if before is not None:
+        moment, row_id = before
+        statement = statement.where(
+            or_(
+                column.recorded_at < moment,
+                (column.recorded_at == moment) & (column.id < row_id),
+            )
+        )
+    statement = statement.order_by(column.recorded_at.desc(), column.id.desc()).limit(limit)
+    return [told(row) for row in connection.execute(statement).mappings()]
+
+
+def told(row: Any) -> dict[str, Any]:
+    """Return a row without its empty columns."""
+    return {name: value for name, value in row.items() if value not in (None, "", {})}
+
+
+def _where(statement: Select[Any], question: Question) -> Select[Any]:
+    return statement.where(*_conditions(question))
+
+
+def _conditions(question: Question) -> Sequence[ColumnElement[bool]]:
+    column = audit_event.c
+    found: list[ColumnElement[bool]] = []
+    for name in _EQUAL:
         value = getattr(question, name)
         if value is not None:
-            statement = statement.where(column[name] == value)
+            found.append(column[name] == value)
+    pairs = {
+        "sop_instance_uid": (column.sop_instance_uid, column.result_sop_instance_uid),
+        "ae_title": (column.calling_ae_title, column.called_ae_title),
+        "bundle": (column.bundle_digest, column.bundle_version),
+    }
+    for name, (one, other) in pairs.items():
+        value = getattr(question, name)
+        if value is not None:
+            found.append(or_(one == value, other == value))
     if question.since is not None:
-        statement = statement.where(column.recorded_at >= question.since)
+        found.append(column.recorded_at >= question.since)
     if question.until is not None:
-        statement = statement.where(column.recorded_at < question.until)
-    for row in connection.execute(statement).mappings():
-        yield {name: value for name, value in row.items() if value not in (None, "", {})}
+        found.append(column.recorded_at < question.until)
+    if question.at_least_seconds is not None:
+        found.append(column.seconds >= question.at_least_seconds)
+    return found

@@ -7,9 +7,10 @@ is an Instances Accessed event with our own type code, because no standard event
 from enum import Enum
 from typing import Any, TypedDict
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection
 
-from thoracle.store.tables import audit_event, now
+from thoracle.store import chain
+from thoracle.store.tables import now
 
 SUCCESS = 0
 """Event Outcome Indicator (PS3.15 Table A.5.1-1)."""
@@ -95,15 +96,17 @@ class Columns(TypedDict, total=False):
 
 
 def record(connection: Connection, event: Event, columns: Columns) -> None:
-    """Add an event to the transaction of ``connection``."""
-    values: dict[str, Any] = {"event_outcome": SUCCESS, "detail": {}, **columns}
-    connection.execute(
-        insert(audit_event).values(
-            recorded_at=now(),
-            event=event.verb,
-            event_id=event.event_id,
-            event_type_code=event.event_type_code,
-            action=event.action,
-            **values,
-        )
+    """Add an event to the transaction of ``connection``, at the end of the chain."""
+    chain.append(
+        connection,
+        {
+            "event_outcome": SUCCESS,
+            "detail": {},
+            **columns,
+            "recorded_at": now(),
+            "event": event.verb,
+            "event_id": event.event_id,
+            "event_type_code": event.event_type_code,
+            "action": event.action,
+        },
     )

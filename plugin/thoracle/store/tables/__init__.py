@@ -4,7 +4,7 @@ Points in time are ISO 8601 strings in UTC with microseconds (:func:`now`): they
 the same on SQLite and PostgreSQL, and are readable in any tool an auditor uses.
 """
 
-from thoracle.store.tables.audit import audit_event
+from thoracle.store.tables.audit import audit_checkpoint, audit_event, audit_head
 from thoracle.store.tables.images import instance, study
 from thoracle.store.tables.people import api_token, person, web_session
 from thoracle.store.tables.results import (
@@ -29,7 +29,9 @@ __all__ = [
     "alarm",
     "analysis",
     "api_token",
+    "audit_checkpoint",
     "audit_event",
+    "audit_head",
     "commitment",
     "delivery",
     "instance",

@@ -1,10 +1,12 @@
-"""The trail."""
+"""The trail, and what shows that nobody changed it."""
 
-from sqlalchemy import JSON, Column, Float, Integer, String, Table
+from sqlalchemy import JSON, Column, Float, Integer, String, Table, Text
 
 from thoracle.store.tables.schema import AE_TITLE, DIGEST, ROW_ID, TIME, UID, metadata
 
-# One row an event of PS3.15 A.5 (see audit/trail.py). Rows are only ever added.
+# One row an event of PS3.15 A.5 (see audit/trail.py). Rows are only ever added, one after the
+# other: triggers refuse everything else, and each row's digest has that of the row before in it
+# (store/chain.py, which knows the order of these columns).
 audit_event = Table(
     "audit_event",
     metadata,
@@ -36,4 +38,25 @@ audit_event = Table(
     Column("correlation_id", String(255)),  # workflow or association
     Column("seconds", Float),
     Column("detail", JSON, nullable=False),
+    Column("digest", DIGEST),  # of the row before and of this one
+)
+
+# One row: the end of the chain. Its update is the lock under which a row is added.
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("name", String(8), primary_key=True),  # always "head"
+    Column("last_id", ROW_ID, nullable=False),
+    Column("digest", DIGEST, nullable=False),
+)
+
+# Where the chain begins after rows were purged: those up to here are gone, by rule.
+audit_checkpoint = Table(
+    "audit_checkpoint",
+    metadata,
+    Column("up_to", ROW_ID, primary_key=True, autoincrement=False),  # id of the last purged row
+    Column("digest", DIGEST, nullable=False),  # of that row
+    Column("rows", Integer, nullable=False),  # how many were purged this time
+    Column("recorded_at", TIME, nullable=False),
+    Column("reason", Text, nullable=False),
 )

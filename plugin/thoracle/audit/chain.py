@@ -1,0 +1,93 @@
+"""Whether the trail is as it was written: the chain is followed, and held against its anchors.
+
+A changed row, a row taken out, put in or moved breaks the chain at that place, because each digest
+has all rows before in it. Whoever can write to the database could compute all digests anew, or cut
+the end off. Anchors tell that: what the end of the chain was at some time, kept elsewhere.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from thoracle.audit.anchors import Anchor
+from thoracle.store import chain
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What became of following the chain."""
+
+    rows: int
+    """How many rows were followed."""
+    last_id: int
+    """Of the last row that fits."""
+    digest: str
+    """Of that row, hexadecimal."""
+    broken_id: int | None = None
+    """The first row that does not fit; ``None``: all do."""
+    fault: str = ""
+    """What does not fit there."""
+
+    @property
+    def well(self) -> bool:
+        """Whether everything fits."""
+        return self.broken_id is None
+
+
+def verify(
+    connection: Connection, anchors: Sequence[Anchor] = (), since: Anchor | None = None
+) -> Verification:
+    """Follow the chain and say whether, and where first, it is broken.
+
+    Parameters
+    ----------
+    anchors
+        What the end of the chain was earlier, as kept elsewhere; by id.
+    since
+        Follow it from here only: an anchor that an earlier verification ended at.
+    """
+    begin_id, digest = chain.checkpoint(connection)
+    if since is not None and since.id > begin_id:
+        if chain.digest_at(connection, since.id) != since.digest:
+            return Verification(
+                0, begin_id, digest, since.id, "it is not what it was at the anchor"
+            )
+        begin_id, digest = since.id, since.digest
+    found = _follow(connection, begin_id, digest, {one.id: one.digest for one in anchors})
+    return found if not found.well else _end(connection, found, anchors)
+
+
+def _follow(
+    connection: Connection, begin_id: int, digest: str, anchored: dict[int, str]
+) -> Verification:
+    width = len(chain.COLUMNS)
+    last_id, rows = begin_id, 0
+    digest_of = chain.digest_of
+    for row in chain.rows_after(connection, begin_id):
+        expected = digest_of(digest, row[:width])
+        row_id = int(row[0])
+        if expected != row[width]:
+            gap = row_id - last_id - 1
+            missing = f"; {gap} before it are missing" if gap else ""
+            fault = f"its digest is not that of its content and the row before{missing}"
+            return Verification(rows, last_id, digest, row_id, fault)
+        digest, last_id = expected, row_id
+        rows += 1
+        if row_id in anchored and anchored[row_id] != digest:
+            fault = "it was written anew: an anchor has another digest"
+            return Verification(rows, last_id, digest, row_id, fault)
+    return Verification(rows, last_id, digest)
+
+
+def _end(connection: Connection, found: Verification, anchors: Sequence[Anchor]) -> Verification:
+    """Hold the end that was found against what it should be."""
+    head_id, head_digest = chain.head(connection)
+    expected = max([head_id, *(one.id for one in anchors)])
+    if found.last_id < expected:
+        fault = f"the trail ends at {found.last_id}, required is {expected}: its end was cut off"
+        return Verification(found.rows, found.last_id, found.digest, found.last_id + 1, fault)
+    if (found.last_id, found.digest) != (head_id, head_digest):
+        fault = "it is behind the end of the chain: not Thoracle added it"
+        return Verification(found.rows, found.last_id, found.digest, head_id + 1, fault)
+    return found

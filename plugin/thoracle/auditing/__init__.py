@@ -1,0 +1,1 @@
+"""`thoracle audit`: questions to the trail, and its care."""

@@ -1,0 +1,218 @@
+"""`thoracle audit`: its commands. Each imports what it needs when it runs, as in ``cli``."""
+
+import getpass
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from thoracle.errors import ThoracleError
+from thoracle.settings import Settings, load
+
+app = typer.Typer(help="Ask the trail, and prove that nobody changed it.")
+out = Console()
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Configuration file; without it, the defaults."),
+]
+Text = Annotated[str | None, typer.Option()]
+VERIFIED = "audit-verified.json"
+"""Below the data folder: where the last verification ended."""
+LEADING = ("id", "recorded_at", "event", "event_id", "event_type_code", "action")
+
+
+@app.callback(invoke_without_command=True)
+def audit_command(
+    context: typer.Context,
+    study: Annotated[str | None, typer.Option(help="Study Instance UID.")] = None,
+    patient: Annotated[str | None, typer.Option(help="Patient ID.")] = None,
+    issuer: Annotated[str | None, typer.Option(help="Issuer of the Patient ID.")] = None,
+    accession: Annotated[str | None, typer.Option(help="Accession Number.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="UTC, e.g. 2026-11-22 or 2026-11-22T18:30.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="UTC, exclusive.")] = None,
+    event: Annotated[str | None, typer.Option(help='What happened, e.g. "image read".')] = None,
+    action: Annotated[str | None, typer.Option(help="C, R, U, D or E.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Serious failures alone.")] = False,
+    instance: Annotated[
+        str | None, typer.Option(help="SOP Instance UID, of an image or of a result.")
+    ] = None,
+    ae_title: Annotated[str | None, typer.Option(help="Who called or was called.")] = None,
+    address: Annotated[str | None, typer.Option(help="Network address.")] = None,
+    user: Annotated[str | None, typer.Option(help="Who did it.")] = None,
+    bundle: Annotated[
+        str | None, typer.Option(help="Digest of a bundle, or its name and version.")
+    ] = None,
+    outcome: Annotated[str | None, typer.Option(help="Outcome of the analysis.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Code of the reason of a rejection.")] = None,
+    destination: Annotated[str | None, typer.Option(help="Name of who was sent to.")] = None,
+    proof: Annotated[str | None, typer.Option(help="commitment, query or status.")] = None,
+    status: Annotated[str | None, typer.Option(help="Status, e.g. 0xA700.")] = None,
+    slower_than: Annotated[float | None, typer.Option(help="Seconds that it took.")] = None,
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON, one object a line.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV, safe for spreadsheets.")] = False,
+) -> None:
+    """Show events, oldest first. That the trail was read is an event itself."""
+    if context.invoked_subcommand is not None:
+        return
+    from thoracle.audit.query import Question
+
+    question = Question(
+        study_instance_uid=study,
+        patient_id=patient,
+        issuer_of_patient_id=issuer,
+        accession_number=accession,
+        since=moment(since),
+        until=moment(until),
+        event=event,
+        action=action,
+        event_outcome=8 if failed else None,
+        sop_instance_uid=instance,
+        ae_title=ae_title,
+        network_address=address,
+        user_id=user,
+        bundle=bundle,
+        outcome=outcome,
+        reason_code=reason,
+        destination=destination,
+        proof=proof,
+        status=status,
+        at_least_seconds=slower_than,
+    )
+    show(config, question, as_json, as_csv)
+
+
+def show(config: Path | None, question: Any, as_json: bool, as_csv: bool) -> None:
+    """Print the events that answer a question, and record that it was asked."""
+    from thoracle import spreadsheet
+    from thoracle.audit import query
+    from thoracle.store.chain import COLUMNS
+
+    data = database(config)
+    asked(data, question, "thoracle audit")
+    with data.connect() as connection:
+        events = query.events(connection, question)
+        if as_csv:
+            rows = ([_cell(event.get(name)) for name in COLUMNS] for event in events)
+            for line in spreadsheet.lines(COLUMNS, rows):
+                sys.stdout.write(line)
+        elif as_json:
+            for event in events:
+                sys.stdout.write(json.dumps(event, ensure_ascii=True) + "\n")
+        else:
+            _print(events)
+
+
+def _print(events: Iterable[dict[str, Any]]) -> None:
+    for event in events:
+        rest = {name: value for name, value in event.items() if name not in LEADING}
+        del rest["digest"]
+        facts = " ".join(
+            f"{name}={json.dumps(value) if isinstance(value, dict) else value}"
+            for name, value in rest.items()
+        )
+        line = f"{event['recorded_at']} {event['event']} {facts}"
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=True)
+    return "" if value is None else str(value)
+
+
+def asked(database: Any, question: Any, means: str) -> None:
+    """Record that somebody reads the trail, and what for."""
+    from thoracle.audit import trail
+
+    wanted = {name: value for name, value in asdict(question).items() if value is not None}
+    columns: trail.Columns = {
+        "user_id": getpass.getuser(),
+        "study_instance_uid": question.study_instance_uid,
+        "patient_id": question.patient_id,
+        "detail": {"means": means, "question": wanted},
+    }
+    with database.begin() as connection:
+        trail.record(connection, trail.Event.AUDIT_READ, columns)
+
+
+@app.command("verify")
+def verify_command(
+    config: ConfigOption = None,
+    anchors: Annotated[
+        Path | None, typer.Option(help="Anchors kept elsewhere; default: those beside the data.")
+    ] = None,
+    incremental: Annotated[
+        bool, typer.Option("--incremental", help="Go on where the last verification ended.")
+    ] = False,
+) -> None:
+    """Follow the chain of the trail and name the first row that was changed, added or taken out."""
+    from thoracle.audit import anchors as kept
+    from thoracle.audit import chain
+
+    folder = _settings(config).data_folder
+    data = database(config)
+    if anchors is not None and not anchors.exists():
+        raise ThoracleError(f"{anchors}: found no file, required is one with anchors")
+    found = kept.read(anchors or folder / kept.FILE)
+    before = kept.read(folder / VERIFIED) if incremental else []
+    with data.connect() as connection:
+        result = chain.verify(connection, found, before[-1] if before else None)
+    if not result.well:
+        out.print(f"BROKEN at row {result.broken_id}: {result.fault}", highlight=False)
+        out.print(f"{result.rows} rows before it fit", highlight=False)
+        raise typer.Exit(1)
+    ended = {"id": result.last_id, "digest": result.digest, "recorded_at": _now()}
+    (folder / VERIFIED).write_text(json.dumps(ended) + "\n", encoding="utf-8")
+    where = f"row {before[-1].id}" if before else "the beginning"
+    out.print(
+        f"well: {result.rows} rows from {where} to row {result.last_id} fit, "
+        f"{len(found)} anchors with them; the end is {result.digest}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _now() -> str:
+    from thoracle.store.tables import now
+
+    return now()
+
+
+def _settings(config: Path | None) -> Settings:
+    return Settings() if config is None else load(config)
+
+
+def database(config: Path | None) -> Any:
+    """Return the database of a configuration, which must be there."""
+    from thoracle.store.database import existing
+
+    return existing(_settings(config).data_folder)
+
+
+def moment(text: str | None) -> str | None:
+    """Return a point in time that somebody typed as the trail keeps it.
+
+    Raises
+    ------
+    ThoracleError
+        It is none.
+    """
+    if text is None:
+        return None
+    from thoracle.store.tables import timestamp
+
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ThoracleError(f"found {text!r}, required is a time as 2026-11-22T18:30") from error
+    return timestamp(found if found.tzinfo else found.replace(tzinfo=UTC))
