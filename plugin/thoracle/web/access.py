@@ -3,7 +3,8 @@
 A person is known by a session (the cookie of a browser) or, on ``/api`` and ``/fhir``, by an API
 token (``Authorization: Bearer``). A request with that header is judged by it alone.
 
-A request with the header ``X-Automatic: 1`` (a page that refreshes itself) keeps no session alive.
+A request that no click made keeps no session alive: a page that refreshes itself says so by the
+header ``X-Automatic: 1``, and one that opens its stream of events again cannot say it.
 """
 
 import hmac
@@ -128,11 +129,16 @@ def _by_cookie(request: Request) -> Person | None:
     ):
         return None
     seldom = min(SEEN_SECONDS, idle_seconds / 4)
-    if row.seen_at < _before(seldom) and request.headers.get("x-automatic") != "1":
+    if row.seen_at < _before(seldom) and not _is_automatic(request):
         with site.database.begin() as connection:
             people.set_session(connection, digest, {"seen_at": now()})
     request.state.session = digest
     return _person(row)
+
+
+def _is_automatic(request: Request) -> bool:
+    headers = request.headers
+    return headers.get("x-automatic") == "1" or headers.get("accept") == "text/event-stream"
 
 
 def _person(row: Any) -> Person:

@@ -41,16 +41,10 @@ def csrf_token(cookie: str) -> str:
     return hmac.new(key, b"thoracle csrf token", hashlib.sha256).hexdigest()
 
 
-def put(response: Response, cookie: str, secure: bool, seconds: int | None) -> None:
-    """Set the cookie, for so many seconds or until the browser is closed."""
+def put(response: Response, cookie: str, secure: bool) -> None:
+    """Set the cookie until the browser is closed: a machine of a reading room is used by many."""
     response.set_cookie(
-        name(secure),
-        cookie,
-        max_age=seconds,
-        path="/",
-        secure=secure,
-        httponly=True,
-        samesite="lax",
+        name(secure), cookie, path="/", secure=secure, httponly=True, samesite="lax"
     )
 
 

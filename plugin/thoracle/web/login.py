@@ -116,6 +116,8 @@ def _compared(site: Site, name: str, password: str) -> tuple[Any, str]:
         may = row is not None and audited.attempt(
             connection, name, web.lockout_failures, web.lockout_minutes
         )
+        if not may:
+            people.lock(connection)  # a write as well, because its time could be measured
     # Compared in any case: the time must not tell who exists or is locked.
     same = passwords.matches(password, None if row is None else row.password_hash)
     if row is None:
@@ -141,7 +143,7 @@ def begin(request: Request, name: str, to: str, means: str) -> Response:
             people.end_session(connection, cookies.digest(before))
         audited.logged_in(connection, by(request, name), cookies.digest(cookie), expires_at, means)
     response = RedirectResponse(to, 303)
-    cookies.put(response, cookie, site.secure, int(hours * 3600))
+    cookies.put(response, cookie, site.secure)
     return response
 
 

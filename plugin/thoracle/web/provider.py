@@ -99,7 +99,7 @@ def out(request: Request, next: str = "/") -> Response:
     logins.add(begun, fresh, login.own(next))
     response = RedirectResponse(begun.url, 303)
     if cookie is None:
-        cookies.put(response, fresh, site.secure, None)
+        cookies.put(response, fresh, site.secure)
     return response
 
 

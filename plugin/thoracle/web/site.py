@@ -82,5 +82,5 @@ def render(request: Request, template: str, status_code: int = 200, **values: An
     )
     response = HTMLResponse(text, status_code)
     if fresh is not None:  # the forms of somebody who is not signed in are protected, too
-        cookies.put(response, fresh, here.secure, None)
+        cookies.put(response, fresh, here.secure)
     return response
