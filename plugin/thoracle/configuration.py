@@ -38,6 +38,7 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
         "host": "192.0.2.40",
         "port": 11112,
     },
+    "audit_repository": {"name": "repository", "host": "192.0.2.50"},
 }
 """192.0.2.0/24 is kept for documentation (RFC 5737)."""
 RENEW_DAYS = 30

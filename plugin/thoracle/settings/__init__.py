@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from pydantic import model_validator as validator
 
 from thoracle.errors import SettingsError
+from thoracle.settings.audit import AuditRepository
 from thoracle.settings.deliver import HL7, Deliver, Destination, Rule
 from thoracle.settings.receive import Complete, Decode, Receive, ReceiveTLS, Select
 from thoracle.settings.result import Classify, Report
@@ -23,6 +24,7 @@ __all__ = [
     "HL7",
     "OIDC",
     "UPS",
+    "AuditRepository",
     "Classify",
     "ClientTLS",
     "Complete",
@@ -91,6 +93,9 @@ class Settings(Section):
     workflow_manager: tuple[WorkflowManager, ...] = Field(
         (), description="One [[workflow_manager]] table for each whose workitems we perform."
     )
+    audit_repository: tuple[AuditRepository, ...] = Field(
+        (), description="One [[audit_repository]] table for each that gets the audit."
+    )
 
     @validator(mode="after")
     def _callers_are_named(self) -> "Settings":
@@ -98,6 +103,15 @@ class Settings(Section):
             raise ValueError(
                 f"receive.calling_ae_titles: found none while receive.host is {self.receive.host}, "
                 "required is at least one AE title when other machines can connect"
+            )
+        return self
+
+    @validator(mode="after")
+    def _repositories_are_unique(self) -> "Settings":
+        names = [one.name for one in self.audit_repository]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"audit_repository.name: found {', '.join(names)}, required are different names"
             )
         return self
 
