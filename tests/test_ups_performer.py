@@ -1,8 +1,9 @@
 """Workitems of a workflow manager, performed by the gateway: found, claimed once, ended once."""
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,52 @@ def test_a_study_that_is_rejected_has_a_report_so_its_workitem_is_completed(
         uid = manager.schedule(lateral)
         ended(gateway, uid, "completed")
         assert manager.done(uid).PerformedProcedureStepDescription == "AI (research): rejected"
+
+
+def test_a_study_whose_analysis_failed_ends_in_a_coded_cancellation(tmp_path: Path) -> None:
+    image = chest()
+    with site(tmp_path) as (gateway, manager):
+        assert send(gateway.port, image).status == 0
+        concluded(gateway, image.StudyInstanceUID)
+        with (
+            closing(sqlite3.connect(gateway.data_folder / "thoracle.sqlite")) as database,
+            database,
+        ):
+            database.execute("UPDATE analysis SET state = 'failed'")
+        uid = manager.schedule(image)
+        ended(gateway, uid, "canceled")
+        (reason,) = manager.progress(uid).ProcedureStepDiscontinuationReasonCodeSequence
+        assert reason.CodeValue == "110501"
+        assert "failed" in manager.progress(uid).ReasonForCancellation
+
+
+def test_a_study_in_the_shadow_is_done_and_nothing_is_told(tmp_path: Path) -> None:
+    image = chest()
+    with Pacs() as pacs, Manager() as manager:
+        rule = {"name": "shadow", "when": "true", "shadow": True}
+        lists = {"workflow_manager": [manager.settings()], "rule": [rule]}
+        with Gateway(tmp_path, pacs, lists=lists) as gateway:
+            assert send(gateway.port, image).status == 0
+            uid = manager.schedule(image)
+            ended(gateway, uid, "completed")
+        done = manager.done(uid)
+        assert list(done.OutputInformationSequence) == []
+        assert done.PerformedProcedureStepDescription == "Done; nothing is sent"
+        assert not pacs.kept
+
+
+def test_a_workitem_that_makes_no_sense_is_canceled_and_the_next_is_performed(
+    tmp_path: Path,
+) -> None:
+    image = chest()
+    with site(tmp_path) as (gateway, manager):
+        assert send(gateway.port, image).status == 0
+        senseless = manager.schedule(image)
+        del manager.items[senseless].InputInformationSequence[0].ReferencedSOPSequence
+        other = manager.schedule(image)
+        ended(gateway, other, "completed")
+        ended(gateway, senseless, "canceled")
+        assert manager.state(senseless) == "CANCELED"
 
 
 def test_a_lost_race_is_left_to_the_winner(tmp_path: Path) -> None:

@@ -450,6 +450,14 @@ def test_what_does_not_exist_is_refused_everywhere(listener: Listener, reader: R
     assert reader.act(NOBODY, 4, ReceivingAE="STATION") == 0xC307
 
 
+def test_a_transaction_uid_that_is_none_claims_nothing(listener: Listener, reader: Reader) -> None:
+    uid = listener.offer()
+    with disable_value_validation():
+        for lock in ("'; DROP TABLE workitem; --", "1" * 65):
+            assert reader.change(uid, "IN PROGRESS", lock) == 0x0115
+    assert reader.claim(uid) == 0
+
+
 def test_an_unknown_action_and_a_huge_data_set_are_refused(
     listener: Listener, reader: Reader
 ) -> None:

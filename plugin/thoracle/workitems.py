@@ -4,6 +4,7 @@ Nothing here touches a network or a database: who keeps workitems (worklist/, au
 performs those of others (deliver/, pipeline/) both read the rules here.
 """
 
+import re
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any
@@ -81,7 +82,9 @@ PROCESSING_FAILURE = Status(
     0x0110, "PS3.7 Annex C", "The database did not take it; later it may. Nothing has changed."
 )
 INVALID_ARGUMENT_VALUE = Status(
-    0x0115, "PS3.7 Annex C", "N-ACTION with a state, AE title or deletion lock that cannot be."
+    0x0115,
+    "PS3.7 Annex C",
+    "N-ACTION with a state, Transaction UID or deletion lock that cannot be.",
 )
 NO_SUCH_SOP_CLASS = Status(
     0x0118, "PS3.7 Annex C", "The SOP Class in the message is not Unified Procedure Step - Push."
@@ -170,6 +173,11 @@ STATUSES = (
 nothing is deleted) and 0xC313 (we perform none of our own workitems)."""
 
 
+def is_uid(text: str) -> bool:
+    """Return whether a text may be a UID: digits and dots, 1 to 64 (PS3.5 Section 9.1)."""
+    return re.fullmatch(r"[0-9.]{1,64}", text) is not None
+
+
 def from_json(model: dict[str, Any]) -> Dataset:
     """Return the data set of a DICOM JSON model (PS3.18 Annex F).
 
@@ -237,6 +245,8 @@ def change(state: State, lock: str | None, wanted: str, transaction_uid: str) ->
         raise Refused(ONLY_CREATED_SCHEDULED)
     if wanted not in _CHANGES:
         raise Refused(INVALID_ARGUMENT_VALUE, "no such Procedure Step State")
+    if transaction_uid and not is_uid(transaction_uid):
+        raise Refused(INVALID_ARGUMENT_VALUE, "TransactionUID")
     first = state is State.SCHEDULED  # the claim itself makes its Transaction UID the right one
     if not transaction_uid or not (first or transaction_uid == lock):
         raise Refused(WRONG_TRANSACTION)

@@ -42,8 +42,7 @@ from thoracle.workitems import (
 )
 
 DISCONTINUED = ("110513", "DCM", "Discontinued for unspecified reason")
-RESCHEDULED = ("110528", "DCM", "Discontinued Procedure Step rescheduled")
-"""Procedure Step Discontinuation Reasons (CID 9300)."""
+"""Procedure Step Discontinuation Reason (CID 9300) where a request names none."""
 
 
 def code(value: str, scheme: str, meaning: str) -> Dataset:

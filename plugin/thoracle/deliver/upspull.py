@@ -1,7 +1,7 @@
 """SCU of Unified Procedure Steps: UPS Pull, to perform workitems of others (PS3.4 Annex CC)."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 from pydicom import Dataset
 from pydicom.tag import Tag
@@ -13,7 +13,7 @@ from pynetdicom.status import code_to_category
 
 from thoracle.deliver.association import Call, Peer
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable
-from thoracle.workitems import Action, State
+from thoracle.workitems import Action, State, is_uid
 
 TRY_AGAIN = (0x0110, 0x0213, 0xA700, 0xFE00)
 """Processing failure, resource limitation, out of resources, cancelled: time may heal them."""
@@ -68,7 +68,7 @@ class Worklist:
                 raise ArchiveRefused(f"{self._peer.ae_title} answered 0x{status:04X} to the C-FIND")
             if match is not None and match.get("ProcedureStepState") == State.SCHEDULED:
                 uid = str(match.get("SOPInstanceUID") or "")
-                found += [uid] if uid else []
+                found += [uid] if is_uid(uid) else []
             if len(found) >= MOST_MATCHES:
                 break
         return found

@@ -47,6 +47,8 @@ class Lookout(threading.Thread):
                 failures += 1
                 logger.warning("workflow manager %s: %s", self._manager.name, error)
             except Exception:
+                if self._stopped.is_set():  # the engine has ended meanwhile
+                    return
                 # The database may be out of reach for a while; the next look may be better.
                 failures += 1
                 logger.exception("workflow manager %s not looked at", self._manager.name)
@@ -95,14 +97,13 @@ def _act(manager: str, uid: str, row: dict[str, Any]) -> dict[str, Any]:
     if manager not in known:
         detail = f"{manager} is no longer in the settings"
         return {"state": "lost", "detail": detail, "trouble": False}
+    item = performer.Item(known[manager], uid, row["transaction_uid"], row)
     try:
-        item = performer.Item(known[manager], uid, row["transaction_uid"], row)
         return performer.act(item)
     except Exception as error:
         # A fault of ours: without an end here it would be tried for ever, unseen.
         logger.exception("workitem of %s not performed", manager)
-        detail = f"{type(error).__name__}, see log"
-        return {"state": "lost", "detail": detail, "trouble": False}
+        return performer.give_up(item, f"{type(error).__name__}, see log")
 
 
 def _acted(

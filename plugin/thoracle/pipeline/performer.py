@@ -21,7 +21,7 @@ from thoracle.receive.storescp import IMAGE_STORAGE
 from thoracle.settings import WorkflowManager
 from thoracle.store import performances
 from thoracle.store import workitems as stored
-from thoracle.workitems import State
+from thoracle.workitems import State, is_uid
 from thoracle.worklist import performed, review
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -91,6 +91,17 @@ def act(item: Item) -> dict[str, Any]:
     return {**columns, "trouble": False}
 
 
+def give_up(item: Item, detail: str) -> dict[str, Any]:
+    """Return columns after a fault of ours; the manager is told, if it can be."""
+    try:
+        with Worklist(item.peer) as worklist:
+            text = "Thoracle failed; the images may be read by a person as always."
+            columns = _cancel(worklist, item, performed.EQUIPMENT_FAILURE, text)
+    except (ThoracleError, OSError):
+        columns = {"state": "lost"}
+    return {**columns, "detail": detail, "trouble": False}
+
+
 # ---- claim -----------------------------------------------------------------------------------
 
 
@@ -119,14 +130,16 @@ def _input(item: Dataset) -> dict[str, Any]:
     taken = {str(uid) for uid in IMAGE_STORAGE}
     if parts().settings.receive.secondary_capture:
         taken.add(SECONDARY_CAPTURE)
+    study = str(item.get("StudyInstanceUID") or "")
+    named = [
+        str(one.get("ReferencedSOPInstanceUID") or "")
+        for one in item.get("ReferencedSOPSequence") or []
+        if one.get("ReferencedSOPClassUID") in taken
+    ]
     return {
-        "study": str(item.get("StudyInstanceUID") or ""),
+        "study": study,
         "series": str(item.get("SeriesInstanceUID") or ""),
-        "images": [
-            str(one.ReferencedSOPInstanceUID)
-            for one in item.get("ReferencedSOPSequence") or []
-            if one.get("ReferencedSOPClassUID") in taken
-        ],
+        "images": [uid for uid in named if is_uid(uid)] if is_uid(study) else [],
         "ae_titles": [
             str(one.get("RetrieveAETitle") or "").strip()
             for one in item.get("DICOMRetrievalSequence") or []

@@ -222,8 +222,11 @@ class Workitems:
         return _status(status), ds
 
     def _tell(self, told: Told) -> None:
-        if told:
+        try:
             self._on_told(told)
+        except Exception:
+            # They are rows: the next sweep has them sent. What was asked for is done.
+            logger.exception("event reports not queued")
 
     def _viewed(
         self, event: evt.Event, what: trail.Event, columns: trail.Columns, found: int
