@@ -227,6 +227,8 @@ def test_nobody_judges_a_result_that_they_have_not_seen(engine: Engine) -> None:
         give(engine, "1.1", old, Opinion.AGREE)
     with pytest.raises(verdicts.ResultChanged, match=r"1\.2: found none"):
         give(engine, "1.2", withdrawn, Opinion.AGREE)
+    with engine.connect() as connection:
+        assert set(connection.execute(select(worklist.c.verdict)).scalars()) == {None}
     with pytest.raises(verdicts.ResultChanged, match=r"9\.9: found none"):
         give(engine, "9.9", "9.9.9", Opinion.AGREE)
 

@@ -24,6 +24,8 @@ def give(
 ) -> int:
     """Record what a reader says of the result of a study; return the verdict's number.
 
+    When it raises, the transaction must be rolled back.
+
     Parameters
     ----------
     report
@@ -46,6 +48,8 @@ def give(
         raise ThoracleError(
             f"comment: found {len(comment)} characters, allowed are {LONGEST_COMMENT}"
         )
+    # First, because it is the lock: no other result is recorded between the question and the row.
+    worklist.review(connection, study_instance_uid, opinion.value)
     judged = verdicts.judged(connection, study_instance_uid)
     if judged is None or judged.sop_instance_uid != report:
         found = "none" if judged is None else "another one"
@@ -53,7 +57,6 @@ def give(
             f"{study_instance_uid}: found {found}, required is the result that was looked at"
         )
     number = verdicts.add(connection, judged, opinion, comment, columns["user_id"] or "")
-    worklist.review(connection, study_instance_uid, opinion.value)
     # The comment stays with its row: it may name the patient, and the trail is read by others.
     detail = {"verdict": number, "opinion": opinion.value, "generation": judged.generation}
     trail.record(

@@ -22,7 +22,7 @@ from thoracle.store import overview, results, studies
 from thoracle.store import verdicts as stored
 from thoracle.store.studies import StudyRows
 from thoracle.store.verdicts import LONGEST_COMMENT, Opinion
-from thoracle.web import content, pictures, study_view, wording
+from thoracle.web import content, pictures, study_trail, study_view, wording
 from thoracle.web.access import Person, Role, administrator, anyone
 from thoracle.web.site import Site, address_of, render, site_of
 from thoracle.web.viewed import viewed
@@ -223,9 +223,9 @@ def _values(site: Site, connection: Connection, rows: StudyRows, person: Person)
         "longest_comment": LONGEST_COMMENT,
         "may_judge": judged is not None and Role.READER in person.roles,
         "verdicts": stored.of_study(connection, uid),
-        "sent": study_view.sent(connection, uid),
-        "trail": study_view.trail(connection, uid, person),
-        "longest_trail": study_view.LONGEST_TRAIL,
+        "sent": study_trail.sent(connection, uid),
+        "trail": study_trail.trail(connection, uid, person),
+        "longest_trail": study_trail.LONGEST_TRAIL,
         "previous": studies.of_patient(connection, rows.study),
         "viewer": viewer_address(settings.web.viewer_url, _named(rows)),
         "actions": _actions(connection, uid) if person.has(Role.ADMINISTRATOR) else (),
