@@ -1,5 +1,6 @@
 """The dashboard as a browser gets it: figures, alarms, and what an administrator does with it."""
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,11 +16,12 @@ from sqlalchemy import insert
 from browser import ZOOMED, chromium, visit
 from browsing import Site
 from certificates import DAY, NOW, Authority
-from gateway import Gateway
+from gateway import Gateway, destination
 from history import Study, studies, write
 from ledger import eventually, rows
 from pacs import Pacs, free_port
-from sender import send, small
+from radiographs import chest
+from sender import send
 from thoracle.store import tables
 from thoracle.store.database import open_database, sqlite_url
 from thoracle.web import charts, operations
@@ -66,13 +68,13 @@ def pacs() -> Pacs:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, pacs: Pacs) -> Iterator[Site]:
-    destination = (
+    archive = (
         '[[destination]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\n'
         f"port = {pacs.port}\n"
     )
     receiver = f'[[hl7]]\nname = "ris"\nhost = "127.0.0.1"\nport = {free_port()}\n'
     listener = f"[receive]\nport = {free_port()}\n"
-    running = Site(tmp_path_factory.mktemp("site"), listener + destination + receiver)
+    running = Site(tmp_path_factory.mktemp("site"), listener + archive + receiver)
     write(running.database, history())
     with running:
         yield running
@@ -332,12 +334,15 @@ def test_a_dead_letter_is_sent_again_by_the_gateway_when_its_button_is_pressed(
 ) -> None:
     with Pacs() as archive:
         archive.status = 0xC000
-        with Gateway(tmp_path, archive, web={"port": free_port()}) as gateway:
-            ds = small()
+        reports = destination(archive, kinds=["sr"])
+        with Gateway(tmp_path, reports, web={"port": free_port()}) as gateway:
+            ds = chest()
             assert send(gateway.port, ds).status == 0x0000
             study = str(ds.StudyInstanceUID)
             state = "SELECT state, attempts FROM delivery"
             eventually(lambda: [one["state"] for one in rows(gateway, state)] == ["refused"])
+            (measured,) = rows(gateway, "SELECT features FROM reading")
+            assert {"mean", "sharpness"} <= set(json.loads(measured["features"]))
             archive.status = 0x0000
             with (
                 Site(tmp_path, config=gateway.config) as pages,

@@ -7,7 +7,7 @@ and ``until`` are times as they are stored; the first is inclusive, the second i
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import Connection, case, func, literal_column, select
 
 from thoracle.store.tables import (
     analysis,
@@ -25,6 +25,11 @@ DAY, MONTH = 10, 7
 """Length of the text of a time that names its day, its month."""
 
 
+def _beginning(moment: Any, length: int) -> Any:
+    """Return the beginning of a time; in words of SQL, not as parameters: it is grouped by."""
+    return func.substr(moment, literal_column("1"), literal_column(str(int(length))))
+
+
 def first_day(connection: Connection) -> str | None:
     """Return the first day, as ``2026-11-22``, that has studies."""
     first = connection.execute(select(func.min(worklist.c.received_at))).scalar()
@@ -33,7 +38,7 @@ def first_day(connection: Connection) -> str | None:
 
 def outcomes(connection: Connection, since: str, until: str, period: int = DAY) -> Rows:
     """Return ``period`` (day or month), ``ai_state`` and ``number`` of studies, oldest first."""
-    when = func.substr(worklist.c.received_at, 1, period).label("period")
+    when = _beginning(worklist.c.received_at, period).label("period")
     return connection.execute(
         select(when, worklist.c.ai_state, func.count().label("number"))
         .where(worklist.c.received_at >= since, worklist.c.received_at < until)
@@ -144,7 +149,7 @@ def opinions(connection: Connection, since: str, until: str) -> Rows:
     Of each study its newest verdict counts, in the month in which it was given.
     """
     newest = select(func.max(verdict.c.id)).group_by(verdict.c.study_instance_uid)
-    month = func.substr(verdict.c.recorded_at, 1, MONTH).label("month")
+    month = _beginning(verdict.c.recorded_at, MONTH).label("month")
     columns = (month, verdict.c.device, verdict.c.outcome, verdict.c.opinion)
     return connection.execute(
         select(*columns, func.count().label("number"))
