@@ -414,6 +414,26 @@ def test_an_administrator_releases_reads_again_and_withdraws(here: Ward) -> None
         assert event.user_id == "administrator"
 
 
+def test_what_an_archive_refused_is_as_visible_and_is_sent_again(here: Ward) -> None:
+    here.archive.status = 0xA900
+    try:
+        study = here.send(*of_study(1, PatientID="P13"))
+    finally:
+        here.archive.status = 0x0000
+    assert here.states(study) == {"refused"}
+    with here.site.client("administrator") as client:
+        said = words(client, study)
+        assert "structured report ✖ refused" in said
+        assert "0xA900" in said
+        assert client.post(f"/study/{study}/retry").status_code == 303
+        eventually(lambda: here.states(study) == {"delivered"})
+        assert client.post(f"/study/{study}/retry").status_code == 409
+    (event,) = (
+        one for one in here.site.events("delivery retried") if one.study_instance_uid == study
+    )
+    assert event.user_id == "administrator"
+
+
 # ---- the model card --------------------------------------------------------------------------
 
 
