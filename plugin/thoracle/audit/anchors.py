@@ -13,13 +13,15 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from thoracle.errors import ThoracleError
-from thoracle.store import chain
+from thoracle.store import chain, files
 from thoracle.store.tables import now
 
 logger = logging.getLogger(__name__)
 
 FILE = "audit-anchors.jsonl"
 """Below the data folder."""
+VERIFIED = "audit-verified.json"
+"""Below the data folder: where the last verification ended that found all well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +78,15 @@ def read(path: Path) -> list[Anchor]:
                 "and recorded_at"
             ) from error
     return anchors
+
+
+def verified(folder: Path) -> Anchor | None:
+    """Return where the last verification ended that found all well, if there was one."""
+    found = read(folder / VERIFIED)
+    return found[-1] if found else None
+
+
+def keep_verified(folder: Path, row_id: int, digest: str) -> None:
+    """Remember where a verification ended that found all well."""
+    text = json.dumps(asdict(Anchor(row_id, digest, now())))
+    files.keep(folder / VERIFIED, f"{text}\n".encode())

@@ -5,7 +5,7 @@ has all rows before in it. Whoever can write to the database could compute all d
 the end off. Anchors tell that: what the end of the chain was at some time, kept elsewhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -35,8 +35,15 @@ class Verification:
         return self.broken_id is None
 
 
+def _nobody(_rows: int) -> None:
+    """Tell nobody how far it is."""
+
+
 def verify(
-    connection: Connection, anchors: Sequence[Anchor] = (), since: Anchor | None = None
+    connection: Connection,
+    anchors: Sequence[Anchor] = (),
+    since: Anchor | None = None,
+    told: Callable[[int], None] = _nobody,
 ) -> Verification:
     """Follow the chain and say whether, and where first, it is broken.
 
@@ -46,6 +53,8 @@ def verify(
         What the end of the chain was earlier, as kept elsewhere; by id.
     since
         Follow it from here only: an anchor that an earlier verification ended at.
+    told
+        Called from time to time with the number of rows followed so far.
     """
     begin_id, digest = chain.checkpoint(connection)
     if since is not None and since.id > begin_id:
@@ -54,12 +63,17 @@ def verify(
                 0, begin_id, digest, since.id, "it is not what it was at the anchor"
             )
         begin_id, digest = since.id, since.digest
-    found = _follow(connection, begin_id, digest, {one.id: one.digest for one in anchors})
+    anchored = {one.id: one.digest for one in anchors}
+    found = _follow(connection, begin_id, digest, anchored, told)
     return found if not found.well else _end(connection, found, anchors)
 
 
 def _follow(
-    connection: Connection, begin_id: int, digest: str, anchored: dict[int, str]
+    connection: Connection,
+    begin_id: int,
+    digest: str,
+    anchored: dict[int, str],
+    told: Callable[[int], None],
 ) -> Verification:
     width = len(chain.COLUMNS)
     last_id, rows = begin_id, 0
@@ -74,6 +88,8 @@ def _follow(
             return Verification(rows, last_id, digest, row_id, fault)
         digest, last_id = expected, row_id
         rows += 1
+        if not rows % chain.BATCH:
+            told(rows)
         if row_id in anchored and anchored[row_id] != digest:
             fault = "it was written anew: an anchor has another digest"
             return Verification(rows, last_id, digest, row_id, fault)

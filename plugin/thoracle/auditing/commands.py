@@ -23,8 +23,6 @@ ConfigOption = Annotated[
     typer.Option("--config", "-c", help="Configuration file; without it, the defaults."),
 ]
 Text = Annotated[str | None, typer.Option()]
-VERIFIED = "audit-verified.json"
-"""Below the data folder: where the last verification ended."""
 LEADING = ("id", "recorded_at", "event", "event_id", "event_type_code", "action")
 
 
@@ -164,28 +162,21 @@ def verify_command(
     if anchors is not None and not anchors.exists():
         raise ThoracleError(f"{anchors}: found no file, required is one with anchors")
     found = kept.read(anchors or folder / kept.FILE)
-    before = kept.read(folder / VERIFIED) if incremental else []
+    before = kept.verified(folder) if incremental else None
     with data.connect() as connection:
-        result = chain.verify(connection, found, before[-1] if before else None)
+        result = chain.verify(connection, found, before)
     if not result.well:
         out.print(f"BROKEN at row {result.broken_id}: {result.fault}", highlight=False)
         out.print(f"{result.rows} rows before it fit", highlight=False)
         raise typer.Exit(1)
-    ended = {"id": result.last_id, "digest": result.digest, "recorded_at": _now()}
-    (folder / VERIFIED).write_text(json.dumps(ended) + "\n", encoding="utf-8")
-    where = f"row {before[-1].id}" if before else "the beginning"
+    kept.keep_verified(folder, result.last_id, result.digest)
+    where = f"row {before.id}" if before else "the beginning"
     out.print(
         f"well: {result.rows} rows from {where} to row {result.last_id} fit, "
         f"{len(found)} anchors with them; the end is {result.digest}",
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _now() -> str:
-    from thoracle.store.tables import now
-
-    return now()
 
 
 def _settings(config: Path | None) -> Settings:
