@@ -1,13 +1,16 @@
 """Questions to the trail: which events, by whom, of whom, about what."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, or_, select
+from sqlalchemy import ColumnElement, Connection, TextClause, or_, select, text
 
 from thoracle.store.tables import audit_event
+from thoracle.store.tables.audit import FAILED, SLOW
 
+Condition = ColumnElement[bool] | TextClause
 _EQUAL = (
     "event",
     "action",
@@ -66,8 +69,11 @@ class Question:
 
 def events(connection: Connection, question: Question) -> Iterator[dict[str, Any]]:
     """Yield the matching events, oldest first, without their empty columns."""
-    statement = _where(select(audit_event), question).order_by(
-        audit_event.c.recorded_at, audit_event.c.id
+    either = [or_(*pair) for pair in _pairs(question)]
+    statement = (
+        select(audit_event)
+        .where(*_conditions(question), *either)
+        .order_by(audit_event.c.recorded_at, audit_event.c.id)
     )
     rows = connection.execution_options(yield_per=1000).execute(statement)
     for row in rows.mappings():
@@ -88,17 +94,20 @@ def page(
         ``recorded_at`` and ``id`` of the last event of the page before; the next ones follow it.
     """
     column = audit_event.c
-    statement = _where(select(audit_event), question)
-    if before is not None:
-        moment, row_id = before
-        statement = statement.where(
-            or_(
-                column.recorded_at < moment,
-                (column.recorded_at == moment) & (column.id < row_id),
+    found: dict[int, dict[str, Any]] = {}
+    # "Called or was called" is asked as two questions: of each, an index has the answer in order.
+    for conditions in _alternatives(question):
+        statement = select(audit_event).where(*conditions)
+        if before is not None:
+            moment, row_id = before
+            statement = statement.where(
+                column.recorded_at <= moment,
+                or_(column.recorded_at < moment, column.id < row_id),
             )
-        )
-    statement = statement.order_by(column.recorded_at.desc(), column.id.desc()).limit(limit)
-    return [told(row) for row in connection.execute(statement).mappings()]
+        statement = statement.order_by(column.recorded_at.desc(), column.id.desc()).limit(limit)
+        found |= {row["id"]: told(row) for row in connection.execute(statement).mappings()}
+    newest = sorted(found.values(), key=lambda one: (one["recorded_at"], one["id"]), reverse=True)
+    return newest[:limit]
 
 
 def told(row: Any) -> dict[str, Any]:
@@ -106,30 +115,42 @@ def told(row: Any) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value not in (None, "", {})}
 
 
-def _where(statement: Select[Any], question: Question) -> Select[Any]:
-    return statement.where(*_conditions(question))
-
-
-def _conditions(question: Question) -> Sequence[ColumnElement[bool]]:
+def _conditions(question: Question) -> list[Condition]:
+    """Return what an event must be, but for the fields that two columns can have."""
     column = audit_event.c
-    found: list[ColumnElement[bool]] = []
+    found: list[Condition] = []
     for name in _EQUAL:
         value = getattr(question, name)
         if value is not None:
             found.append(column[name] == value)
-    pairs = {
-        "sop_instance_uid": (column.sop_instance_uid, column.result_sop_instance_uid),
-        "ae_title": (column.calling_ae_title, column.called_ae_title),
-        "bundle": (column.bundle_digest, column.bundle_version),
-    }
-    for name, (one, other) in pairs.items():
-        value = getattr(question, name)
-        if value is not None:
-            found.append(or_(one == value, other == value))
+    if question.event_outcome:
+        found.append(text(FAILED))
     if question.since is not None:
         found.append(column.recorded_at >= question.since)
     if question.until is not None:
         found.append(column.recorded_at < question.until)
     if question.at_least_seconds is not None:
         found.append(column.seconds >= question.at_least_seconds)
+        if question.at_least_seconds >= 1:
+            found.append(text(SLOW))
     return found
+
+
+def _pairs(question: Question) -> list[list[ColumnElement[bool]]]:
+    """Return for each field that two columns can have the conditions of which one must hold."""
+    column = audit_event.c
+    return [
+        [one == value, other == value]
+        for value, one, other in (
+            (question.sop_instance_uid, column.sop_instance_uid, column.result_sop_instance_uid),
+            (question.ae_title, column.calling_ae_title, column.called_ae_title),
+            (question.bundle, column.bundle_digest, column.bundle_version),
+        )
+        if value is not None
+    ]
+
+
+def _alternatives(question: Question) -> Iterator[list[Condition]]:
+    """Yield conditions that together let through what the question wants."""
+    for chosen in itertools.product(*_pairs(question)):
+        yield [*_conditions(question), *chosen]

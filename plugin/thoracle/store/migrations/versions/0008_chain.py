@@ -44,6 +44,26 @@ TRIGGERS = {
     ),
 }
 """By dialect."""
+_SPARSE = (
+    "calling_ae_title",
+    "called_ae_title",
+    "network_address",
+    "user_id",
+    "bundle_version",
+    "bundle_digest",
+    "outcome",
+    "reason_code",
+    "destination",
+    "proof",
+    "status",
+)
+INDEXES: dict[str, tuple[list[str], str]] = {
+    **{name: ([name, "recorded_at"], "") for name in ("event", "action")},
+    **{name: ([name, "recorded_at"], f"{name} IS NOT NULL") for name in _SPARSE},
+    "failed": (["recorded_at"], "event_outcome <> 0"),
+    "slow": (["recorded_at"], "seconds >= 1"),
+}
+"""Columns, and which rows stand in it."""
 
 
 def upgrade() -> None:
@@ -74,6 +94,15 @@ def upgrade() -> None:
     op.bulk_insert(head, [{"name": HEAD, "last_id": last_id, "digest": digest}])
     for statement in TRIGGERS[op.get_context().dialect.name]:
         op.execute(statement)
+    for name, (columns, condition) in INDEXES.items():
+        there = sa.text(condition) if condition else None
+        op.create_index(
+            f"ix_audit_event_{name}_time",
+            "audit_event",
+            columns,
+            sqlite_where=there,
+            postgresql_where=there,
+        )
 
 
 def _chain(connection: sa.Connection) -> tuple[int, str]:
