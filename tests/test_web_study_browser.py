@@ -245,6 +245,18 @@ def check(visited: Visit) -> None:
     assert visited.faults() == []
 
 
+def test_an_image_that_cannot_be_shown_says_so(here: Ward, visited: Visit) -> None:
+    study = here.send(*of_study(1, PatientID="P22"))
+    (image,) = rows(here.gateway, "SELECT path FROM instance WHERE study_instance_uid = ?", study)
+    path = here.gateway.data_folder / image["path"]
+    path.write_bytes(path.read_bytes()[:3000])
+    visited.go(f"/study/{study}")
+    visited.page.locator(".broken", has_text="This image cannot be shown.").wait_for()
+    assert not visited.page.locator("img.radiograph").is_visible()
+    visited.page.keyboard.press("+")
+    assert "422" in visited.complaints.pop()
+
+
 def test_nothing_in_hostile_headers_and_comments_runs(here: Ward, page: Page) -> None:
     fields = ("PatientName", "PatientID", "AccessionNumber", "StudyDescription", "StationName")
     study = here.send(*of_study(1, **dict.fromkeys(fields, HOSTILE)))

@@ -27,7 +27,10 @@
       this.stage.addEventListener("dblclick", () => this.reset());
       this.stage.addEventListener("keydown", (event) => this.key(event));
       const image = figure.querySelector(".radiograph");
-      const broken = () => { figure.querySelector(".broken").hidden = false; };
+      const broken = () => {
+        this.sheet.hidden = true;
+        figure.querySelector(".broken").hidden = false;
+      };
       image.addEventListener("error", broken);
       if (image.complete && image.naturalWidth === 0 && image.loading !== "lazy") broken();
     }
