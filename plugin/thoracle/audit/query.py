@@ -75,7 +75,7 @@ def events(connection: Connection, question: Question) -> Iterator[dict[str, Any
         .where(*_conditions(question), *either)
         .order_by(audit_event.c.recorded_at, audit_event.c.id)
     )
-    rows = connection.execution_options(yield_per=1000).execute(statement)
+    rows = connection.execute(statement.execution_options(yield_per=1000))
     for row in rows.mappings():
         yield told(row)
 

@@ -9,6 +9,7 @@ changes: old rows must verify. A new column comes at the end, where NULL leaves 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import orjson
@@ -138,15 +139,16 @@ def rows_after(connection: Connection, row_id: int) -> Iterator[Sequence[Any]]:
 
     They come from the driver as they are: a library between would take most of the time.
     """
-    detail = "detail" if connection.dialect.name == "sqlite" else "detail::text"
-    columns = ", ".join((*COLUMNS[:-1], detail, "digest"))
-    result = connection.execution_options(stream_results=True).exec_driver_sql(
-        f"SELECT {columns} FROM audit_event WHERE id > {int(row_id)} ORDER BY id"  # noqa: S608 - no text from outside
-    )
-    cursor: Any = result.cursor
-    while rows := cursor.fetchmany(BATCH):
-        yield from rows
-    result.close()
+    is_sqlite = connection.dialect.name == "sqlite"
+    columns = ", ".join((*COLUMNS[:-1], "detail" if is_sqlite else "detail::text", "digest"))
+    driver: Any = connection.connection.driver_connection
+    # A named cursor of psycopg's leaves on the server what was not fetched yet.
+    with closing(driver.cursor() if is_sqlite else driver.cursor(name="chain")) as cursor:
+        cursor.execute(
+            f"SELECT {columns} FROM audit_event WHERE id > {int(row_id)} ORDER BY id"  # noqa: S608 - no text from outside
+        )
+        while rows := cursor.fetchmany(BATCH):
+            yield from rows
 
 
 BATCH = 10_000
