@@ -18,8 +18,10 @@ from pynetdicom import AE
 from pynetdicom.presentation import build_context
 from rich.console import Console
 
+from browsing import Site
 from gateway import AE_TITLE, Gateway
-from pacs import Pacs
+from pacs import Pacs, free_port
+from thoracle.store import worklist
 
 IMAGES = {
     "RG1_UNCR.dcm": "chest, CR, MONOCHROME1, 15 bit, uncompressed",
@@ -56,16 +58,20 @@ def main() -> int:
             complete={"quiet_after_release_seconds": 2},
             # By default a positive image alone gets a heat map; here there is one to look at.
             report={"sc": ["positive", "indeterminate", "negative"]},
+            web={"port": free_port()},
         )
-        with console.status("starting Thoracle and an archive ..."), gateway:
+        # Nobody is known to the pages: the first administrator is made by the token of --keep.
+        pages = Site(folder, config=gateway.config, persons={})
+        with console.status("starting Thoracle and an archive ..."), gateway, pages:
             console.print(f"Thoracle listens as {AE_TITLE} on 127.0.0.1:{gateway.port}")
             console.print(f"An archive listens as {pacs.ae_title} on 127.0.0.1:{pacs.port}\n")
             sent = send(gateway.port)
             wait(pacs, sent)
             answered = [report(one, pacs, folder) for one in sent]
+            answered.append(listed(pages, sent))
             console.print("\nResearch software: none of this is a diagnosis.")
             if keep:
-                wait_for_user(gateway, pacs)
+                wait_for_user(gateway, pages, pacs)
             return 0 if all(answered) and gateway.terminate() == 0 else 1
 
 
@@ -185,8 +191,23 @@ def coded(item: Dataset) -> dict[str, str]:
     return {}
 
 
-def wait_for_user(gateway: Gateway, pacs: Pacs) -> None:
-    """Leave both running until Control-C."""
+def listed(pages: Site, sent: list[Sent]) -> bool:
+    """Print the worklist as its pages show it; return whether it has every study that was taken."""
+    with pages.database.connect() as connection:
+        rows = worklist.page(connection, worklist.Filter())
+    console.print(f"\nThe worklist ({pages.url} shows it, live):")
+    for row in rows:
+        probability = "" if row.probability is None else f" {100 * row.probability:.1f} %"
+        console.print(f"  {row.ai_state}{probability}: {row.study_instance_uid}")
+    taken = {str(one.ds.StudyInstanceUID) for one in sent if one.accepted}
+    return taken <= {row.study_instance_uid for row in rows}
+
+
+def wait_for_user(gateway: Gateway, pages: Site, pacs: Pacs) -> None:
+    """Leave all running until Control-C."""
+    console.print()
+    for line in pages.log.read_text(encoding="utf-8").splitlines()[:2]:  # how to log in
+        console.print(line)
     console.print(f"\nRunning. Try: thoracle send {AE_TITLE}@127.0.0.1:{gateway.port} FILE")
     console.print(f"or: thoracle status --config {gateway.config}")
     console.print("Control-C ends it.")
