@@ -24,7 +24,15 @@ from thoracle.errors import (
 )
 from thoracle.pipeline import reach
 from thoracle.receive.inbox import MEGABYTE
-from thoracle.settings import HL7, Destination, Section, Settings, Web, is_loopback
+from thoracle.settings import (
+    HL7,
+    AuditRepository,
+    Destination,
+    Section,
+    Settings,
+    Web,
+    is_loopback,
+)
 from thoracle.store.database import open_database, sqlite_url
 from thoracle.worklist import priority
 
@@ -132,6 +140,8 @@ def check(settings: Settings) -> Iterator[Finding]:
     yield from _ranks(settings)
     for receiver in settings.hl7:
         yield _receiver(receiver)
+    for repository in settings.audit_repository:
+        yield _repository(repository)
     for one in settings.workflow_manager:
         name = f"workflow_manager {one.name}"
         yield _echo(name, partial(reach.manager, one, settings))
@@ -232,6 +242,7 @@ def _tls(settings: Settings) -> Iterator[Finding]:
         yield from _tls_files("receive.tls", lambda: tls.server_context(ours), files)
     called = [(f"destination {one.name}", one.tls) for one in settings.destination]
     called += [(f"hl7 {one.name}", one.tls) for one in settings.hl7]
+    called += [(f"audit_repository {one.name}", one.tls) for one in settings.audit_repository]
     called += [(f"workflow_manager {one.name}", one.tls) for one in settings.workflow_manager]
     called += [(f"subscriber {one.ae_title}", one.tls) for one in settings.subscriber]
     for who, theirs in called:
@@ -301,3 +312,10 @@ def _receiver(receiver: HL7) -> Finding:
         return Finding(f"hl7 {receiver.name}", True, reach.receiver(receiver))
     except DeliveryError as error:
         return Finding(f"hl7 {receiver.name}", False, str(error))
+
+
+def _repository(one: AuditRepository) -> Finding:
+    try:
+        return Finding(f"audit_repository {one.name}", True, reach.repository(one))
+    except DeliveryError as error:
+        return Finding(f"audit_repository {one.name}", False, str(error))

@@ -9,7 +9,7 @@ from functools import partial
 from types import FrameType
 
 from thoracle import engine, pipeline, route
-from thoracle.audit import anchors, trail
+from thoracle.audit import anchors, forwarding, trail
 from thoracle.audit.subscriptions import Told
 from thoracle.classify import bundle, runtime
 from thoracle.commitments import Answer
@@ -94,6 +94,7 @@ def _run(settings: Settings, decoder: Decoder, stopped: threading.Event) -> None
             "bundle_digest": identity.digest,
             "detail": {"files_cleared": cleared},
         }
+        forwarding.begin(connection, settings.audit_repository)
         trail.record(connection, trail.Event.APPLICATION_STARTED, columns)
     pipeline.bind(Line(settings, database, Reader(settings, identity, decoder, classifier)))
     started = threading.Event()
@@ -114,6 +115,7 @@ def _run(settings: Settings, decoder: Decoder, stopped: threading.Event) -> None
     more = Workitems(settings, database.begin, told).support if settings.ups.offer else None
     listener = Listener(settings.receive, inbox, database, arrived, committed, more)
     _listen(listener, settings)
+    forwarders = pipeline.start_forwarding(settings, database)
     engine.start(database, settings.deliver)
     started.set()
     _take_up(settings, stopped)
@@ -130,6 +132,7 @@ def _run(settings: Settings, decoder: Decoder, stopped: threading.Event) -> None
     engine.stop(DRAIN_SECONDS)
     with database.begin() as connection:
         trail.record(connection, trail.Event.APPLICATION_STOPPED, {})
+    pipeline.stop_forwarding(forwarders)
     anchor()
     database.dispose()  # the last connection that closes folds the write-ahead log in
 

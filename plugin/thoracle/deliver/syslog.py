@@ -29,6 +29,8 @@ BOM = b"\xef\xbb\xbf"
 """What follows is UTF-8 (RFC 5424 Section 6.4)."""
 DRAIN_STEP = 0.002
 """Seconds between two looks at what the other machine has not acknowledged yet."""
+DATAGRAM_SECONDS = 0.001
+"""Between two datagrams: a receiver has room for a few hundred, and drops the rest."""
 CLOSE_SECONDS = 2.0
 """For the other side to close, too."""
 _TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", 18)
@@ -212,12 +214,16 @@ class Datagrams:
         try:
             for one in messages:
                 self._socket.send(one)
+                time.sleep(DATAGRAM_SECONDS)
         except OSError as error:
             self._socket.close()
             raise ArchiveUnavailable(f"{self._where} {error.strerror}") from error
 
     def check(self) -> None:
-        """Return: a datagram socket knows of no link."""
+        """Return when the other machine has not said that nobody listens (ICMP)."""
+        if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._socket.close()
+            raise ArchiveUnavailable(f"{self._where} is no port at which anybody listens")
 
     def close(self) -> bool:
         """Close the socket; return ``True``, for more will never be known."""

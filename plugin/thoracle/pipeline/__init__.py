@@ -9,6 +9,7 @@ UIDs and bytes are deterministic, and rows are written in the transaction of the
 from thoracle.pipeline.analyse import arrived, bury, sweep
 from thoracle.pipeline.correct import reanalyse, retry, withdraw
 from thoracle.pipeline.deliver import committed
+from thoracle.pipeline.forward import start_forwarding, stop_forwarding
 from thoracle.pipeline.line import Line, bind, peer_of, web_peer_of
 from thoracle.pipeline.perform import Lookout
 from thoracle.pipeline.route import release
@@ -26,6 +27,8 @@ __all__ = [
     "release",
     "restarted",
     "retry",
+    "start_forwarding",
+    "stop_forwarding",
     "sweep",
     "tell",
     "tell_the_rest",

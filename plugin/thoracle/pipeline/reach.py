@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from thoracle.deliver import storescu, stowrs
+from thoracle.deliver import storescu, stowrs, syslog
 from thoracle.deliver.association import Peer
 from thoracle.errors import ArchiveRefused
 from thoracle.pipeline.line import (
@@ -11,7 +11,14 @@ from thoracle.pipeline.line import (
     peer_of_subscriber,
     web_peer_of,
 )
-from thoracle.settings import HL7, Destination, Settings, Subscriber, WorkflowManager
+from thoracle.settings import (
+    HL7,
+    AuditRepository,
+    Destination,
+    Settings,
+    Subscriber,
+    WorkflowManager,
+)
 from thoracle.worklist import mllp
 
 
@@ -60,6 +67,15 @@ def subscriber(one: Subscriber, settings: Settings) -> str:
     """Return how a subscriber to workitems answered; as :func:`destination`."""
     storescu.echo(peer_of_subscriber(one, settings))
     return "answers C-ECHO"
+
+
+def repository(one: AuditRepository) -> str:
+    """Return how a repository of audit messages answered; as :func:`destination`."""
+    syslog.connect(one).close()
+    if one.transport == "udp":
+        return "has an address; whether messages arrive, UDP does not say"
+    how = "with TLS" if one.transport == "tls" else "plain"
+    return f"takes connections, {how}; nothing was sent"
 
 
 def ourselves(settings: Settings, seconds: float) -> str:
