@@ -232,9 +232,9 @@ def test_a_page_that_needs_a_log_in_is_come_back_to(site: Site) -> None:
 
 def test_somebody_who_may_not_see_the_list_starts_elsewhere(site: Site) -> None:
     with site.visitor() as client:
-        assert log_in(client, "auditor", PASSWORD).headers["location"] == "/account"
-        assert client.get("/login").headers["location"] == "/account"
-        assert '<a class="brand" href="/account">' in client.get("/account").text
+        assert log_in(client, "auditor", PASSWORD).headers["location"] == "/audit"
+        assert client.get("/login").headers["location"] == "/audit"
+        assert '<a class="brand" href="/audit">' in client.get("/account").text
 
 
 # Sessions.

@@ -214,7 +214,7 @@ def test_nobody_escapes_the_audit_by_saying_that_it_is_automatic(site: Site) -> 
 def test_the_list_is_for_readers(site: Site, person: str) -> None:
     with site.client(person) as client:
         answer = client.get("/")
-        assert (answer.status_code, answer.headers["location"]) == (303, "/account")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/audit")
         assert client.get("/worklist/events").status_code == 403
 
 

@@ -14,6 +14,7 @@ from thoracle.web import (
     access,
     account,
     api,
+    audit,
     dashboard,
     fhir,
     login,
@@ -30,11 +31,13 @@ from thoracle.web.guard import Guard
 from thoracle.web.provider import Logins
 from thoracle.web.site import FOLDER, render, site
 from thoracle.web.throttle import Throttle
+from thoracle.web.verifier import Verifier
 
 ROUTERS = (
     about.router,
     account.router,
     api.router,
+    audit.router,
     dashboard.router,
     fhir.router,
     login.router,
@@ -63,6 +66,7 @@ def create_app(settings: Settings, database: Engine) -> FastAPI:
     app.state.site = site(settings, database)
     app.state.first_run = FirstRun()
     app.state.throttle = Throttle()
+    app.state.verifier = Verifier(database, settings.data_folder)
     app.state.logins = Logins(settings.web.oidc) if settings.web.oidc is not None else None
     for router in ROUTERS:
         app.include_router(router)

@@ -48,8 +48,9 @@ def own(path: str) -> str:
 def home(roles: Iterable[str], path: str) -> str:
     """Return a path of ours; the start is the worklist for those who may see it."""
     path = own(path)
-    sees = {access.Role.READER, access.Role.ADMINISTRATOR} & set(roles)
-    return path if path != "/" or sees else "/account"
+    if path != "/" or {access.Role.READER, access.Role.ADMINISTRATOR} & set(roles):
+        return path
+    return "/audit" if access.Role.AUDITOR in roles else "/account"
 
 
 @router.get("/login")

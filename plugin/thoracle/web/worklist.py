@@ -100,7 +100,8 @@ def _reader_or_sent_on(request: Request) -> Person:
     """Return the reader; send others on, who come here from the log-in and are not for lists."""
     person = anyone(request)
     if not person.has(Role.READER) and person.scopes is None:
-        raise HTTPException(303, headers={"Location": "/account"})
+        to = "/audit" if person.has(Role.AUDITOR) else "/account"
+        raise HTTPException(303, headers={"Location": to})
     return reader(request)
 
 
