@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser
 
+from browser import chromium
 from gateway import Gateway
 
 
@@ -20,4 +22,11 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         "acse_timeout_seconds": 60,  # so that a place held for want of a request shows
     }
     with Gateway(tmp_path_factory.mktemp("gateway"), receive=receive) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A browser without a window; each visit has a context of its own."""
+    with chromium() as running:
         yield running

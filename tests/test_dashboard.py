@@ -438,6 +438,26 @@ def test_the_operations_refresh_themselves(site: Site, browser: Browser) -> None
         assert visitor.complaints == []
 
 
+def test_a_refresh_that_fails_is_said(site: Site, browser: Browser) -> None:
+    with visit(browser, site, "administrator") as visitor:
+        visitor.go("/dashboard")
+        fault = visitor.page.locator("#operations-fault")
+        assert not fault.is_visible()
+        refresh = "htmx.ajax('GET', '/dashboard/operations', '#operations')"
+        for answer, said in ((503, "answered 503"), (None, "does not answer")):
+            visitor.page.route(
+                "**/dashboard/operations",
+                lambda route, answer=answer: (
+                    route.fulfill(status=answer) if answer else route.abort()
+                ),
+            )
+            visitor.page.evaluate(f"{refresh}.catch(() => null)")
+            fault.get_by_text(said).wait_for()
+        visitor.page.unroute("**/dashboard/operations")
+        visitor.page.evaluate(refresh)
+        fault.wait_for(state="hidden")
+
+
 def test_at_twice_the_size_nothing_is_cut_off(site: Site, browser: Browser) -> None:
     with visit(browser, site, "administrator") as visitor:
         visitor.page.set_viewport_size({"width": ZOOMED[0], "height": ZOOMED[1]})

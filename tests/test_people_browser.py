@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, expect
 
-from browser import ZOOMED, Visit, chromium, visit
+from browser import ZOOMED, Visit, visit
 from browsing import PASSWORD, Site
 from thoracle.store import people
 
@@ -15,12 +15,6 @@ OTHER = "another long password"
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with Site(tmp_path_factory.mktemp("site")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
         yield running
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page
 
-from browser import ZOOMED, Visit, chromium, visit
+from browser import ZOOMED, Visit, visit
 from ledger import rows
 from sender import Sender
 from ward import HOSTILE, Ward, of_study, ward
@@ -17,12 +17,6 @@ FIT = {"a": 1.0, "e": 0.0, "f": 0.0}
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
     with ward(tmp_path_factory.mktemp("ward")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
         yield running
 
 

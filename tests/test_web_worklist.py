@@ -96,7 +96,7 @@ def test_a_row_says_what_is_known_of_a_study(site: Site, client: httpx.Client) -
     uid = add(site, 1)
     say(site, uid, "positive", probability=0.931, threshold=0.5, bundle_version="covid 1.2.3")
     text = " ".join(Rows(client.get("/").text).text.split())
-    for part in ("Doe Jane", "P1", "A1", "DX", "Chest PA", "2026-11-24 10:15", "positive"):
+    for part in ("Doe, Jane", "P1", "A1", "DX", "Chest PA", "2026-11-24 10:15", "positive"):
         assert part in text
     assert "93.1 % threshold 50 %" in text
     assert "covid 1.2.3" in text

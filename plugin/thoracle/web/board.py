@@ -7,7 +7,6 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from thoracle.records import Reason
 from thoracle.settings import Watch
 from thoracle.store import alarms, statistics
 from thoracle.store.statistics import DAY, MONTH
@@ -18,6 +17,7 @@ from thoracle.watch.figures import OPEN, STATES, TurnAround, Volume
 from thoracle.watch.looking import Watching
 from thoracle.web import charts
 from thoracle.web.charts import Chart
+from thoracle.web.worklist import reason
 
 SPANS = {7: DAY, 30: DAY, 90: DAY, 365: MONTH}
 """Days that can be shown, and by what they are divided."""
@@ -82,7 +82,7 @@ def board(
         },
         agreement=_agreement(opinions, settings.alarm_agreement),
         reasons=tuple(
-            (_meaning(row.reason_code), row.number)
+            (reason(row.reason_code), row.number)
             for row in statistics.reasons(connection, since, until)
         ),
         devices=_devices(statistics.devices(connection, since, until)),
@@ -136,10 +136,3 @@ def _devices(rows: Any) -> tuple[tuple[str, dict[str, int]], ...]:
         found.setdefault(shown(row.device), Counter())[state] += row.number
     most = sorted(found.items(), key=lambda item: (-item[1].total(), item[0]))[:DEVICES]
     return tuple((name, {state: one[state] for state in (*STATES, OPEN)}) for name, one in most)
-
-
-def _meaning(code: str) -> str:
-    try:
-        return Reason.from_code_value(code).code.meaning
-    except KeyError:  # of a version with other reasons
-        return code

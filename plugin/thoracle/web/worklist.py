@@ -20,6 +20,7 @@ from thoracle.web.access import Person, Role, anyone, reader
 from thoracle.web.live import Live
 from thoracle.web.site import render, site_of
 from thoracle.web.viewed import viewed
+from thoracle.web.wording import person_name
 
 router = APIRouter()
 
@@ -200,11 +201,10 @@ def shown(row: Row[Any], sent: dict[str, int], now: datetime) -> dict[str, Any]:
     now
         Aware; open studies have waited until then.
     """
-    name = (row.patient_name or "").split("=")[0].replace("^", " ").strip()
     end = datetime.fromisoformat(row.reviewed_at) if row.reviewed_at else now
     return {
         **row._mapping,
-        "name": name or "no name",
+        "name": person_name(row.patient_name) or "no name",
         "study_time": (row.study_datetime or "").replace("T", " ")[:16],
         "stat": row.urgency == STAT,
         "rank": rank_sentence(row),
