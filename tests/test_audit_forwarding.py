@@ -4,30 +4,37 @@ import contextlib
 import json
 import signal
 import socket
+import sqlite3
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
+from typer.testing import CliRunner
 
 from audit_messages import faults
 from certificates import Authority
-from pacs import free_port
+from gateway import Gateway
+from pacs import Pacs, free_port
 from rsyslog import Repository
 from test_audit_message import filled
+from test_crash import Modality
+from thoracle import configuration
 from thoracle.audit import forwarding, trail
 from thoracle.audit.trail import Event
+from thoracle.cli import app
 from thoracle.deliver import syslog
 from thoracle.errors import ArchiveUnavailable
 from thoracle.pipeline import forward
 from thoracle.pipeline.forward import Forwarder
 from thoracle.settings import AuditRepository, Settings, parse
 from thoracle.store import database
+from thoracle.web.metrics import exposition
 
 EVENTS = list(Event)
 
@@ -357,6 +364,105 @@ def test_a_udp_port_at_which_nobody_listens_is_noticed(tmp_path: Path, engine: E
         with repository:
             rows = repository.wait_for(final)
     assert in_order_once_each(rows) == sorted(rows_of(engine))
+
+
+# ---- The whole gateway -------------------------------------------------------------------------
+
+
+def dotted(table: dict[str, Any]) -> dict[str, Any]:
+    """Return a table with its inner table as dotted keys, as the gateway's file wants them."""
+    inner = {f"tls.{name}": str(value) for name, value in table.pop("tls", {}).items()}
+    return {**table, **inner}
+
+
+@pytest.mark.slow
+def test_every_event_arrives_though_gateway_and_repository_are_killed_in_turn(
+    tmp_path: Path,
+) -> None:
+    with Repository(tmp_path / "r") as repository, Pacs() as pacs:
+        table = dotted(repository.settings())
+        gateway = Gateway(tmp_path, pacs, lists={"audit_repository": [table]})
+        with gateway:
+            modality = Modality(gateway)
+            with modality.sending():
+                for _ in range(3):
+                    modality.queue(4)
+                    time.sleep(2)
+                    gateway.kill()
+                    repository.stop(signal.SIGKILL)
+                    gateway.start()
+                    repository.start()
+                modality.queue(2)
+            wait_until(lambda: studies_delivered(gateway) == len(modality.acknowledged) == 14, 200)
+            assert gateway.terminate() == 0
+        made = database.connect(database.sqlite_url(gateway.data_folder))
+        kept, final = rows_of(made), last(made)
+        assert kept[final]["event"] == Event.APPLICATION_STOPPED.verb
+        rows = repository.wait_for(final)
+        assert state(made)["last_id"] == final
+        made.dispose()
+    assert in_order_once_each(rows) == sorted(kept)
+    assert all(row == kept[row["id"]] for row in rows)
+    messages = repository.messages()
+    assert [faults(one.content) for one in messages if faults(one.content)] == []
+    assert any(b'<SOPClass UID="1.2.840' in one.content for one in messages)
+
+
+def studies_delivered(gateway: Gateway) -> int:
+    statement = "SELECT COUNT(DISTINCT study_instance_uid) FROM audit_event WHERE event = ?"
+    with closing(sqlite3.connect(gateway.data_folder / "thoracle.sqlite")) as connection:
+        found = connection.execute(statement, (Event.DELIVERY_SUCCEEDED.verb,)).fetchone()
+    return int(found[0])
+
+
+def test_check_tells_of_a_repository(tmp_path: Path) -> None:
+    with Repository(tmp_path / "r") as repository:
+        settings = parse({"audit_repository": [repository.settings()]})
+        found = {one.subject: one for one in configuration.check(settings)}
+        assert found["audit_repository rsyslog"].text == (
+            "takes connections, with TLS; nothing was sent"
+        )
+        assert found["audit_repository rsyslog tls ca_file"].well
+    away = {one.subject: one for one in configuration.check(settings)}["audit_repository rsyslog"]
+    assert not away.well
+    assert "not reached" in away.text
+
+
+def test_status_and_metrics_tell_how_many_events_wait(tmp_path: Path, engine: Engine) -> None:
+    final = record(engine, 7)
+    away = {"name": "away", "host": "127.0.0.1", "port": free_port(), "alert_seconds": 0}
+    with forwarding_to(engine, settings_of(away)):
+        wait_until(lambda: state(engine)["state"] == "behind")
+    config = tmp_path / "thoracle.toml"
+    config.write_text(f'data_folder = "{tmp_path}"\n', encoding="utf-8")
+    said = CliRunner().invoke(app, ["status", "--config", str(config)]).output
+    assert f"audit repository away: behind, {final + 1} events wait (since " in said
+    assert "not reached: Connection refused" in said
+    found = json.loads(CliRunner().invoke(app, ["status", "--json", "-c", str(config)]).output)
+    assert found["audit_repositories"][0]["waiting"] == final + 1
+    with engine.connect() as connection:
+        text = exposition(connection, parse({"data_folder": str(tmp_path)})).decode()
+    assert f'thoracle_audit_waiting{{repository="away"}} {final + 1:.1f}' in text
+    assert 'thoracle_audit_behind{repository="away"} 1.0' in text
+
+
+def test_a_repository_that_is_no_longer_set_is_not_waited_for(
+    tmp_path: Path, engine: Engine
+) -> None:
+    final = record(engine, 4)
+    with Repository(tmp_path / "r", "tcp") as repository:
+        settings = settings_of(repository.settings())
+        with forwarding_to(engine, settings):
+            repository.wait_for(final)
+        with engine.begin() as connection:
+            assert forwarding.kept_until(connection) == final
+            forwarding.begin(connection, [])
+            assert forwarding.kept_until(connection) is None
+            assert forwarding.repositories(connection) == []
+        record(engine, 4)
+        with forwarding_to(engine, settings):  # it goes on where it was
+            repository.wait_for(last(engine))
+        assert [one.row["id"] for one in repository.messages()] == sorted(rows_of(engine))
 
 
 # ---- Settings ----------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def row_of(event: Event, seed: int) -> dict[str, Any]:
 
 
 def filled(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if value is not None}
+    return {name: value for name, value in row.items() if value not in (None, "")}
 
 
 @pytest.mark.parametrize("event", Event, ids=lambda one: one.name)

@@ -200,23 +200,36 @@ def status(
     limit: Annotated[int, typer.Option(min=1, help="How many studies.")] = 20,
 ) -> None:
     """Show what is where."""
+    from thoracle.audit import forwarding
     from thoracle.store import alarms, overview
 
     with _database(config).connect() as connection:
         counts = overview.counts(connection)
         studies = overview.studies(connection, limit, study)
         raised = [row._asdict() for row in alarms.rows(connection, "alarm")]
+        repositories = forwarding.repositories(connection)
     if as_json:
-        _print_json({"counts": counts, "alarms": raised, "studies": studies})
+        told = {"counts": counts, "alarms": raised, "audit_repositories": repositories}
+        _print_json({**told, "studies": studies})
         return
     said = "; ".join(f"{one['sentence']} (since {one['since']})" for one in raised) or "none"
     out.print(f"alarms: {said}", markup=False, highlight=False, soft_wrap=True)
+    for one in repositories:
+        out.print(_repository(one), markup=False, highlight=False, soft_wrap=True)
     for title, numbers in counts.items():
         text = ", ".join(f"{number} {name}" for name, number in numbers.items()) or "none"
         out.print(f"{title}: {text}", highlight=False)
     for row in studies:
         for line in _study(row):
             out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _repository(one: dict[str, Any]) -> str:
+    text = f"audit repository {one['repository']}: {one['state']}, {one['waiting']} events wait"
+    if one["failures"]:
+        text += f" (since {one['failing_since']}, attempt {one['failures'] + 1} at"
+        text += f" {one['next_attempt_at']}) {one['detail']}"
+    return text
 
 
 def _study(row: dict[str, Any]) -> Iterator[str]:

@@ -31,22 +31,37 @@ EVENTS = {
     "110104": "DICOM Instances Transferred",
     "110105": "DICOM Study Deleted",
     "110106": "Export",
+    "110107": "Import",
+    "110108": "Network Entry",
+    "110109": "Order Record",
+    "110110": "Patient Record",
     "110111": "Procedure Record",
     "110112": "Query",
     "110113": "Security Alert",
     "110114": "User Authentication",
 }
-"""EventID (CID 400), those that the trail has."""
+"""EventID (CID 400)."""
 TYPES = {
     "110120": "Application Start",
     "110121": "Application Stop",
     "110122": "Login",
     "110123": "Logout",
+    "110124": "Attach",
+    "110125": "Detach",
     "110126": "Node Authentication",
+    "110127": "Emergency Override Started",
+    "110128": "Network Configuration",
+    "110129": "Security Configuration",
+    "110130": "Hardware Configuration",
+    "110131": "Software Configuration",
     "110132": "Use of Restricted Function",
+    "110133": "Audit Recording Stopped",
+    "110134": "Audit Recording Started",
+    "110135": "Object Security Attributes Changed",
+    "110136": "Security Roles Changed",
     "110137": "User Security Attributes Changed",
 }
-"""EventTypeCode (CID 401), alike; others are our own."""
+"""EventTypeCode (CID 401), as far as a node can have them; others are our own."""
 
 
 @dataclass(frozen=True, slots=True)

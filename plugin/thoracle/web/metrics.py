@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from sqlalchemy import Connection
 from starlette.responses import Response
 
+from thoracle.audit import forwarding
 from thoracle.receive.inbox import MEGABYTE
 from thoracle.settings import Settings
 from thoracle.store import alarms, operations
@@ -55,6 +56,19 @@ def _stored(registry: CollectorRegistry, connection: Connection) -> None:
     raised = _gauge(registry, "alarm", "1 while an alarm of the watch stands.", "subject")
     for row in alarms.rows(connection):
         raised.labels(row.subject).set(row.level == "alarm")
+    _sent_on(registry, connection)
+
+
+def _sent_on(registry: CollectorRegistry, connection: Connection) -> None:
+    waiting = _gauge(
+        registry, "audit_waiting", "Events that an audit repository has not got.", "repository"
+    )
+    behind = _gauge(
+        registry, "audit_behind", "1 while an audit repository stays away.", "repository"
+    )
+    for one in forwarding.repositories(connection):
+        waiting.labels(one["repository"]).set(one["waiting"])
+        behind.labels(one["repository"]).set(one["state"] == forwarding.BEHIND)
 
 
 def _now(registry: CollectorRegistry, found: Operations) -> None:
