@@ -1,10 +1,12 @@
 """The audit at size: what questions, additions and verification cost from 10^4 to 10^7 rows.
 
-`python tests/bench_audit.py --rows 10000000 [--postgres]` prints the section of docs/benchmarks.md.
-The rows are a realistic mix of a hospital's years, in a chain as the product makes it.
+`python tests/bench_audit.py --rows 10000000 --postgres 1000000` prints the section of
+docs/benchmarks.md. The rows are a realistic mix of a hospital's years, in a chain as the product
+makes it.
 """
 
 import argparse
+import itertools
 import json
 import random
 import sqlite3
@@ -16,8 +18,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from sqlalchemy import Engine, text
 
+from postgres import postgres
 from thoracle.audit import query, trail
 from thoracle.audit.chain import verify
 from thoracle.audit.query import Question
@@ -94,18 +98,10 @@ def _study(draw: random.Random, number: int) -> Iterator[tuple[Event, Row]]:
         yield Event.INSTANCE_REFUSED, {**sender, "event_outcome": 8, "status": "0xA900"}
 
 
-def fill(folder: Path, rows: int) -> None:
-    """Write a database of today's schema with so many rows in its trail, in a chain."""
-    database.open_database(database.sqlite_url(folder)).dispose()
-    connection = sqlite3.connect(folder / "thoracle.sqlite")
-    connection.execute("PRAGMA synchronous=OFF")
-    names = ", ".join((*chain.COLUMNS, "digest"))
-    marks = ", ".join("?" * (len(chain.COLUMNS) + 1))
-    statement = f"INSERT INTO audit_event ({names}) VALUES ({marks})"
+def chained(rows: int) -> Iterator[list[Any]]:
+    """Yield the values of so many rows, in the order of the columns, with their digests."""
     digest = chain.FIRST
     step = timedelta(days=365 * YEARS) / rows
-    batch: list[list[Any]] = []
-    last = 0
     for number, (event, columns) in enumerate(events(rows), 1):
         row: Row = {"event_outcome": 0, **columns}
         row |= {
@@ -119,17 +115,45 @@ def fill(folder: Path, rows: int) -> None:
         }
         values = [row.get(name) for name in chain.COLUMNS]
         digest = chain.digest_of(digest, values)
-        batch.append([*values, digest])
-        last = number
-        if len(batch) == 20_000:
-            connection.executemany(statement, batch)
-            connection.commit()
-            batch.clear()
-    connection.executemany(statement, batch)
-    connection.execute("UPDATE audit_head SET last_id = ?, digest = ?", (last, digest))
+        yield [*values, digest]
+
+
+def fill(folder: Path, rows: int) -> None:
+    """Write a database of today's schema with so many rows in its trail, in a chain."""
+    database.open_database(database.sqlite_url(folder)).dispose()
+    connection = sqlite3.connect(folder / "thoracle.sqlite")
+    connection.execute("PRAGMA synchronous=OFF")
+    marks = ", ".join("?" * (len(chain.COLUMNS) + 1))
+    statement = f"INSERT INTO audit_event ({NAMES}) VALUES ({marks})"
+    made = chained(rows)
+    last: list[Any] = []
+    while batch := list(itertools.islice(made, 20_000)):
+        connection.executemany(statement, batch)
+        connection.commit()
+        last = batch[-1]
+    connection.execute("UPDATE audit_head SET last_id = ?, digest = ?", (last[0], last[-1]))
     connection.commit()
     connection.execute("ANALYZE")
     connection.close()
+
+
+def fill_postgres(url: str, rows: int) -> None:
+    """Write the same into an empty database of PostgreSQL."""
+    database.open_database(url).dispose()
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        last: list[Any] = []
+        with (
+            connection.cursor() as cursor,
+            cursor.copy(f"COPY audit_event ({NAMES}) FROM STDIN") as copy,
+        ):
+            for last in chained(rows):
+                copy.write_row(last)
+        connection.execute("UPDATE audit_head SET last_id = %s, digest = %s", (last[0], last[-1]))
+        connection.commit()
+        connection.execute("ANALYZE audit_event")
+
+
+NAMES = ", ".join((*chain.COLUMNS, "digest"))
 
 
 def questions(rows: int) -> dict[str, Question]:
@@ -203,29 +227,43 @@ def followed(engine: Engine) -> float:
     return result.rows / took
 
 
-def section(sizes: list[int]) -> Iterator[str]:
+def section(sizes: list[int], postgres_rows: int) -> Iterator[str]:
     """Yield the section of docs/benchmarks.md."""
     table: dict[str, list[str]] = {}
+    titles = [f"{rows:,} rows" for rows in sizes]
     for rows in sizes:
         with tempfile.TemporaryDirectory(prefix="thoracle-bench-audit-") as folder:
             fill(Path(folder), rows)
             engine = database.connect(database.sqlite_url(Path(folder)))
-            for name, question in questions(rows).items():
-                p50, p95 = asked(engine, question)
-                table.setdefault(name, []).append(f"{p50:.1f} / {p95:.1f}")
-            table.setdefault("add a row, CPU ms", []).append(f"{added(engine):.3f}")
-            table.setdefault("verify, rows a second", []).append(f"{followed(engine):,.0f}")
-            table.setdefault("file, bytes a row", []).append(f"{_bytes(engine) / rows:.0f}")
+            _measure(engine, rows, table)
+            engine.dispose()
+    if postgres_rows:
+        titles.append(f"{postgres_rows:,} rows, PostgreSQL")
+        with postgres() as url:
+            fill_postgres(url, postgres_rows)
+            engine = database.connect(url)
+            _measure(engine, postgres_rows, table)
             engine.dispose()
     yield from ("## The audit", "", f"First page of {PAGE} events, newest first: p50 / p95 in ms.")
-    yield from ("", "| question | " + " | ".join(f"{rows:,} rows" for rows in sizes) + " |")
-    yield "|---" * (len(sizes) + 1) + "|"
+    yield from ("", "| question | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|")
     for name, cells in table.items():
         yield f"| {name} | " + " | ".join(cells) + " |"
 
 
+def _measure(engine: Engine, rows: int, table: dict[str, list[str]]) -> None:
+    for name, question in questions(rows).items():
+        p50, p95 = asked(engine, question)
+        table.setdefault(name, []).append(f"{p50:.1f} / {p95:.1f}")
+    table.setdefault("add a row, CPU ms", []).append(f"{added(engine):.3f}")
+    table.setdefault("verify, rows a second", []).append(f"{followed(engine):,.0f}")
+    table.setdefault("file, bytes a row", []).append(f"{_bytes(engine) / rows:.0f}")
+
+
 def _bytes(engine: Engine) -> int:
     with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            size = text("SELECT pg_total_relation_size('audit_event')")
+            return int(connection.execute(size).scalar_one())
         pages = connection.execute(text("PRAGMA page_count")).scalar_one()
         return int(pages) * int(connection.execute(text("PRAGMA page_size")).scalar_one())
 
@@ -233,5 +271,7 @@ def _bytes(engine: Engine) -> int:
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    for line in section(arguments.parse_args().rows):
+    arguments.add_argument("--postgres", type=int, default=0, metavar="ROWS")
+    chosen = arguments.parse_args()
+    for line in section(chosen.rows, chosen.postgres):
         print(line, flush=True)
