@@ -15,7 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import bench_analyse
+import bench_audit
 import bench_objects
+import bench_web
 from bench_images import SIDE, make_images
 from bench_line import EndToEnd, end_to_end
 from bench_receive import Rate, receive_all
@@ -107,6 +109,7 @@ def main() -> None:
     arguments.add_argument("--studies", type=int, default=40)
     arguments.add_argument("--files", type=int, default=80)
     arguments.add_argument("--analysed", type=int, default=100)
+    arguments.add_argument("--audit", type=int, nargs="+", default=[100_000, 1_000_000])
     chosen = arguments.parse_args()
     if shutil.which("storescu") is None or shutil.which("Orthanc") is None:
         sys.exit("found no storescu or Orthanc, required are both: apt-get install dcmtk orthanc")
@@ -119,6 +122,13 @@ def main() -> None:
         line = end_to_end(folder, studies)
         reading = bench_analyse.section(folder / "images", chosen.analysed)
         reading += bench_objects.section(folder / "images")
+        reading += [
+            "",
+            *bench_web.section(),
+            "",
+            *bench_audit.section(chosen.audit, chosen.audit[0]),
+        ]
+        reading.append("")
         OUTPUT.write_text(markdown(rates, growth, line, reading), encoding="utf-8")
     print(OUTPUT.read_text())
 
