@@ -12,13 +12,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from pydicom import Dataset, dcmread
 from pydicom.misc import is_dicom
 
-from thoracle import pixels, select
+from thoracle import __version__, pixels, select
+from thoracle.classify import runtime
 from thoracle.codecs import MALFORMED
 from thoracle.decoder import Decoder
 from thoracle.errors import NotAnalysable
@@ -36,7 +38,7 @@ from thoracle.records import (
 from thoracle.report import result_set
 from thoracle.report.header import Instance
 from thoracle.report.result_set import Picture
-from thoracle.settings import Settings
+from thoracle.settings import Settings, digests
 
 logger = logging.getLogger(__name__)
 
@@ -64,12 +66,25 @@ class Reader:
     classifier: Callable[[], Classifier]
     """Gives the classifier once it is loaded."""
 
+    @cached_property
+    def made_with(self) -> dict[str, str]:
+        """What reads here, beside the bundle: see :class:`Reading`."""
+        return {
+            "version": __version__,
+            "settings_digest": digests.shaping(self.settings),
+            "runtime": runtime.described(runtime.chosen(self.settings.classify)),
+            "device": "cpu",
+        }
+
     def read(self, path: Path) -> Reading:
         """Return what is said about the image in a DICOM, PNG or JPEG file.
 
         Never raises for a fault of the image: that is an answer, with a coded reason. A fault of
         ours is one too, because silence would be read as "negative".
         """
+        return replace(self._read(path), made_with=self.made_with)
+
+    def _read(self, path: Path) -> Reading:
         classifier = self.classifier()
         seconds: dict[str, float] = {}
         measured: dict[str, float] = {}

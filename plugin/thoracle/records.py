@@ -194,6 +194,9 @@ class Reading:
     """Wall time of each stage in seconds."""
     features: dict[str, float] = field(default_factory=dict)
     """Of the image as the model saw it (features.py), for the watch; empty when it was not read."""
+    made_with: dict[str, str] = field(default_factory=dict)
+    """What read it, beside the bundle: ``version`` of Thoracle, ``settings_digest`` (of those that
+    shape a result), ``runtime`` with its version, ``device``. Empty in rows of old versions."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values that survive a round trip through JSON."""
@@ -207,11 +210,12 @@ class Reading:
             "limitations": list(self.limitations),
             "seconds": self.seconds,
             "features": self.features,
+            "made_with": self.made_with,
         }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Reading":
-        """Return the reading that :meth:`to_json` described; features may be missing."""
+        """Return the reading that :meth:`to_json` described; old ones lack the last fields."""
         reason = values["reason"]
         return cls(
             **{

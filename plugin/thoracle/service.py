@@ -9,7 +9,7 @@ from functools import partial
 from types import FrameType
 
 from thoracle import engine, pipeline, route
-from thoracle.audit import anchors, forwarding, trail
+from thoracle.audit import anchors, forwarding, starts, trail
 from thoracle.audit.subscriptions import Told
 from thoracle.classify import bundle, runtime
 from thoracle.commitments import Answer
@@ -95,7 +95,7 @@ def _run(settings: Settings, decoder: Decoder, stopped: threading.Event) -> None
             "detail": {"files_cleared": cleared},
         }
         forwarding.begin(connection, settings.audit_repository)
-        trail.record(connection, trail.Event.APPLICATION_STARTED, columns)
+        starts.record(connection, settings, columns)
     pipeline.bind(Line(settings, database, Reader(settings, identity, decoder, classifier)))
     started = threading.Event()
 

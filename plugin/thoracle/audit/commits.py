@@ -129,7 +129,7 @@ def conclude(
             {
                 **columns,
                 "result_sop_instance_uid": report,
-                **_reading(reading),
+                **_reading(reading, bundle.decision.threshold),
             },
         )
     columns = {**columns, "outcome": outcome, "probability": probability}
@@ -197,14 +197,19 @@ def _reason_code(outcome: Outcome, readings: Sequence[Reading]) -> str | None:
     return told[0] if told else None
 
 
-def _reading(reading: Reading) -> trail.Columns:
+def _reading(reading: Reading, threshold: float) -> trail.Columns:
     return {
         "sop_instance_uid": reading.sop_instance_uid,
         "outcome": reading.outcome,
         "probability": reading.probability,
         "reason_code": reading.reason.code.value if reading.reason else None,
         "seconds": round(sum(reading.seconds.values()), 4),
-        "detail": {"detail": reading.detail, "seconds": reading.seconds},
+        "detail": {
+            "detail": reading.detail,
+            "threshold": threshold,
+            "seconds": reading.seconds,
+            "made_with": reading.made_with,
+        },
     }
 
 

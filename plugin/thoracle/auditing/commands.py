@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from thoracle.auditing.why import why_command
 from thoracle.errors import ThoracleError
 from thoracle.settings import Settings, load
 
@@ -61,6 +62,7 @@ def audit_command(
 ) -> None:
     """Show events, oldest first. That the trail was read is an event itself."""
     if context.invoked_subcommand is not None:
+        context.obj = config  # it may stand before the sub-command, too
         return
     from thoracle.audit.query import Question
 
@@ -137,14 +139,19 @@ def asked(database: Any, question: Any, means: str) -> None:
         "user_id": getpass.getuser(),
         "study_instance_uid": question.study_instance_uid,
         "patient_id": question.patient_id,
+        "accession_number": question.accession_number,
         "detail": {"means": means, "question": wanted},
     }
     with database.begin() as connection:
         trail.record(connection, trail.Event.AUDIT_READ, columns)
 
 
+app.command("why")(why_command)
+
+
 @app.command("verify")
 def verify_command(
+    context: typer.Context,
     config: ConfigOption = None,
     anchors: Annotated[
         Path | None, typer.Option(help="Anchors kept elsewhere; default: those beside the data.")
@@ -157,7 +164,8 @@ def verify_command(
     from thoracle.audit import anchors as kept
     from thoracle.audit import chain
 
-    folder = _settings(config).data_folder
+    config = config or context.obj
+    folder = settings_of(config).data_folder
     data = database(config)
     if anchors is not None and not anchors.exists():
         raise ThoracleError(f"{anchors}: found no file, required is one with anchors")
@@ -179,7 +187,8 @@ def verify_command(
     )
 
 
-def _settings(config: Path | None) -> Settings:
+def settings_of(config: Path | None) -> Settings:
+    """Return the settings in a file, without one the defaults."""
     return Settings() if config is None else load(config)
 
 
@@ -187,7 +196,7 @@ def database(config: Path | None) -> Any:
     """Return the database of a configuration, which must be there."""
     from thoracle.store.database import existing
 
-    return existing(_settings(config).data_folder)
+    return existing(settings_of(config).data_folder)
 
 
 def moment(text: str | None) -> str | None:

@@ -32,6 +32,7 @@ from thoracle.receive import commitment, duplicates, statuses, transport
 from thoracle.receive.completeness import Command, Walked, check
 from thoracle.receive.inbox import Inbox, IncomingFile
 from thoracle.receive.refusals import Refusal, Refusals
+from thoracle.receive.visits import Visits
 from thoracle.settings import Receive
 from thoracle.store.instances import Description, Received
 
@@ -101,6 +102,7 @@ class Listener:
         self._on_commitment = commitment.handler(on_commitment)
         self._tls = None if settings.tls is None else tls.server_context(settings.tls)
         self._refusals = Refusals(database)
+        self._visits = Visits(database)
         self._pushed: dict[Any, dict[str, float]] = {}
         self._lock = threading.Lock()
         self._ae = _application_entity(settings)
@@ -211,6 +213,7 @@ class Listener:
         finally:
             file.close()
             Path(file.name).unlink(missing_ok=True)
+        self._visits.count(event.assoc, event_recorded)
         if event_recorded is not trail.Event.INSTANCE_DUPLICATE:
             self._push(event.assoc, received.study_instance_uid)
         return _answer(statuses.SUCCESS.code)
@@ -231,6 +234,7 @@ class Listener:
     def _refuse(self, event: evt.Event, status: int, comment: str) -> Dataset:
         request = cast(Any, event.request)
         logger.warning("refused with 0x%04X: %s", status, comment)
+        self._visits.count(event.assoc, trail.Event.INSTANCE_REFUSED)
         try:
             with self._database.begin() as connection:
                 trail.record(
@@ -280,6 +284,7 @@ class Listener:
             message._data_set_file.refuse("association ended within an object")
 
     def _end(self, assoc: Any, *, released: bool) -> None:
+        self._visits.end(assoc, released=released)
         with self._lock:
             studies = self._pushed.pop(assoc, {})
             open_elsewhere = {uid for others in self._pushed.values() for uid in others}

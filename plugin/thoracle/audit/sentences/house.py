@@ -1,0 +1,178 @@
+"""Sentences about people, views, and the service itself."""
+
+from collections.abc import Callable
+
+from thoracle.audit.sentences.words import (
+    Row,
+    Rows,
+    caller,
+    detail,
+    inert,
+    listed,
+    number,
+    of,
+    person,
+    said,
+    short,
+    times,
+)
+from thoracle.audit.trail import Event
+
+MOST_NAMES = 12
+"""Settings that a sentence names."""
+
+
+def _means(row: Row) -> str:
+    means = inert(detail(row, "means"), 64)
+    return f" by {means}" if means else ""
+
+
+def _started(rows: Rows) -> str:
+    row = rows[0]
+    version = inert(detail(row, "version"), 32)
+    named = f"Thoracle {version}" if version else "Thoracle"
+    return f"{named} started with the bundle of digest {short(row.get('bundle_digest'))}."
+
+
+def _stopped(_rows: Rows) -> str:
+    return "Thoracle stopped."
+
+
+def _configured(rows: Rows) -> str:
+    found = detail(rows[0], "changed")
+    names = [inert(one, 80) for one in found] if isinstance(found, list) else []
+    if not names:
+        return "The settings of this start were recorded; there are none before to compare with."
+    shown = names[:MOST_NAMES]
+    rest = [f"{len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
+    return f"Settings that were not those of the start before: {listed([*shown, *rest])}."
+
+
+def _association_refused(rows: Rows) -> str:
+    row = rows[0]
+    count = sum(found if isinstance(found := detail(one, "times"), int) else 1 for one in rows)
+    called = of(row, "called_ae_title")
+    to = f" that called {called}" if called else ""
+    refused = "1 association" if count == 1 else f"{count} associations"
+    return f"{refused} of {caller(row)}{to} refused{said(row, 'reason')}."
+
+
+def _association(rows: Rows) -> str:
+    row = rows[0]
+    parts = [
+        f"{count} {name}"
+        for name in ("stored", "duplicates", "corrected", "refused")
+        if isinstance(count := detail(row, name), int) and count
+    ]
+    end = "was released" if detail(row, "released") else "broke off"
+    return f"{caller(row)} sent over an association: {', '.join(parts) or 'nothing'}; it {end}."
+
+
+def _logged_in(rows: Rows) -> str:
+    return f"{person(rows[0])} logged in{_means(rows[0])}{times(rows)}."
+
+
+def _login_refused(rows: Rows) -> str:
+    who = person(rows[0])
+    return f"A log-in of {who} was refused{times(rows)}{said(rows[0], 'why')}."
+
+
+def _logged_out(rows: Rows) -> str:
+    return f"{person(rows[0])} logged out{times(rows)}."
+
+
+def _person_changed(rows: Rows) -> str:
+    row = rows[0]
+    found = row.get("detail")
+    names = sorted(set(found) - {"person", "means"}) if isinstance(found, dict) else []
+    what = listed(inert(one, 32) for one in names) if names else "something"
+    whose = inert(detail(row, "person"), 64) or "somebody"
+    return f"{person(row)} changed the account {whose}: {what}."
+
+
+def _list_viewed(rows: Rows) -> str:
+    return f"{person(rows[0])} looked at a list of studies{_means(rows[0])}{times(rows)}."
+
+
+def _study_viewed(rows: Rows) -> str:
+    return f"{person(rows[0])} looked at the study{_means(rows[0])}{times(rows)}."
+
+
+def _peer_tried(rows: Rows) -> str:
+    row = rows[0]
+    well = "answered" if not row.get("event_outcome") else "did not answer"
+    there = of(row, "destination", "A peer")
+    return f"{person(row)} tried {there}: it {well}{said(row, 'detail')}."
+
+
+def _alarm(rows: Rows) -> str:
+    return f"An alarm was raised{said(rows[0], 'sentence', 'subject')}."
+
+
+def _alarm_ended(rows: Rows) -> str:
+    return f"An alarm ended{said(rows[0], 'sentence', 'subject')}."
+
+
+def _behind(rows: Rows) -> str:
+    there = of(rows[0], "destination", "A repository")
+    return f"{there} does not take the audit{said(rows[0], 'reason')}."
+
+
+def _caught_up(rows: Rows) -> str:
+    return f"{of(rows[0], 'destination', 'A repository')} has all of the audit again."
+
+
+def _hold(rows: Rows) -> str:
+    return f"{person(rows[0])} placed a legal hold: nothing is deleted{said(rows[0], 'reason')}."
+
+
+def _hold_released(rows: Rows) -> str:
+    return f"{person(rows[0])} released a legal hold."
+
+
+def _deleted(rows: Rows) -> str:
+    row = rows[0]
+    files, days = detail(row, "files"), detail(row, "days")
+    count = number(files, "file") if isinstance(files, int) else "Files"
+    rule = f" after {inert(days, 8)} days" if days is not None else ""
+    return f"{count} deleted by the rule for {inert(detail(row, 'what'), 32) or '?'}{rule}."
+
+
+def _purged(rows: Rows) -> str:
+    found = detail(rows[0], "rows")
+    count = number(found, "row") if isinstance(found, int) else "Rows"
+    return f"{count} at the beginning of the audit purged{said(rows[0], 'reason')}."
+
+
+def _exported(rows: Rows) -> str:
+    return f"{person(rows[0])} exported data{_means(rows[0])}{times(rows)}."
+
+
+def _audit_read(rows: Rows) -> str:
+    return f"{person(rows[0])} read the audit{_means(rows[0])}{times(rows)}."
+
+
+SENTENCES: dict[Event, Callable[[Rows], str]] = {
+    Event.APPLICATION_STARTED: _started,
+    Event.APPLICATION_STOPPED: _stopped,
+    Event.CONFIGURATION_CHANGED: _configured,
+    Event.ASSOCIATION_REFUSED: _association_refused,
+    Event.ASSOCIATION_ACCEPTED: _association,
+    Event.LOGGED_IN: _logged_in,
+    Event.LOGIN_REFUSED: _login_refused,
+    Event.LOGGED_OUT: _logged_out,
+    Event.PERSON_CHANGED: _person_changed,
+    Event.LIST_VIEWED: _list_viewed,
+    Event.STUDY_VIEWED: _study_viewed,
+    Event.PEER_TRIED: _peer_tried,
+    Event.ALARM_RAISED: _alarm,
+    Event.ALARM_ENDED: _alarm_ended,
+    Event.AUDIT_BEHIND: _behind,
+    Event.AUDIT_CAUGHT_UP: _caught_up,
+    Event.HOLD_PLACED: _hold,
+    Event.HOLD_RELEASED: _hold_released,
+    Event.RETENTION_DELETED: _deleted,
+    Event.AUDIT_PURGED: _purged,
+    Event.EXPORTED: _exported,
+    Event.AUDIT_READ: _audit_read,
+}

@@ -1,0 +1,148 @@
+"""Sentences about what was sent where, how it is known, and what others do with workitems."""
+
+from collections.abc import Callable
+
+from thoracle.audit.sentences.words import (
+    PROOFS,
+    Row,
+    Rows,
+    caller,
+    detail,
+    inert,
+    number,
+    objects,
+    of,
+    person,
+    said,
+)
+from thoracle.audit.trail import Event
+
+
+def _there(row: Row) -> str:
+    return of(row, "destination", "a destination")
+
+
+def _attempt(row: Row) -> str:
+    found = detail(row, "attempt")
+    return f", attempt {found}" if isinstance(found, int) and found > 1 else ""
+
+
+def _status(row: Row) -> str:
+    status = of(row, "status")
+    return f" with {status}" if status else ""
+
+
+def _sent(rows: Rows) -> str:
+    row = rows[0]
+    return f"{_there(row)} took {objects(rows)}{_status(row)}{_attempt(row)}; not proven yet."
+
+
+def _asked(rows: Rows) -> str:
+    row = rows[0]
+    found = detail(row, "objects")
+    what = number(found, "object") if isinstance(found, int) else "what was sent"
+    again = detail(row, "request")
+    times = f" (request {again})" if isinstance(again, int) and again > 1 else ""
+    return f"{_there(row)} was asked whether it keeps {what}{times}."
+
+
+def _answered(rows: Rows) -> str:
+    row = rows[0]
+    committed, failed = detail(row, "committed"), detail(row, "failed")
+    if isinstance(committed, int):
+        parts = [f"it keeps {number(committed, 'object')}"]
+        if isinstance(failed, dict) and failed:
+            why = ", ".join(sorted({inert(one, 8) for one in failed.values()}))
+            parts.append(f"not {len(failed)} ({why})")
+        return f"{of(row, 'destination') or caller(row)} answered: {', '.join(parts)}."
+    outcome = inert(detail(row, "outcome"), 32)
+    if outcome:
+        return f"{_there(row)} gave no commitment, {outcome}{said(row, 'detail')}."
+    return f"{caller(row)} reported on a commitment{said(row, 'detail')}."
+
+
+def _proven(rows: Rows) -> str:
+    row = rows[0]
+    by = PROOFS.get(str(row.get("proof")), of(row, "proof", "nothing"))
+    return f"{_there(row)} has {objects(rows)}, proven by {by}{_attempt(row)}."
+
+
+def _postponed(rows: Rows) -> str:
+    row = rows[-1]
+    attempts = f" after {number(len(rows), 'attempt')}" if len(rows) > 1 else ""
+    return (
+        f"{_there(row)} did not get {_one(row)}{attempts}, to be tried again{said(row, 'detail')}."
+    )
+
+
+def _one(row: Row) -> str:
+    return f"the {objects([row])}"
+
+
+def _lost(rows: Rows) -> str:
+    row = rows[0]
+    return (
+        f"{_there(row)} does not get {objects(rows)}: refused or given up"
+        f"{_status(row)}{_attempt(row)}{said(row, 'detail')}."
+    )
+
+
+def _retried(rows: Rows) -> str:
+    row = rows[0]
+    count = sum(
+        found
+        for name in ("deliveries", "notifications")
+        if isinstance(found := detail(row, name), int)
+    )
+    return f"{person(row)} had {number(count, 'failed sending')} tried again."
+
+
+def _told(rows: Rows) -> str:
+    return f"{_there(rows[0])} was told by an HL7 message, and acknowledged it{_attempt(rows[0])}."
+
+
+def _not_told(rows: Rows) -> str:
+    row = rows[-1]
+    attempts = f" after {number(len(rows), 'attempt')}" if len(rows) > 1 else ""
+    return f"{_there(row)} could not be told{attempts}, to be tried again{said(row, 'detail')}."
+
+
+def _never_told(rows: Rows) -> str:
+    row = rows[0]
+    return f"{_there(row)} is not told: refused or given up{_attempt(row)}{said(row, 'detail')}."
+
+
+def _workitem(rows: Rows) -> str:
+    return f"Workitem {of(rows[0], 'sop_instance_uid', '?')} was offered for review."
+
+
+def _workitem_changed(rows: Rows) -> str:
+    row = rows[0]
+    item = f"Workitem {of(row, 'sop_instance_uid', '?')}"
+    if of(row, "destination"):
+        item += f" of {of(row, 'destination')}"
+    before, after = inert(detail(row, "from"), 16), inert(detail(row, "to"), 16)
+    by = f" by {person(row)}" if row.get("user_id") or row.get("calling_ae_title") else ""
+    if detail(row, "cancel requested"):
+        return f"{item} was asked to be canceled{by}."
+    if before == after:
+        return f"{item} got new attributes{by}."
+    return (
+        f"{item} went from {before or 'nothing'} to {after or 'nothing'}{by}{said(row, 'detail')}."
+    )
+
+
+SENTENCES: dict[Event, Callable[[Rows], str]] = {
+    Event.DELIVERY_SENT: _sent,
+    Event.PROOF_REQUESTED: _asked,
+    Event.PROOF_ANSWERED: _answered,
+    Event.DELIVERY_SUCCEEDED: _proven,
+    Event.DELIVERY_POSTPONED: _postponed,
+    Event.DELIVERY_FAILED: _lost,
+    Event.DELIVERY_RETRIED: _retried,
+    Event.NOTIFICATION_SENT: _told,
+    Event.NOTIFICATION_POSTPONED: _not_told,
+    Event.NOTIFICATION_FAILED: _never_told,
+    Event.WORKITEM_CREATED: _workitem,
+    Event.WORKITEM_CHANGED: _workitem_changed,
+}

@@ -1,0 +1,247 @@
+"""The story of a study in sentences: what happened, how it stands, and what is waited for.
+
+Pure functions of the rows that :mod:`thoracle.audit.why` gathers.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from thoracle.audit.sentences import alike, sentence
+from thoracle.audit.sentences.words import Row, detail, inert, kind, listed, number, reason
+from thoracle.audit.trail import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A sentence about one event or several."""
+
+    at: str
+    """Of the first event, ISO 8601 in UTC."""
+    until: str
+    """Of the last one."""
+    sentence: str
+    events: tuple[int, ...]
+    """Numbers of their rows."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the tables say of a study, as rows of plain values; see the tables of these names."""
+
+    study_instance_uid: str
+    study: Row | None
+    """``None``: no image of it was ever stored."""
+    received: int
+    """Images stored."""
+    unplanned: int
+    """Images stored that no generation covers yet."""
+    state: str
+    """What the worklist shows: queued, running, failed, withdrawn, or the outcome; or empty."""
+    analysis: Row | None
+    """The newest that was not superseded."""
+    readings: Sequence[Row]
+    """Of that analysis."""
+    deliveries: Sequence[Row]
+    """Of the newest generation that has some; each with ``due_at`` of a request for proof."""
+    notifications: Sequence[Row]
+    workitems: Sequence[Row]
+    performances: Sequence[Row]
+    events: Sequence[Row]
+    """Of the trail, oldest first."""
+
+
+def facts(events: Iterable[Row]) -> list[Fact]:
+    """Return the sentences of events, in their order."""
+    return [
+        Fact(
+            at=str(rows[0].get("recorded_at", "")),
+            until=str(rows[-1].get("recorded_at", "")),
+            sentence=sentence(rows),
+            events=tuple(int(row["id"]) for row in rows),
+        )
+        for rows in _runs(events)
+    ]
+
+
+def _runs(events: Iterable[Row]) -> Iterator[list[Row]]:
+    """Yield events that one sentence tells, together."""
+    run: list[Row] = []
+    for event in events:
+        if run and not alike(run[-1], event):
+            yield run
+            run = []
+        run.append(event)
+    if run:
+        yield run
+
+
+# ---- the first line --------------------------------------------------------------------------
+
+
+def answer(known: Known) -> str:
+    """Return in one sentence what became of a study."""
+    name = f"Study {inert(known.study_instance_uid, 64)}"
+    if known.study is None:
+        return f"{name} never came: no image of it was ever stored here."
+    analysis = known.analysis
+    if analysis is None:
+        images = number(known.received, "image")
+        return f"{name} has no result yet: {images} came, and it does not count as complete yet."
+    match analysis["state"]:
+        case "planned":
+            doing = "is being read now" if known.state == "running" else "waits to be read"
+            return f"{name} has no result yet: it is complete, and {doing}."
+        case "failed":
+            return (
+                f"{name} got no result: the analysis failed{_last(known, Event.ANALYSIS_FAILED)}."
+            )
+        case "withdrawn":
+            was = _result(known, analysis)
+            why = _last(known, Event.RESULT_WITHDRAWN, "reason")
+            return f"{name} {was}; that result was withdrawn{why}."
+        case "done":
+            return f"{name} {_result(known, analysis)}, {_sending(known, analysis)}."
+    return f"{name}: its analysis is {inert(analysis['state'], 16)}."
+
+
+def _last(known: Known, event: Event, *names: str) -> str:
+    """Return what the newest event of a kind says."""
+    rows = [row for row in known.events if row.get("event") == event.verb]
+    told = [inert(detail(row, name)) for row in rows[-1:] for name in (*names, "detail")]
+    return next((f": {text}" for text in told if text), "")
+
+
+def _result(known: Known, analysis: Row) -> str:
+    outcome, probability = analysis.get("outcome"), analysis.get("probability")
+    if outcome != "rejected":
+        share = "" if probability is None else f" ({probability:.2f})"
+        return f"was read as {inert(outcome, 16)}{share}"
+    reasons = sorted({reason(row["reason_code"]) for row in known.readings if row["reason_code"]})
+    why = listed(reasons) if reasons else "no reason is known"
+    return f"was rejected, none of its images could be read: {why}"
+
+
+def _sending(known: Known, analysis: Row) -> str:
+    """Return where the result is, in words that continue a sentence."""
+    sending = analysis.get("sending")
+    if sending == "shadow":
+        return "and nothing is sent, because a rule shadows it"
+    if sending == "held":
+        return "and nothing is sent until somebody releases it, because a rule holds it"
+    if not known.deliveries:
+        return "and nobody gets it: no destination is set, or no rule sends it anywhere"
+    return f"and {'; '.join(_standing(known))}"
+
+
+def _standing(known: Known) -> Iterator[str]:
+    """Yield for each state of deliveries which destinations it is so in."""
+    states: dict[str, list[str]] = {}
+    for row in known.deliveries:
+        states.setdefault(row["destination"], []).append(row["state"])
+    order = ("refused", "failed", "withdrawn", "held", "waiting", "sent", "delivered")
+    worst: dict[str, list[str]] = {}
+    for name, found in states.items():
+        worst.setdefault(min(found, key=order.index), []).append(inert(name, 32))
+    words = {
+        "delivered": "proven in {}",
+        "sent": "sent to {}, not proven yet",
+        "waiting": "waiting to be sent to {}",
+        "held": "held back from {}",
+        "withdrawn": "taken back before it was sent to {}",
+        "failed": "given up for {}",
+        "refused": "refused by {}",
+    }
+    for state in reversed(order):
+        if state in worst:
+            yield words[state].format(listed(worst[state]))
+
+
+# ---- what is waited for ----------------------------------------------------------------------
+
+
+def waiting(known: Known) -> list[str]:
+    """Return what has to happen before the study is at its end, a sentence each."""
+    found = [*_for_images(known)]
+    for row in known.deliveries:
+        found += _for_delivery(known, row)
+    found += [text for row in known.notifications for text in _for_receiver(row)]
+    for row in known.workitems:
+        if row["state"] in ("SCHEDULED", "IN PROGRESS", "HELD"):
+            by = f", claimed by {inert(row['claimed_by'], 16)}" if row["claimed_by"] else ""
+            uid = inert(row["sop_instance_uid"], 64)
+            found.append(f"Workitem {uid} is {row['state']}{by}: a reader has not finished it.")
+    for row in known.performances:
+        if row["state"] in ("claiming", "claimed", "awaited"):
+            why = f": {inert(row['detail'])}" if row["detail"] else ""
+            found.append(f"The workitem of {inert(row['manager'], 32)} is {row['state']}{why}.")
+    return list(dict.fromkeys(found))
+
+
+def _for_images(known: Known) -> Iterator[str]:
+    if known.study is None:
+        return
+    if known.unplanned:
+        came = number(known.unplanned, "image")
+        since = known.study["changed_at"]
+        yield (
+            f"{came} came that no analysis covers yet: it is waited for the quiet period after "
+            f"the last arrival, {since}."
+        )
+    if known.analysis is not None and known.analysis["state"] == "planned":
+        yield "The analysis has not ended; it is taken up again after a restart, too."
+
+
+def _for_delivery(known: Known, row: Row) -> Iterator[str]:
+    to, what = inert(row["destination"], 32), kind(row["kind"])
+    match row["state"]:
+        case "held":
+            yield f"{to} gets the {what} once somebody releases the study (`thoracle release`)."
+        case "sent":
+            due = f"; it is looked after at {row['due_at']}" if row.get("due_at") else ""
+            yield f"{to} has taken the {what}, and has not shown yet that it keeps it{due}."
+        case "waiting":
+            yield _trouble(known, row, to, what)
+        case "failed" | "refused":
+            why = f": {inert(row['detail'])}" if row["detail"] else ""
+            yield (
+                f"Nothing more is tried for the {what} to {to}, which is {row['state']}{why}; "
+                "`thoracle retry` takes it up again."
+            )
+
+
+def _trouble(known: Known, row: Row, to: str, what: str) -> str:
+    """Return why a delivery waits, since when, and until when."""
+    if not row["attempts"]:
+        return f"The {what} has not been sent to {to} yet."
+    due = f"; the next attempt is at {row['next_attempt_at']}" if row["next_attempt_at"] else ""
+    why = f" ({inert(row['detail'])})" if row["detail"] else ""
+    since = _since(known.events, row["destination"])
+    began = f" since {since}" if since else ""
+    return f"The archive {to} has not been taking the {what}{began}{why}{due}."
+
+
+def _since(events: Sequence[Row], destination: Any) -> str:
+    """Return when the attempts of a destination that failed began, without a success between."""
+    since = ""
+    for row in events:
+        if row.get("destination") != destination:
+            continue
+        if row.get("event") == Event.DELIVERY_POSTPONED.verb:
+            since = since or str(row["recorded_at"])
+        elif row.get("event") in (Event.DELIVERY_SENT.verb, Event.DELIVERY_SUCCEEDED.verb):
+            since = ""
+    return since
+
+
+def _for_receiver(row: Row) -> Iterator[str]:
+    to = inert(row["receiver"], 32)
+    why = f" ({inert(row['detail'])})" if row["detail"] else ""
+    match row["state"]:
+        case "held":
+            yield f"{to} is told once somebody releases the study."
+        case "waiting":
+            due = f"; the next attempt is at {row['next_attempt_at']}" if row["attempts"] else ""
+            yield f"{to} has not been told yet{why}{due}."
+        case "failed" | "refused":
+            yield f"Nothing more is tried to tell {to}, which is {row['state']}{why}."
