@@ -33,7 +33,7 @@ from thoracle.errors import ArchiveUnavailable
 from thoracle.pipeline import forward
 from thoracle.pipeline.forward import Forwarder
 from thoracle.settings import AuditRepository, Settings, parse
-from thoracle.store import database
+from thoracle.store import chain, database
 from thoracle.web.metrics import exposition
 
 EVENTS = list(Event)
@@ -158,6 +158,21 @@ def test_severity_follows_from_the_outcome(tmp_path: Path, engine: Engine) -> No
     assert [(one.priority, one.msgid) for one in stored] == [
         (number, "DICOM+RFC3881") for number in (85, 84, 83, 82)
     ]
+
+
+def test_the_chain_can_be_verified_from_the_messages_alone(tmp_path: Path, engine: Engine) -> None:
+    record(engine, 40, detail={"reason": "ü \x1b", "float": 0.1})
+    final = record(engine, 40, probability=0.1 + 0.2, user_id="\x01\r\n", outcome="positive")
+    with Repository(tmp_path / "r") as repository:
+        with forwarding_to(engine, settings_of(repository.settings())):
+            repository.wait_for(final)
+        stored = [one.row for one in repository.messages()]
+    digest = chain.FIRST
+    for row in stored:
+        row["detail"] = json.dumps(row["detail"])
+        digest = chain.digest_of(digest, [row.get(name) for name in chain.COLUMNS])
+        assert digest == row["digest"]
+    assert len(stored) == 80
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["in order", "killed"])

@@ -2,15 +2,22 @@
 
 import json
 import random
+import subprocess
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 from lxml import etree  # type: ignore[import-untyped]  # ships no types
 
 from audit_messages import SCHEMA, faults, parse
+from certificates import Authority
+from documents import DOCS
+from peers import require
 from thoracle.audit import message
 from thoracle.audit.message import EVENTS, TYPES, Source
 from thoracle.audit.trail import Event
+from thoracle.settings import parse as parse_settings
 from thoracle.store.tables import audit_event
 
 SOURCE = Source("THORACLE@site", "HOSPITAL", "THORACLE", "gateway")
@@ -169,3 +176,51 @@ def test_the_schema_finds_what_is_wrong(right: str, wrong: str) -> None:
     assert right in text
     assert SCHEMA.validate(etree.fromstring(text.encode()))
     assert not SCHEMA.validate(etree.fromstring(text.replace(right, wrong, 1).encode()))
+
+
+# ---- The page ----------------------------------------------------------------------------------
+
+PAGE = (DOCS / "audit-forwarding.md").read_text(encoding="utf-8")
+TOLD = {
+    "id": 4711,
+    "recorded_at": "2026-11-24T18:45:29.123456Z",
+    **{"event": "image read", "event_id": "110103", "event_type_code": "IMAGE-READ"},
+    **{"action": "R", "event_outcome": 0, "patient_id": "P1", "issuer_of_patient_id": "HOSPITAL"},
+    **{"study_instance_uid": "2.25.1001", "accession_number": "ACC1"},
+    **{"sop_instance_uid": "2.25.3001", "result_sop_instance_uid": "2.25.2002"},
+    **{"bundle_version": "covid_cxr 0.2.0", "outcome": "positive", "probability": 0.91},
+    **{"seconds": 0.55, "correlation_id": "analyse:2.25.1001:1", "detail": {}, "digest": "5f" * 32},
+}
+
+
+def block(language: str) -> str:
+    return PAGE.split(f"```{language}\n")[1].split("```")[0]
+
+
+def test_the_message_of_the_page_is_what_is_made() -> None:
+    classes = {
+        "2.25.3001": "1.2.840.10008.5.1.4.1.1.1.1",
+        "2.25.2002": "1.2.840.10008.5.1.4.1.1.88.34",
+    }
+    source = Source("THORACLE", "HOSPITAL", "THORACLE", "gateway")
+    made = etree.fromstring(message.build(TOLD, source, classes))
+    etree.indent(made)
+    assert etree.tostring(made, encoding="unicode") == block("xml").strip()
+
+
+def test_the_configuration_for_rsyslog_of_the_page_is_one(tmp_path: Path) -> None:
+    program = require("rsyslogd", "rsyslog")
+    own = Authority(tmp_path).issue("repository")
+    text = block("rsyslog").replace("/etc/ssl/ca.pem", str(tmp_path / "ca.pem"))
+    text = text.replace("/etc/ssl/repository.crt", str(own.certificate_file))
+    text = text.replace("/etc/ssl/repository.key", str(own.key_file))
+    (tmp_path / "rsyslog.conf").write_text(text, encoding="utf-8")
+    command = [program, "-N1", "-f", str(tmp_path / "rsyslog.conf")]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    assert "error" not in said.stderr.lower()
+
+
+def test_the_settings_of_the_page_are_valid() -> None:
+    (one,) = parse_settings(tomllib.loads(block("toml"))).audit_repository
+    assert one.tls is not None

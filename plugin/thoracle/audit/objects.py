@@ -146,15 +146,20 @@ def _object(root: ElementTree.Element, row: Row, kind: Kind, object_id: str) -> 
         ParticipantObjectID=object_id,
         ParticipantObjectTypeCode=kind.type_code,
         ParticipantObjectTypeCodeRole=kind.role,
-        ParticipantObjectDataLifeCycle=_life_cycle(row) if kind.role == "3" else "",
+        ParticipantObjectDataLifeCycle=_life_cycle(row, kind),
     )
     add_code(made, "ParticipantObjectIDTypeCode", kind.code, kind.scheme, kind.meaning)
     add(made, "ParticipantObjectName")  # required; the trail keeps no names
     return made
 
 
-def _life_cycle(row: Row) -> str:
-    """Return 2 import, 6 access, 10 export or 15 erasure, where the event is one of these."""
+def _life_cycle(row: Row, kind: Kind) -> str:
+    """Return 2 import, 6 access, 10 export or 15 erasure, where it is one of these.
+
+    The report of an event that reads an image is what came of it.
+    """
+    if kind.role != STUDY.role or (kind is REPORT and row["event_id"] == ACCESSED):
+        return ""
     if row["event_id"] == TRANSFERRED:
         return "10" if row["action"] == "R" else "2"
     return {ACCESSED: "6", EXPORT: "10", DELETED: "15"}.get(row["event_id"], "")
