@@ -16,6 +16,7 @@ from thoracle.dataset import commands as dataset
 from thoracle.errors import ThoracleError
 from thoracle.evaluate.commands import evaluate_command
 from thoracle.export import verdicts_command
+from thoracle.keeping import commands as keeping
 from thoracle.settings import Settings, load
 from thoracle.web import commands as web
 
@@ -28,6 +29,8 @@ app = typer.Typer(
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(routing.app, name="route")
 app.add_typer(auditing.app, name="audit")
+app.add_typer(keeping.retention, name="retention")
+app.add_typer(keeping.hold, name="hold")
 app.command("evaluate")(evaluate_command)
 app.command("web")(web.web_command)
 app.add_typer(web.person, name="person")

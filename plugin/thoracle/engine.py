@@ -7,6 +7,7 @@ that lose nothing, and a version that does not strand waiting work.
 import fcntl
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
@@ -17,6 +18,7 @@ from sqlalchemy import Connection, Engine
 
 from thoracle.errors import DataFolderInUse
 from thoracle.settings import Deliver
+from thoracle.store import workflows
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -118,16 +120,45 @@ def revive(idle_before: set[str]) -> set[str]:
     return idle
 
 
+ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+
+
+def forget(database: Engine, before: datetime, limit: int) -> int:
+    """Delete at most so many workflows that ended before a moment; return how many there were.
+
+    From any process. Their rows had two uses: to go on after a crash, which what has ended does
+    not need, and to make a second request of the same id a repetition, for which the tables of our
+    own are looked at, too.
+    """
+    with database.connect() as connection:
+        if not workflows.has_any(connection):
+            return 0
+    client = _client(database)
+    try:
+        ended = client.list_workflows(
+            status=list(ENDED),
+            completed_before=before.isoformat(),
+            limit=limit,
+            load_input=False,
+            load_output=False,
+        )
+        ids = [one.workflow_id for one in ended]
+        if ids:
+            # First what DBOS would leave behind: a crash in between leaves what is found again.
+            with database.begin() as connection:
+                workflows.forget_steps(connection, ids)
+            client.delete_workflows(ids)
+    finally:
+        client.destroy()
+    return len(ids)
+
+
 def request(database: Engine, queue: str, workflow: str, workflow_id: str, *args: str) -> None:
     """Have a workflow run by the service, or by the next one that starts; from another process.
 
     The same ``workflow_id`` again changes nothing.
     """
-    client = DBOSClient(
-        system_database_url=database.url.render_as_string(hide_password=False),
-        system_database_engine=database,
-        serializer=DBOSPortableJSONSerializer(),
-    )
+    client = _client(database)
     try:
         client.enqueue(
             {
@@ -140,6 +171,14 @@ def request(database: Engine, queue: str, workflow: str, workflow_id: str, *args
         )
     finally:
         client.destroy()
+
+
+def _client(database: Engine) -> DBOSClient:
+    return DBOSClient(
+        system_database_url=database.url.render_as_string(hide_password=False),
+        system_database_engine=database,
+        serializer=DBOSPortableJSONSerializer(),
+    )
 
 
 def transaction(

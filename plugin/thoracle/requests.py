@@ -6,11 +6,11 @@ The gateway does the work, now or when it next starts; the command line and the 
 
 import uuid
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from thoracle import engine
 from thoracle.errors import ThoracleError
-from thoracle.store import overview, results
+from thoracle.store import overview, results, retention
 
 LONGEST_REASON = 1024
 """Characters; of the standard's texts that viewers show whole, LT has 10240 and ST 1024."""
@@ -29,7 +29,8 @@ def withdraw(database: Engine, study: str, reason: str, user: str, *, named: str
     Raises
     ------
     ThoracleError
-        The reason is no printable text of 1 to ``LONGEST_REASON`` characters, or no result stands.
+        The reason is no printable text of 1 to ``LONGEST_REASON`` characters, no result stands,
+        or an image of the study is no longer kept.
     """
     reason = reason.strip()
     if not 0 < len(reason) <= LONGEST_REASON or not reason.isprintable():
@@ -39,6 +40,7 @@ def withdraw(database: Engine, study: str, reason: str, user: str, *, named: str
         )
     with database.connect() as connection:
         report = overview.standing_report(connection, study)
+        _require_images(connection, study)
     if report is None:
         raise ThoracleError(f"{study}: found no result that stands, required is one to withdraw")
     # One withdrawal for a report, however often it is asked for.
@@ -47,17 +49,28 @@ def withdraw(database: Engine, study: str, reason: str, user: str, *, named: str
     return report
 
 
+def _require_images(connection: Connection, study: str) -> None:
+    """Raise ThoracleError when an image of a study has gone by the rules of retention."""
+    missing = retention.missing(connection, study)
+    if missing:
+        raise ThoracleError(
+            f"{study}: found {missing} images that are no longer kept, required are all: have the "
+            "archive send them again, then ask again"
+        )
+
+
 def reanalyse(database: Engine, study: str, user: str) -> None:
     """Have a study read again.
 
     Raises
     ------
     ThoracleError
-        There is no such study.
+        There is no such study, or an image of it is no longer kept.
     """
     with database.connect() as connection:
         if not overview.studies(connection, 1, study):
             raise ThoracleError(f"{study}: found no such study, required is one that was received")
+        _require_images(connection, study)
     name = f"reanalyse:{study}:{uuid.uuid4()}"
     engine.request(database, engine.INTAKE, "reanalyse", name, study, user)
 

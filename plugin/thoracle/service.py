@@ -16,6 +16,7 @@ from thoracle.commitments import Answer
 from thoracle.decoder import Decoder
 from thoracle.errors import SettingsError
 from thoracle.pipeline import Line
+from thoracle.purge import Keeper
 from thoracle.reader import Classifier, Reader
 from thoracle.receive.inbox import Inbox
 from thoracle.receive.storescp import Listener
@@ -119,6 +120,7 @@ def _run(settings: Settings, decoder: Decoder, stopped: threading.Event) -> None
     engine.start(database, settings.deliver)
     started.set()
     _take_up(settings, stopped)
+    Keeper(database, settings, stopped).start()
     _load_or_leave(classifier, settings)
     watchman = Watchman(database, settings.watch)
     watchman.look()

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from thoracle.audit import trail
 from thoracle.records import BundleIdentity, Outcome, Reading, study_outcome
-from thoracle.store import instances, results, worklist
+from thoracle.store import instances, results, retention, worklist
 from thoracle.store.results import AnalysisKey, Result
 from thoracle.store.tables import now
 
@@ -51,8 +51,12 @@ def plan(
     }
 
 
-def begin(connection: Connection, key: AnalysisKey, digest: str) -> dict[str, Any]:
+def begin(
+    connection: Connection, key: AnalysisKey, digest: str, workflow_id: str = ""
+) -> dict[str, Any]:
     """Return the sources to read, none when a later generation covers them, and the predecessor.
+
+    None either when an image is no longer kept; the analysis has failed then.
 
     When the bundle was exchanged since the plan was made, the analysis is handed over to the one
     with ``digest``.
@@ -72,6 +76,10 @@ def begin(connection: Connection, key: AnalysisKey, digest: str) -> dict[str, An
                 "detail": {"generation": key.generation},
             },
         )
+    elif missing := retention.missing(connection, key.study_instance_uid):
+        # Of the rest alone something else might be said, in place of the result that stands.
+        detail = f"{missing} of its images are no longer kept: send them again, then reanalyse"
+        fail(connection, key, detail, workflow_id)
     else:
         worklist.set_state(connection, key.study_instance_uid, worklist.RUNNING)
         rows = instances.sources(connection, key.study_instance_uid, key.generation)

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from thoracle.audit import commits, deliveries, trail
 from thoracle.records import Kind
 from thoracle.store import deliveries as stored
-from thoracle.store import instances, notifications, results, worklist
+from thoracle.store import instances, notifications, results, retention, worklist
 from thoracle.store.results import AnalysisKey, Result
 from thoracle.store.tables import now
 
@@ -19,8 +19,9 @@ AT_ARCHIVE = ("sent", "delivered")
 def begin(connection: Connection, study_instance_uid: str) -> dict[str, Any] | None:
     """Return what a withdrawal of a study's newest result needs.
 
-    ``None`` when the study has none, or it is withdrawn already. Else: ``generation`` and
-    ``digest`` of the analysis; ``predecessor``, the report, as class, instance and series;
+    ``None`` when the study has none, it is withdrawn already, or an image is no longer kept.
+    Else: ``generation`` and ``digest`` of the analysis; ``predecessor``, the report, as class,
+    instance and series;
     ``made_at``; ``content_datetime`` of the withdrawal, fixed here once; ``sources``, paths;
     ``report_to``, the destinations of the report; ``kept``, for each destination the objects of
     the study that it has, as class, instance and series.
@@ -33,6 +34,8 @@ def begin(connection: Connection, study_instance_uid: str) -> dict[str, Any] | N
         return None
     rows = stored.of_study(connection, study_instance_uid)
     kept: dict[str, list[list[str]]] = {}
+    if retention.missing(connection, study_instance_uid):
+        return None  # gone since it was asked for: requests.py has seen to the rest
     for row in rows:
         if row.state in AT_ARCHIVE and row.kind not in (Kind.REJECTION, Kind.ORIGINAL):
             kept.setdefault(row.destination, []).append(

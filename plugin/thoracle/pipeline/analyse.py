@@ -135,7 +135,8 @@ def analyse(study_instance_uid: str, digest: str, generation: int, priority: int
 
 def _begin(connection: Connection, study: str, generation: int, digest: str) -> dict[str, Any]:
     key = AnalysisKey(study, generation, digest)
-    return commits.begin(connection, key, parts().reader.bundle.digest)
+    digest_now = parts().reader.bundle.digest
+    return commits.begin(connection, key, digest_now, str(DBOS.workflow_id))
 
 
 @DBOS.step(name="read")

@@ -35,6 +35,8 @@ def send(destination: str, sop_instance_uid: str) -> dict[str, Any] | None:
         row = results.result_row(connection, sop_instance_uid)
         if deliveries.delivery_row(connection, sop_instance_uid, destination).state != "waiting":
             return None
+    if row.file_state != "kept":
+        return {"state": "failed", "detail": "by the rules of [retention] it is no longer kept"}
     try:
         receipt = _receipt(line.destinations[destination], row.path, Kind(row.kind))
     except (ArchiveUnavailable, OSError) as error:

@@ -16,6 +16,7 @@ from thoracle.errors import CannotUnderstand
 from thoracle.receive.inbox import Inbox
 from thoracle.store import instances, worklist
 from thoracle.store.instances import Received
+from thoracle.store.retention import KEPT
 
 
 def record(database: Engine, inbox: Inbox, received: Received, started: float) -> trail.Event:
@@ -61,6 +62,8 @@ def _add(connection: Connection, inbox: Inbox, received: Received) -> trail.Even
     if previous is None:
         instances.add(connection, received)
         return trail.Event.INSTANCE_STORED
+    if previous.file_state != KEPT:
+        return _again(connection, inbox, previous, received)
     if previous.sha256 == received.sha256:
         return trail.Event.INSTANCE_DUPLICATE
     _reject_impostor(inbox, previous, received)
@@ -70,10 +73,28 @@ def _add(connection: Connection, inbox: Inbox, received: Received) -> trail.Even
     return trail.Event.INSTANCE_CORRECTED
 
 
-def _reject_impostor(inbox: Inbox, previous: Any, received: Received) -> None:
+def _again(connection: Connection, inbox: Inbox, previous: Any, received: Received) -> trail.Event:
+    """Keep an object again that has gone by the rules of retention: nothing else changes by it."""
+    _reject_other_patient(previous, received)
+    if previous.sha256 == received.sha256:
+        instances.keep_again(connection, previous.id, received)
+        inbox.discard(previous.path)  # if it was just about to go
+        return trail.Event.INSTANCE_STORED
+    # Its pixels cannot be compared any more; both versions have their rows.
+    instances.add(
+        connection, received, version=previous.version + 1, generation=previous.generation
+    )
+    return trail.Event.INSTANCE_CORRECTED
+
+
+def _reject_other_patient(previous: Any, received: Received) -> None:
     for name in ("patient_id", "issuer_of_patient_id", "study_instance_uid"):
         if (getattr(previous, name) or "") != getattr(received, name):
             raise CannotUnderstand(f"SOP Instance UID is known with another {name}")
+
+
+def _reject_impostor(inbox: Inbox, previous: Any, received: Received) -> None:
+    _reject_other_patient(previous, received)
     # Another transfer syntax of the same UID can only be a lossless one (PS3.3 C.7.6.1.1.5 asks
     # for a new UID otherwise), and its bytes differ; both versions are kept.
     if previous.transfer_syntax_uid != received.transfer_syntax_uid:

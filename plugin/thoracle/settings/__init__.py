@@ -16,6 +16,7 @@ from thoracle.settings.audit import AuditRepository
 from thoracle.settings.deliver import HL7, Deliver, Destination, Rule
 from thoracle.settings.receive import Complete, Decode, Receive, ReceiveTLS, Select
 from thoracle.settings.result import Classify, Report
+from thoracle.settings.retention import Retention
 from thoracle.settings.section import ClientTLS, Section, is_loopback
 from thoracle.settings.ups import UPS, Subscriber, WorkflowManager
 from thoracle.settings.web import OIDC, Rank, Watch, Web
@@ -35,6 +36,7 @@ __all__ = [
     "Receive",
     "ReceiveTLS",
     "Report",
+    "Retention",
     "Rule",
     "Section",
     "Select",
@@ -74,6 +76,7 @@ class Settings(Section):
     ups: UPS = UPS()
     web: Web = Web()
     watch: Watch = Watch()
+    retention: Retention = Retention()
     destination: tuple[Destination, ...] = Field(
         (), description="One [[destination]] table for each archive."
     )

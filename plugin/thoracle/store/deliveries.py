@@ -13,11 +13,12 @@ _RESULT = (
     result.c.series_instance_uid,
     result.c.sop_class_uid,
     result.c.kind,
+    result.c.file_state,
 )
 
 
 def delivery_row(connection: Connection, sop_instance_uid: str, destination: str) -> Row[Any]:
-    """Return the row of a delivery that exists, with study, series and kind of its object."""
+    """Return the row of a delivery that exists, with what is known of its object."""
     return connection.execute(
         select(delivery, *_RESULT)
         .join(result)
@@ -166,7 +167,11 @@ DEAD = ("refused", "failed")
 
 def retry(connection: Connection, study_instance_uid: str) -> list[tuple[str, str, int]]:
     """Let a study's dead deliveries wait to be sent; return destination, object and attempt."""
-    rows = [row for row in of_study(connection, study_instance_uid) if row.state in DEAD]
+    rows = [
+        row
+        for row in of_study(connection, study_instance_uid)
+        if row.state in DEAD and row.file_state == "kept"
+    ]
     for row in rows:
         values = {"state": "waiting", "transaction_uid": None}
         set_delivery(connection, row.sop_instance_uid, row.destination, values)

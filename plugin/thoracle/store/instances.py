@@ -114,6 +114,16 @@ def add(
     connection.execute(insert(instance).values(values))
 
 
+def keep_again(connection: Connection, row_id: int, received: Received) -> None:
+    """Record the new file of an instance that had gone, as received and to be passed on."""
+    values = {"path": received.path, "file_state": "kept", "purged_at": None}
+    statement = update(instance).where(instance.c.id == row_id)
+    connection.execute(statement.values(**values, received_at=now()))
+    same = result.c.sop_instance_uid == received.sop_instance_uid
+    original = same & (result.c.kind == Kind.ORIGINAL)
+    connection.execute(update(result).where(original).values(**values))
+
+
 def plan(
     connection: Connection,
     study_instance_uid: str,

@@ -81,7 +81,7 @@ def retry(connection: Connection, study_instance_uid: str) -> list[tuple[str, st
     rows = [
         row
         for row in of_study(connection, study_instance_uid)
-        if row.state in ("refused", "failed") and row.path
+        if row.state in ("refused", "failed") and row.path and row.file_state == "kept"
     ]
     for row in rows:
         set_row(connection, row.sop_instance_uid, row.receiver, {"state": "waiting"})

@@ -127,10 +127,15 @@ def _shown(rows: Iterable[Row[Any]], columns: Sequence[str]) -> dict[str, list[d
 
 
 def dead(connection: Connection, study_instance_uid: str) -> int:
-    """Return how many deliveries and notifications of a study were refused or given up."""
-    states = [row.state for row in deliveries.of_study(connection, study_instance_uid)]
-    states += [row.state for row in notifications.of_study(connection, study_instance_uid)]
-    return sum(state in deliveries.DEAD for state in states)
+    """Return how many deliveries and notifications of a study were refused or given up.
+
+    What is no longer kept cannot be sent again, and does not count.
+    """
+    rows = [
+        *deliveries.of_study(connection, study_instance_uid),
+        *notifications.of_study(connection, study_instance_uid),
+    ]
+    return sum(row.state in deliveries.DEAD and row.file_state == "kept" for row in rows)
 
 
 def standing_report(connection: Connection, study_instance_uid: str) -> str | None:

@@ -96,6 +96,8 @@ def order(
     settings: Settings, rows: StudyRows, image: Any, kind: str
 ) -> tuple[Order, Sequence[str]] | None:
     """Return what is to be made and the digests of its files; ``None`` when there is nothing."""
+    if kind != KEY_IMAGE and image.file_state != "kept":
+        return None
     if kind == RADIOGRAPH:
         if not is_decodable(rows, image.sop_instance_uid):
             return None
@@ -132,7 +134,7 @@ def is_decodable(rows: StudyRows, sop_instance_uid: str) -> bool:
 
 def _about(settings: Settings, rows: StudyRows, kind: Kind, sop_instance_uid: str) -> list[Any]:
     """Return the results of a kind that refer to an image."""
-    found = [one for one in rows.results if one.kind == kind]
+    found = [one for one in rows.results if one.kind == kind and one.file_state == "kept"]
     return [
         one for one in found if sop_instance_uid in _referenced(settings.data_folder / one.path)
     ]

@@ -34,6 +34,8 @@ class ImageView:
     """Address; empty when it cannot be shown."""
     overlay: str
     key_image: str
+    kept: bool = True
+    """Its file is still here (docs/retention.md)."""
     is_first: bool = False
     """Shown first: the image that made the study's outcome."""
 
@@ -142,6 +144,7 @@ def images(settings: Settings, rows: StudyRows, view: str) -> list[ImageView]:
             ImageView(
                 number=number,
                 sop_instance_uid=row.sop_instance_uid,
+                kept=row.file_state == "kept",
                 name=f"Image {number}" + (f", {view_position}" if view_position else ""),
                 facts=_facts(header),
                 state="not read" if reading is None else reading.outcome,
@@ -186,6 +189,8 @@ def report(settings: Settings, rows: StudyRows) -> content.Item | None:
     found = [one for one in rows.results if one.kind == Kind.SR]
     if not found:
         return None
+    if found[-1].file_state != "kept":
+        return content.Item("", "The report is no longer kept here; the archive has it.", "")
     try:
         return content.read(settings.data_folder / found[-1].path)
     except (*MALFORMED, OSError):

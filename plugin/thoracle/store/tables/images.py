@@ -11,7 +11,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from thoracle.store.tables.schema import AE_TITLE, DIGEST, ROW_ID, TIME, UID, metadata
+from thoracle.store.tables.schema import AE_TITLE, DIGEST, ROW_ID, TIME, UID, kept, metadata
 
 study = Table(
     "study",
@@ -51,6 +51,7 @@ instance = Table(
     Column(
         "generation", Integer, index=True
     ),  # the first one it was part of; NULL: not yet planned
+    *kept(),
     UniqueConstraint("sop_instance_uid", "version"),
     ForeignKeyConstraint(["study_instance_uid"], ["study.study_instance_uid"]),
 )

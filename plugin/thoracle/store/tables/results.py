@@ -12,7 +12,7 @@ from sqlalchemy import (
     Text,
 )
 
-from thoracle.store.tables.schema import DIGEST, TIME, UID, metadata
+from thoracle.store.tables.schema import DIGEST, TIME, UID, kept, metadata
 
 analysis = Table(
     "analysis",
@@ -67,6 +67,7 @@ result = Table(
     Column("path", Text, nullable=False),  # below the data folder
     Column("sha256", DIGEST, nullable=False),  # of the file; of an original, of its data set
     Column("created_at", TIME, nullable=False),
+    *kept(),
     Index(None, "study_instance_uid", "generation"),
 )
 
@@ -107,6 +108,7 @@ notification = Table(
     Column("created_at", TIME, nullable=False),
     Column("changed_at", TIME, nullable=False),
     ForeignKeyConstraint(["sop_instance_uid"], ["result.sop_instance_uid"]),
+    *kept(),
 )
 
 # One row a request for proof: a Storage Commitment (PS3.4 Annex J), and a query when that fails.

@@ -1,8 +1,9 @@
 """What all tables have: one set of metadata, and how UIDs, times and digests are stored."""
 
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import BigInteger, Integer, MetaData, String
+from sqlalchemy import BigInteger, Column, Integer, MetaData, String
 
 UID = String(64)
 AE_TITLE = String(16)
@@ -18,6 +19,15 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+
+def kept() -> tuple[Column[Any], Column[Any]]:
+    """Return the columns that say what became of a row's file; the row itself stays.
+
+    ``file_state`` is kept, going (by rule, it is being unlinked) or gone.
+    """
+    state = Column("file_state", String(8), nullable=False, server_default="kept", index=True)
+    return state, Column("purged_at", TIME)
 
 
 def now() -> str:

@@ -1,0 +1,535 @@
+"""Files go when they are due, never before; rows stay, and what goes leaves a trace."""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import Dataset
+from sqlalchemy import Engine, insert, select
+
+from aging import age, asked
+from browsing import Site
+from gateway import Gateway
+from ledger import concluded, eventually, files, residue, rows
+from pacs import Pacs, free_port
+from radiographs import chest
+from sender import send
+from test_proof import ALWAYS, OBJECTS
+from thoracle import settings as configuration
+from thoracle.audit import anchors, chain, trail
+from thoracle.audit.retention import prefix
+from thoracle.errors import DataFolderInUse, SettingsError
+from thoracle.purge import Done, Purge
+from thoracle.settings import Retention, Settings
+from thoracle.store import database
+from thoracle.store.tables import audit_checkpoint, audit_event, audit_forward, timestamp
+from ward import PERSONS, Ward, of_study
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
+    folder = tmp_path_factory.mktemp("retention")
+    with Pacs("ARCHIVE", OBJECTS) as archive:
+        gateway = Gateway(
+            folder, archive, report={"sc": ALWAYS, "pr": ALWAYS}, web={"port": free_port()}
+        )
+        with gateway, Site(folder, config=gateway.config, persons=PERSONS) as site:
+            yield Ward(gateway, archive, site)
+
+
+def states(ward: Ward, table: str, study: str) -> set[str]:
+    statement = f"SELECT file_state FROM {table} WHERE study_instance_uid = ?"
+    return {row["file_state"] for row in rows(ward.gateway, statement, study)}
+
+
+def paths(ward: Ward, table: str, study: str) -> list[Path]:
+    statement = f"SELECT path FROM {table} WHERE study_instance_uid = ?"
+    return [ward.gateway.data_folder / row["path"] for row in rows(ward.gateway, statement, study)]
+
+
+def deleted(ward: Ward, study: str) -> list[dict[str, Any]]:
+    return ward.gateway.events("--study", study, "--event", "retention deleted")
+
+
+def planned(ward: Ward, study: str) -> dict[str, dict[str, Any]]:
+    """Return what the plan says of a study, by what goes."""
+    lines = asked(ward.gateway, "retention", "plan", "--json", "--limit", "1000").splitlines()
+    found = [json.loads(line) for line in lines]
+    return {one["what"]: one for one in found if one.get("study_instance_uid") == study}
+
+
+def test_images_go_a_week_and_results_a_month_after_their_proof(here: Ward) -> None:
+    study = here.send(*of_study(2, PatientID="P1"))
+    images, results = paths(here, "instance", study), paths(here, "result", study)
+    age(here.gateway.data_folder, study, 6)
+    asked(here.gateway, "retention", "run")
+    assert all(path.exists() for path in images + results)
+
+    age(here.gateway.data_folder, study, 2)
+    assert planned(here, study)["images"]["goes"]
+    assert planned(here, study)["results"]["stays_because"]
+    asked(here.gateway, "retention", "run")
+    assert not any(path.exists() for path in images)
+    assert all(path.exists() for path in results)
+    assert states(here, "instance", study) == {"gone"}
+    assert states(here, "result", study) == {"kept"}
+
+    age(here.gateway.data_folder, study, 23)
+    asked(here.gateway, "retention", "run")
+    assert not any(path.exists() for path in results)
+    assert states(here, "result", study) == {"gone"}
+    events = deleted(here, study)
+    assert [(one["detail"]["what"], one["detail"]["files"]) for one in events] == [
+        ("images", 2),
+        ("results", len(results)),
+    ]
+    assert {one["patient_id"] for one in events} == {"P1"}
+    assert {(one["event_id"], one["action"]) for one in events} == {("110105", "D")}
+    assert asked(here.gateway, "audit", "verify").startswith("well")
+
+
+def test_a_start_does_not_take_purged_rows_for_anything_else(here: Ward) -> None:
+    study = here.send(*of_study(1))
+    age(here.gateway.data_folder, study, 8)
+    asked(here.gateway, "retention", "run")
+    assert here.gateway.terminate() == 0
+    here.gateway.start()
+    assert residue(here.gateway) == []
+    assert files(here.gateway, "orphans") == []
+    assert states(here, "instance", study) == {"gone"}
+    assert rows(here.gateway, "SELECT * FROM instance WHERE file_state = 'going'") == []
+
+
+def gone(ward: Ward, *images: Dataset) -> str:
+    """Return a study whose images have gone."""
+    study = ward.send(*images)
+    age(ward.gateway.data_folder, study, 8)
+    asked(ward.gateway, "retention", "run")
+    assert states(ward, "instance", study) == {"gone"}
+    return study
+
+
+def failed(ward: Ward, study: str) -> dict[str, Any]:
+    def found() -> list[dict[str, Any]]:
+        return ward.gateway.events("--study", study, "--event", "analysis failed")
+
+    return eventually(found)[0]
+
+
+def test_the_page_says_that_an_image_is_no_longer_kept(here: Ward) -> None:
+    study = gone(here, *of_study(1))
+    with here.site.client("reader") as client:
+        answer = client.get(f"/study/{study}")
+    assert answer.status_code == 200
+    assert "no longer kept here" in answer.text
+    assert ".png" not in answer.text.split("What the AI says")[0].replace("key-image", "")
+    assert "Sent" in answer.text
+
+
+def test_a_late_image_for_images_that_are_gone_fails_the_analysis_in_clear_words(
+    here: Ward,
+) -> None:
+    image = of_study(1, PatientID="P2")[0]
+    study = gone(here, image)
+    late = chest(StudyInstanceUID=study, ViewPosition="LL", PatientID="P2")
+    assert send(here.gateway.port, late).status == 0x0000
+    assert "1 of its images are no longer kept" in failed(here, study)["detail"]["detail"]
+    # The result that stands has not been replaced.
+    standing = rows(
+        here.gateway,
+        "SELECT state FROM analysis WHERE study_instance_uid = ? AND generation = 1",
+        study,
+    )
+    assert standing == [{"state": "done"}]
+    # Sent again, the image is kept again, and the study can be read.
+    assert send(here.gateway.port, image).status == 0x0000
+    here.gateway.run("reanalyse", study)
+    eventually(lambda: concluded(here.gateway, study)["generation"] == 3)
+    assert states(here, "instance", study) == {"kept"}
+
+
+def test_what_needs_images_that_are_gone_is_refused_until_they_are_sent_again(here: Ward) -> None:
+    image = of_study(1, PatientID="P3")[0]
+    study = gone(here, image)
+    for command in (("reanalyse", study), ("withdraw", study, "--reason", "wrong patient")):
+        with pytest.raises(subprocess.CalledProcessError) as refused:
+            here.gateway.run(*command)
+        assert "found 1 images that are no longer kept" in refused.value.stderr
+    assert send(here.gateway.port, image).status == 0x0000
+    here.gateway.run("withdraw", study, "--reason", "wrong patient")
+    eventually(lambda: here.gateway.events("--study", study, "--event", "result withdrawn"))
+    assert states(here, "instance", study) == {"kept"}
+
+
+def test_an_impostor_of_an_image_that_is_gone_is_still_refused(here: Ward) -> None:
+    image = of_study(1, PatientID="P4")[0]
+    study = gone(here, image)
+    image.PatientID = "P5"
+    assert send(here.gateway.port, image).status == 0xC000
+    image.PatientID, image.PatientName = "P4", "Corrected"
+    assert send(here.gateway.port, image).status == 0x0000
+    versions = rows(
+        here.gateway,
+        "SELECT version, file_state FROM instance WHERE study_instance_uid = ? ORDER BY version",
+        study,
+    )
+    assert [(one["version"], one["file_state"]) for one in versions] == [(1, "gone"), (2, "kept")]
+
+
+def test_what_waits_for_its_archive_stays_however_old_it_is(here: Ward) -> None:
+    study = here.send(*of_study(1))
+    with closing(sqlite3.connect(here.gateway.data_folder / "thoracle.sqlite")) as store, store:
+        store.execute(
+            "UPDATE delivery SET state = 'refused' WHERE sop_instance_uid IN "
+            "(SELECT sop_instance_uid FROM result WHERE study_instance_uid = ? LIMIT 1)",
+            (study,),
+        )
+    age(here.gateway.data_folder, study, 60)
+    asked(here.gateway, "retention", "run")
+    assert states(here, "instance", study) == {"kept"}
+    assert planned(here, study)["images"]["stays_because"] == ["1 deliveries refused, not retried"]
+    age(here.gateway.data_folder, study, 31)  # nobody retried it for 90 days
+    asked(here.gateway, "retention", "run")
+    assert states(here, "instance", study) | states(here, "result", study) == {"gone"}
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        here.gateway.run("retry", study)
+    assert "found nothing refused" in refused.value.stderr
+
+
+@pytest.fixture(scope="module")
+def pristine(here: Ward, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Return a copy of the data folder with a study of which everything would go, and its UID.
+
+    At once, because the gateway looks by itself, too.
+    """
+    study = here.send(*of_study(1))
+    copy = tmp_path_factory.mktemp("pristine")
+    for name in ("images", "results"):
+        shutil.copytree(here.gateway.data_folder / name, copy / name)
+    with (
+        closing(sqlite3.connect(here.gateway.data_folder / "thoracle.sqlite")) as source,
+        closing(sqlite3.connect(copy / "thoracle.sqlite")) as target,
+    ):
+        source.backup(target)
+    age(copy, study, 40)
+    return copy, study
+
+
+@pytest.fixture
+def folder(pristine: tuple[Path, str], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pristine[0], tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def finished(pristine: tuple[Path, str]) -> str:
+    return pristine[1]
+
+
+@pytest.mark.parametrize(
+    ("statement", "why"),
+    [
+        ("UPDATE delivery SET state = 'waiting' WHERE {of}", "deliveries waiting"),
+        ("UPDATE delivery SET state = 'sent' WHERE {of}", "deliveries sent"),
+        ("UPDATE delivery SET state = 'held' WHERE {of}", "deliveries held"),
+        ("UPDATE analysis SET state = 'planned' WHERE {study}", "its analysis has not ended"),
+        ("UPDATE analysis SET state = 'failed' WHERE {study}", "its analysis failed"),
+        ("UPDATE analysis SET sending = 'held' WHERE {study}", "held by a rule"),
+        ("UPDATE instance SET generation = NULL WHERE {study}", "in no generation yet"),
+        ("DELETE FROM analysis WHERE {study}", "there was no analysis"),
+        (
+            "INSERT INTO legal_hold (study_instance_uid, reason, placed_by, placed_at) "
+            "SELECT study_instance_uid, 'case', 'me', '' FROM study WHERE {study}",
+            "legal hold",
+        ),
+    ],
+)
+def test_nothing_goes_while(folder: Path, finished: str, statement: str, why: str) -> None:
+    study = f"study_instance_uid = '{finished}'"
+    of = f"sop_instance_uid IN (SELECT sop_instance_uid FROM result WHERE {study})"
+    store = sqlite3.connect(folder / "thoracle.sqlite")
+    with closing(store), store:
+        store.execute(statement.format(of=of, study=study))
+    config = folder / "thoracle.toml"
+    config.write_text(f'data_folder = "{folder}"')
+    command = [sys.executable, "-m", "thoracle", "retention", "plan", "--json", "-c", str(config)]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    said = [one for one in map(json.loads, lines) if one.get("study_instance_uid") == finished]
+    assert [one["what"] for one in said] == ["images", "results"]
+    assert all(why in one["stays_because"][0] for one in said)
+    assert purged(folder).studies == {}
+    assert file_states(folder, finished) == {"kept"}
+
+
+def purged(folder: Path, moment: datetime | None = None, **rules: int) -> Done:
+    given = Settings(data_folder=folder, retention=Retention(**rules))
+    engine = database.open_database(database.sqlite_url(folder))
+    done = Purge(engine, given, moment=moment).run()
+    engine.dispose()
+    return done
+
+
+def file_states(folder: Path, study: str) -> set[str]:
+    statement = (
+        "SELECT file_state FROM instance WHERE study_instance_uid = :uid "
+        "UNION SELECT file_state FROM result WHERE study_instance_uid = :uid"
+    )
+    with closing(sqlite3.connect(folder / "thoracle.sqlite")) as store:
+        return {row[0] for row in store.execute(statement, {"uid": study})}
+
+
+CRASH = """
+import os, signal, sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from thoracle import engine, purge
+from thoracle.audit import retention
+from thoracle.settings import Retention, Settings
+from thoracle.store import database
+from thoracle.store.tables import audit_checkpoint, audit_event, audit_forward, timestamp
+
+folder, module, name, number, when = sys.argv[1:]
+home = {"purge": purge, "stored": purge.stored, "retention": retention, "engine": engine}[module]
+real, calls = getattr(home, name), 0
+
+def fatal(*args, **kwargs):
+    global calls
+    calls += 1
+    if calls == int(number) and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    answer = real(*args, **kwargs)
+    if calls == int(number) and when == "behind":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer
+
+setattr(home, name, fatal)
+purge.EVENTS = 20
+settings = Settings(data_folder=Path(folder), retention=Retention())
+moment = datetime.now(UTC) + timedelta(days=3000)
+opened = database.open_database(database.sqlite_url(Path(folder)))
+purge.Purge(opened, settings, moment=moment).run()
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "behind"])
+@pytest.mark.parametrize(
+    ("module", "name", "number"),
+    [
+        ("retention", "let_go", 1),
+        ("purge", "unlink", 1),
+        ("purge", "unlink", 2),
+        ("stored", "gone", 1),
+        ("stored", "gone", 2),
+        ("engine", "forget", 1),
+        ("retention", "cut", 1),
+        ("stored", "delete_events", 1),
+        ("stored", "delete_events", 2),
+    ],
+)
+def test_a_purge_that_is_killed_is_finished_by_the_next_and_loses_nothing(
+    folder: Path, finished: str, module: str, name: str, number: int, when: str
+) -> None:
+    program = [sys.executable, "-c", CRASH, str(folder), module, name, str(number), when]
+    assert subprocess.run(program, check=False).returncode == -signal.SIGKILL
+    consistent(folder)
+    moment = datetime.now(UTC) + timedelta(days=3000)
+    purged(folder, moment)
+    consistent(folder)
+    assert file_states(folder, finished) == {"gone"}
+    assert not any(path.is_file() for path in (folder / "images").rglob("*"))
+    assert not any(path.is_file() for path in (folder / "results").rglob("*"))
+    with closing(sqlite3.connect(folder / "thoracle.sqlite")) as store:
+        events = dict(store.execute("SELECT event, count(*) FROM audit_event GROUP BY event"))
+        assert set(events) <= {"audit purged", "retention deleted"}
+        twice = store.execute(
+            "SELECT 1 FROM audit_event WHERE event = 'retention deleted' GROUP BY "
+            "study_instance_uid, json_extract(detail, '$.what') HAVING count(*) > 1"
+        ).fetchall()
+    assert twice == []
+
+
+def consistent(folder: Path) -> None:
+    """Assert that each row that says so has its file, that others have none, and the chain."""
+    with closing(sqlite3.connect(folder / "thoracle.sqlite")) as store:
+        for table in ("instance", "result"):
+            for path, state in store.execute(f"SELECT path, file_state FROM {table}"):
+                if state != "going":
+                    assert (folder / path).exists() is (state == "kept")
+        assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    engine = database.open_database(database.sqlite_url(folder))
+    with engine.connect() as connection:
+        assert chain.verify(connection, anchors.read(folder / anchors.FILE)).well
+    engine.dispose()
+
+
+def test_two_purges_at_once_do_not_meet(folder: Path) -> None:
+    with (folder / "retention.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(DataFolderInUse, match="found another purge at work"):
+            purged(folder)
+
+
+# ---- the audit, the engine, and what has no row ----------------------------------------------
+
+
+def trailed(folder: Path, days: list[float], monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """Return a database with an event so many days ago each, of a patient and study by number."""
+    engine = database.open_database(database.sqlite_url(folder))
+    for number, ago in enumerate(days, 1):
+        moment = timestamp(datetime.now(UTC) - timedelta(days=ago))
+        monkeypatch.setattr(trail, "now", lambda moment=moment: moment)
+        columns: trail.Columns = {
+            "patient_id": f"P{number}",
+            "study_instance_uid": f"1.2.{number}",
+        }
+        with engine.begin() as connection:
+            trail.record(connection, trail.Event.IMAGE_READ, columns)
+    monkeypatch.undo()
+    return engine
+
+
+def ids(engine: Engine) -> list[tuple[int, str]]:
+    with engine.connect() as connection:
+        rows = connection.execute(select(audit_event.c.id, audit_event.c.event).order_by("id"))
+        return [(row[0], row[1]) for row in rows]
+
+
+def test_the_audit_goes_after_its_days_and_the_chain_still_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = trailed(tmp_path, [30, 29, 20, 9, 1], monkeypatch)
+    anchors.drop(engine, tmp_path / anchors.FILE)
+    given = Settings(data_folder=tmp_path, retention=Retention(audit_days=10))
+    assert Purge(engine, given).run().events == 3
+    assert ids(engine) == [(4, "image read"), (5, "image read"), (6, "audit purged")]
+    with engine.connect() as connection:
+        assert chain.verify(connection, anchors.read(tmp_path / anchors.FILE)).well
+        told = connection.execute(
+            select(audit_event.c.detail).where(audit_event.c.event == "audit purged")
+        ).scalar_one()
+        checkpoint = connection.execute(select(audit_checkpoint)).one()
+    assert (told["after"], told["up_to"], told["rows"]) == (0, 3, 3)
+    assert (checkpoint.up_to, checkpoint.digest, checkpoint.rows) == (3, told["digest"], 3)
+    assert Purge(engine, given).run().events == 0
+    assert len(ids(engine)) == 3
+
+
+def test_what_is_newer_in_between_stops_the_audit_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = trailed(tmp_path, [30, 2, 30], monkeypatch)  # a clock that was set
+    given = Settings(data_folder=tmp_path, retention=Retention(audit_days=10))
+    assert Purge(engine, given).run().events == 1
+    assert [one for one, _ in ids(engine)] == [2, 3, 4]
+
+
+def test_rows_that_a_repository_has_not_got_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = trailed(tmp_path, [30, 30, 30], monkeypatch)
+    now = datetime.now(UTC)
+    with engine.begin() as connection:
+        assert prefix(connection, 10, [], now).up_to == 3
+        assert prefix(connection, 10, ["arr"], now).up_to == 0
+        connection.execute(
+            insert(audit_forward).values(
+                repository="arr", last_id=2, state="well", failures=0, changed_at=""
+            )
+        )
+        found = prefix(connection, 10, ["arr"], now)
+        assert (found.up_to, found.stopped_by) == (
+            2,
+            "an audit repository has not got the next row yet",
+        )
+        assert prefix(connection, 0, [], now).rows == 0
+
+
+def test_without_days_everything_is_kept_for_ever(folder: Path) -> None:
+    never = dict.fromkeys(
+        (
+            *("audit_days", "images_days_after_proof", "results_days_after_proof"),
+            *("workflow_days", "pictures_days", "orphans_days"),
+        ),
+        0,
+    )
+    done = purged(folder, datetime.now(UTC) + timedelta(days=30000), **never)
+    assert (done.studies, done.files, done.workflows, done.events) == ({}, 0, 0, 0)
+
+
+def test_ended_work_of_the_engine_goes_and_unfinished_work_stays(folder: Path) -> None:
+    tables = ("workflow_status", "operation_outputs", "workflow_input", "workflow_output")
+    with closing(sqlite3.connect(folder / "thoracle.sqlite")) as store:
+        assert all(store.execute(f"SELECT count(*) FROM {one}").fetchone()[0] for one in tables)
+        ended = "SELECT workflow_uuid FROM workflow_status WHERE status = 'SUCCESS' LIMIT 1"
+        (unfinished,) = store.execute(ended).fetchone()
+        with store:
+            store.execute(
+                "UPDATE workflow_status SET status = 'PENDING', completed_at = NULL "
+                "WHERE workflow_uuid = ?",
+                (unfinished,),
+            )
+        active = "SELECT workflow_uuid FROM workflow_status WHERE status NOT IN ('SUCCESS')"
+        stays = set(store.execute(active).fetchall())
+    assert (unfinished,) in stays
+    assert purged(folder).workflows == 0
+    assert purged(folder, datetime.now(UTC) + timedelta(days=31), audit_days=0).workflows > 10
+    with closing(sqlite3.connect(folder / "thoracle.sqlite")) as store:
+        left = store.execute("SELECT workflow_uuid FROM workflow_status").fetchall()
+        union = " UNION ".join(f"SELECT workflow_uuid FROM {one}" for one in tables)
+        steps = store.execute(union).fetchall()
+    assert set(left) == stays
+    assert set(steps) == stays
+
+
+def test_pictures_and_orphans_go_by_their_age(tmp_path: Path) -> None:
+    database.open_database(database.sqlite_url(tmp_path)).dispose()
+    picture, seen, orphan = (
+        tmp_path / name
+        for name in ("cache/pictures/aa/1.png", "cache/pictures/aa/2.png", "orphans/3.dcm")
+    )
+    for path in (picture, seen, orphan):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    long_ago = time.time() - 8 * 86400
+    os.utime(picture, (long_ago, long_ago))
+    os.utime(orphan, (long_ago, long_ago))  # received then, set aside today
+    assert purged(tmp_path, orphans_days=1).pictures == 1
+    assert (picture.exists(), seen.exists(), orphan.exists()) == (False, True, True)
+    later = datetime.now(UTC) + timedelta(days=2)
+    assert purged(tmp_path, later, orphans_days=1).orphans == 1
+    assert not orphan.exists()
+    with closing(sqlite3.connect(tmp_path / "thoracle.sqlite")) as store:
+        told = store.execute("SELECT event, detail FROM audit_event").fetchall()
+    assert [(event, json.loads(detail)["what"]) for event, detail in told] == [
+        ("retention deleted", "orphans")
+    ]
+
+
+def test_the_gateway_looks_by_itself(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path, retention={"every_hours": 0.01, "audit_days": 1})
+    picture = gateway.data_folder / "cache" / "pictures" / "aa" / "1.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"x")
+    os.utime(picture, (0, 0))
+    with gateway:
+        eventually(lambda: not picture.exists(), 90)
+        assert "retention: gone are" in eventually(
+            lambda: gateway.log.read_text() if "retention" in gateway.log.read_text() else ""
+        )
+        assert gateway.terminate() == 0
+
+
+def test_the_settings_say_their_limits() -> None:
+    with pytest.raises(SettingsError, match=r"retention\.audit_days"):
+        configuration.parse({"retention": {"audit_days": -1}})
