@@ -13,7 +13,7 @@ from pydicom.uid import KeyObjectSelectionDocumentStorage
 from gateway import Gateway, destination
 from ledger import eventually, rows
 from orthanc import Orthanc
-from pacs import Pacs
+from pacs import Pacs, free_port
 from test_proof import ALWAYS, EVERYTHING, KINDS, OBJECTS, Site
 
 REASON = "Läse-Fehler <b>wrong</b> patient; DROP TABLE study; --"
@@ -166,6 +166,39 @@ def test_what_was_not_sent_is_taken_back(tmp_path: Path) -> None:
             eventually(lambda: "delivery succeeded" in site.verbs(study, "away"))
             assert {ds.Modality for ds in archive.reports_on(study)} == {"SR"}
             assert "withdrawn" in text_of(objects(archive, study, "SR")[0])
+
+
+def test_no_retry_sends_what_was_refused_of_a_withdrawn_result(tmp_path: Path) -> None:
+    with Pacs("STRICT", OBJECTS) as archive:
+        archive.status = 0xA900
+        with Gateway(tmp_path, archive, report=EVERYTHING) as gateway:
+            site = Site(gateway)
+            study = site.send()
+            eventually(
+                lambda: (
+                    {row["state"] for row in site.deliveries(study, "strict").values()}
+                    == {"refused"}
+                )
+            )
+            withdraw(site, study)
+            eventually(lambda: "result withdrawn" in [one["event"] for one in gateway.events()])
+            with pytest.raises(CalledProcessError) as caught:
+                gateway.run("retry", study)
+            assert "found nothing refused or given up" in caught.value.stderr
+
+
+def test_a_message_that_waits_is_taken_back_with_its_result(tmp_path: Path) -> None:
+    ris = {"name": "ris", "host": "127.0.0.1", "port": free_port()}  # nobody listens
+    with Gateway(tmp_path, lists={"hl7": [ris]}) as gateway:
+        site = Site(gateway)
+        study = site.send()
+        states = "SELECT state FROM notification ORDER BY created_at"
+        eventually(lambda: gateway.events("--event", "notification postponed"))
+        withdraw(site, study)
+        # The correction alone waits: the receiver may have got the message without our knowing.
+        eventually(
+            lambda: [row["state"] for row in rows(gateway, states)] == ["withdrawn", "waiting"]
+        )
 
 
 def test_orthanc_keeps_images_when_a_result_is_rejected(tmp_path: Path) -> None:

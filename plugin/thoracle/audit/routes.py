@@ -93,6 +93,8 @@ def notified(
     ``answer`` holds columns of ``notification``.
     """
     row = notifications.row_of(connection, sop_instance_uid, receiver)
+    if row.state != "waiting" and answer["state"] == "waiting":
+        return None  # withdrawn meanwhile: not tried again
     values, delay = dict(answer), None
     if values["state"] == "waiting":
         values, delay = deliveries.postponed(row, attempt, values, settings)
