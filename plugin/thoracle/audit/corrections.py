@@ -14,6 +14,8 @@ from thoracle.store.tables import now
 
 AT_ARCHIVE = ("sent", "delivered")
 """States of a delivery whose object the archive has."""
+NOT_ARRIVED = ("waiting", "held", "refused", "failed")
+"""States of what a withdrawal takes back, so that no retry sends it later."""
 
 
 def begin(connection: Connection, study_instance_uid: str) -> dict[str, Any] | None:
@@ -32,10 +34,10 @@ def begin(connection: Connection, study_instance_uid: str) -> dict[str, Any] | N
     key = AnalysisKey(study_instance_uid, report.generation, report.bundle_digest)
     if results.analysis_row(connection, key).state != "done":
         return None
-    rows = stored.of_study(connection, study_instance_uid)
-    kept: dict[str, list[list[str]]] = {}
     if retention.missing(connection, study_instance_uid):
         return None  # gone since it was asked for: requests.py has seen to the rest
+    rows = stored.of_study(connection, study_instance_uid)
+    kept: dict[str, list[list[str]]] = {}
     for row in rows:
         if row.state in AT_ARCHIVE and row.kind not in (Kind.REJECTION, Kind.ORIGINAL):
             kept.setdefault(row.destination, []).append(
@@ -77,8 +79,12 @@ def withdrawn(
     results.withdraw(connection, key)
     worklist.set_state(connection, key.study_instance_uid, worklist.WITHDRAWN)
     for row in stored.of_study(connection, key.study_instance_uid):
-        if row.state in ("waiting", "held") and row.kind != Kind.ORIGINAL:
+        if row.state in NOT_ARRIVED and row.kind != Kind.ORIGINAL:
             deliveries.withdrawn(connection, row)
+    for row in notifications.of_study(connection, key.study_instance_uid):
+        if row.state in NOT_ARRIVED:
+            values = {"state": "withdrawn", "next_attempt_at": None}
+            notifications.set_row(connection, row.sop_instance_uid, row.receiver, values)
     columns: trail.Columns = {
         **commits.of_study(connection, key.study_instance_uid),
         "bundle_digest": key.bundle_digest,
