@@ -11,7 +11,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -qq --upgrade -c constraints.txt pip
 	@echo "Installing (a few minutes the first time; torch is large) ..."
 	$(BIN)/python -m pip install -qq -c constraints.txt torch
-	$(BIN)/python -m pip install -qq -c constraints.txt -e '.[evaluate,oidc,openvino]' --group test --group lint --group train
+	$(BIN)/python -m pip install -qq -c constraints.txt -e '.[evaluate,oidc,openvino,parquet]' --group test --group lint --group train
 	@touch $@
 
 demo: $(VENV)/.installed

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from thoracle import __version__, routing
 from thoracle.auditing import commands as auditing
+from thoracle.auditing import export as audit_export
 from thoracle.dataset import commands as dataset
 from thoracle.errors import ThoracleError
 from thoracle.evaluate.commands import evaluate_command
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(routing.app, name="route")
 app.add_typer(auditing.app, name="audit")
+auditing.app.command("export")(audit_export.export_command)
 app.add_typer(keeping.retention, name="retention")
 app.add_typer(keeping.hold, name="hold")
 app.command("evaluate")(evaluate_command)
