@@ -35,8 +35,8 @@ from thoracle.store.database import open_database, sqlite_url
 from thoracle.store.fhir_rows import Search
 from thoracle.store.instances import Description, Received
 from thoracle.store.results import AnalysisKey, Result
-from thoracle.web import cookies, fhir_search
-from thoracle.web.fhir_search import SearchError
+from thoracle.web import cookies, fhir_search, fhir_values
+from thoracle.web.fhir_values import SearchError
 from thoracle.worklist import elements
 
 TYPES = ("DiagnosticReport", "ImagingStudy", "Observation", "Task")
@@ -250,10 +250,11 @@ def test_the_capability_statement_names_each_search_parameter(served: Served) ->
     statement = checked(served.get("metadata"))
     assert (statement["resourceType"], statement["fhirVersion"]) == ("CapabilityStatement", "4.0.1")
     resources = {one["type"]: one for one in statement["rest"][0]["resource"]}
-    assert set(resources) == set(TYPES)
-    for one in resources.values():
+    assert set(resources) == {*TYPES, "AuditEvent"}
+    for type_, one in resources.items():
         assert [i["code"] for i in one["interaction"]] == ["read", "search-type"]
-        assert {p["name"] for p in one["searchParam"]} >= {"_id", "identifier", "status"}
+        required = {"_id", "date"} if type_ == "AuditEvent" else {"_id", "identifier", "status"}
+        assert {p["name"] for p in one["searchParam"]} >= required
 
 
 def test_a_result_of_the_pipeline_is_a_preliminary_report_with_an_observation(
@@ -574,7 +575,7 @@ def test_only_readers_and_tokens_with_the_scope_may_read(served: Served) -> None
     site, path = served.site, f"/fhir/Observation/{served.studies['read']}"
     other = token(site.database, "reader", "worklist:read", "results:read")
     auditors = token(site.database, "auditor", "fhir:read", "audit:read")
-    for path_ in (path, "/fhir/Observation", "/fhir/metadata"):
+    for path_ in (path, "/fhir/Observation"):
         with site.visitor() as client:
             for headers, status, code in (
                 ({}, 401, "login"),
@@ -588,6 +589,11 @@ def test_only_readers_and_tokens_with_the_scope_may_read(served: Served) -> None
         for name, status in (("reader", 200), ("administrator", 200), ("auditor", 403)):
             with site.client(name) as client:
                 assert client.get(path_).status_code == status
+                assert client.get("/fhir/metadata").status_code == 200
+    with site.visitor() as client:
+        assert client.get("/fhir/metadata").status_code == 401
+        headers = {"Authorization": f"Bearer {auditors}"}
+        assert client.get("/fhir/metadata", headers=headers).status_code == 200
 
 
 def test_each_call_is_one_row_of_the_audit(served: Served) -> None:
@@ -677,7 +683,7 @@ def test_links_lead_through_all_pages_once_and_in_order(many: Engine, tmp_path: 
         assert total["total"] == MANY // 3 + 1
         assert "entry" not in total
         largest = checked(httpx.get(f"{site.url}/fhir/Task?_count=100000", headers=headers))
-        assert len(largest["entry"]) == fhir_search.LARGEST_COUNT
+        assert len(largest["entry"]) == fhir_values.LARGEST_COUNT
 
 
 def test_dates_cover_the_span_of_their_precision() -> None:

@@ -112,10 +112,10 @@ class Wanted(Asked):
 def events(request: Request, person: Auditor, wanted: Annotated[Wanted, Query()]) -> EventsAnswer:
     """Return a page of the events that answer a question, the last first."""
     with site_of(request).database.begin() as connection:
-        asking.record(connection, request, person, wanted)
         found = query.page(
             connection, wanted.question(), wanted.limit + 1, asking.position(wanted.cursor)
         )
+        asking.record(connection, request, person, wanted)
     shown = found[: wanted.limit]
     cursor = asking.cursor_of(shown[-1]) if len(found) > wanted.limit else None
     return EventsAnswer(events=[_answer(one) for one in shown], cursor=cursor)

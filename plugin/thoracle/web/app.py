@@ -18,6 +18,7 @@ from thoracle.web import (
     audit,
     dashboard,
     fhir,
+    fhir_audit,
     login,
     metrics,
     modelcard,
@@ -41,6 +42,7 @@ ROUTERS = (
     api_audit.router,
     audit.router,
     dashboard.router,
+    fhir_audit.router,  # before the one that takes every type
     fhir.router,
     login.router,
     metrics.router,

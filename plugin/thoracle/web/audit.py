@@ -74,8 +74,8 @@ def show(request: Request, person: Auditor, wanted: Annotated[Page, Query()]) ->
     """Return the events that answer a question, the last first."""
     site = site_of(request)
     with site.database.begin() as connection:
-        asking.record(connection, request, person, wanted)
         events = query.page(connection, wanted.question(), PAGE + 1, asking.position(wanted.before))
+        asking.record(connection, request, person, wanted)
         ends = lookup.ends(connection)
     rows = events[:PAGE]
     more = asking.cursor_of(rows[-1]) if len(events) > PAGE else None

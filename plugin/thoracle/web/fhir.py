@@ -1,7 +1,7 @@
 """``/fhir``: results for other systems, FHIR R4, to be read only (docs/fhir.md)."""
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -18,9 +18,10 @@ from thoracle import __version__
 from thoracle.audit import trail
 from thoracle.store import fhir_rows
 from thoracle.store.fhir_rows import Search, Study
-from thoracle.web import fhir_search
-from thoracle.web.access import Person, Role, scoped
-from thoracle.web.fhir_search import SearchError, Wanted
+from thoracle.web import fhir_audit_search, fhir_search
+from thoracle.web.access import Person, Role, anyone, scoped
+from thoracle.web.fhir_search import Wanted
+from thoracle.web.fhir_values import Parameter, SearchError
 from thoracle.web.site import site_of
 from thoracle.web.viewed import viewed
 from thoracle.worklist import elements, fhir
@@ -64,10 +65,14 @@ router = APIRouter(prefix="/fhir", route_class=FhirRoute, include_in_schema=Fals
 Reader = Annotated[Person, Depends(scoped("fhir:read", Role.READER))]
 
 
+Anybody = Annotated[Person, Depends(anyone)]
+"""Who reads results or who reads the audit: no patient is shown."""
+
+
 @router.get("/metadata")
-def metadata(request: Request, person: Reader) -> Response:
+def metadata(request: Request, person: Anybody) -> Response:
     """Return what this server can do."""
-    return _answer(CapabilityStatement.model_validate(_capabilities(_base(request))))
+    return resource_answer(CapabilityStatement.model_validate(_capabilities(base_of(request))))
 
 
 @router.get("/{type_}")
@@ -81,7 +86,7 @@ def search(request: Request, person: Reader, type_: str) -> Response:
         shown = found[: wanted.count]
         bundle = _bundle(request, wanted, total, shown, more=len(found) > wanted.count)
         viewed(connection, request, person, trail.Event.LIST_VIEWED, _asked(wanted, shown))
-    return _answer(bundle)
+    return resource_answer(bundle)
 
 
 @router.get("/{type_}/{id_}")
@@ -98,11 +103,11 @@ def read(request: Request, person: Reader, type_: str, id_: str) -> Response:
         viewed(connection, request, person, trail.Event.STUDY_VIEWED, _seen(type_, found))
     if resource is None:
         raise HTTPException(404, f"{type_}: found none with this id, required is one that exists")
-    return _answer(resource)
+    return resource_answer(resource)
 
 
 @router.api_route("/{path:path}", methods=_METHODS)
-def nothing_else(request: Request, person: Reader, path: str) -> Response:
+def nothing_else(request: Request, person: Anybody, path: str) -> Response:
     """Refuse what is neither a read nor a search."""
     if request.method == "GET":
         raise HTTPException(404, "found no such interaction, required is one of /fhir/metadata")
@@ -112,14 +117,15 @@ def nothing_else(request: Request, person: Reader, path: str) -> Response:
 # ---- Answers -----------------------------------------------------------------------------------
 
 
-def _answer(resource: FHIRResourceModel, status: int = 200) -> Response:
+def resource_answer(resource: FHIRResourceModel, status: int = 200) -> Response:
+    """Return an answer that is a resource."""
     headers = {"Cache-Control": "no-store"}
     return Response(resource.model_dump_json(), status, headers, MEDIA_TYPE)
 
 
 def _refusal(status: int, code: str, words: str, headers: Any = None) -> Response:
     issue = {"severity": "error", "code": code, "diagnostics": elements.text(words)}
-    answer = _answer(OperationOutcome.model_validate({"issue": [issue]}), status)
+    answer = resource_answer(OperationOutcome.model_validate({"issue": [issue]}), status)
     answer.headers.update(headers or {})
     return answer
 
@@ -137,14 +143,15 @@ def _known(type_: str) -> None:
         )
 
 
-def _base(request: Request) -> str:
+def base_of(request: Request) -> str:
+    """Return the address of this interface."""
     return f"{str(request.base_url).rstrip('/')}/fhir"
 
 
 def _bundle(
     request: Request, wanted: Wanted, total: int, shown: list[Study], *, more: bool
 ) -> Bundle:
-    base, type_ = _base(request), wanted.search.type
+    base, type_ = base_of(request), wanted.search.type
     given = [pair for pair in request.query_params.multi_items() if pair[0] != "_after"]
     links = [{"relation": "self", "url": str(request.url)}]
     if more:
@@ -182,22 +189,26 @@ def _capabilities(base: str) -> dict[str, Any]:
             {
                 "mode": "server",
                 "security": {
-                    "description": "API token with the scope fhir:read as bearer, or a session."
+                    "description": "API token as bearer with the scope fhir:read, for AuditEvent "
+                    "audit:read; or a session."
                 },
-                "resource": [_capability(type_) for type_ in fhir.BUILDERS],
+                "resource": [
+                    *(_capability(type_, fhir_search.parameters(type_)) for type_ in fhir.BUILDERS),
+                    _capability("AuditEvent", fhir_audit_search.PARAMETERS),
+                ],
             }
         ],
     }
 
 
-def _capability(type_: str) -> dict[str, Any]:
+def _capability(type_: str, parameters: Sequence[Parameter]) -> dict[str, Any]:
     return {
         "type": type_,
         "interaction": [{"code": "read"}, {"code": "search-type"}],
         "versioning": "no-version",
         "searchParam": [
             {"name": one.name, "type": one.type, "documentation": one.documentation}
-            for one in fhir_search.parameters(type_)
+            for one in parameters
         ],
     }
 

@@ -6,15 +6,18 @@ A parameter that a server overlooks makes a search find the results of other pat
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 
-from thoracle.errors import ThoracleError
 from thoracle.store.fhir_rows import Search, Token
-from thoracle.store.tables import timestamp
-
-DEFAULT_COUNT, LARGEST_COUNT = 50, 200
-MOST_ALTERNATIVES = 100
-FORMATS = ("json", "application/json", "application/fhir+json")
+from thoracle.web.fhir_values import (
+    DEFAULT_COUNT,
+    Parameter,
+    SearchError,
+    check_format,
+    codes,
+    count_of,
+    period,
+    tokens,
+)
 
 STATUSES = {
     # Required bindings of R4, all of them: one that no resource of ours has finds nothing.
@@ -26,24 +29,6 @@ STATUSES = {
     "Task": "draft requested received accepted rejected ready cancelled in-progress on-hold failed "
     "completed entered-in-error",
 }
-
-
-class SearchError(ThoracleError):
-    """A search that cannot be understood, or would not do what it seems to do."""
-
-    def __init__(self, message: str, code: str = "invalid") -> None:
-        super().__init__(message)
-        self.code = code
-        """IssueType of R4."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """A search parameter as the CapabilityStatement tells of it."""
-
-    name: str
-    type: str
-    documentation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +92,9 @@ def parse(type_: str, given: Iterable[tuple[str, str]]) -> Wanted:
         if not value:
             raise SearchError(f"{name}: found no value, required is one")
         if name == "_count":
-            count = _count(value)
+            count = count_of(value)
         elif name == "_format":
-            _format(value)
+            check_format(value)
         elif name in readers:
             search = readers[name](search, value)
         else:
@@ -126,21 +111,21 @@ Reader = Callable[[Search, str], Search]
 def _readers(type_: str) -> dict[str, Reader]:
     """Return what reads each parameter, by its name with modifier or chain."""
     readers: dict[str, Reader] = {
-        "_id": lambda s, v: replace(s, ids=(*s.ids, _codes(v))),
-        "_lastUpdated": lambda s, v: replace(s, updated=(*s.updated, *_period(v))),
+        "_id": lambda s, v: replace(s, ids=(*s.ids, codes(v))),
+        "_lastUpdated": lambda s, v: replace(s, updated=(*s.updated, *period("_lastUpdated", v))),
         "_after": lambda s, v: replace(s, after=_cursor(v)),
-        "identifier": lambda s, v: replace(s, identifiers=(*s.identifiers, _tokens(v))),
+        "identifier": lambda s, v: replace(s, identifiers=(*s.identifiers, tokens(v))),
         "status": lambda s, v: replace(s, statuses=(*s.statuses, _statuses(type_, v))),
     }
     for joint in (":identifier", "."):
         suffix = joint if joint != "." else ".identifier"
         for name in _PATIENT:
-            readers[name + suffix] = lambda s, v: replace(s, patients=(*s.patients, _tokens(v)))
+            readers[name + suffix] = lambda s, v: replace(s, patients=(*s.patients, tokens(v)))
         order = _ORDER.get(type_, "based-on")
-        readers[order + suffix] = lambda s, v: replace(s, accessions=(*s.accessions, _tokens(v)))
+        readers[order + suffix] = lambda s, v: replace(s, accessions=(*s.accessions, tokens(v)))
         if type_ in _STUDY:
             readers[_STUDY[type_] + suffix] = lambda s, v: replace(
-                s, studies=(*s.studies, _tokens(v))
+                s, studies=(*s.studies, tokens(v))
             )
     if type_ in _STUDY:
         readers[_STUDY[type_]] = lambda s, v: replace(s, studies=(*s.studies, _references(v)))
@@ -150,71 +135,18 @@ def _readers(type_: str) -> dict[str, Reader]:
 # ---- Values ------------------------------------------------------------------------------------
 
 
-def _split(value: str, separator: str) -> list[str]:
-    r"""Return the parts of a value; the separator after a ``\`` is none (R4 3.1.1.4.0.1)."""
-    parts = [""]
-    pieces = re.findall(r"\\.|[^\\]|\\$", value, re.DOTALL)
-    for piece in pieces:
-        if piece == separator:
-            parts.append("")
-        else:
-            parts[-1] += piece
-    return parts
-
-
-def _plain(value: str) -> str:
-    return re.sub(r"\\([\\,|$])", r"\1", value)
-
-
-def _alternatives(value: str) -> list[str]:
-    parts = _split(value, ",")
-    if not all(parts) or len(parts) > MOST_ALTERNATIVES:
-        raise SearchError(
-            f"found {len(parts)} values of which some may be empty, required are 1 to "
-            f"{MOST_ALTERNATIVES} that are not"
-        )
-    return parts
-
-
-def _codes(value: str) -> tuple[str, ...]:
-    return tuple(_plain(one) for one in _alternatives(value))
-
-
-def _tokens(value: str) -> tuple[Token, ...]:
-    found = []
-    for one in _alternatives(value):
-        parts = [_plain(part) for part in _split(one, "|")]
-        if len(parts) > 2 or not any(parts):
-            raise SearchError("found no token, required is system|value, |value, system| or value")
-        found.append(Token(*parts) if len(parts) == 2 else Token(None, parts[0]))
-    return tuple(found)
-
-
 def _references(value: str) -> tuple[Token, ...]:
-    return tuple(Token(None, one.removeprefix("ImagingStudy/")) for one in _codes(value))
+    return tuple(Token(None, one.removeprefix("ImagingStudy/")) for one in codes(value))
 
 
 def _statuses(type_: str, value: str) -> tuple[str, ...]:
-    codes = tuple(one.code for one in _tokens(value))
-    if unknown := set(codes) - set(STATUSES[type_].split()):
+    found = tuple(one.code for one in tokens(value))
+    if unknown := set(found) - set(STATUSES[type_].split()):
         raise SearchError(
             f"status: found {sorted(unknown)[0][:64]!r}, required is one of "
             f"{', '.join(STATUSES[type_].split())}"
         )
-    return codes
-
-
-def _count(value: str) -> int:
-    """Return how many are wanted at most on a page, which a server may lower (R4 3.1.1.5.4)."""
-    if not re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):
-        raise SearchError("_count: found no number, required is 0 or more")
-    return min(int(value), LARGEST_COUNT)
-
-
-def _format(value: str) -> None:
-    # "+" in a query is a blank, and few write %2B.
-    if value.replace(" ", "+").partition(";")[0] not in FORMATS:
-        raise SearchError(f"_format: found another one, required is {FORMATS[-1]}", "not-supported")
+    return found
 
 
 def _cursor(value: str) -> tuple[str, str]:
@@ -224,49 +156,3 @@ def _cursor(value: str) -> tuple[str, str]:
     if match is None:
         raise SearchError("_after: found none of ours, required is the link `next` as it was given")
     return match[1], match[2]
-
-
-_MOMENT = re.compile(
-    r"(?P<prefix>eq|ge|gt|le|lt)?(?P<year>\d{4})(?:-(?P<month>\d\d)(?:-(?P<day>\d\d)"
-    r"(?:T(?P<hour>\d\d):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d{1,6})\d*)?)?"
-    r"(?P<zone>Z|[+ -]\d\d:\d\d)?)?)?)?",
-    re.ASCII,
-)
-
-
-def _period(value: str) -> tuple[tuple[str, str], ...]:
-    """Return what a date demands: the span of its precision, cut at one end or both."""
-    match = _MOMENT.fullmatch(value)
-    if match is None:
-        raise SearchError(
-            "_lastUpdated: found no date, required is e.g. ge2026-11-22 or gt2026-11-22T18:30:00Z"
-        )
-    try:
-        begin, end = _span(match)
-    except (ValueError, OverflowError):
-        raise SearchError("_lastUpdated: found no date of the calendar, required is one") from None
-    first, last = timestamp(begin), timestamp(end)
-    return {
-        "ge": ((">=", first),),
-        "gt": ((">=", last),),
-        "lt": (("<", first),),
-        "le": (("<", last),),
-    }.get(match["prefix"] or "eq", ((">=", first), ("<", last)))
-
-
-def _span(match: re.Match[str]) -> tuple[datetime, datetime]:
-    names = ("year", "month", "day", "hour", "minute", "second")
-    given = [int(match[name]) for name in names if match[name]]
-    zone = (match["zone"] or "Z").replace(" ", "+")  # "+" in a query is a blank
-    begin = datetime.fromisoformat(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}".format(*given, *[1, 1, 1, 0, 0, 0][len(given) :])
-        + (f".{match['fraction'].ljust(6, '0')}" if match["fraction"] else "")
-        + zone
-    ).astimezone(UTC)
-    if len(given) == 1:
-        return begin, begin.replace(year=begin.year + 1)
-    if len(given) == 2:
-        return begin, (begin + timedelta(days=31)).replace(day=1)
-    if match["fraction"]:
-        return begin, begin + timedelta(seconds=10 ** -len(match["fraction"]))
-    return begin, begin + timedelta(**{("days", "hours", "minutes", "seconds")[len(given) - 3]: 1})

@@ -1,0 +1,203 @@
+"""Searches of FHIR (ITI-81) in the trail: each term must hold, by one of its alternatives.
+
+What a term finds is what worklist/audit_event.py writes into the resource.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, false, func, or_, select, true
+
+from thoracle.audit.message import TYPES
+from thoracle.audit.objects import WORKITEM
+from thoracle.audit.query import told
+from thoracle.audit.trail import Event
+from thoracle.store.fhir_rows import DICOM_UID, OID, Token
+from thoracle.store.tables import audit_event
+
+QUERY = "110112"
+"""EventID of events of which the row is a query."""
+PATIENT, REPORT, SECURITY, JOB, SEARCH = "1", "3", "13", "20", "24"
+"""Roles of an entity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Which events are wanted."""
+
+    terms: tuple[tuple[str, tuple[Token, ...]], ...] = ()
+    """Parameter and its alternatives; systems of codes are known to be ours."""
+    recorded: tuple[tuple[str, str], ...] = ()
+    """``>=`` or ``<`` and a point in time as it is stored."""
+    after: tuple[str, int] | None = None
+    """Time and id of the last event of the page before."""
+
+
+def page(
+    connection: Connection, search: Search, source_id: str, limit: int
+) -> list[dict[str, Any]]:
+    """Return so many of the events at most, newest first, without their empty columns.
+
+    Parameters
+    ----------
+    source_id
+        What the trail itself is called: it is the source, and an agent, of each event.
+    """
+    conditions = [
+        or_(*(_condition(name, token, source_id) for token in tokens))
+        for name, tokens in search.terms
+    ]
+    for comparison, moment in search.recorded:
+        recorded = _column.recorded_at
+        conditions.append(recorded >= moment if comparison == ">=" else recorded < moment)
+    if search.after is not None:
+        moment, row_id = search.after
+        conditions.append(_column.recorded_at <= moment)
+        conditions.append(or_(_column.recorded_at < moment, _column.id < row_id))
+    statement = (
+        select(audit_event)
+        .where(*conditions)
+        .order_by(_column.recorded_at.desc(), _column.id.desc())
+        .limit(limit)
+    )
+    return [told(row) for row in connection.execute(statement).mappings()]
+
+
+_column = audit_event.c
+_Condition = ColumnElement[bool]
+
+
+def _condition(name: str, token: Token, source_id: str) -> _Condition:
+    if name == "source":
+        return true() if _is_plain(token) and token.code == source_id else false()
+    if name == "agent":
+        return or_(_agent(token), _condition("source", token, source_id))
+    return _CONDITIONS[name](token)
+
+
+def _is_plain(token: Token) -> bool:
+    """Return whether a token is of no system, or does not say of which."""
+    return not token.system
+
+
+def _id(token: Token) -> _Condition:
+    fits = _is_plain(token) and token.code.isdecimal() and len(token.code) < 19
+    return _column.id == int(token.code) if fits else false()
+
+
+def _address(token: Token) -> _Condition:
+    return func.lower(_column.network_address).startswith(token.code.lower(), autoescape=True)
+
+
+def _agent(token: Token) -> _Condition:
+    if not _is_plain(token):
+        return false()
+    found = [_user(token), _ae_title(token), _column.destination == token.code]
+    nobody = and_(_column.user_id.is_(None), _column.calling_ae_title.is_(None))
+    return or_(*found, and_(nobody, _column.network_address == token.code))
+
+
+def _user(token: Token) -> _Condition:
+    return _column.user_id == token.code if _is_plain(token) else false()
+
+
+def _ae_title(token: Token) -> _Condition:
+    if not _is_plain(token):
+        return false()
+    return or_(_column.calling_ae_title == token.code, _column.called_ae_title == token.code)
+
+
+def _patient(token: Token) -> _Condition:
+    known = _column.patient_id == token.code if token.code else _column.patient_id.is_not(None)
+    if token.system is None:
+        return known
+    issuer = func.coalesce(_column.issuer_of_patient_id, "")
+    return and_(known, issuer.in_((token.system, token.system.removeprefix(OID))))
+
+
+def _entity(token: Token) -> _Condition:
+    found = [_patient(token)]
+    if token.code and token.system in (None, DICOM_UID):
+        uid = token.code.removeprefix(OID)
+        found += [
+            _column.study_instance_uid == uid,
+            _column.sop_instance_uid == uid,
+            _column.result_sop_instance_uid == uid,
+        ]
+    if token.code and _is_plain(token):
+        found.append(_column.accession_number == token.code)
+    return or_(*found)
+
+
+def _entity_type(token: Token) -> _Condition:
+    found: Mapping[str, _Condition] = {"1": _column.patient_id.is_not(None), "2": true()}
+    return found.get(token.code, false())
+
+
+def _entity_role(token: Token) -> _Condition:
+    job = and_(
+        _column.sop_instance_uid.is_not(None),
+        func.coalesce(_column.event_type_code, "") == WORKITEM,
+    )
+    image = and_(
+        _column.sop_instance_uid.is_not(None),
+        func.coalesce(_column.event_type_code, "") != WORKITEM,
+    )
+    found: Mapping[str, _Condition] = {
+        PATIENT: _column.patient_id.is_not(None),
+        REPORT: or_(
+            _column.study_instance_uid.is_not(None),
+            _column.accession_number.is_not(None),
+            _column.result_sop_instance_uid.is_not(None),
+            image,
+        ),
+        SECURITY: _column.event_id != QUERY,
+        JOB: job,
+        SEARCH: _column.event_id == QUERY,
+    }
+    return found.get(token.code, false())
+
+
+def _type(token: Token) -> _Condition:
+    return _column.event_id == token.code
+
+
+def _subtype(token: Token) -> _Condition:
+    """Return whether it is the code of the kind, of DCM or our own, or our verb."""
+    verbs = {one.verb.replace(" ", "-"): one.verb for one in Event}
+    found: list[_Condition] = [_column.event_type_code == token.code]
+    if token.code in verbs and token.system in (None, SUBTYPES_OF_OURS):
+        found.append(_column.event == verbs[token.code])
+    if token.system and (token.code in TYPES) is (token.system == SUBTYPES_OF_OURS):
+        return false()
+    return or_(*found)
+
+
+SUBTYPES_OF_OURS = "urn:oid:2.25.1252076735742979959174602804689620574"
+"""System of our own codes, which DICOM knows as 99THORACLE."""
+
+
+def _outcome(token: Token) -> _Condition:
+    fits = token.code.isdecimal() and len(token.code) < 3
+    return _column.event_outcome == int(token.code) if fits else false()
+
+
+def _action(token: Token) -> _Condition:
+    return _column.action == token.code
+
+
+_CONDITIONS: Mapping[str, Callable[[Token], _Condition]] = {
+    "_id": _id,
+    "action": _action,
+    "address": _address,
+    "altid": _ae_title,
+    "entity": _entity,
+    "entity-role": _entity_role,
+    "entity-type": _entity_type,
+    "outcome": _outcome,
+    "patient": _patient,
+    "subtype": _subtype,
+    "type": _type,
+    "user": _user,
+}
