@@ -21,6 +21,7 @@ from audit_messages import faults
 from certificates import Authority
 from gateway import Gateway
 from pacs import Pacs, free_port
+from postgres import postgres
 from rsyslog import Repository
 from test_audit_message import filled
 from test_crash import Modality
@@ -212,6 +213,27 @@ def test_an_orderly_end_of_ours_leaves_nothing_to_send_twice(
         assert [one.row["id"] for one in repository.messages()] == sorted(rows_of(engine))
 
 
+def test_rows_of_several_writers_on_postgresql_arrive_in_one_order(tmp_path: Path) -> None:
+    with postgres() as url, Repository(tmp_path / "r", "tcp") as repository:
+        made = database.open_database(url)
+
+        def write() -> None:
+            for _ in range(50):
+                record(made, 3, detail={"reason": "ü", "number": 0.1})
+
+        with forwarding_to(made, settings_of(repository.settings())):
+            writers = [threading.Thread(target=write) for _ in range(4)]
+            for one in writers:
+                one.start()
+            for one in writers:
+                one.join()
+            repository.wait_for(last(made))
+        kept = rows_of(made)
+        made.dispose()
+    assert len(kept) == 600
+    assert [one.row for one in repository.messages()] == [kept[number] for number in sorted(kept)]
+
+
 def test_a_new_repository_gets_what_was_before_or_not_as_it_wants(
     tmp_path: Path, engine: Engine
 ) -> None:
@@ -309,6 +331,48 @@ def test_a_repository_that_never_reads_is_left_after_the_timeout(
         "has not taken" in state(engine)["detail"]
     )
     assert state(engine)["last_id"] == 0
+
+
+def test_a_repository_that_reads_slowly_is_waited_for(tmp_path: Path, engine: Engine) -> None:
+    authority = Authority(tmp_path)
+    final = record(engine, 200, detail={"reason": "x" * 20_000})
+    table = {"name": "r", "host": "127.0.0.1", "tls": {"ca_file": authority.ca_file}}
+    got: list[int] = []
+
+    def read(one: ssl.SSLSocket) -> None:
+        while part := one.recv(65536):
+            got.append(len(part))
+            time.sleep(0.02)
+
+    with (
+        listener(secured(authority, read)) as port,
+        forwarding_to(
+            engine, settings_of({**table, "timeout_seconds": 1, "port": port, "resend_seconds": 1})
+        ),
+    ):
+        wait_until(lambda: state(engine)["last_id"] == final)
+    assert sum(got) > 200 * 20_000
+    assert len(rows_of(engine)) == 200  # no alert
+
+
+def test_a_repository_that_talks_without_end_is_not_listened_to(
+    tmp_path: Path, engine: Engine
+) -> None:
+    authority = Authority(tmp_path)
+    final = record(engine, 5)
+    table = {"name": "r", "host": "127.0.0.1", "tls": {"ca_file": authority.ca_file}}
+
+    def talk(one: ssl.SSLSocket) -> None:
+        one.settimeout(2)
+        with contextlib.suppress(OSError):
+            while True:
+                one.sendall(b"x" * 65536)
+
+    with (
+        listener(secured(authority, talk)) as port,
+        forwarding_to(engine, settings_of({**table, "port": port, "resend_seconds": 1})),
+    ):
+        wait_until(lambda: state(engine)["last_id"] == final)
 
 
 def test_nothing_is_sent_to_one_whose_certificate_is_not_trusted(
@@ -438,6 +502,10 @@ def test_check_tells_of_a_repository(tmp_path: Path) -> None:
             "takes connections, with TLS; nothing was sent"
         )
         assert found["audit_repository rsyslog tls ca_file"].well
+    with Repository(tmp_path / "strict", wants_certificate=True) as repository:
+        strict = parse({"audit_repository": [repository.settings()]})
+        found = {one.subject: one for one in configuration.check(strict)}
+        assert not found["audit_repository rsyslog"].well
     away = {one.subject: one for one in configuration.check(settings)}["audit_repository rsyslog"]
     assert not away.well
     assert "not reached" in away.text
@@ -470,9 +538,7 @@ def test_a_repository_that_is_no_longer_set_is_not_waited_for(
         with forwarding_to(engine, settings):
             repository.wait_for(final)
         with engine.begin() as connection:
-            assert forwarding.kept_until(connection) == final
             forwarding.begin(connection, [])
-            assert forwarding.kept_until(connection) is None
             assert forwarding.repositories(connection) == []
         record(engine, 4)
         with forwarding_to(engine, settings):  # it goes on where it was

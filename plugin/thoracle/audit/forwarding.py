@@ -143,12 +143,3 @@ def repositories(connection: Connection) -> list[dict[str, Any]]:
     waiting = newest - audit_forward.c.last_id
     wanted = select(audit_forward, waiting.label("waiting")).where(audit_forward.c.state != UNUSED)
     return [dict(row) for row in connection.execute(wanted.order_by(_mine)).mappings()]
-
-
-def kept_until(connection: Connection) -> int | None:
-    """Return the last event that every repository in use has; ``None`` when there is none.
-
-    What comes after it must not be purged yet.
-    """
-    used = audit_forward.c.state != UNUSED
-    return connection.execute(select(func.min(audit_forward.c.last_id)).where(used)).scalar()

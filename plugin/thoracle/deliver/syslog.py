@@ -29,6 +29,12 @@ BOM = b"\xef\xbb\xbf"
 """What follows is UTF-8 (RFC 5424 Section 6.4)."""
 DRAIN_STEP = 0.002
 """Seconds between two looks at what the other machine has not acknowledged yet."""
+RECORD = 16384
+"""Bytes of a TLS record at most (RFC 8446 Section 5.1)."""
+MOST_READ = 64
+"""How often a look reads what the other side says: one that talks for ever must not hold us."""
+REACH_SECONDS = 0.5
+"""With TLS 1.3 it is behind the handshake that our certificate is refused."""
 DATAGRAM_SECONDS = 0.001
 """Between two datagrams: a receiver has room for a few hundred, and drops the rest."""
 CLOSE_SECONDS = 2.0
@@ -86,6 +92,20 @@ def connect(repository: AuditRepository) -> Link:
     return Stream(repository)
 
 
+def reach(repository: AuditRepository) -> None:
+    """Connect, with TLS where it is set, and send nothing.
+
+    Raises
+    ------
+    ArchiveUnavailable
+        As :func:`connect`, and when our certificate is refused.
+    """
+    link = connect(repository)
+    time.sleep(REACH_SECONDS)
+    link.check()
+    link.close()
+
+
 class Stream:
     """A connection over TLS or TCP; messages are framed by octet counting (RFC 5425 Section 4.3).
 
@@ -104,15 +124,18 @@ class Stream:
         frames = b"".join(b"%d %s" % (len(one), one) for one in messages)
         try:
             self._connection.settimeout(self._seconds)
-            self._connection.sendall(frames)
+            for start in range(0, len(frames), RECORD):  # each has the time-out anew
+                self._connection.sendall(frames[start : start + RECORD])
         except OSError as error:
             raise self._broken(error) from error
         self.drain()
 
     def drain(self) -> None:
-        """Return when the other machine has acknowledged every byte."""
-        deadline = time.monotonic() + self._seconds
+        """Return when the other machine has acknowledged every byte; it may be slow."""
+        deadline, least = time.monotonic() + self._seconds, None
         while waiting := _unacknowledged(self._connection):
+            if least is None or waiting < least:
+                deadline, least = time.monotonic() + self._seconds, waiting
             if time.monotonic() > deadline:
                 self._connection.close()
                 raise ArchiveUnavailable(
@@ -125,8 +148,11 @@ class Stream:
         """Return when the other side has not closed: what it says, a repository, is ignored."""
         self._connection.settimeout(0)
         try:
-            while self._connection.recv(4096):
-                pass
+            for _ in range(MOST_READ):
+                if not self._connection.recv(4096):
+                    break
+            else:
+                return
         except (ssl.SSLWantReadError, BlockingIOError):
             return
         except OSError as error:

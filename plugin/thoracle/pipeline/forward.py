@@ -172,7 +172,9 @@ class Forwarder(threading.Thread):
 
     def _finish(self) -> None:
         """Send the last events, and count all when the repository ends the connection in order."""
-        self._guarded()
+        deadline = time.monotonic() + STOP_SECONDS / 2
+        while self._guarded() == 0.0 and time.monotonic() < deadline:
+            pass  # there is more
         if self._link is not None and self._link.close() and self._flight:
             self._keep(self._sent)
 

@@ -71,7 +71,7 @@ def subscriber(one: Subscriber, settings: Settings) -> str:
 
 def repository(one: AuditRepository) -> str:
     """Return how a repository of audit messages answered; as :func:`destination`."""
-    syslog.connect(one).close()
+    syslog.reach(one)
     if one.transport == "udp":
         return "has an address; whether messages arrive, UDP does not say"
     how = "with TLS" if one.transport == "tls" else "plain"
