@@ -182,6 +182,7 @@ class Adapter(HTTPAdapter):
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make connections with our context."""
         super().init_poolmanager(
             *args,
             ssl_context=_context(self._tls),
@@ -190,6 +191,7 @@ class Adapter(HTTPAdapter):
         )
 
     def cert_verify(self, conn: Any, *_: Any) -> None:
+        """Leave the authorities to our context."""
         conn.cert_reqs = "CERT_REQUIRED"
 
 
