@@ -126,9 +126,7 @@ class Condition:
             found[_KNOWN + keyword] = value not in (None, "", [])
         return found
 
-    def first(
-        self, headers: Sequence[Dataset], common: Mapping[str, Any]
-    ) -> dict[str, Any] | None:
+    def first(self, headers: Sequence[Dataset], common: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the values of the first image for which it holds, ``common`` ones among them.
 
         Raises

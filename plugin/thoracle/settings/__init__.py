@@ -191,7 +191,11 @@ def _sentence(fault: Any) -> str:
         case "value_error":
             message = str(fault["ctx"]["error"])
             return f"{setting}: {message}" if setting else message
-        case _ if fault["loc"][-1] in ("token", "password", "client_secret"):  # it may be the secret itself
+        case _ if fault["loc"][-1] in (
+            "token",
+            "password",
+            "client_secret",
+        ):  # it may be the secret itself
             return f"{setting}: found a text that is not shown, required: {fault['msg']}"
         case _:
             return f"{setting}: found {fault['input']!r}, required: {fault['msg']}"
