@@ -2,10 +2,13 @@
 
 import contextlib
 import json
+import random
 import signal
 import socket
 import sqlite3
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -113,6 +116,12 @@ def in_order_once_each(rows: list[dict[str, Any]]) -> list[int]:
     return list(dict.fromkeys(row["id"] for row in rows))
 
 
+def dotted(table: dict[str, Any]) -> dict[str, Any]:
+    """Return a table with its inner table as dotted keys, as a file in TOML wants them."""
+    inner = {f"tls.{name}": str(value) for name, value in table.pop("tls", {}).items()}
+    return {**table, **inner}
+
+
 # ---- rsyslog -----------------------------------------------------------------------------------
 
 
@@ -198,6 +207,48 @@ def test_nothing_is_lost_when_the_repository_ends_in_the_middle(
     kept = rows_of(engine)
     assert in_order_once_each(rows) == sorted(kept)
     assert all(row == kept[row["id"]] for row in rows)
+
+
+FORWARDING = """
+import sys, time
+from pathlib import Path
+from thoracle.audit import forwarding
+from thoracle.pipeline import forward
+from thoracle.settings import load
+from thoracle.store import database
+
+settings = load(Path(sys.argv[1]))
+engine = database.open_database(database.sqlite_url(settings.data_folder))
+with engine.begin() as connection:
+    forwarding.begin(connection, settings.audit_repository)
+forward.start_forwarding(settings, engine)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def test_nothing_is_lost_when_we_are_killed_in_the_middle(tmp_path: Path, engine: Engine) -> None:
+    chance = random.Random(5)
+    config = tmp_path / "thoracle.toml"
+    with Repository(tmp_path / "r") as repository:
+        lines = [f'data_folder = "{tmp_path}"', "[[audit_repository]]"]
+        lines += [f"{name} = {json.dumps(v)}" for name, v in dotted(repository.settings()).items()]
+        config.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        for _ in range(5):
+            command = [sys.executable, "-c", FORWARDING, str(config)]
+            with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+                assert process.stdout is not None
+                process.stdout.readline()
+                until = time.monotonic() + chance.uniform(0.2, 2)
+                while time.monotonic() < until:
+                    record(engine, chance.randrange(1, 30))
+                process.kill()
+        with forwarding_to(engine, settings_of(repository.settings())):
+            rows = repository.wait_for(last(engine))
+    kept = rows_of(engine)
+    assert in_order_once_each(rows) == sorted(kept)
+    assert all(row == kept[row["id"]] for row in rows)
+    assert len(rows) > len(kept)  # else none of the kills was in the middle
 
 
 def test_an_orderly_end_of_ours_leaves_nothing_to_send_twice(
@@ -446,12 +497,6 @@ def test_a_udp_port_at_which_nobody_listens_is_noticed(tmp_path: Path, engine: E
 
 
 # ---- The whole gateway -------------------------------------------------------------------------
-
-
-def dotted(table: dict[str, Any]) -> dict[str, Any]:
-    """Return a table with its inner table as dotted keys, as the gateway's file wants them."""
-    inner = {f"tls.{name}": str(value) for name, value in table.pop("tls", {}).items()}
-    return {**table, **inner}
 
 
 @pytest.mark.slow

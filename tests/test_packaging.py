@@ -21,6 +21,10 @@ def test_the_bundle_is_found_beside_the_program() -> None:
         assert (bundle / name).is_file(), name
 
 
+def test_the_schema_of_audit_messages_is_found_beside_the_program() -> None:
+    assert (files("thoracle.audit") / "audit_message.rng").is_file()
+
+
 def test_every_dependency_is_pinned() -> None:
     """Else pip chooses, and takes a torch of several gigabytes."""
     pinned = set(re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
