@@ -186,7 +186,7 @@ def test_what_read_an_image_stands_in_its_event(read: tuple[Path, str]) -> None:
     made_with = detail["made_with"]
     assert made_with.keys() == {"version", "settings_digest", "runtime", "device"}
     assert 0 < detail["threshold"] < 1
-    settings = Settings(report=EVERYTHING)  # type: ignore[arg-type]  # pydantic makes it one
+    settings = Settings(report=EVERYTHING)
     assert made_with["settings_digest"] == digests.shaping(settings)
     assert set(detail["seconds"]) >= {"select", "pixels"}
 

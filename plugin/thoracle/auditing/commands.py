@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from thoracle.auditing.replay import replay_command
+from thoracle.auditing.stats import stats_command
 from thoracle.auditing.why import why_command
 from thoracle.errors import ThoracleError
 from thoracle.settings import Settings, load
@@ -149,6 +150,7 @@ def asked(database: Any, question: Any, means: str) -> None:
 
 app.command("why")(why_command)
 app.command("replay")(replay_command)
+app.command("stats")(stats_command)
 
 
 @app.command("verify")
