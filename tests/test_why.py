@@ -116,7 +116,7 @@ SAID: list[tuple[Event, Columns, str]] = [
     (
         Event.DELIVERY_SUCCEEDED,
         {"destination": "pacs", "proof": "commitment", "detail": {"kind": "sr", "attempt": 2}},
-        "pacs has structured report, proven by the archive's storage commitment, attempt 2.",
+        "pacs has the structured report, proven by the archive's storage commitment, attempt 2.",
     ),
     (
         Event.RESULT_WITHDRAWN,
@@ -200,6 +200,17 @@ KNOWN = Known(
         (
             replace(KNOWN, study=None),
             "Study 1.2.3 never came: no image of it was ever stored here.",
+        ),
+        (
+            replace(
+                KNOWN,
+                study=None,
+                events=numbered(
+                    (Event.INSTANCE_STORED, {}), (Event.IMAGE_READ, {"outcome": "negative"})
+                ),
+            ),
+            "Study 1.2.3 came, and its rows are no longer kept: by the audit, its last image was "
+            "read as negative.",
         ),
         (
             replace(KNOWN, analysis=None),
@@ -327,10 +338,14 @@ def test_the_story_of_a_real_study_from_its_coming_to_its_proof(tmp_path: Path) 
         assert send(gateway.port, image).status == 0x0000
         assert send(gateway.port, image).status == 0x0000
         study = str(image.StudyInstanceUID)
+        impostor = chest(SOPInstanceUID=image.SOPInstanceUID, PatientID="P2")
+        assert send(gateway.port, impostor).status == 0xC000
         proven = "SELECT 1 FROM delivery WHERE state = 'delivered'"
         eventually(lambda: rows(gateway, proven), 90)
         told = json.loads(gateway.run("audit", "why", study, "--json"))
         said = gateway.run("audit", "why", "--accession", str(image.AccessionNumber))
+        refused = gateway.run("audit", "why", str(impostor.StudyInstanceUID))
+        visits = rows(gateway, "SELECT * FROM audit_event WHERE event = 'association accepted'")
     assert "was read as " in told["answer"] or "was rejected" in told["answer"]
     assert "proven in pacs" in told["answer"]
     text = " ".join(fact["sentence"] for fact in told["facts"])
@@ -340,13 +355,24 @@ def test_the_story_of_a_real_study_from_its_coming_to_its_proof(tmp_path: Path) 
         "The study counted as complete with 1 image",
         f"Image {image.SOPInstanceUID} was",
         "Made: ",
-        "pacs took ",
-        "pacs has ",
+        "pacs took the structured report",
+        "pacs has the structured report",
     ):
         assert part in text
     assert told["waiting"] == []
     assert told["answer"] in said
     assert "Research use only" in said
+    assert " never came" in refused
+    assert "refused with 0xC000: SOP Instance UID is known with another patient_id" in refused
+    counted = [json.loads(row["detail"]) for row in visits]
+    names = ("stored", "duplicates", "corrected", "refused")
+    # C-ECHOs, of which there were several, are no rows.
+    assert [[one[name] for name in names] for one in counted] == [
+        [1, 0, 0, 0],
+        [0, 1, 0, 0],
+        [0, 0, 0, 1],
+    ]
+    assert [row["event_outcome"] for row in visits] == [0, 0, 4]
 
 
 def test_a_study_whose_archive_is_away_says_since_when_and_what_is_next(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def answer(known: Known) -> str:
     """Return in one sentence what became of a study."""
     name = f"Study {inert(known.study_instance_uid, 64)}"
     if known.study is None:
-        return f"{name} never came: no image of it was ever stored here."
+        return f"{name} {_by_the_trail_alone(known)}."
     analysis = known.analysis
     if analysis is None:
         images = number(known.received, "image")
@@ -103,6 +103,20 @@ def answer(known: Known) -> str:
         case "done":
             return f"{name} {_result(known, analysis)}, {_sending(known, analysis)}."
     return f"{name}: its analysis is {inert(analysis['state'], 16)}."
+
+
+def _by_the_trail_alone(known: Known) -> str:
+    """Return what became of a study that the tables do not know."""
+    if not any(row.get("event") == Event.INSTANCE_STORED.verb for row in known.events):
+        return "never came: no image of it was ever stored here"
+    came = "came, and its rows are no longer kept: by the audit, "
+    read = [row for row in known.events if row.get("event") == Event.IMAGE_READ.verb]
+    if not read:
+        return f"{came}no image of it was read"
+    last = read[-1]
+    if last.get("outcome") == "rejected":
+        return f"{came}its last image was rejected: {reason(last.get('reason_code'))}"
+    return f"{came}its last image was read as {inert(last.get('outcome'), 16)}"
 
 
 def _last(known: Known, event: Event, *names: str) -> str:

@@ -199,14 +199,16 @@ class Listener:
         """Answer a C-STORE-RQ; every Status that can come back is in ``statuses.STATUSES``."""
         file = cast(IncomingFile, cast(Any, event.request)._dataset_file)
         started = time.perf_counter()
+        received: Received | None = None
         try:
             received = self._keep(event, file)
             event_recorded = duplicates.record(self._database, self._inbox, received, started)
         except ReceiveError as error:
-            return self._refuse(event, error.status, str(error))
+            return self._refuse(event, error.status, str(error), received)
         except (OSError, SQLAlchemyError) as error:
             logger.exception("object not stored")
-            return self._refuse(event, OutOfResources.status, type(error).__name__)
+            comment = type(error).__name__
+            return self._refuse(event, OutOfResources.status, comment, received)
         except Exception:
             logger.exception("object not stored")
             return self._refuse(event, statuses.CANNOT_UNDERSTAND.code, "internal error, see log")
@@ -231,7 +233,10 @@ class Listener:
         received = _received(command, walked, event.assoc, size, file.sha256)
         return replace(received, path=self._inbox.keep(file))
 
-    def _refuse(self, event: evt.Event, status: int, comment: str) -> Dataset:
+    def _refuse(
+        self, event: evt.Event, status: int, comment: str, received: Received | None = None
+    ) -> Dataset:
+        """Refuse an object; ``received`` is what it said of itself, as far as that was read."""
         request = cast(Any, event.request)
         logger.warning("refused with 0x%04X: %s", status, comment)
         self._visits.count(event.assoc, trail.Event.INSTANCE_REFUSED)
@@ -244,6 +249,8 @@ class Listener:
                         "event_outcome": trail.SERIOUS_FAILURE,
                         "calling_ae_title": event.assoc.requestor.ae_title,
                         "network_address": event.assoc.requestor.address,
+                        "study_instance_uid": received and received.study_instance_uid,
+                        "accession_number": received and received.accession_number,
                         "sop_instance_uid": str(request.AffectedSOPInstanceUID)[:64],
                         "status": f"0x{status:04X}",
                         "detail": {"comment": comment},

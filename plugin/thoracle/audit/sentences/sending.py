@@ -34,7 +34,7 @@ def _status(row: Row) -> str:
 
 def _sent(rows: Rows) -> str:
     row = rows[0]
-    return f"{_there(row)} took {objects(rows)}{_status(row)}{_attempt(row)}; not proven yet."
+    return f"{_there(row)} took the {objects(rows)}{_status(row)}{_attempt(row)}; not proven yet."
 
 
 def _asked(rows: Rows) -> str:
@@ -64,25 +64,20 @@ def _answered(rows: Rows) -> str:
 def _proven(rows: Rows) -> str:
     row = rows[0]
     by = PROOFS.get(str(row.get("proof")), of(row, "proof", "nothing"))
-    return f"{_there(row)} has {objects(rows)}, proven by {by}{_attempt(row)}."
+    return f"{_there(row)} has the {objects(rows)}, proven by {by}{_attempt(row)}."
 
 
 def _postponed(rows: Rows) -> str:
     row = rows[-1]
     attempts = f" after {number(len(rows), 'attempt')}" if len(rows) > 1 else ""
-    return (
-        f"{_there(row)} did not get {_one(row)}{attempts}, to be tried again{said(row, 'detail')}."
-    )
-
-
-def _one(row: Row) -> str:
-    return f"the {objects([row])}"
+    what, why = objects([row]), said(row, "detail")
+    return f"{_there(row)} did not get the {what}{attempts}, to be tried again{why}."
 
 
 def _lost(rows: Rows) -> str:
     row = rows[0]
     return (
-        f"{_there(row)} does not get {objects(rows)}: refused or given up"
+        f"{_there(row)} does not get the {objects(rows)}: refused or given up"
         f"{_status(row)}{_attempt(row)}{said(row, 'detail')}."
     )
 
