@@ -204,13 +204,14 @@ def status(
     as_json: JsonOption = False,
     limit: Annotated[int, typer.Option(min=1, help="How many studies.")] = 20,
 ) -> None:
-    """Show what is where."""
+    """Show what is where. That studies were looked at is an event of the audit."""
     from thoracle.audit import forwarding
     from thoracle.store import alarms, overview
 
-    with _database(config).connect() as connection:
+    with _database(config).begin() as connection:
         counts = overview.counts(connection)
         studies = overview.studies(connection, limit, study)
+        _record_status(connection, study, [row["study_instance_uid"] for row in studies])
         raised = [row._asdict() for row in alarms.rows(connection, "alarm")]
         repositories = forwarding.repositories(connection)
     if as_json:
@@ -235,6 +236,21 @@ def _repository(one: dict[str, Any]) -> str:
         text += f" (since {one['failing_since']}, attempt {one['failures'] + 1} at"
         text += f" {one['next_attempt_at']}) {one['detail']}"
     return text
+
+
+def _record_status(connection: Any, study: str | None, shown: list[str]) -> None:
+    """Record who looks at which studies."""
+    from thoracle.audit import trail
+
+    event = trail.Event.STUDY_VIEWED if study else trail.Event.LIST_VIEWED
+    columns: trail.Columns = {
+        "user_id": getpass.getuser()[:64],
+        "study_instance_uid": study and study[:64],
+        "detail": {"means": "thoracle status", "studies": shown},
+    }
+    if study and not shown:
+        columns["event_outcome"] = trail.MINOR_FAILURE
+    trail.record(connection, event, columns)
 
 
 def _study(row: dict[str, Any]) -> Iterator[str]:
