@@ -24,6 +24,8 @@ from ledger import eventually, files, residue, rows
 from pacs import Pacs
 from radiographs import radiograph
 from sender import NotAnswered, Sender, encoded
+from thoracle.audit import anchors, chain
+from thoracle.store import database
 
 SENDERS = 3
 PATIENCE = 240.0
@@ -155,9 +157,22 @@ def assert_nothing_lost_or_done_twice(gateway: Gateway, modality: Modality, pacs
         "SELECT * FROM audit_event WHERE event = 'delivery succeeded'",
     ):
         assert once(rows(gateway, statement)) == studies, statement
+    assert_chain_verifies(gateway)
     assert {ds.StudyInstanceUID for ds in pacs.datasets()} == studies
     assert len(pacs.kept) == len(studies), "a study has two reports"
     assert all(len(set(copies)) == 1 for copies in pacs.kept.values()), "a repetition differs"
+
+
+def assert_chain_verifies(gateway: Gateway) -> None:
+    """Follow the chain of the audit to its end, and hold it against the anchors."""
+    found = anchors.read(gateway.data_folder / anchors.FILE)
+    assert found, "no anchor was dropped"
+    engine = database.existing(gateway.data_folder)
+    with engine.connect() as connection:
+        result = chain.verify(connection, found)
+    engine.dispose()
+    assert result.well, result
+    assert result.rows == rows(gateway, "SELECT count(*) AS n FROM audit_event")[0]["n"]
 
 
 def once(found: list[dict[str, Any]]) -> set[str]:

@@ -1,6 +1,7 @@
 """A start records which settings are not those of the start before: names, never values."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
+from gateway import Gateway
 from thoracle import __version__
 from thoracle.audit import query, starts
-from thoracle.settings import Settings, digests, parse
+from thoracle.classify import bundle
+from thoracle.settings import Classify, Settings, digests, parse
 from thoracle.store import database
 
 PACS = {"name": "pacs", "ae_title": "PACS", "host": "192.0.2.1", "port": 104}
@@ -59,6 +62,21 @@ def test_a_start_says_version_and_digest_of_the_settings(connection: Connection)
         "version": __version__,
         "settings_digest": digests.whole(Settings()),
     }
+
+
+def test_a_bundle_that_was_changed_ends_the_start_and_stands_in_the_audit(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle.bundle_folder(Classify()), folder)
+    required = bundle.digest(folder)
+    (folder / "configs" / "inference.json").write_text("{}")
+    classify = {"bundle": str(folder), "digest": required}
+    gateway = Gateway(tmp_path, classify=classify)
+    with pytest.raises(RuntimeError, match="found digest"):
+        gateway.start()
+    (event,) = gateway.events("--event", "bundle refused")
+    assert (event["event_outcome"], event["bundle_digest"]) == (8, required)
+    assert bundle.digest(folder) in event["detail"]["reason"]
+    assert gateway.events("--event", "application started") == []
 
 
 def test_only_settings_that_shape_a_result_are_in_their_digest() -> None:

@@ -14,12 +14,13 @@ from thoracle.audit.subscriptions import Told
 from thoracle.classify import bundle, runtime
 from thoracle.commitments import Answer
 from thoracle.decoder import Decoder
-from thoracle.errors import SettingsError
+from thoracle.errors import BundleError, SettingsError
 from thoracle.pipeline import Line
 from thoracle.purge import Keeper
 from thoracle.reader import Classifier, Reader
 from thoracle.receive.inbox import Inbox
 from thoracle.receive.storescp import Listener
+from thoracle.records import BundleIdentity
 from thoracle.settings import Settings
 from thoracle.store import instances
 from thoracle.store.database import open_database, sqlite_url
@@ -84,7 +85,7 @@ def serve(settings: Settings) -> None:
 
 def _run(settings: Settings, decoder: Decoder, stopped: threading.Event) -> None:
     _refuse_faulty_rules(settings)
-    identity = bundle.identify(settings.classify)
+    identity = _identified(settings)
     runtime.chosen(settings.classify)  # one that is not installed ends it here, in one line
     database = open_database(sqlite_url(settings.data_folder))
     classifier = LateClassifier()
@@ -137,6 +138,18 @@ def _run(settings: Settings, decoder: Decoder, stopped: threading.Event) -> None
     pipeline.stop_forwarding(forwarders)
     anchor()
     database.dispose()  # the last connection that closes folds the write-ahead log in
+
+
+def _identified(settings: Settings) -> BundleIdentity:
+    """Return the bundle of the settings; that it is another one is a security event."""
+    try:
+        return bundle.identify(settings.classify)
+    except BundleError as error:
+        database = open_database(sqlite_url(settings.data_folder))
+        with database.begin() as connection:
+            starts.record_refusal(connection, settings.classify.digest, str(error))
+        database.dispose()
+        raise
 
 
 def _take_up(settings: Settings, stopped: threading.Event) -> None:

@@ -27,6 +27,16 @@ def record(connection: Connection, settings: Settings, columns: trail.Columns) -
     trail.record(connection, trail.Event.APPLICATION_STARTED, {**columns, "detail": detail})
 
 
+def record_refusal(connection: Connection, digest: str | None, reason: str) -> None:
+    """Record that the service does not start, because its bundle is not the one it has to be."""
+    columns: trail.Columns = {
+        "event_outcome": trail.SERIOUS_FAILURE,
+        "bundle_digest": digest,
+        "detail": {"reason": reason, "version": __version__},
+    }
+    trail.record(connection, trail.Event.BUNDLE_REFUSED, columns)
+
+
 def known(connection: Connection, until: str | None = None) -> dict[str, str] | None:
     """Return the digests of the settings of the newest start, before a time if one is given."""
     question = query.Question(event=trail.Event.CONFIGURATION_CHANGED.verb, until=until)

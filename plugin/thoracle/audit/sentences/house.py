@@ -48,6 +48,12 @@ def _configured(rows: Rows) -> str:
     return f"Settings that were not those of the start before: {listed([*shown, *rest])}."
 
 
+def _bundle_refused(rows: Rows) -> str:
+    return (
+        f"Thoracle did not start: the bundle is not the one it has to be{said(rows[0], 'reason')}."
+    )
+
+
 def _association_refused(rows: Rows) -> str:
     row = rows[0]
     count = sum(found if isinstance(found := detail(one, "times"), int) else 1 for one in rows)
@@ -156,6 +162,7 @@ SENTENCES: dict[Event, Callable[[Rows], str]] = {
     Event.APPLICATION_STARTED: _started,
     Event.APPLICATION_STOPPED: _stopped,
     Event.CONFIGURATION_CHANGED: _configured,
+    Event.BUNDLE_REFUSED: _bundle_refused,
     Event.ASSOCIATION_REFUSED: _association_refused,
     Event.ASSOCIATION_ACCEPTED: _association,
     Event.LOGGED_IN: _logged_in,
