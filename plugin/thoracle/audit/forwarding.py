@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Text, cast, func, insert, select, update
+from sqlalchemy import Connection, Row, Text, cast, func, insert, select, update
 
 from thoracle.audit import trail
 from thoracle.settings import AuditRepository
@@ -71,29 +71,34 @@ def sop_classes(connection: Connection, events: Sequence[dict[str, Any]]) -> dic
     return found
 
 
-def taken(connection: Connection, repository: AuditRepository, last_id: int) -> bool:
-    """Record that a repository has the events up to one; return whether it has caught up now."""
-    row = connection.execute(select(audit_forward).where(_mine == repository.name)).one()
-    caught_up = row.state == BEHIND and not _is_old(connection, repository, last_id)
-    values = {"last_id": last_id, "failures": 0, "next_attempt_at": None, "changed_at": now()}
-    if row.state != BEHIND or caught_up:
-        values |= {"state": SENDING, "failing_since": None, "detail": None}
-    connection.execute(update(audit_forward).where(_mine == repository.name).values(**values))
-    if caught_up:
+def taken(connection: Connection, repository: AuditRepository, last_id: int) -> str | None:
+    """Record that a repository has the events up to one; return its state if that changed.
+
+    It is behind while an event waits that is older than one may be, though it takes what is sent.
+    """
+    row = _row(connection, repository)
+    waiting_since = _late(connection, repository, last_id)
+    late = waiting_since is not None
+    values: dict[str, Any] = {
+        "last_id": last_id,
+        "state": BEHIND if late else SENDING,
+        "failures": 0,
+        "failing_since": (row.failing_since or now()) if late else None,
+        "next_attempt_at": None,
+        "detail": f"events wait since {waiting_since}" if late else None,
+    }
+    _set(connection, repository, values)
+    if values["state"] == row.state:
+        return None
+    if late:
+        _behind(connection, repository, {**values, "last_id": last_id})
+    else:
         columns: trail.Columns = {
             "destination": repository.name,
-            "detail": {"since": row.failing_since, "up to": last_id},
+            "detail": {"since": row.failing_since, "taken up to": last_id},
         }
         trail.record(connection, trail.Event.AUDIT_CAUGHT_UP, columns)
-    return caught_up
-
-
-def _is_old(connection: Connection, repository: AuditRepository, last_id: int) -> bool:
-    """Return whether an event still waits that is older than one may be."""
-    following = select(audit_event.c.recorded_at).where(audit_event.c.id > last_id)
-    oldest = connection.execute(following.order_by(audit_event.c.id).limit(1)).scalar()
-    seconds = max(LEEWAY_SECONDS, repository.alert_seconds)
-    return oldest is not None and oldest < timestamp(datetime.now(UTC) - timedelta(seconds=seconds))
+    return str(values["state"])
 
 
 def failed(connection: Connection, repository: AuditRepository, delay: float, reason: str) -> bool:
@@ -106,31 +111,53 @@ def failed(connection: Connection, repository: AuditRepository, delay: float, re
     reason
         In words, free of patient data.
     """
-    row = connection.execute(select(audit_forward).where(_mine == repository.name)).one()
+    row = _row(connection, repository)
     moment = datetime.now(UTC)
     since = row.failing_since or timestamp(moment)
     away = (moment - datetime.fromisoformat(since)).total_seconds()
     behind = row.state != BEHIND and away >= repository.alert_seconds
-    connection.execute(
-        update(audit_forward)
-        .where(_mine == repository.name)
-        .values(
-            state=BEHIND if behind else row.state,
-            failures=row.failures + 1,
-            failing_since=since,
-            next_attempt_at=timestamp(moment + timedelta(seconds=delay)),
-            detail=reason,
-            changed_at=timestamp(moment),
-        )
-    )
+    values = {
+        "state": BEHIND if behind else row.state,
+        "failures": row.failures + 1,
+        "failing_since": since,
+        "next_attempt_at": timestamp(moment + timedelta(seconds=delay)),
+        "detail": reason,
+    }
+    _set(connection, repository, values)
     if behind:
-        columns: trail.Columns = {
-            "event_outcome": trail.MINOR_FAILURE,
-            "destination": repository.name,
-            "detail": {"reason": reason, "since": since, "taken up to": row.last_id},
-        }
-        trail.record(connection, trail.Event.AUDIT_BEHIND, columns)
+        _behind(connection, repository, {**values, "last_id": row.last_id})
     return behind
+
+
+def _row(connection: Connection, repository: AuditRepository) -> Row[Any]:
+    return connection.execute(select(audit_forward).where(_mine == repository.name)).one()
+
+
+def _set(connection: Connection, repository: AuditRepository, values: dict[str, Any]) -> None:
+    mine = update(audit_forward).where(_mine == repository.name)
+    connection.execute(mine.values(changed_at=now(), **values))
+
+
+def _behind(connection: Connection, repository: AuditRepository, values: dict[str, Any]) -> None:
+    columns: trail.Columns = {
+        "event_outcome": trail.MINOR_FAILURE,
+        "destination": repository.name,
+        "detail": {
+            "reason": values["detail"],
+            "since": values["failing_since"],
+            "taken up to": values["last_id"],
+        },
+    }
+    trail.record(connection, trail.Event.AUDIT_BEHIND, columns)
+
+
+def _late(connection: Connection, repository: AuditRepository, last_id: int) -> str | None:
+    """Return the time of the first event that waits, when it is older than one may be."""
+    following = select(audit_event.c.recorded_at).where(audit_event.c.id > last_id)
+    oldest = connection.execute(following.order_by(audit_event.c.id).limit(1)).scalar()
+    seconds = max(LEEWAY_SECONDS, repository.alert_seconds)
+    limit = timestamp(datetime.now(UTC) - timedelta(seconds=seconds))
+    return oldest if oldest is not None and oldest < limit else None
 
 
 # ---- Questions ---------------------------------------------------------------------------------

@@ -148,10 +148,12 @@ class Forwarder(threading.Thread):
 
     def _keep(self, taken: int) -> None:
         with self._database.begin() as connection:
-            caught_up = forwarding.taken(connection, self._repository, taken)
+            changed = forwarding.taken(connection, self._repository, taken)
         self._taken, self._failures = taken, 0
-        if caught_up:
+        if changed == forwarding.SENDING:
             logger.info("audit repository %s has caught up", self._repository.name)
+        elif changed == forwarding.BEHIND:
+            logger.error("audit forwarding to %s is behind", self._repository.name)
 
     def _broken(self, reason: str) -> float:
         """Go back to what counts as taken, and record it; return the delay."""
