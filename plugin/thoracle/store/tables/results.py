@@ -100,15 +100,16 @@ notification = Table(
     metadata,
     Column("sop_instance_uid", UID, primary_key=True),  # of the report
     Column("receiver", String(32), primary_key=True),
-    Column("state", String(16), nullable=False, index=True),  # held, waiting, told, refused, failed
+    # held, waiting, told, refused, failed, withdrawn
+    Column("state", String(16), nullable=False, index=True),
     Column("attempts", Integer, nullable=False),
     Column("path", Text, nullable=False),  # of the message, below the data folder
     Column("detail", Text),  # of the last failure
     Column("next_attempt_at", TIME),
     Column("created_at", TIME, nullable=False),
     Column("changed_at", TIME, nullable=False),
-    ForeignKeyConstraint(["sop_instance_uid"], ["result.sop_instance_uid"]),
     *kept(),
+    ForeignKeyConstraint(["sop_instance_uid"], ["result.sop_instance_uid"]),
 )
 
 # One row a request for proof: a Storage Commitment (PS3.4 Annex J), and a query when that fails.
