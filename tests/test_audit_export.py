@@ -191,7 +191,7 @@ def examples(language: str) -> list[str]:
 def test_the_examples_for_duckdb_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(folder, "--parquet", str(folder / "audit"), "--until", "2026-12")
     monkeypatch.chdir(folder)
-    by_month, by_day, reasons = (duckdb.sql(one).fetchall() for one in examples("sql"))
+    by_month, by_day, reasons = (duckdb.execute(one).fetchall() for one in examples("sql"))
     counts = {(row[0], row[1]): row[4] for row in by_month}
     assert {str(month).zfill(2) for _, month in counts} == {"09", "10", "11"}
     read = [row for row in stored(folder) if row[2] == "image read" and row[1] < "2026-12"]

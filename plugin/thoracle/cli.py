@@ -18,6 +18,8 @@ from thoracle.errors import ThoracleError
 from thoracle.evaluate.commands import evaluate_command
 from thoracle.export import verdicts_command
 from thoracle.keeping import commands as keeping
+from thoracle.keeping.research import research_export_command
+from thoracle.keeping.subject import subject_export_command
 from thoracle.settings import Settings, load
 from thoracle.web import commands as web
 
@@ -33,6 +35,8 @@ app.add_typer(auditing.app, name="audit")
 auditing.app.command("export")(audit_export.export_command)
 app.add_typer(keeping.retention, name="retention")
 app.add_typer(keeping.hold, name="hold")
+app.command("subject-export")(subject_export_command)
+app.command("research-export")(research_export_command)
 app.command("evaluate")(evaluate_command)
 app.command("web")(web.web_command)
 app.add_typer(web.person, name="person")

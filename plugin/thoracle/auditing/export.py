@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 out = Console()
 
+OPEN = 3
+"""Files at a time; each takes some megabytes until it is closed."""
 BATCH = 20_000
 """Rows in memory, and in a row group of Parquet."""
 MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
@@ -87,24 +89,18 @@ def export(
     A month of which the beginning has been purged, and that is there from an earlier export, is
     left as it is, because that has more; its number is 0.
     """
-    months: dict[str, Month] = {}
+    months = _Months(folder, as_parquet)
     cut = _cut_month(database)
     ended = False
     try:
         for rows in _batches(database, since, until):
             for name, some in groupby(rows, lambda row: str(row[_RECORDED_AT])[:7]):
                 if (since is None or name >= since) and (until is None or name < until):
-                    if name not in months:
-                        months[name] = _month(folder, name, as_parquet)
-                    months[name].write(list(some))
+                    months.write(name, list(some))
         ended = True
     finally:
-        for month in months.values():
-            month.close()
-            if not ended:
-                month.part.unlink(missing_ok=True)
-    for name in sorted(months):
-        yield months[name].finish(keep_old=name == cut)
+        months.close(keep=ended)
+    yield from months.finish(cut)
 
 
 def _batches(database: "Engine", since: str | None, until: str | None) -> Iterator[Sequence[Row]]:
@@ -181,16 +177,55 @@ class Month:
         return self.path, self._rows
 
 
-def _month(folder: Path, name: str, as_parquet: bool) -> Month:
-    year, month = name.split("-")
-    below = folder / f"year={year}" / f"month={month}"
-    below.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = below / ("part-0.parquet" if as_parquet else "part-0.csv")
-    # Not *.parquet: who reads the folder meanwhile must not find it.
-    part = path.with_suffix(".part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    file = os.fdopen(descriptor, "wb")
-    return Month(path, part, ParquetWriter(file) if as_parquet else CSVWriter(file))
+class _Months:
+    """The files of all months while they are written, few of them open."""
+
+    def __init__(self, folder: Path, as_parquet: bool) -> None:
+        self._folder = folder
+        self._suffix = "parquet" if as_parquet else "csv"
+        self._open: dict[str, Month] = {}
+        self._all: list[tuple[str, Month]] = []
+
+    def write(self, name: str, rows: Sequence[Row]) -> None:
+        """Write rows of one month."""
+        if name not in self._open:
+            if len(self._open) == OPEN:
+                self._open.pop(min(self._open)).close()
+            number = sum(one == name for one, _ in self._all)
+            self._open[name] = self._begin(name, number)
+            self._all.append((name, self._open[name]))
+        self._open[name].write(rows)
+
+    def _begin(self, name: str, number: int) -> Month:
+        """Open a file; a second one of a month only when a clock was set back by much."""
+        year, month = name.split("-")
+        below = self._folder / f"year={year}" / f"month={month}"
+        below.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = below / f"part-{number}.{self._suffix}"
+        # Another name: who reads the folder meanwhile must not find it.
+        part = path.with_suffix(".part")
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        file = os.fdopen(descriptor, "wb")
+        writer = ParquetWriter(file) if self._suffix == "parquet" else CSVWriter(file)
+        return Month(path, part, writer)
+
+    def close(self, *, keep: bool) -> None:
+        """End the files that are open; without ``keep``, nothing of this export stays."""
+        for month in self._open.values():
+            month.close()
+        if not keep:
+            for _, month in self._all:
+                month.part.unlink(missing_ok=True)
+
+    def finish(self, cut: str | None) -> Iterator[tuple[Path, int]]:
+        """Give the files their names; of the month ``cut``, only where there is none."""
+        written = set()
+        for name, month in sorted(self._all, key=lambda one: one[0]):
+            written.add(month.path)
+            yield month.finish(keep_old=name == cut)
+        for folder in {path.parent for path in written}:
+            for old in set(folder.glob(f"part-*.{self._suffix}")) - written:
+                old.unlink()
 
 
 class ParquetWriter:
