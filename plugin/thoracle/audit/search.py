@@ -3,11 +3,12 @@
 What a term finds is what worklist/audit_event.py writes into the resource.
 """
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, false, func, or_, select, true
+from sqlalchemy import ColumnElement, Connection, and_, false, func, or_, select, text, true
 
 from thoracle.audit.message import TYPES
 from thoracle.audit.objects import WORKITEM
@@ -15,6 +16,7 @@ from thoracle.audit.query import told
 from thoracle.audit.trail import Event
 from thoracle.store.fhir_rows import DICOM_UID, OID, Token
 from thoracle.store.tables import audit_event
+from thoracle.store.tables.audit import FAILED
 
 QUERY = "110112"
 """EventID of events of which the row is a query."""
@@ -44,36 +46,60 @@ def page(
     source_id
         What the trail itself is called: it is the source, and an agent, of each event.
     """
-    conditions = [
-        or_(*(_condition(name, token, source_id) for token in tokens))
-        for name, tokens in search.terms
-    ]
-    for comparison, moment in search.recorded:
-        recorded = _column.recorded_at
-        conditions.append(recorded >= moment if comparison == ">=" else recorded < moment)
-    if search.after is not None:
-        moment, row_id = search.after
-        conditions.append(_column.recorded_at <= moment)
-        conditions.append(or_(_column.recorded_at < moment, _column.id < row_id))
-    statement = (
-        select(audit_event)
-        .where(*conditions)
-        .order_by(_column.recorded_at.desc(), _column.id.desc())
-        .limit(limit)
-    )
-    return [told(row) for row in connection.execute(statement).mappings()]
+    found: dict[int, dict[str, Any]] = {}
+    # What one of several columns may have is asked as several questions: of each, an index has the
+    # answer in order.
+    for conditions in _questions(search, source_id):
+        statement = (
+            select(audit_event)
+            .where(*conditions, *_span(search))
+            .order_by(_column.recorded_at.desc(), _column.id.desc())
+            .limit(limit)
+        )
+        found |= {row["id"]: told(row) for row in connection.execute(statement).mappings()}
+    newest = sorted(found.values(), key=lambda one: (one["recorded_at"], one["id"]), reverse=True)
+    return newest[:limit]
 
 
 _column = audit_event.c
 _Condition = ColumnElement[bool]
+MOST_QUESTIONS = 16
+"""A search that would be more of them is asked as fewer, some of which no index answers."""
 
 
-def _condition(name: str, token: Token, source_id: str) -> _Condition:
+def _questions(search: Search, source_id: str) -> Iterator[Sequence[_Condition]]:
+    """Yield conditions that together let through what the terms demand."""
+    terms, number = [], 1
+    for name, tokens in search.terms:
+        either = [one for token in tokens for one in _alternatives(name, token, source_id)]
+        number *= len(either)
+        if number > MOST_QUESTIONS:
+            number //= len(either)
+            either = [or_(*either)]
+        terms.append(either)
+    return itertools.product(*terms)
+
+
+def _span(search: Search) -> Iterator[_Condition]:
+    for comparison, moment in search.recorded:
+        recorded = _column.recorded_at
+        yield recorded >= moment if comparison == ">=" else recorded < moment
+    if search.after is not None:
+        moment, row_id = search.after
+        yield _column.recorded_at <= moment
+        yield or_(_column.recorded_at < moment, _column.id < row_id)
+
+
+def _alternatives(name: str, token: Token, source_id: str) -> Sequence[_Condition]:
+    """Return conditions of which one must hold."""
+    ours = _is_plain(token) and token.code == source_id
     if name == "source":
-        return true() if _is_plain(token) and token.code == source_id else false()
+        return [true() if ours else false()]
     if name == "agent":
-        return or_(_agent(token), _condition("source", token, source_id))
-    return _CONDITIONS[name](token)
+        return [true()] if ours else _agent(token)
+    if name in _SEVERAL:
+        return _SEVERAL[name](token)
+    return [_CONDITIONS[name](token)]
 
 
 def _is_plain(token: Token) -> bool:
@@ -90,22 +116,26 @@ def _address(token: Token) -> _Condition:
     return func.lower(_column.network_address).startswith(token.code.lower(), autoescape=True)
 
 
-def _agent(token: Token) -> _Condition:
+def _agent(token: Token) -> Sequence[_Condition]:
     if not _is_plain(token):
-        return false()
-    found = [_user(token), _ae_title(token), _column.destination == token.code]
+        return [false()]
     nobody = and_(_column.user_id.is_(None), _column.calling_ae_title.is_(None))
-    return or_(*found, and_(nobody, _column.network_address == token.code))
+    return [
+        _user(token),
+        *_ae_title(token),
+        _column.destination == token.code,
+        and_(nobody, _column.network_address == token.code),
+    ]
 
 
 def _user(token: Token) -> _Condition:
     return _column.user_id == token.code if _is_plain(token) else false()
 
 
-def _ae_title(token: Token) -> _Condition:
+def _ae_title(token: Token) -> Sequence[_Condition]:
     if not _is_plain(token):
-        return false()
-    return or_(_column.calling_ae_title == token.code, _column.called_ae_title == token.code)
+        return [false()]
+    return [_column.calling_ae_title == token.code, _column.called_ae_title == token.code]
 
 
 def _patient(token: Token) -> _Condition:
@@ -116,7 +146,7 @@ def _patient(token: Token) -> _Condition:
     return and_(known, issuer.in_((token.system, token.system.removeprefix(OID))))
 
 
-def _entity(token: Token) -> _Condition:
+def _entity(token: Token) -> Sequence[_Condition]:
     found = [_patient(token)]
     if token.code and token.system in (None, DICOM_UID):
         uid = token.code.removeprefix(OID)
@@ -127,7 +157,7 @@ def _entity(token: Token) -> _Condition:
         ]
     if token.code and _is_plain(token):
         found.append(_column.accession_number == token.code)
-    return or_(*found)
+    return found
 
 
 def _entity_type(token: Token) -> _Condition:
@@ -179,8 +209,10 @@ SUBTYPES_OF_OURS = "urn:oid:2.25.1252076735742979959174602804689620574"
 
 
 def _outcome(token: Token) -> _Condition:
-    fits = token.code.isdecimal() and len(token.code) < 3
-    return _column.event_outcome == int(token.code) if fits else false()
+    if not (token.code.isdecimal() and len(token.code) < 3):
+        return false()
+    fits = _column.event_outcome == int(token.code)
+    return and_(fits, text(FAILED)) if int(token.code) else fits
 
 
 def _action(token: Token) -> _Condition:
@@ -191,8 +223,6 @@ _CONDITIONS: Mapping[str, Callable[[Token], _Condition]] = {
     "_id": _id,
     "action": _action,
     "address": _address,
-    "altid": _ae_title,
-    "entity": _entity,
     "entity-role": _entity_role,
     "entity-type": _entity_type,
     "outcome": _outcome,
@@ -201,3 +231,8 @@ _CONDITIONS: Mapping[str, Callable[[Token], _Condition]] = {
     "type": _type,
     "user": _user,
 }
+_SEVERAL: Mapping[str, Callable[[Token], Sequence[_Condition]]] = {
+    "altid": _ae_title,
+    "entity": _entity,
+}
+"""Those that more than one column answers."""
