@@ -230,6 +230,16 @@ COMMANDS = {
     "audit stats": (("audit", "stats"), READS, ""),
     "audit why": (("audit", "why", "{study}"), READS, "column"),
     "audit export": (("audit", "export", "--parquet", "{folder}/parquet"), READS, ""),
+    "research-export": (
+        ("research-export", "{folder}/research", "--key", "{folder}/key"),
+        "exported",
+        "",
+    ),
+    "subject-export": (
+        ("subject-export", "{folder}/all", "--patient", IDENTIFIERS["PatientID"]),
+        "exported",
+        "",
+    ),
     "verdicts": (("verdicts", "--json"), "exported", ""),
     "retention plan": (("retention", "plan"), LISTS, ""),
     "hold list": (("hold", "list"), LISTS, ""),
@@ -238,7 +248,6 @@ COMMANDS = {
 ELSEWHERE = {
     "audit replay": "takes the classifier: tests/test_replay.py",
     "audit verify": "no row is shown",
-    "subject-export": "a file, and its row: tests/test_subject_export.py",
     "evaluate": "with --verdicts it reads the database: tests/test_verdicts.py",
     **dict.fromkeys(("analyse", "route explain", "send", "echo"), "reads files that are given"),
     **dict.fromkeys(("dataset check", "dataset convert"), "reads files that are given"),
@@ -265,6 +274,9 @@ def test_a_command_that_shows_patient_data_adds_one_row(
 ) -> None:
     words, event, names = COMMANDS[name]
     arguments = [crawled.filled(one).replace("{folder}", str(tmp_path)) for one in words]
+    key = tmp_path / "key"
+    key.write_bytes(bytes(range(32)))
+    key.chmod(0o600)
     before = crawled.last()
     config = str(crawled.ward.gateway.config)
     done = subprocess.run(
@@ -276,6 +288,8 @@ def test_a_command_that_shows_patient_data_adds_one_row(
     (row,) = crawled.new(before)
     assert (row.event, row.user_id) == (event, getpass.getuser())
     assert f"{row.detail['means']} ".startswith(f"thoracle {name} ")
+    if name == "subject-export":
+        assert row.patient_id == IDENTIFIERS["PatientID"]
     if names:
         assert row.study_instance_uid == crawled.study
         assert crawled.study in done.stdout
