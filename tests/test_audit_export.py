@@ -108,6 +108,22 @@ def test_every_row_stands_in_the_parquet_file_of_its_month(folder: Path) -> None
     assert json.loads(rows[-1][27])["means"] == "thoracle audit export"
 
 
+def test_rows_of_a_clock_that_was_set_back_stand_in_a_second_file_of_their_month(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = database.open_database(database.sqlite_url(folder / "data"))
+    monkeypatch.setattr(trail, "now", lambda: timestamp(FIRST))
+    record(engine, ROWS)
+    monkeypatch.undo()
+    engine.dispose()
+    for _ in range(2):  # the second time, over the first
+        run(folder, "--parquet", str(folder / "audit"))
+        second = folder / "audit/year=2026/month=09/part-1.parquet"
+        assert pyarrow.parquet.read_table(second).num_rows == 1
+    found = sorted(row["id"] for row in parquet_rows(folder / "audit"))
+    assert found == list(range(1, ROWS + 4))
+
+
 def test_csv_has_every_row_and_no_formula(folder: Path) -> None:
     run(folder, "--csv", str(folder / "audit"))
     files = sorted((folder / "audit").rglob("*.csv"))
