@@ -22,7 +22,7 @@ import psycopg
 from sqlalchemy import Engine, text
 
 from postgres import postgres
-from thoracle.audit import query, trail
+from thoracle.audit import counts, query, trail
 from thoracle.audit.chain import verify
 from thoracle.audit.query import Question
 from thoracle.audit.trail import Event
@@ -217,6 +217,17 @@ def added(engine: Engine, rows: int = 2000) -> float:
     return took * 1000 / rows
 
 
+def counted(engine: Engine, by: str, span: tuple[str, str] | None) -> float:
+    """Return the median of counting the events by something, milliseconds."""
+    took = []
+    with engine.connect() as connection:
+        for _ in range(5):
+            began = time.perf_counter()
+            counts.count(connection, by, *(span or ()))
+            took.append((time.perf_counter() - began) * 1000)
+    return statistics.median(took)
+
+
 def followed(engine: Engine) -> float:
     """Return the rows a second of a verification."""
     with engine.connect() as connection:
@@ -254,6 +265,9 @@ def _measure(engine: Engine, rows: int, table: dict[str, list[str]]) -> None:
     for name, question in questions(rows).items():
         p50, p95 = asked(engine, question)
         table.setdefault(name, []).append(f"{p50:.1f} / {p95:.1f}")
+    for by in counts.BY:
+        whole, month = counted(engine, by, None), counted(engine, by, ("2025-03-01", "2025-04-01"))
+        table.setdefault(f"count by {by}, all / a month", []).append(f"{whole:.0f} / {month:.1f}")
     table.setdefault("add a row, CPU ms", []).append(f"{added(engine):.3f}")
     table.setdefault("verify, rows a second", []).append(f"{followed(engine):,.0f}")
     table.setdefault("file, bytes a row", []).append(f"{_bytes(engine) / rows:.0f}")

@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner
 
 import bench_audit
+from postgres import postgres
 from thoracle.audit import counts, query, trail
 from thoracle.audit.trail import Columns, Event
 from thoracle.auditing.stats import COUNTED, By, bars, without_gaps
@@ -83,6 +84,23 @@ def test_counts_are_those_of_the_rows(engine: Engine, by: str) -> None:
         assert counts.count(connection, by) == EXPECTED[by]
         assert counts.count(connection, by, since="9999") == []
         assert counts.count(connection, by, until="9999") == EXPECTED[by]
+
+
+def test_counts_are_the_same_on_postgresql() -> None:
+    with postgres() as url:
+        engine = database.open_database(url)
+        with engine.begin() as connection:
+            for event, columns in ROWS:
+                trail.record(connection, event, columns)
+            for by, expected in EXPECTED.items():
+                found = counts.count(connection, by)
+                assert sorted(found) == sorted(expected), by
+            (((day, number),)) = counts.count(connection, "day")
+            assert (len(day), number) == (10, len(ROWS))
+            assert counts.count(connection, "month", since="2020", until="9999") == [
+                (day[:7], len(ROWS))
+            ]
+        engine.dispose()
 
 
 def test_days_and_months_add_up_and_are_in_their_order(tmp_path: Path) -> None:
