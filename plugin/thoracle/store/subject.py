@@ -49,7 +49,7 @@ def issuers(connection: Connection, patient_id: str) -> set[str]:
     found: set[str] = set()
     for table in (study, instance, audit_event):
         issuer = func.coalesce(table.c.issuer_of_patient_id, "")
-        statement = select(issuer.distinct()).where(table.c.patient_id == patient_id)
+        statement = select(issuer).where(table.c.patient_id == patient_id).distinct()
         found |= set(connection.execute(statement).scalars())
     return found
 

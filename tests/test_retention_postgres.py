@@ -1,0 +1,78 @@
+"""The statements of retention, holds and exports mean the same on PostgreSQL."""
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow.parquet
+from sqlalchemy import select, update
+
+from postgres import postgres
+from test_store import made, plan, received, store
+from thoracle.audit import chain, holds, trail
+from thoracle.auditing import export
+from thoracle.purge import Purge
+from thoracle.settings import Retention, Settings
+from thoracle.store import database, deliveries, research, results, subject
+from thoracle.store import holds as stored_holds
+from thoracle.store.results import AnalysisKey
+from thoracle.store.subject import Subject
+from thoracle.store.tables import analysis, audit_event, instance, now, result
+
+LATER = datetime.now(UTC) + timedelta(days=3000)
+KEY = AnalysisKey("1.2.840", 1, "d")
+
+
+def test_retention_holds_and_exports_on_postgresql(tmp_path: Path) -> None:
+    with postgres() as url:
+        engine = database.open_database(url)
+        store(engine, received(1))
+        plan(engine)
+        one = made(1)
+        with engine.begin() as connection:
+            results.add_result(connection, KEY, one, ["pacs"])
+            deliveries.set_delivery(connection, one.sop_instance_uid, "pacs", {"state": "sent"})
+            connection.execute(update(analysis).values(state="done", finished_at=now()))
+        for path in ("images/1", one.path):
+            (tmp_path / path).parent.mkdir(exist_ok=True)
+            (tmp_path / path).write_bytes(os.urandom(8))
+        settings = Settings(data_folder=tmp_path, retention=Retention())
+        purge = Purge(engine, settings, moment=LATER)
+        assert purge.run().studies == {}  # sent, and not proven
+
+        who: trail.Columns = {"user_id": "me", "detail": {"means": "test"}}
+        with engine.begin() as connection:
+            deliveries.set_delivery(
+                connection, one.sop_instance_uid, "pacs", {"state": "delivered"}
+            )
+            number = holds.place(connection, "case", who, patient_id="P1")
+            assert stored_holds.of_study(connection, "1.2.840") == [number]
+        assert Purge(engine, settings, moment=LATER).run().studies == {}
+        with engine.begin() as connection:
+            holds.release(connection, number, who)
+
+        rows = list(export.export(engine, tmp_path / "audit", True, None, None))
+        assert sum(count for _, count in rows) == 2
+        table = pyarrow.parquet.ParquetFile(rows[0][0]).read().to_pylist()
+        assert [row["event"] for row in table] == ["legal hold placed", "legal hold released"]
+        with engine.connect() as connection:
+            assert subject.issuers(connection, "P1") == {""}
+            assert subject.studies(connection, Subject("P1", "")) == [("1.2.840", True)]
+            assert len(subject.whole(connection, "1.2.840")["delivery"]) == 1
+            assert len(subject.events(connection, Subject("P1", ""), ["1.2.840"], 0)) == 2
+            assert research.readings(connection, "2026", None, research.FIRST, 10) == []
+
+        done = Purge(engine, settings, moment=LATER).run()
+        assert sorted(done.studies.values()) == [1, 1]
+        assert (done.files, done.events) == (2, 4)
+        assert not any(path.is_file() for path in (tmp_path / "images").iterdir())
+        with engine.connect() as connection:
+            states = [
+                *connection.execute(select(instance.c.file_state)).scalars(),
+                *connection.execute(select(result.c.file_state)).scalars(),
+            ]
+            assert states == ["gone", "gone"]
+            assert chain.verify(connection).well
+            events = connection.execute(select(audit_event.c.event)).scalars().all()
+        assert events == ["audit purged"]
+        engine.dispose()
