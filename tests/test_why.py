@@ -247,9 +247,12 @@ KNOWN = Known(
             replace(
                 KNOWN,
                 analysis={**DONE, "state": "withdrawn"},
-                events=numbered((Event.RESULT_WITHDRAWN, {"detail": {"reason": "wrong"}})),
+                events=numbered(
+                    (Event.RESULT_WITHDRAWN, {"user_id": "anna", "detail": {"reason": "wrong"}})
+                ),
             ),
-            "Study 1.2.3 was read as positive (0.93); that result was withdrawn: wrong.",
+            "Study 1.2.3 was read as positive (0.93); that result was withdrawn by anna at "
+            "2026-11-24T10:00:01Z: wrong.",
         ),
         (
             replace(KNOWN, deliveries=()),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thoracle.audit.sentences import alike, sentence
-from thoracle.audit.sentences.words import Row, detail, inert, kind, listed, number, reason
+from thoracle.audit.sentences.words import Row, detail, inert, kind, listed, number, person, reason
 from thoracle.audit.trail import Event
 
 
@@ -98,8 +98,9 @@ def answer(known: Known) -> str:
             )
         case "withdrawn":
             was = _result(known, analysis)
+            by = _by(known, Event.RESULT_WITHDRAWN)
             why = _last(known, Event.RESULT_WITHDRAWN, "reason")
-            return f"{name} {was}; that result was withdrawn{why}."
+            return f"{name} {was}; that result was withdrawn{by}{why}."
         case "done":
             return f"{name} {_result(known, analysis)}, {_sending(known, analysis)}."
     return f"{name}: its analysis is {inert(analysis['state'], 16)}."
@@ -124,6 +125,12 @@ def _last(known: Known, event: Event, *names: str) -> str:
     rows = [row for row in known.events if row.get("event") == event.verb]
     told = [inert(detail(row, name)) for row in rows[-1:] for name in (*names, "detail")]
     return next((f": {text}" for text in told if text), "")
+
+
+def _by(known: Known, event: Event) -> str:
+    """Return who did what is the newest event of a kind, and when."""
+    rows = [row for row in known.events if row.get("event") == event.verb]
+    return f" by {person(rows[-1])} at {rows[-1].get('recorded_at')}" if rows else ""
 
 
 def _result(known: Known, analysis: Row) -> str:
