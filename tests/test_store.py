@@ -242,7 +242,10 @@ FIRST_SCHEMA_ROWS = (
 def test_the_overview_shows_what_waits(engine: Engine) -> None:
     store(engine, received(1))
     with engine.connect() as connection:
-        assert overview.counts(connection)["received"]["not yet complete"] == 1
+        counts = overview.counts(connection)
+        assert counts["received"]["not yet complete"] == 1
+        assert counts["files"]["images kept"] == counts["received"]["images"]
+        assert counts["legal holds"] == {"held": 0}
         row = overview.studies(connection, 10)[0]
     assert row["study_instance_uid"] == "1.2.840"
     assert row["state"] is None

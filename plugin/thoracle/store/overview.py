@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, inspect, select, text
 
-from thoracle.store import deliveries, notifications, performances, workitems
+from thoracle.store import deliveries, holds, notifications, performances, workitems
 from thoracle.store.tables import (
     analysis,
     commitment,
@@ -49,6 +49,12 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
         "notifications": _by(connection, notification.c.state),
         "workitems": _by(connection, workitem.c.state),
         "performances": _by(connection, performance.c.state),
+        "files": {
+            f"{name} {state}": number
+            for name, table in (("images", instance), ("results", result))
+            for state, number in _by(connection, table.c.file_state).items()
+        },
+        "legal holds": {"held": len(holds.rows(connection))},
     }
     if "workflow_status" in inspect(connection).get_table_names():
         rows = connection.execute(
