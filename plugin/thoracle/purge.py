@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 STUDIES = 200
 """Looked at in one query."""
-EVENTS = 2000
+EVENTS = 500
 """Rows of the audit deleted in one transaction."""
 WORKFLOWS = 200
 PAUSE_SECONDS = 0.02
