@@ -180,6 +180,34 @@ def test_a_generation_that_never_was_is_impossible_and_audited(
     assert number == 2
 
 
+def test_each_generation_is_replayed_as_it_was_then(tmp_path: Path) -> None:
+    done = "SELECT 1 FROM analysis WHERE state = 'done' AND generation = ?"
+    with Gateway(tmp_path) as gateway:
+        first = chest()
+        study = str(first.StudyInstanceUID)
+        assert send(gateway.port, first).status == 0x0000
+        eventually(lambda: rows(gateway, done, 1), 90)
+        assert send(gateway.port, chest(StudyInstanceUID=study, ViewPosition="AP")).status == 0x0000
+        eventually(lambda: rows(gateway, done, 2), 90)
+        # A corrected header: later than both results, so in neither of them.
+        first.PatientName = "Corrected^Name"
+        assert send(gateway.port, first).status == 0x0000
+        gateway.run("withdraw", study, "--reason", "wrong patient")
+        withdrawn = "SELECT 1 FROM analysis WHERE state = 'withdrawn'"
+        eventually(lambda: rows(gateway, withdrawn), 60)
+        versions = rows(gateway, "SELECT * FROM instance WHERE version = 2")
+        assert gateway.terminate() == 0
+    assert len(versions) == 1
+    for arguments in (("--generation", "1"), ("--generation", "2"), ()):
+        found = replay(tmp_path, study, *arguments)
+        assert found["outcome"] == "same", found
+    ask(tmp_path, "UPDATE instance SET received_at = '2020-01-01' WHERE version = 2")
+    found = replay(tmp_path, study, "--generation", "1")
+    assert found["what"].endswith(", PatientName")
+    ((detail,),) = ask(tmp_path, "SELECT detail FROM audit_event ORDER BY id DESC LIMIT 1")
+    assert "Corrected" not in detail
+
+
 def test_what_read_an_image_stands_in_its_event(read: tuple[Path, str]) -> None:
     ((text,),) = ask(read[0], "SELECT detail FROM audit_event WHERE event = 'image read'")
     detail = json.loads(text)
