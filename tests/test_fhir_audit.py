@@ -233,6 +233,8 @@ def test_pages_go_on_by_their_links_and_show_every_event_once(served: Served) ->
         ([*SPAN, ("patient", "Patient/1")], "not-supported", "patient"),
         ([*SPAN, ("user", "")], "invalid", "user"),
         ([*SPAN, ("_count", "many")], "invalid", "_count"),
+        ([*SPAN, *[("user", "anna")] * 17], "too-costly", "fewer"),
+        ([*SPAN, ("user", ",".join("a" * 65))], "too-costly", "fewer"),
         ([*SPAN, ("_after", "x")], "invalid", "_after"),
     ],
 )

@@ -107,8 +107,12 @@ def _is_plain(token: Token) -> bool:
     return not token.system
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
 def _id(token: Token) -> _Condition:
-    fits = _is_plain(token) and token.code.isdecimal() and len(token.code) < 19
+    fits = _is_plain(token) and _is_number(token.code) and len(token.code) < 19
     return _column.id == int(token.code) if fits else false()
 
 
@@ -209,7 +213,7 @@ SUBTYPES_OF_OURS = "urn:oid:2.25.1252076735742979959174602804689620574"
 
 
 def _outcome(token: Token) -> _Condition:
-    if not (token.code.isdecimal() and len(token.code) < 3):
+    if not (_is_number(token.code) and len(token.code) < 3):
         return false()
     fits = _column.event_outcome == int(token.code)
     return and_(fits, text(FAILED)) if int(token.code) else fits

@@ -64,6 +64,8 @@ _REFERENCES = {
 }
 _IDENTIFIED = ("agent", "patient", "entity", "source")
 _NOWHERE = Token("", "")
+MOST_TERMS, MOST_VALUES = 16, 64
+"""Parameters of a search, and their alternatives all together: a database plans no more in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,11 @@ def parse(given: Iterable[tuple[str, str]]) -> Wanted:
             recorded += period("date", value)
         else:
             terms.append(_term(name, value))
+    if len(asked) > MOST_TERMS or sum(len(tokens) for _, tokens in terms) > MOST_VALUES:
+        raise SearchError(
+            f"found more than {MOST_TERMS} parameters or {MOST_VALUES} values, required are fewer",
+            "too-costly",
+        )
     if {comparison for comparison, _ in recorded} != {">=", "<"}:
         raise SearchError(
             "date: found no span of time with two ends, required is e.g. "
