@@ -522,6 +522,7 @@ def test_statuses_and_times_restrict_together(served: Served) -> None:
     ("query", "code", "words"),
     [
         ("Observation?patient=P1", "not-supported", "patient: not supported"),
+        ("Task?" + "&".join(["_id=1"] * 17), "too-costly", "found more than 16 parameters"),
         ("Observation?subject:identifer=P1", "not-supported", "subject:identifer"),
         ("Task?code=x", "not-supported", "code: not supported"),
         ("ImagingStudy?based-on:identifier=A1", "not-supported", "basedon:identifier"),

@@ -11,6 +11,7 @@ from thoracle.audit.search import Search
 from thoracle.store.fhir_rows import Token
 from thoracle.web.fhir_values import (
     DEFAULT_COUNT,
+    MOST_PARAMETERS,
     Parameter,
     SearchError,
     check_format,
@@ -64,8 +65,8 @@ _REFERENCES = {
 }
 _IDENTIFIED = ("agent", "patient", "entity", "source")
 _NOWHERE = Token("", "")
-MOST_TERMS, MOST_VALUES = 16, 64
-"""Parameters of a search, and their alternatives all together: a database plans no more in time."""
+MOST_VALUES = 64
+"""Alternatives of all parameters together: a database plans no more in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +104,10 @@ def parse(given: Iterable[tuple[str, str]]) -> Wanted:
             recorded += period("date", value)
         else:
             terms.append(_term(name, value))
-    if len(asked) > MOST_TERMS or sum(len(tokens) for _, tokens in terms) > MOST_VALUES:
+    if len(asked) > MOST_PARAMETERS or sum(len(tokens) for _, tokens in terms) > MOST_VALUES:
         raise SearchError(
-            f"found more than {MOST_TERMS} parameters or {MOST_VALUES} values, required are fewer",
+            f"found more than {MOST_PARAMETERS} parameters or {MOST_VALUES} values, required are "
+            "fewer",
             "too-costly",
         )
     if {comparison for comparison, _ in recorded} != {">=", "<"}:

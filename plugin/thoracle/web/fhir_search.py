@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from thoracle.store.fhir_rows import Search, Token
 from thoracle.web.fhir_values import (
     DEFAULT_COUNT,
+    MOST_PARAMETERS,
     Parameter,
     SearchError,
     check_format,
@@ -89,6 +90,10 @@ def parse(type_: str, given: Iterable[tuple[str, str]]) -> Wanted:
         if name in ("_count", "_after", "_format") and name in names:
             raise SearchError(f"{name}: found twice, required is once")
         names.append(name)
+        if len(names) > MOST_PARAMETERS:
+            raise SearchError(
+                f"found more than {MOST_PARAMETERS} parameters, required are fewer", "too-costly"
+            )
         if not value:
             raise SearchError(f"{name}: found no value, required is one")
         if name == "_count":

@@ -9,6 +9,8 @@ from thoracle.store.fhir_rows import Token
 from thoracle.store.tables import timestamp
 
 DEFAULT_COUNT, LARGEST_COUNT = 50, 200
+MOST_PARAMETERS = 16
+"""Of a search; a planner of statements takes longer with each."""
 MOST_ALTERNATIVES = 100
 FORMATS = ("json", "application/json", "application/fhir+json")
 
