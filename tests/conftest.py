@@ -25,8 +25,11 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A browser without a window; each visit has a context of its own."""
+    """A browser without a window; each visit has a context of its own.
+
+    Playwright keeps an event loop running as long as it lives: other files start one of their own.
+    """
     with chromium() as running:
         yield running

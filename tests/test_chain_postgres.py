@@ -58,7 +58,8 @@ def test_every_filter_gives_on_postgresql_what_it_gives_on_sqlite(engine: Engine
     with engine.connect() as connection:
         for event, columns in ROWS:
             trail.record(connection, event, columns)
-        ids = [row.id for row in connection.execute(select(audit_event.c.id)).all()]
+        statement = select(audit_event.c.id).order_by(audit_event.c.id)
+        ids = [row.id for row in connection.execute(statement).all()]
         for name, (value, expected) in FILTERS.items():
             found = query.page(connection, Question(**{name: value}), 10)
             assert [event["id"] for event in found] == [ids[one - 1] for one in expected[::-1]]

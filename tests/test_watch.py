@@ -260,7 +260,8 @@ def comparison(level: Level, subject: str = "scores") -> Comparison:
 
 def events(database: Engine) -> list[str]:
     with database.connect() as connection:
-        return list(connection.execute(select(audit_event.c.event)).scalars())
+        statement = select(audit_event.c.event).order_by(audit_event.c.id)
+        return list(connection.execute(statement).scalars())
 
 
 def test_an_alarm_is_recorded_once_and_stands_until_it_is_calm(database: Engine) -> None:
