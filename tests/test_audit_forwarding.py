@@ -242,6 +242,7 @@ def test_nothing_is_lost_when_we_are_killed_in_the_middle(tmp_path: Path, engine
                 until = time.monotonic() + chance.uniform(0.2, 2)
                 while time.monotonic() < until:
                     record(engine, chance.randrange(1, 30))
+                    time.sleep(0.01)  # as gateways do: rows must not outrun what sends them
                 process.kill()
         with forwarding_to(engine, settings_of(repository.settings())):
             rows = repository.wait_for(last(engine))

@@ -28,7 +28,7 @@ from thoracle.web import charts, operations
 from thoracle.web.cookies import digest
 from thoracle.web.kept import Kept
 
-HOSTILE = "<script>alert('x')</script>\n\x1b[31m{{7*7}}"
+HOSTILE = "<script>alert('x')</script>\n\x1b[31m{{191*193}}"
 PATIENT = "Doe^Jane"
 
 
@@ -122,7 +122,7 @@ def test_no_patient_and_no_hostile_text_is_on_the_page(site: Site) -> None:
         page = client.get("/dashboard?days=90").text
     for text in (PATIENT, "Generated^", "<script>alert", "\x1b"):
         assert text not in page
-    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;??[31m{{7*7}}" in page
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;??[31m{{191*193}}" in page
     assert "answered 0xA900 (with a comment)" in page
     assert "Research use only, not for diagnosis" in page
     assert not [event for event in site.events("list viewed", "study viewed") if event.patient_id]

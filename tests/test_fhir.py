@@ -52,7 +52,7 @@ HOSTILE = {
     "PatientID": "=1+1|a,b$&_id=x",
     "IssuerOfPatientID": "http://evil.example/ <b>",
     "AccessionNumber": "A|1,'--",
-    "StudyDescription": "Thorax \N{RIGHT-TO-LEFT OVERRIDE} {{7*7}} \N{SNOWMAN}",
+    "StudyDescription": "Thorax \N{RIGHT-TO-LEFT OVERRIDE} {{191*193}} \N{SNOWMAN}",
 }
 DIGEST = BUNDLE.digest
 

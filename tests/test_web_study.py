@@ -279,7 +279,7 @@ def test_hostile_text_in_every_field_is_text(here: Ward, reader: httpx.Client) -
     # The same page but for the rows of the other study of the plain one's patient.
     assert {*shape.tags} <= {*usual.tags}
     assert "<script>alert(1)" in shape.text
-    assert "49" not in re.findall(r"\{\{.*?\}\}|\b49\b", shape.text.replace(HOSTILE, ""))
+    assert not re.search(rf"\b{191 * 193}\b", shape.text)  # what a template made of its text
 
 
 def test_names_without_end_and_control_characters_do_no_harm(

@@ -23,7 +23,7 @@ PERSONS = {
     "chief": ["reader", "administrator", "auditor"],
 }
 VIEWER = "https://viewer.example/?study={StudyInstanceUID}&patient={PatientID}"
-HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'; DROP TABLE study; --{{7*7}}"
+HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'; DROP TABLE x; --{{191*193}}"
 HELD = "HELD"
 """Accession Number of studies that a rule holds."""
 
