@@ -15,6 +15,7 @@ from test_fhir import checked, token
 from test_web_audit import HOSTILE, PERSONS, STUDY, filled
 from thoracle.audit import search, trail
 from thoracle.audit.trail import Columns, Event
+from thoracle.store.fhir_rows import Token
 from thoracle.web import fhir_audit_search
 from thoracle.worklist import elements
 
@@ -195,6 +196,18 @@ def test_a_search_finds_what_the_resources_say(
 )
 def test_a_search_for_what_is_not_there_finds_nothing(served: Served, pairs: Pairs) -> None:
     assert served.found(*pairs) == []
+
+
+@pytest.mark.parametrize("begin", ["10.1.2", "WARD-7", "w", "%", "10.1.2.3"])
+def test_more_addresses_than_are_looked_through_make_no_difference(
+    served: Served, begin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = search.Search(terms=(("address", (Token(None, begin),)),))
+    with served.site.database.connect() as connection:
+        few = search.page(connection, wanted, "THORACLE", 200)
+        monkeypatch.setattr(search, "MOST_ADDRESSES", 1)
+        assert search.page(connection, wanted, "THORACLE", 200) == few
+    assert bool(few) is (begin != "%")
 
 
 def test_every_event_is_of_this_source_and_has_a_system_object(served: Served) -> None:

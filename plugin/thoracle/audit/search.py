@@ -14,6 +14,7 @@ from thoracle.audit.message import TYPES
 from thoracle.audit.objects import WORKITEM
 from thoracle.audit.query import told
 from thoracle.audit.trail import Event
+from thoracle.store import addresses
 from thoracle.store.fhir_rows import DICOM_UID, OID, Token
 from thoracle.store.tables import audit_event
 from thoracle.store.tables.audit import FAILED
@@ -49,7 +50,7 @@ def page(
     found: dict[int, dict[str, Any]] = {}
     # What one of several columns may have is asked as several questions: of each, an index has the
     # answer in order.
-    for conditions in _questions(search, source_id):
+    for conditions in _questions(connection, search, source_id):
         statement = (
             select(audit_event)
             .where(*conditions, *_span(search))
@@ -63,15 +64,21 @@ def page(
 
 _column = audit_event.c
 _Condition = ColumnElement[bool]
+MOST_ADDRESSES = 2000
+"""Addresses that are looked through for those that begin as one that is searched."""
 MOST_QUESTIONS = 16
 """A search that would be more of them is asked as fewer, some of which no index answers."""
 
 
-def _questions(search: Search, source_id: str) -> Iterator[Sequence[_Condition]]:
+def _questions(
+    connection: Connection, search: Search, source_id: str
+) -> Iterator[Sequence[_Condition]]:
     """Yield conditions that together let through what the terms demand."""
     terms, number = [], 1
     for name, tokens in search.terms:
-        either = [one for token in tokens for one in _alternatives(name, token, source_id)]
+        either = [
+            one for token in tokens for one in _alternatives(connection, name, token, source_id)
+        ]
         number *= len(either)
         if number > MOST_QUESTIONS:
             number //= len(either)
@@ -90,8 +97,12 @@ def _span(search: Search) -> Iterator[_Condition]:
         yield or_(_column.recorded_at < moment, _column.id < row_id)
 
 
-def _alternatives(name: str, token: Token, source_id: str) -> Sequence[_Condition]:
+def _alternatives(
+    connection: Connection, name: str, token: Token, source_id: str
+) -> Sequence[_Condition]:
     """Return conditions of which one must hold."""
+    if name == "address":
+        return _address(connection, token)
     ours = _is_plain(token) and token.code == source_id
     if name == "source":
         return [true() if ours else false()]
@@ -116,8 +127,17 @@ def _id(token: Token) -> _Condition:
     return _column.id == int(token.code) if fits else false()
 
 
-def _address(token: Token) -> _Condition:
-    return func.lower(_column.network_address).startswith(token.code.lower(), autoescape=True)
+def _address(connection: Connection, token: Token) -> Sequence[_Condition]:
+    """Return a condition for each address that begins so, by which an index finds its events.
+
+    One for all of them where there are too many: some of these are soon met with.
+    """
+    known = addresses.known(connection, MOST_ADDRESSES)
+    begin = token.code.lower()
+    found = [one for one in known if one.lower().startswith(begin)]
+    if len(known) < MOST_ADDRESSES and len(found) <= MOST_QUESTIONS:
+        return [_column.network_address == one for one in found] or [false()]
+    return [func.lower(_column.network_address).startswith(begin, autoescape=True)]
 
 
 def _agent(token: Token) -> Sequence[_Condition]:
@@ -170,10 +190,7 @@ def _entity_type(token: Token) -> _Condition:
 
 
 def _entity_role(token: Token) -> _Condition:
-    job = and_(
-        _column.sop_instance_uid.is_not(None),
-        func.coalesce(_column.event_type_code, "") == WORKITEM,
-    )
+    job = and_(_column.sop_instance_uid.is_not(None), _column.event_type_code == WORKITEM)
     image = and_(
         _column.sop_instance_uid.is_not(None),
         func.coalesce(_column.event_type_code, "") != WORKITEM,
@@ -197,15 +214,15 @@ def _type(token: Token) -> _Condition:
     return _column.event_id == token.code
 
 
-def _subtype(token: Token) -> _Condition:
+def _subtype(token: Token) -> Sequence[_Condition]:
     """Return whether it is the code of the kind, of DCM or our own, or our verb."""
     verbs = {one.verb.replace(" ", "-"): one.verb for one in Event}
+    if token.system and (token.code in TYPES) is (token.system == SUBTYPES_OF_OURS):
+        return [false()]
     found: list[_Condition] = [_column.event_type_code == token.code]
     if token.code in verbs and token.system in (None, SUBTYPES_OF_OURS):
         found.append(_column.event == verbs[token.code])
-    if token.system and (token.code in TYPES) is (token.system == SUBTYPES_OF_OURS):
-        return false()
-    return or_(*found)
+    return found
 
 
 SUBTYPES_OF_OURS = "urn:oid:2.25.1252076735742979959174602804689620574"
@@ -226,17 +243,16 @@ def _action(token: Token) -> _Condition:
 _CONDITIONS: Mapping[str, Callable[[Token], _Condition]] = {
     "_id": _id,
     "action": _action,
-    "address": _address,
     "entity-role": _entity_role,
     "entity-type": _entity_type,
     "outcome": _outcome,
     "patient": _patient,
-    "subtype": _subtype,
     "type": _type,
     "user": _user,
 }
 _SEVERAL: Mapping[str, Callable[[Token], Sequence[_Condition]]] = {
     "altid": _ae_title,
     "entity": _entity,
+    "subtype": _subtype,
 }
 """Those that more than one column answers."""

@@ -17,9 +17,10 @@ def _indexes() -> Iterator[Index]:
     The time comes second, so that a page is read from one place in its order. Most rows leave most
     of these columns empty and stand in few of the indexes.
     """
-    for name in ("event", "action"):
+    for name in ("event", "event_id", "action"):
         yield Index(f"ix_audit_event_{name}_time", name, "recorded_at")
     for name in (
+        "event_type_code",
         "calling_ae_title",
         "called_ae_title",
         "network_address",
