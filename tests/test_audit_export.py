@@ -24,8 +24,9 @@ from documents import DOCS
 from pacs import free_port
 from thoracle.audit import trail
 from thoracle.auditing import export
-from thoracle.auditing.export import Month
+from thoracle.auditing.formats import Unfinished
 from thoracle.cli import app
+from thoracle.errors import ThoracleError
 from thoracle.purge import Purge
 from thoracle.settings import Retention, Settings
 from thoracle.store import database
@@ -108,6 +109,32 @@ def test_every_row_stands_in_the_parquet_file_of_its_month(folder: Path) -> None
     assert json.loads(rows[-1][27])["means"] == "thoracle audit export"
 
 
+def test_a_question_is_answered_in_one_parquet_file(folder: Path) -> None:
+    file = folder / "read.parquet"
+    config = str(folder / "thoracle.toml")
+    answer = CliRunner().invoke(
+        app, ["audit", "--config", config, "--event", "image read", "--parquet", str(file)]
+    )
+    assert answer.exit_code == 0
+    rows = [row for row in stored(folder) if row[2] == "image read"]
+    assert f"{file}: {len(rows)} events" in answer.output.replace("\n", "")
+    found = pyarrow.parquet.ParquetFile(file).read().to_pylist()
+    kept = [tuple({**one, "recorded_at": timestamp(one["recorded_at"])}.values()) for one in found]
+    assert kept == rows
+    assert len(rows) > 70
+    assert stored(folder)[-1][2] == "audit read"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert not file.with_suffix(".part").exists()
+
+
+def test_a_question_is_answered_in_one_way(folder: Path) -> None:
+    config = str(folder / "thoracle.toml")
+    asked = ["audit", "--config", config, "--csv", "--parquet", str(folder / "x")]
+    with pytest.raises(ThoracleError, match="found several of --json, --csv and --parquet"):
+        CliRunner().invoke(app, asked, catch_exceptions=False)
+    assert len(stored(folder)) == ROWS
+
+
 def test_rows_of_a_clock_that_was_set_back_stand_in_a_second_file_of_their_month(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,16 +179,16 @@ def test_an_export_that_fails_leaves_the_one_before(
 ) -> None:
     run(folder, "--parquet", str(folder / "audit"), "--until", "2026-12")
     before = {name: (folder / "audit" / name).read_bytes() for name in names(folder / "audit")}
-    written = Month.write
+    written = Unfinished.write
     calls: list[int] = []
 
-    def fails(month: Month, rows: list[Any]) -> None:
+    def fails(month: Unfinished, rows: list[Any]) -> None:
         calls.append(len(rows))
         if len(calls) == 4:
             raise OSError("no space left")
         written(month, rows)
 
-    monkeypatch.setattr(Month, "write", fails)
+    monkeypatch.setattr(Unfinished, "write", fails)
     with pytest.raises(OSError, match="no space left"):
         run(folder, "--parquet", str(folder / "audit"), "--until", "2026-12")
     after = {name: (folder / "audit" / name).read_bytes() for name in names(folder / "audit")}
@@ -186,14 +213,14 @@ def test_an_export_holds_no_reading_transaction(
 ) -> None:
     """A checkpoint of the write-ahead log gets through between any two pieces."""
     busy: list[int] = []
-    written = Month.write
+    written = Unfinished.write
 
-    def watched(month: Month, rows: list[Any]) -> None:
+    def watched(month: Unfinished, rows: list[Any]) -> None:
         with closing(sqlite3.connect(folder / "data" / "thoracle.sqlite")) as store:
             busy.append(store.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
         written(month, rows)
 
-    monkeypatch.setattr(Month, "write", watched)
+    monkeypatch.setattr(Unfinished, "write", watched)
     run(folder, "--parquet", str(folder / "audit"))
     assert len(busy) >= 5
     assert set(busy) == {0}

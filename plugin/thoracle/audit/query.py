@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, TextClause, or_, select, text
+from sqlalchemy import ColumnElement, Connection, RowMapping, TextClause, or_, select, text
 
 from thoracle.store.tables import audit_event
 from thoracle.store.tables.audit import FAILED, SLOW
@@ -71,15 +71,19 @@ class Question:
 
 def events(connection: Connection, question: Question) -> Iterator[dict[str, Any]]:
     """Yield the matching events, oldest first, without their empty columns."""
+    return map(told, rows(connection, question))
+
+
+def rows(connection: Connection, question: Question) -> Iterator[RowMapping]:
+    """Yield the matching events, oldest first, with all columns."""
     either = [or_(*pair) for pair in _pairs(question)]
     statement = (
         select(audit_event)
         .where(*_conditions(question), *either)
         .order_by(audit_event.c.recorded_at, audit_event.c.id)
     )
-    rows = connection.execute(statement.execution_options(yield_per=1000))
-    for row in rows.mappings():
-        yield told(row)
+    result = connection.execute(statement.execution_options(yield_per=1000))
+    yield from result.mappings()
 
 
 def page(

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from thoracle.auditing import formats
 from thoracle.auditing.replay import replay_command
 from thoracle.auditing.stats import stats_command
 from thoracle.auditing.why import why_command
@@ -61,6 +62,9 @@ def audit_command(
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, one object a line.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV, safe for spreadsheets.")] = False,
+    parquet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write them to a Parquet file.")
+    ] = None,
 ) -> None:
     """Show events, oldest first. That the trail was read is an event itself."""
     if context.invoked_subcommand is not None:
@@ -90,20 +94,30 @@ def audit_command(
         status=status,
         at_least_seconds=slower_than,
     )
-    show(config, question, as_json, as_csv)
+    if as_json + as_csv + (parquet is not None) > 1:
+        raise ThoracleError("found several of --json, --csv and --parquet, required is one at most")
+    show(config, question, as_json, as_csv, parquet)
 
 
-def show(config: Path | None, question: Any, as_json: bool, as_csv: bool) -> None:
-    """Print the events that answer a question, and record that it was asked."""
+def show(
+    config: Path | None, question: Any, as_json: bool, as_csv: bool, parquet: Path | None
+) -> None:
+    """Print or write the events that answer a question, and record that it was asked."""
     from thoracle import spreadsheet
     from thoracle.audit import query
     from thoracle.store.chain import COLUMNS
 
+    if parquet is not None:
+        formats.require_pyarrow()
     data = database(config)
     asked(data, question, "thoracle audit")
     with data.connect() as connection:
         events = query.events(connection, question)
-        if as_csv:
+        if parquet is not None:
+            found = query.rows(connection, question)
+            number = formats.write_parquet(parquet, ([*map(_value, row.values())] for row in found))
+            out.print(f"{parquet}: {number} events", markup=False, highlight=False, soft_wrap=True)
+        elif as_csv:
             rows = ([_cell(event.get(name)) for name in COLUMNS] for event in events)
             for line in spreadsheet.lines(COLUMNS, rows):
                 sys.stdout.write(line)
@@ -126,10 +140,13 @@ def _print(events: Iterable[dict[str, Any]]) -> None:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def _value(value: Any) -> Any:
+    """Return what a file has of a column: as the database keeps it, a detail as text."""
+    return json.dumps(value, ensure_ascii=True) if isinstance(value, dict) else value
+
+
 def _cell(value: Any) -> str:
-    if isinstance(value, dict):
-        return json.dumps(value, ensure_ascii=True)
-    return "" if value is None else str(value)
+    return "" if value is None else str(_value(value))
 
 
 def asked(database: Any, question: Any, means: str) -> None:
@@ -200,7 +217,7 @@ def database(config: Path | None) -> Any:
     """Return the database of a configuration, which must be there."""
     from thoracle.store.database import existing
 
-    return existing(settings_of(config).data_folder)
+    return existing(settings_of(config))
 
 
 def moment(text: str | None) -> str | None:
