@@ -70,6 +70,8 @@ class Gateway:
         }
         for name, values in tables.items():
             settings.setdefault(name, {}).update(values)
+        self.database_url: str | None = settings.get("database", {}).get("url")
+        """Of PostgreSQL; ``None``: SQLite below the data folder."""
         lines = [f"data_folder = {json.dumps(str(self.data_folder))}"]
         for name, values in settings.items():
             lines += [f"[{name}]", *(f"{key} = {json.dumps(v)}" for key, v in values.items())]

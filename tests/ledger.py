@@ -7,16 +7,27 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psycopg
+
 from gateway import Gateway
 
 T = TypeVar("T")
 
 
 def rows(gateway: Gateway, statement: str, *values: object) -> list[dict[str, Any]]:
-    """Return the rows of a SELECT."""
+    """Return the rows of a SELECT, in which ``?`` stands for a value."""
+    if gateway.database_url is not None:
+        return _postgresql_rows(gateway.database_url, statement.replace("?", "%s"), values)
     with closing(sqlite3.connect(gateway.data_folder / "thoracle.sqlite", timeout=30)) as database:
         database.row_factory = sqlite3.Row
         return [dict(row) for row in database.execute(statement, values)]
+
+
+def _postgresql_rows(url: str, statement: str, values: tuple[object, ...]) -> list[dict[str, Any]]:
+    options = "-c search_path=public,dbos"
+    connection = psycopg.connect(url, options=options, row_factory=psycopg.rows.dict_row)
+    with closing(connection), connection.cursor() as cursor:
+        return list(cursor.execute(statement.encode(), values or None))
 
 
 def files(gateway: Gateway, folder: str) -> list[Path]:

@@ -5,9 +5,12 @@ import shutil
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+
+import psycopg
 
 from pacs import free_port
 from peers import require_file
@@ -17,27 +20,86 @@ USER = "postgres"
 """The server refuses to run as root; Debian's package makes this user."""
 
 
+class Server:
+    """A server that a test may stop, start and configure."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self._folder = folder
+        self._data = folder / "data"
+        _run("initdb", "-D", str(self._data), "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C")
+
+    def url(self, database: str = "postgres", user: str = USER) -> str:
+        """Return the URL of a database, as settings have it."""
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+
+    def create(self, options: str = "") -> str:
+        """Return the URL of a new, empty database."""
+        name = f"thoracle_{uuid.uuid4().hex[:12]}"
+        self.execute(f"CREATE DATABASE {name} {options}")
+        return self.url(name)
+
+    def execute(self, *statements: str) -> None:
+        """Run statements as the superuser, each on its own."""
+        with closing(psycopg.connect(self.url(), autocommit=True)) as connection:
+            for statement in statements:
+                connection.execute(statement.encode())
+
+    def configure(self, setting: str) -> None:
+        """Change a setting of the server, e.g. ``fsync = off``; return when it has."""
+        name, _, value = setting.partition(" = ")
+        self.execute(f"ALTER SYSTEM SET {setting}", "SELECT pg_reload_conf()")
+        with closing(psycopg.connect(self.url(), autocommit=True)) as connection:
+            while connection.execute("SELECT current_setting(%s)", (name,)).fetchone() != (value,):
+                time.sleep(0.05)
+
+    @contextmanager
+    def asking(self, user: str) -> Iterator[None]:
+        """Ask a user for the password, inside the block."""
+        rules = self._data / "pg_hba.conf"
+        before = rules.read_text()
+        rules.write_text(f"host all {user} 127.0.0.1/32 scram-sha-256\n{before}")
+        self.execute("SELECT pg_reload_conf()", "SELECT pg_sleep(0.5)")
+        try:
+            yield
+        finally:
+            rules.write_text(before)
+
+    def start(self) -> None:
+        options = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1"
+        log = str(self._folder / "log")
+        _run("pg_ctl", "-D", str(self._data), "-o", options, "-l", log, "-w", "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop it: ``fast`` as an administrator does, ``immediate`` as a crash."""
+        _run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
+
+
 @contextmanager
-def postgres() -> Iterator[str]:
-    """Yield the URL of an empty database; the server ends with the block."""
+def server() -> Iterator[Server]:
+    """Yield a running server; it ends with the block."""
     require_file(BIN / "initdb", "postgresql")
     folder = Path(tempfile.mkdtemp(prefix="thoracle-postgres-"))
     if os.geteuid() == 0:
         shutil.chown(folder, USER, USER)
-    port = free_port()
-    data = folder / "data"
-    _run("initdb", "-D", str(data), "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync")
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
-    _run("pg_ctl", "-D", str(data), "-o", options, "-l", str(folder / "log"), "-w", "start")
+    made = Server(folder)
+    made.start()
     try:
-        yield f"postgresql+psycopg://{USER}@127.0.0.1:{port}/postgres"
+        yield made
     finally:
-        _run("pg_ctl", "-D", str(data), "-m", "immediate", "-w", "stop")
+        made.stop("immediate")
         for _ in range(50):
             shutil.rmtree(folder, ignore_errors=True)
             if not folder.exists():
                 break
             time.sleep(0.1)
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Yield the URL of an empty database; the server ends with the block."""
+    with server() as one:
+        yield one.url()
 
 
 def _run(program: str, *arguments: str) -> None:

@@ -24,6 +24,7 @@ from ledger import eventually, files, residue, rows
 from pacs import Pacs
 from radiographs import radiograph
 from sender import NotAnswered, Sender, encoded
+from thoracle import settings
 from thoracle.audit import anchors, chain
 from thoracle.store import database
 
@@ -167,7 +168,7 @@ def assert_chain_verifies(gateway: Gateway) -> None:
     """Follow the chain of the audit to its end, and hold it against the anchors."""
     found = anchors.read(gateway.data_folder / anchors.FILE)
     assert found, "no anchor was dropped"
-    engine = database.existing(gateway.data_folder)
+    engine = database.existing(settings.load(gateway.config))
     with engine.connect() as connection:
         result = chain.verify(connection, found)
     engine.dispose()

@@ -505,7 +505,8 @@ def picture(container: Container, url: str, study: str) -> bytes:
     """Return a picture of a study, which a child process of the pages makes."""
     add = (
         "import sys; from pathlib import Path; from thoracle.store import database, people\n"
-        "with database.existing(Path('/mnt/data')).begin() as connection:\n"
+        "from thoracle.settings import Settings\n"
+        "with database.existing(Settings(data_folder=Path('/mnt/data'))).begin() as connection:\n"
         "    people.add(connection, 'reader', {'display_name': 'Reader', 'roles': ['reader'],\n"
         "        'password_hash': sys.argv[1]})\n"
     )

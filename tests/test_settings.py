@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from thoracle import settings
-from thoracle.configuration import template
 from thoracle.errors import SettingsError
 from thoracle.settings import Settings
+from thoracle.template import template
 
 
 def test_the_template_is_a_configuration_with_the_defaults(tmp_path: Path) -> None:

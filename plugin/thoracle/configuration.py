@@ -1,4 +1,4 @@
-"""A commented configuration, and the check of one against this machine."""
+"""The check of a configuration against this machine, and what it names."""
 
 import shutil
 import socket
@@ -6,12 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from inspect import isclass
 from pathlib import Path
-from typing import Any, get_args
-
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from thoracle import engine, openid, route, tls
 from thoracle.classify import bundle, runtime
@@ -28,89 +23,16 @@ from thoracle.settings import (
     HL7,
     AuditRepository,
     Destination,
-    Section,
     Settings,
     Web,
     is_loopback,
 )
-from thoracle.store.database import open_database, sqlite_url
+from thoracle.store.database import described, open_database, sqlite_url
 from thoracle.worklist import priority
 
-_EXAMPLES: dict[str, dict[str, Any]] = {
-    "destination": {"name": "pacs", "ae_title": "PACS", "host": "192.0.2.10", "port": 11112},
-    "hl7": {"name": "ris", "host": "192.0.2.20", "port": 2575},
-    "subscriber": {"ae_title": "WORKSTATION", "host": "192.0.2.30", "port": 11112},
-    "workflow_manager": {
-        "name": "workflow",
-        "ae_title": "WORKFLOW",
-        "host": "192.0.2.40",
-        "port": 11112,
-    },
-    "audit_repository": {"name": "repository", "host": "192.0.2.50"},
-}
-"""192.0.2.0/24 is kept for documentation (RFC 5737)."""
 RENEW_DAYS = 30
 """From so many days before its end on, a certificate is said to need renewal; it is no fault yet,
 so that a service which still works can be started."""
-
-
-def template() -> str:
-    """Return a configuration in TOML: every setting with its meaning and default, commented out."""
-    lines = [
-        "# Thoracle's configuration. A setting behind # has its default; remove # to change it.",
-        "# `thoracle check` explains every fault. Research software: not for diagnosis.",
-        "",
-    ]
-    tables: list[str] = []
-    lists: list[str] = []
-    for name, info in Settings.model_fields.items():
-        if isinstance(info.default, Section):
-            tables += ["", f"[{name}]", *_fields(type(info.default), name)]
-        elif (section := section_of(info)) is None:
-            lines += _field(name, info)
-        else:
-            lists += ["", f"# [[{name}]]", *_fields(section, name)]
-    return "\n".join(lines + tables + lists) + "\n"
-
-
-def _fields(section: type[Section], table: str) -> list[str]:
-    """Return the settings of a table, then the tables inside it: TOML wants them in this order."""
-    lines, inner = [], []
-    for name, info in section.model_fields.items():
-        if nested := section_of(info):
-            inner += ["", f"# [{table}.{name}]", *_fields(nested, f"{table}.{name}")]
-        else:
-            lines += _field(name, info, _EXAMPLES.get(table, {}))
-    return lines + inner
-
-
-def section_of(info: FieldInfo) -> type[Section] | None:
-    """Return the table that a setting is, when it is one that may be left out or repeated."""
-    parts = get_args(info.annotation)
-    return next((one for one in parts if isclass(one) and issubclass(one, Section)), None)
-
-
-def _field(name: str, info: FieldInfo, example: dict[str, Any] | None = None) -> list[str]:
-    default = info.default
-    if default is None or default is PydanticUndefined:
-        default = (example or {}).get(name, "")
-    return [f"# {info.description}", f"# {name} = {_toml(default)}"]
-
-
-def _toml(value: Any) -> str:
-    match value:
-        case None:
-            return '""'
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return str(value)
-        case dict():
-            return "{}"
-        case tuple():
-            return "[" + ", ".join(_toml(one) for one in value) + "]"
-        case _:
-            return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +50,8 @@ def check(settings: Settings) -> Iterator[Finding]:
     yield _bundle(settings)
     yield _runtime(settings)
     yield _data_folder(settings)
+    if settings.database.url:
+        yield _database(settings)
     yield _disk(settings)
     yield _port("receive.port", settings.receive.host, settings.receive.port)
     yield from _tls(settings)
@@ -188,12 +112,22 @@ def _runtime(settings: Settings) -> Finding:
 def _data_folder(settings: Settings) -> Finding:
     try:
         with engine.lock(settings.data_folder):
+            if settings.database.url:
+                return Finding("data_folder", True, f"{settings.data_folder}: can be written")
             open_database(sqlite_url(settings.data_folder)).dispose()
     except DataFolderInUse:
         return Finding("data_folder", True, f"{settings.data_folder}: Thoracle is running in it")
     except (ThoracleError, OSError) as error:
         return Finding("data_folder", False, str(error))
     return Finding("data_folder", True, f"{settings.data_folder}: database opens")
+
+
+def _database(settings: Settings) -> Finding:
+    """Say what a PostgreSQL server is, without a change to it: the gateway makes the tables."""
+    try:
+        return Finding("database", True, described(settings))
+    except ThoracleError as error:
+        return Finding("database", False, str(error))
 
 
 def _disk(settings: Settings) -> Finding:

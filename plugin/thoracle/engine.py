@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
 from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, SQLAlchemyDatasource
+from dbos._datasource import DatasourceOptions, IsolationLevel
 from dbos._dbos import _get_dbos_instance
 from dbos._utils import INTERNAL_QUEUE_NAME
 from sqlalchemy import Connection, Engine
@@ -19,6 +20,7 @@ from sqlalchemy import Connection, Engine
 from thoracle.errors import DataFolderInUse
 from thoracle.settings import Deliver
 from thoracle.store import workflows
+from thoracle.store.database import ENGINE_SCHEMA
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,21 +62,25 @@ def lock(data_folder: Path) -> IO[str]:
 def start(database: Engine, deliver: Deliver) -> None:
     """Begin to work: unfinished workflows first. Workflows must be imported by now."""
     global _datasource
-    url = database.url.render_as_string(hide_password=False)
     # JSON, not DBOS's pickle: whoever can write to the database must not run code here.
     serializer = DBOSPortableJSONSerializer()
     DBOS(
         config={
             "name": "thoracle",
-            "system_database_url": url,
-            "system_database_engine": database,
+            "system_database_engine": database,  # and no URL: it would want the password
+            "dbos_system_schema": ENGINE_SCHEMA,
             "executor_id": EXECUTOR,
             "application_version": APPLICATION_VERSION,
             "serializer": serializer,
             "log_level": "WARNING",
         }
     )
-    _datasource = SQLAlchemyDatasource.create(url, engine=database, serializer=serializer)
+    _datasource = SQLAlchemyDatasource.create(
+        f"{database.dialect.name}://",  # what it takes from the URL when it gets an engine
+        engine=database,
+        schema=ENGINE_SCHEMA,
+        serializer=serializer,
+    )
     DBOS.launch()
     DBOS.register_queue(INTAKE, worker_concurrency=2, polling_interval_sec=POLLING_SECONDS)
     DBOS.register_queue(ANALYSE, worker_concurrency=1, polling_interval_sec=POLLING_SECONDS)
@@ -131,7 +137,7 @@ def forget(database: Engine, before: datetime, limit: int) -> int:
     own are looked at, too.
     """
     with database.connect() as connection:
-        if not workflows.has_any(connection):
+        if workflows.table(connection, workflows.OF_STEPS) is None:
             return 0
     client = _client(database)
     try:
@@ -175,8 +181,8 @@ def request(database: Engine, queue: str, workflow: str, workflow_id: str, *args
 
 def _client(database: Engine) -> DBOSClient:
     return DBOSClient(
-        system_database_url=database.url.render_as_string(hide_password=False),
         system_database_engine=database,
+        dbos_system_schema=ENGINE_SCHEMA,
         serializer=DBOSPortableJSONSerializer(),
     )
 
@@ -196,4 +202,10 @@ def transaction(
     def body() -> R:
         return function(datasource.sql_session().connection(), *args, **kwargs)
 
-    return datasource.run_tx_step({"name": function.__name__}, body)
+    # DBOS's default lets transactions of PostgreSQL fail and repeat that meet in a row; ours write
+    # one after the other (store/postgresql.py), and need to see what the one before has written.
+    isolation: IsolationLevel = "SERIALIZABLE"
+    if datasource.engine.dialect.name == "postgresql":
+        isolation = "READ COMMITTED"
+    options: DatasourceOptions = {"name": function.__name__, "isolation_level": isolation}
+    return datasource.run_tx_step(options, body)

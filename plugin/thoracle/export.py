@@ -71,7 +71,7 @@ def _exported(settings: Settings, means: str) -> list[dict[str, Any]]:
     from thoracle.audit import trail
     from thoracle.store import database, verdicts
 
-    with database.existing(settings.data_folder).begin() as connection:
+    with database.existing(settings).begin() as connection:
         found = list(verdicts.exported(connection))
         detail = {"verdicts": len(found), "means": means}
         columns: trail.Columns = {"user_id": getpass.getuser(), "detail": detail}

@@ -22,8 +22,9 @@ from thoracle.receive.inbox import Inbox
 from thoracle.receive.storescp import Listener
 from thoracle.records import BundleIdentity
 from thoracle.settings import Settings
+from thoracle.store import database as databases
 from thoracle.store import instances
-from thoracle.store.database import open_database, sqlite_url
+from thoracle.store.database import Database
 from thoracle.watch.alarms import Watchman
 from thoracle.worklist import priority
 from thoracle.worklist.upsscp import Workitems
@@ -71,11 +72,14 @@ def serve(settings: Settings) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    _refuse_faulty_rules(settings)
+    runtime.chosen(settings.classify)  # one that is not installed ends it here, in one line
     with (
         engine.lock(settings.data_folder),
+        databases.of_gateway(settings, _end) as database,
         Decoder(settings.decode.memory_megabytes, settings.decode.timeout_seconds) as decoder,
     ):
-        _run(settings, decoder, stopped)
+        _run(settings, database, decoder, stopped)
     logger.info("stopped")
     logging.shutdown()
     # Steps that did not end in time still run in threads that Python would wait for. They are
@@ -83,11 +87,21 @@ def serve(settings: Settings) -> None:
     os._exit(0)
 
 
-def _run(settings: Settings, decoder: Decoder, stopped: threading.Event) -> None:
-    _refuse_faulty_rules(settings)
-    identity = _identified(settings)
-    runtime.chosen(settings.classify)  # one that is not installed ends it here, in one line
-    database = open_database(sqlite_url(settings.data_folder))
+def _end(reason: str) -> None:
+    """End at once, as after a crash: another gateway may have begun with the same work."""
+    logger.critical(
+        "the connection that makes this process the one gateway of its database is lost (%s): it "
+        "ends here, to be started again; nothing is lost that was acknowledged",
+        reason,
+    )
+    logging.shutdown()
+    os._exit(1)
+
+
+def _run(
+    settings: Settings, database: Database, decoder: Decoder, stopped: threading.Event
+) -> None:
+    identity = _identified(settings, database)
     classifier = LateClassifier()
     inbox = Inbox(settings.data_folder, settings.receive)
     with database.begin() as connection:
@@ -137,18 +151,15 @@ def _run(settings: Settings, decoder: Decoder, stopped: threading.Event) -> None
         trail.record(connection, trail.Event.APPLICATION_STOPPED, {})
     pipeline.stop_forwarding(forwarders)
     anchor()
-    database.dispose()  # the last connection that closes folds the write-ahead log in
 
 
-def _identified(settings: Settings) -> BundleIdentity:
+def _identified(settings: Settings, database: Database) -> BundleIdentity:
     """Return the bundle of the settings; that it is another one is a security event."""
     try:
         return bundle.identify(settings.classify)
     except BundleError as error:
-        database = open_database(sqlite_url(settings.data_folder))
         with database.begin() as connection:
             starts.record_refusal(connection, settings.classify.digest, str(error))
-        database.dispose()
         raise
 
 

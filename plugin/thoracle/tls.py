@@ -15,13 +15,11 @@ from pathlib import Path
 
 from thoracle.errors import SettingsError, ThoracleError
 from thoracle.settings import ClientTLS, ReceiveTLS
+from thoracle.settings.section import require_private
 
 CIPHER_SUITES = "ECDHE+AESGCM"
 """Of TLS 1.2, in OpenSSL's words: forward secrecy and authenticated encryption, four suites. Those
 of TLS 1.3 have both anyway."""
-FORBIDDEN_MODE = 0o027
-"""Permissions that a private key must not have: any for others, write for the group. The group may
-read, as ``ssl-cert`` does on Debian and as mounted secrets need."""
 
 _SPEAKS_NO_TLS = (
     "WRONG_VERSION_NUMBER",
@@ -143,11 +141,7 @@ def _load_own(context: ssl.SSLContext, table: str, certificate_file: Path, key_f
 
     _read(f"{table}.certificate_file", certificate_file, "CERTIFICATE")
     _read(setting, key_file, "PRIVATE KEY")
-    mode = key_file.stat().st_mode & 0o777
-    if mode & FORBIDDEN_MODE:
-        raise SettingsError(
-            f"{setting}: found permissions {mode:04o} on {key_file}, required are at most 0640"
-        )
+    require_private(setting, key_file)
     try:
         context.load_cert_chain(certificate_file, key_file, password=locked)
     except ssl.SSLError as error:

@@ -85,7 +85,7 @@ def evaluate_command(
     log.configure("ERROR")
     identity = bundle.identify(settings.classify)
     if pair is None:
-        found, matched, read = verdicts.read(settings.data_folder, identity.digest)
+        found, matched, read = verdicts.read(settings, identity.digest)
     else:
         found, matched = _matched(*pair)
         read = results.read(settings, matched.cases, _with_progress)

@@ -6,7 +6,6 @@ the caveat that says so goes wherever the figures go.
 
 import getpass
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from thoracle.audit import trail
@@ -14,6 +13,7 @@ from thoracle.evaluate.labels import Label, Labels
 from thoracle.evaluate.match import Case, Matched
 from thoracle.evaluate.results import Result
 from thoracle.records import Outcome
+from thoracle.settings import Settings
 from thoracle.store import database, verdicts
 from thoracle.store.verdicts import Opinion
 
@@ -25,15 +25,15 @@ CAVEAT = (
 _CLEAR = {Outcome.POSITIVE.value: True, Outcome.NEGATIVE.value: False}
 
 
-def read(data_folder: Path, bundle_digest: str) -> tuple[Labels, Matched, list[Result]]:
+def read(settings: Settings, bundle_digest: str) -> tuple[Labels, Matched, list[Result]]:
     """Return the newest verdict of each study as a label, with the result that it is about.
 
     What becomes no label is in ``left_out`` by reason. That verdicts were read is audited.
 
     Parameters
     ----------
-    data_folder
-        Of the gateway.
+    settings
+        Of the gateway: they say where its database is.
     bundle_digest
         Results of other bundles are left out.
 
@@ -42,7 +42,7 @@ def read(data_folder: Path, bundle_digest: str) -> tuple[Labels, Matched, list[R
     ThoracleError
         There is no database.
     """
-    with database.existing(data_folder).begin() as connection:
+    with database.existing(settings).begin() as connection:
         rows = verdicts.newest(connection)
         detail = {"verdicts": len(rows), "means": "thoracle evaluate --verdicts"}
         columns: trail.Columns = {"user_id": getpass.getuser(), "detail": detail}

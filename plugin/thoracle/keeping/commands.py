@@ -42,7 +42,7 @@ def database_of(settings: Settings) -> "Engine":
     """Return the gateway's database, which must be there."""
     from thoracle.store.database import existing
 
-    return existing(settings.data_folder)
+    return existing(settings)
 
 
 def who(means: str, **more: Any) -> "trail.Columns":

@@ -13,6 +13,7 @@ from pydantic import model_validator as validator
 
 from thoracle.errors import SettingsError
 from thoracle.settings.audit import AuditRepository
+from thoracle.settings.database import Database
 from thoracle.settings.deliver import HL7, Deliver, Destination, Rule
 from thoracle.settings.receive import Complete, Decode, Receive, ReceiveTLS, Select
 from thoracle.settings.result import Classify, Report
@@ -29,6 +30,7 @@ __all__ = [
     "Classify",
     "ClientTLS",
     "Complete",
+    "Database",
     "Decode",
     "Deliver",
     "Destination",
@@ -66,6 +68,7 @@ class Settings(Section):
         pattern=r"^(DEBUG|INFO|WARNING|ERROR)$",
         description="DEBUG, INFO, WARNING or ERROR.",
     )
+    database: Database = Database()
     receive: Receive = Receive()
     complete: Complete = Complete()
     select: Select = Select()
@@ -181,21 +184,20 @@ def parse(values: dict[str, Any]) -> Settings:
         raise SettingsError("\n".join(_sentence(fault) for fault in error.errors())) from error
 
 
+_SECRET = ("token", "password", "client_secret")
+
+
 def _sentence(fault: Any) -> str:
     setting = ".".join(str(part) for part in fault["loc"])
     match fault["type"]:
-        case "extra_forbidden":
+        case "extra_forbidden" if fault["loc"][-1] not in _SECRET:
             return f"{setting}: unknown setting, found {fault['input']!r}; `thoracle init` lists all settings"
         case "missing":
             return f"{setting}: found nothing, required is a value"
         case "value_error":
             message = str(fault["ctx"]["error"])
             return f"{setting}: {message}" if setting else message
-        case _ if fault["loc"][-1] in (
-            "token",
-            "password",
-            "client_secret",
-        ):  # it may be the secret itself
+        case _ if fault["loc"][-1] in _SECRET:  # it may be the secret itself
             return f"{setting}: found a text that is not shown, required: {fault['msg']}"
         case _:
             return f"{setting}: found {fault['input']!r}, required: {fault['msg']}"

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic import model_validator as validator
 
+from thoracle.errors import SettingsError
+
 AETitle = Annotated[
     str,
     StringConstraints(min_length=1, max_length=16, pattern=r"^[!-\[\]-~]([ -\[\]-~]*[!-\[\]-~])?$"),
@@ -25,6 +27,9 @@ Illustrated = tuple[Literal["positive", "indeterminate", "negative"], ...]
 HL7Name = Annotated[str, StringConstraints(max_length=227, pattern=r"^[ -%'-9;-\[\]-{}]*$")]
 """A Hierarchic Designator of HL7 v2.5.1: ASCII without separators (and colons), but for ``^``."""
 Port = Annotated[int, Field(ge=1, le=65535)]
+FORBIDDEN_MODE = 0o027
+"""Permissions that a file with a secret must not have: any for others, write for the group. The
+group may read, as ``ssl-cert`` does on Debian and as mounted secrets need."""
 
 
 class Section(BaseModel):
@@ -67,3 +72,20 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def require_private(setting: str, path: Path) -> None:
+    """Return when nobody but its owner and group may read a file with a secret.
+
+    Raises
+    ------
+    SettingsError
+        Others may.
+    OSError
+        There is no such file.
+    """
+    mode = path.stat().st_mode & 0o777
+    if mode & FORBIDDEN_MODE:
+        raise SettingsError(
+            f"{setting}: found permissions {mode:04o} on {path}, required are at most 0640"
+        )

@@ -1,5 +1,7 @@
 """The database: opened, migrated, and checked for the durability that we promise to senders."""
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +9,21 @@ import alembic.command
 import alembic.config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy.exc import DBAPIError
 
 from thoracle.errors import ThoracleError
+from thoracle.settings import Settings
 
 SYNCHRONOUS_FULL = 2
 VERSION_TABLE = "thoracle_schema"
 """Where Alembic keeps the revision of our tables; DBOS has a table of its own for its own."""
+ENGINE_SCHEMA = "dbos"
+"""Where DBOS keeps its tables on PostgreSQL; on SQLite they are beside ours."""
+
+
+Database = Engine
+"""What those call it who hand it on and run no statement themselves."""
 
 
 class DatabaseError(ThoracleError):
@@ -25,40 +35,142 @@ def sqlite_url(data_folder: Path) -> str:
     return f"sqlite:///{data_folder.resolve() / 'thoracle.sqlite'}"
 
 
-def connect(url: str) -> Engine:
+def engine_of(settings: Settings) -> Engine:
+    """Return an engine on the database of some settings; nothing is opened or changed yet.
+
+    Raises
+    ------
+    SettingsError
+        The password cannot be read.
+    """
+    if not settings.database.url:
+        return connect(sqlite_url(settings.data_folder))
+    return connect(settings.database.url, settings.database.password_file)
+
+
+def connect(url: str, password_file: Path | None = None) -> Engine:
     """Return an engine on an existing database, without changing its schema."""
+    if url.startswith("postgresql"):
+        from thoracle.store import postgresql  # its driver is imported only where it is used
+
+        if password_file is not None:
+            postgresql.password(password_file)  # here, because a fault of it is one of settings
+        return postgresql.create(url, password_file)
     # hide_parameters: an exception that reaches the log must not carry patient data.
-    engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"), hide_parameters=True)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
+    engine = create_engine(url, hide_parameters=True)
+    event.listen(engine, "connect", _prepare_sqlite)
     return engine
 
 
 def open_database(url: str) -> Engine:
-    """Return an engine on a database that has today's schema.
+    """Return an engine on a database that has today's schema; raises as :func:`prepare`."""
+    engine = connect(url)
+    try:
+        prepare(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def prepare(engine: Engine) -> None:
+    """See to it that a database keeps what it is given, and has today's schema.
 
     Raises
     ------
     DatabaseError
-        When SQLite does not run with a write-ahead log and full synchronisation: without them a
-        power failure could lose what was acknowledged.
+        It cannot be reached, or belongs to something else. When SQLite does not run with a
+        write-ahead log and full synchronisation: without them a power failure could lose what
+        was acknowledged. What a PostgreSQL server has to give, ``postgresql.faults`` says.
     """
-    engine = connect(url)
+    require_reach(engine)
     if engine.dialect.name == "sqlite":
-        with engine.connect() as connection:
-            journal = connection.execute(text("PRAGMA journal_mode=WAL")).scalar_one()
-            synchronous = connection.execute(text("PRAGMA synchronous")).scalar_one()
-        if (journal, synchronous) != ("wal", SYNCHRONOUS_FULL):
-            raise DatabaseError(
-                f"{url}: found journal_mode={journal} and synchronous={synchronous}, "
-                "required are wal and 2; is the data folder on a network disk?"
-            )
+        _require_full_synchronisation(engine)
+    _require_ours(engine)
     migrate(engine)
     if engine.dialect.name == "sqlite":
         with engine.begin() as connection:  # which index is the narrowest, by a glance at each
             connection.execute(text("PRAGMA analysis_limit=1000"))
             connection.execute(text("PRAGMA optimize=0x10002"))
-    return engine
+
+
+def require_reach(engine: Engine) -> None:
+    """Return when a database can be opened.
+
+    Raises
+    ------
+    DatabaseError
+        It cannot.
+    """
+    try:
+        engine.connect().close()
+    except DBAPIError as error:
+        reason = " ".join(str(error.orig).split()).removeprefix("connection failed: ")
+        raise DatabaseError(f"{named(engine)}: {reason}") from error
+
+
+def named(engine: Engine) -> str:
+    """Return the URL of a database, for messages; there is never a password in it."""
+    return engine.url.set(query={}, drivername=engine.dialect.name).render_as_string()
+
+
+def described(settings: Settings) -> str:
+    """Return what a PostgreSQL server says of itself; nothing is changed.
+
+    Raises
+    ------
+    DatabaseError
+        As :func:`prepare`.
+    """
+    from thoracle.store import postgresql
+
+    engine = engine_of(settings)
+    try:
+        require_reach(engine)
+        _require_ours(engine)
+        with engine.connect() as connection:
+            server = postgresql.guarantees(connection.connection.driver_connection)
+        found = revision(engine)
+    finally:
+        engine.dispose()
+    said = [f"PostgreSQL {server['version']}", f"with {server['tls']}" * bool(server["tls"])]
+    said += ["without TLS"] * (not server["tls"])
+    said.append(f"schema {found}" if found else "no tables yet: `thoracle serve` makes them")
+    if server["full_page_writes"] != "on":
+        said.append("full_page_writes off, which only a file system such as ZFS makes safe")
+    return f"{named(engine)}: {', '.join(one for one in said if one)}"
+
+
+def _require_full_synchronisation(engine: Engine) -> None:
+    with engine.connect() as connection:
+        journal = connection.execute(text("PRAGMA journal_mode=WAL")).scalar_one()
+        synchronous = connection.execute(text("PRAGMA synchronous")).scalar_one()
+    if (journal, synchronous) != ("wal", SYNCHRONOUS_FULL):
+        raise DatabaseError(
+            f"{named(engine)}: found journal_mode={journal} and synchronous={synchronous}, "
+            "required are wal and 2; is the data folder on a network disk?"
+        )
+
+
+def _require_ours(engine: Engine) -> None:
+    """Keep our tables out of a database of something else, and off a schema that is newer."""
+    script = ScriptDirectory.from_config(_migrations())
+    known = {one.revision for one in script.walk_revisions()}
+    found = revision(engine)
+    if found is None:
+        with engine.connect() as connection:
+            tables = sorted(inspect(connection).get_table_names())
+        # SQLite's is a file of our own name; a crash before the first migration leaves it empty.
+        if tables and engine.dialect.name != "sqlite":
+            raise DatabaseError(
+                f"{named(engine)}: found tables of something else ({', '.join(tables[:3])}), "
+                "required is a database of Thoracle's own"
+            )
+    elif found not in known:
+        raise DatabaseError(
+            f"{named(engine)}: found schema {found} of another version of Thoracle, required is "
+            f"at most {script.get_current_head()}; there is no way back but a backup"
+        )
 
 
 def migrate(engine: Engine) -> None:
@@ -67,6 +179,13 @@ def migrate(engine: Engine) -> None:
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         alembic.command.upgrade(config, "head")
+
+
+def revision(engine: Engine) -> str | None:
+    """Return the version of the schema that an existing database has, if it has any."""
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        return context.get_current_revision()
 
 
 def require_schema(engine: Engine) -> None:
@@ -78,31 +197,65 @@ def require_schema(engine: Engine) -> None:
         It has another: `thoracle serve` brings it to the newest version.
     """
     required = ScriptDirectory.from_config(_migrations()).get_current_head()
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-        found = context.get_current_revision()
+    found = revision(engine)
     if found != required:
         raise DatabaseError(
-            f"{engine.url.render_as_string()}: found schema {found or 'none'}, required is "
+            f"{named(engine)}: found schema {found or 'none'}, required is "
             f"{required}; start `thoracle serve` of this version first"
         )
 
 
-def existing(data_folder: Path) -> Engine:
-    """Return an engine on the gateway's database below the data folder; nothing is changed.
+def existing(settings: Settings) -> Engine:
+    """Return an engine on the gateway's database; nothing is changed.
 
     Raises
     ------
     DatabaseError
         There is none, or it has another schema: `thoracle serve` makes both.
     """
-    if not (data_folder / "thoracle.sqlite").exists():
+    folder = settings.data_folder
+    if not settings.database.url and not (folder / "thoracle.sqlite").exists():
         raise DatabaseError(
-            f"{data_folder}: found no database, required is one that `thoracle serve` made"
+            f"{folder}: found no database, required is one that `thoracle serve` made"
         )
-    engine = connect(sqlite_url(data_folder))
-    require_schema(engine)
+    engine = engine_of(settings)
+    try:
+        require_reach(engine)
+        require_schema(engine)
+    except DatabaseError:
+        engine.dispose()
+        raise
     return engine
+
+
+@contextmanager
+def of_gateway(settings: Settings, lost: Callable[[str], None]) -> Iterator[Database]:
+    """Yield the database with today's schema to the one gateway that works on it.
+
+    On SQLite the lock on the data folder is enough, for the database is in it.
+
+    Parameters
+    ----------
+    lost
+        Called from another thread, with the reason, when this process no longer is.
+
+    Raises
+    ------
+    DatabaseError
+        As :func:`prepare`.
+    DataFolderInUse
+        Another process is the gateway.
+    """
+    engine = engine_of(settings)
+    require_reach(engine)
+    with ExitStack() as held:
+        held.callback(engine.dispose)  # the last that closes folds the write-ahead log in
+        if engine.dialect.name != "sqlite":
+            from thoracle.store.sole import SoleGateway
+
+            held.enter_context(closing(SoleGateway(engine, lost)))
+        prepare(engine)
+        yield engine
 
 
 def _migrations() -> alembic.config.Config:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, inspect, literal, select, text, union_all
+from sqlalchemy import Connection, func, literal, select, text, union_all
 
+from thoracle.store import workflows
 from thoracle.store.deliveries import DEAD
 from thoracle.store.tables import analysis, delivery, instance, notification, result, timestamp
 
@@ -27,15 +28,15 @@ def queues(connection: Connection) -> list[dict[str, Any]]:
     ``later`` is what waits for its time, e.g. the next attempt; ``oldest`` is when the oldest that
     is due was put there. Empty before the first start of the gateway.
     """
-    if "workflow_status" not in inspect(connection).get_table_names():
+    status = workflows.table(connection, workflows.STATUS)
+    if status is None:
         return []
-    rows = connection.execute(
-        text(
-            "SELECT COALESCE(queue_name, 'none') AS queue, status, count(*) AS number, "
-            "min(created_at) AS oldest FROM workflow_status "
-            "WHERE status IN ('ENQUEUED', 'PENDING', 'DELAYED') GROUP BY queue_name, status"
-        )
+    question = (
+        "SELECT COALESCE(queue_name, 'none') AS queue, status, count(*) AS number, "  # noqa: S608
+        f"min(created_at) AS oldest FROM {status} "
+        "WHERE status IN ('ENQUEUED', 'PENDING', 'DELAYED') GROUP BY queue_name, status"
     )
+    rows = connection.execute(text(question))
     names = {"ENQUEUED": "waiting", "PENDING": "running", "DELAYED": "later"}
     found: dict[str, dict[str, Any]] = {}
     for row in rows:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, inspect, select, text
+from sqlalchemy import Connection, Row, func, select, text
 
-from thoracle.store import deliveries, holds, notifications, performances, workitems
+from thoracle.store import deliveries, holds, notifications, performances, workflows, workitems
 from thoracle.store.tables import (
     analysis,
     commitment,
@@ -56,10 +56,11 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
         },
         "legal holds": {"held": len(holds.rows(connection))},
     }
-    if "workflow_status" in inspect(connection).get_table_names():
+    status = workflows.table(connection, workflows.STATUS)
+    if status is not None:
         rows = connection.execute(
             text(
-                "SELECT name || ' ' || lower(status), count(*) FROM workflow_status "
+                f"SELECT name || ' ' || lower(status), count(*) FROM {status} "  # noqa: S608 - a constant
                 "WHERE status <> 'SUCCESS' GROUP BY name, status"
             )
         )

@@ -4,18 +4,25 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, bindparam, inspect, text
 
+from thoracle.store.database import ENGINE_SCHEMA
+
+STATUS = "workflow_status"
 OF_STEPS = "datasource_outputs"
 """What transactions returned; DBOS deletes a workflow without them."""
 
 
-def has_any(connection: Connection) -> bool:
-    """Return whether the engine has ever run on this database."""
-    return inspect(connection).has_table(OF_STEPS)
+def table(connection: Connection, name: str) -> str | None:
+    """Return how a table of DBOS's is named in SQL; ``None`` before the engine's first start."""
+    schema = None if connection.dialect.name == "sqlite" else ENGINE_SCHEMA
+    if not inspect(connection).has_table(name, schema):
+        return None
+    return name if schema is None else f"{schema}.{name}"
 
 
 def forget_steps(connection: Connection, workflow_ids: Sequence[str]) -> None:
-    """Delete what the transactions of workflows returned."""
-    statement = text(f"DELETE FROM {OF_STEPS} WHERE workflow_id IN :ids")  # noqa: S608 - a constant
+    """Delete what the transactions of workflows returned; they have run, so there is a table."""
+    steps = table(connection, OF_STEPS)
+    statement = text(f"DELETE FROM {steps} WHERE workflow_id IN :ids")  # noqa: S608 - a constant
     connection.execute(
         statement.bindparams(bindparam("ids", expanding=True)), {"ids": list(workflow_ids)}
     )

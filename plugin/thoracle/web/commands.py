@@ -48,7 +48,7 @@ def web_command(config: ConfigOption = None) -> None:
 def _transaction(config: Path | None) -> Iterator[Any]:
     from thoracle.store.database import existing
 
-    with existing(_settings(config).data_folder).begin() as connection:
+    with existing(_settings(config)).begin() as connection:
         yield connection
 
 

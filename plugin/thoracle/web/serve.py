@@ -35,7 +35,7 @@ def serve(settings: Settings) -> None:
         There is no database, or it has another schema: the gateway makes both. Or the port is
         in use.
     """
-    database = existing(settings.data_folder)
+    database = existing(settings)
     app = create_app(settings, database)
     server = uvicorn.Server(_config(app, settings.web))
     with _listener(settings.web) as listener:

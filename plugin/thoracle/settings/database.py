@@ -1,0 +1,57 @@
+"""Settings of where rows are kept: SQLite in the data folder, or a PostgreSQL server."""
+
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import AfterValidator, Field
+from pydantic import model_validator as validator
+
+from thoracle.settings.section import Section
+
+SCHEME = "postgresql"
+
+
+def _postgresql(text: str) -> str:
+    """Return a URL that has no password in it; no message quotes more than its scheme."""
+    if not text:
+        return text
+    try:
+        parts = urlsplit(text)
+        password, name = parts.password, parts.path.strip("/")
+    except ValueError as error:
+        raise ValueError(f"found a text that is no URL, required is {_EXAMPLE}") from error
+    if parts.scheme != SCHEME:
+        found = f"the scheme {parts.scheme[:32]}" if parts.scheme else "a text without a scheme"
+        raise ValueError(f"found {found}, required is {SCHEME}, as in {_EXAMPLE}")
+    query = [key for key, _ in parse_qsl(parts.query, keep_blank_values=True)]
+    secrets = [key for key in query if "password" in key.lower() or "secret" in key.lower()]
+    if password is not None or secrets:
+        raise ValueError(
+            "found a password in the URL, required is database.password_file, or libpq's PGPASSFILE"
+        )
+    if not name:
+        raise ValueError(f"found no name of a database, required is one, as in {_EXAMPLE}")
+    return text
+
+
+_EXAMPLE = f"{SCHEME}://thoracle@db.hospital.example/thoracle?sslmode=verify-full"
+
+
+class Database(Section):
+    """Where the rows are; files are below the data folder in any case (docs/database.md)."""
+
+    url: Annotated[str, AfterValidator(_postgresql)] = Field(
+        "",
+        description=f"PostgreSQL, as {_EXAMPLE}, never with the password; empty: SQLite in the data folder.",
+    )
+    password_file: Path | None = Field(
+        None,
+        description="File with the password alone, permissions at most 0640; unset: as libpq finds it (PGPASSFILE, ~/.pgpass), or none.",
+    )
+
+    @validator(mode="after")
+    def _password_of_something(self) -> "Database":
+        if self.password_file is not None and not self.url:
+            raise ValueError("found a password_file without a url, required are both or neither")
+        return self

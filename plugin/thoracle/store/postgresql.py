@@ -1,0 +1,197 @@
+"""PostgreSQL: what we ask of a server, and what makes it mean the same as SQLite.
+
+Three things differ, and each is settled here once, for every statement of ours:
+
+* What survives a power failure is a matter of settings: they are looked at on each connection.
+* Two transactions run at the same time, and what one has read the other may change. SQLite lets
+  one transaction write at a time; here an advisory lock does, taken before the first row that a
+  transaction writes. All that was thought through for SQLite holds, and nothing can deadlock.
+  It costs little: nearly every transaction adds a row to the audit, whose chain has one end.
+* Text must not contain NUL. Hostile headers do.
+"""
+
+import hashlib
+import weakref
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.types.string import StrDumperUnknown
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+
+from thoracle.errors import SettingsError
+from thoracle.settings.section import require_private
+
+OLDEST = 15
+"""Major version of the oldest server, which is the one that the tests run."""
+POOL = 20
+"""Connections that stay open. More are opened while they are needed, without a limit of ours: who
+waits to write has one, and who writes may need a second."""
+IDLE_SECONDS = 60
+"""A transaction in which nothing happens for so long is ended by the server: a process that hangs
+must not keep the others from writing."""
+_CONNECT = {
+    "application_name": "thoracle",
+    "client_encoding": "utf8",
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "20000",
+    "target_session_attrs": "read-write",
+}
+"""Parameters of libpq, unless the URL has them: a server that is gone is noticed within seconds,
+and one that only follows another is not taken for it."""
+
+
+def key(name: str) -> int:
+    """Return the number of an advisory lock of ours."""
+    content = hashlib.sha256(f"thoracle {name}".encode()).digest()
+    return int.from_bytes(content[:8], "big", signed=True)
+
+
+WRITERS = key("writers")
+
+
+def create(url: str, password_file: Path | None) -> Engine:
+    """Return an engine on a PostgreSQL database; it connects when it is used.
+
+    Connections that do not give what is required fail with an ``OperationalError``.
+    """
+    made = make_url(url).set(drivername="postgresql+psycopg")
+    parameters = {name: value for name, value in _CONNECT.items() if name not in made.query}
+    # hide_parameters: an exception that reaches the log must not carry patient data.
+    engine = create_engine(
+        made,
+        connect_args=parameters,
+        pool_pre_ping=True,
+        pool_size=POOL,
+        max_overflow=-1,
+        hide_parameters=True,
+    )
+    if password_file is not None:
+        event.listen(engine, "do_connect", partial(_with_password, password_file))
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "before_cursor_execute", _one_writer)
+    return engine
+
+
+def password(path: Path) -> str:
+    """Return the password in a file, which nobody else may read.
+
+    Raises
+    ------
+    SettingsError
+        It cannot be read, others can read it, or it is empty.
+    """
+    setting = "database.password_file"
+    try:
+        require_private(setting, path)
+        text = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "no text in UTF-8"
+        raise SettingsError(
+            f"{setting}: {path}: {reason}, required is a file that can be read"
+        ) from error
+    if not text:
+        raise SettingsError(f"{setting}: found nothing in {path}, required is a password")
+    return text
+
+
+def refuse(connection: Any, reason: str) -> None:
+    """Close a connection of psycopg's that must not be used; raise as if it had not come about."""
+    connection.close()
+    # In these words libpq says so, and by them DBOS knows that trying again may help.
+    raise psycopg.OperationalError(f"connection failed: {reason}")
+
+
+def faults(found: dict[str, Any]) -> list[str]:
+    """Return what a server does not give, of what is in a row of ``GUARANTEES``."""
+    version = int(found["server_version_num"]) // 10000
+    required = [
+        (version >= OLDEST, f"PostgreSQL {version}", f"{OLDEST} or newer"),
+        (found["fsync"] == "on", f"fsync {found['fsync']}", "on: else a commit may be lost"),
+        (
+            found["synchronous_commit"] != "off",
+            f"synchronous_commit {found['synchronous_commit']}",
+            "any but off: else a commit may be lost",
+        ),
+        (found["encoding"] == "UTF8", f"encoding {found['encoding']}", "UTF8"),
+        (found["binary_order"], f"collation {found['collation']}", "C, which sorts as SQLite does"),
+    ]
+    return [f"found {what}, required is {wanted}" for well, what, wanted in required if not well]
+
+
+GUARANTEES = """
+SELECT current_setting('server_version') AS version,
+       current_setting('server_version_num') AS server_version_num,
+       current_setting('fsync') AS fsync,
+       current_setting('synchronous_commit') AS synchronous_commit,
+       current_setting('full_page_writes') AS full_page_writes,
+       pg_encoding_to_char(encoding) AS encoding,
+       datcollate || CASE datlocprovider WHEN 'i' THEN ' (ICU)' ELSE '' END AS collation,
+       'B' < 'a' AND 'a' < 'b' AS binary_order,
+       coalesce((SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl), '') AS tls
+FROM pg_database WHERE datname = current_database()
+"""
+
+
+def guarantees(connection: Any) -> dict[str, Any]:
+    """Return what a server says of itself, for a connection of psycopg's."""
+    with connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
+        cursor.execute(GUARANTEES)
+        return dict(cursor.fetchone())
+
+
+def _with_password(
+    path: Path, _dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]
+) -> None:
+    # Read anew for each connection: a changed password needs no restart, and no URL has it.
+    parameters["password"] = password(path)
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    connection.adapters.register_dumper(str, _Text)
+    found = faults(guarantees(connection))
+    if found:
+        refuse(connection, "; ".join(found))
+    with connection.cursor() as cursor:
+        for name, value in (
+            ("idle_in_transaction_session_timeout", f"{IDLE_SECONDS}s"),
+            # Of the server's end: a client that is gone must not keep its locks for hours.
+            ("tcp_keepalives_idle", "10"),
+            ("tcp_keepalives_interval", "5"),
+            ("tcp_keepalives_count", "3"),
+        ):
+            cursor.execute("SELECT set_config(%s, %s, false)", (name, value))
+    connection.commit()  # else the pool would take the settings back
+
+
+class _Text(StrDumperUnknown):
+    """Text as both databases take it: no NUL, and no half characters."""
+
+    def dump(self, obj: str) -> Any:
+        """Return the text in UTF-8."""
+        return obj.replace("\0", "\ufffd").encode("utf-8", "replace")
+
+
+def _one_writer(
+    connection: Connection,
+    cursor: Any,
+    _statement: str,
+    _parameters: Any,
+    context: Any,
+    _many: bool,
+) -> None:
+    """Take the writers' lock before the first row of ours that a transaction writes."""
+    if context is None or not (context.isinsert or context.isupdate or context.isdelete):
+        return
+    if context.compiled.statement.table.schema is not None:  # DBOS looks after its own
+        return
+    transaction = connection.get_transaction()
+    taken = connection.info.get("writers")
+    if transaction is None or (taken is not None and taken() is transaction):
+        return
+    cursor.execute("SELECT pg_advisory_xact_lock(%s)", (WRITERS,))
+    connection.info["writers"] = weakref.ref(transaction)
