@@ -32,6 +32,7 @@ from thoracle.audit import anchors, chain, trail
 from thoracle.audit.retention import prefix
 from thoracle.errors import DataFolderInUse, SettingsError
 from thoracle.purge import Done, Purge
+from thoracle.report import source
 from thoracle.settings import Retention, Settings
 from thoracle.store import database
 from thoracle.store.tables import audit_checkpoint, audit_event, audit_forward, timestamp
@@ -163,10 +164,9 @@ def test_a_late_image_for_images_that_are_gone_fails_the_analysis_in_clear_words
 def test_what_needs_images_that_are_gone_is_refused_until_they_are_sent_again(here: Ward) -> None:
     image = of_study(1, PatientID="P3")[0]
     study = gone(here, image)
-    for command in (("reanalyse", study), ("withdraw", study, "--reason", "wrong patient")):
-        with pytest.raises(subprocess.CalledProcessError) as refused:
-            here.gateway.run(*command)
-        assert "found 1 images that are no longer kept" in refused.value.stderr
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        here.gateway.run("reanalyse", study)
+    assert "found 1 images that are no longer kept" in refused.value.stderr
     assert send(here.gateway.port, image).status == 0x0000
     here.gateway.run("withdraw", study, "--reason", "wrong patient")
     eventually(lambda: here.gateway.events("--study", study, "--event", "result withdrawn"))
@@ -295,12 +295,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from thoracle import engine, purge
 from thoracle.audit import retention
+from thoracle.report import source
 from thoracle.settings import Retention, Settings
-from thoracle.store import database
+from thoracle.store import database, headers
 from thoracle.store.tables import audit_checkpoint, audit_event, audit_forward, timestamp
 
 folder, module, name, number, when = sys.argv[1:]
-home = {"purge": purge, "stored": purge.stored, "retention": retention, "engine": engine}[module]
+home = {
+    "purge": purge, "stored": purge.stored, "retention": retention, "engine": engine,
+    "source": source, "headers": headers,
+}[module]
 real, calls = getattr(home, name), 0
 
 def fatal(*args, **kwargs):
@@ -326,6 +330,8 @@ purge.Purge(opened, settings, moment=moment).run()
 @pytest.mark.parametrize(
     ("module", "name", "number"),
     [
+        ("source", "extract", 1),
+        ("headers", "keep", 1),
         ("retention", "let_go", 1),
         ("purge", "unlink", 1),
         ("purge", "unlink", 2),
@@ -360,8 +366,15 @@ def test_a_purge_that_is_killed_is_finished_by_the_next_and_loses_nothing(
 
 
 def consistent(folder: Path) -> None:
-    """Assert that each row that says so has its file, that others have none, and the chain."""
+    """Assert that each row that says so has its file, that others have none, and the chain.
+
+    Of each image that has none there is the header.
+    """
     with closing(sqlite3.connect(folder / "thoracle.sqlite")) as store:
+        images = store.execute("SELECT sop_instance_uid FROM instance WHERE file_state <> 'kept'")
+        kept = dict(store.execute("SELECT sop_instance_uid, content FROM header"))
+        for (uid,) in images:
+            assert source.read(kept[uid]).SOPInstanceUID == uid
         for table in ("instance", "result"):
             for path, state in store.execute(f"SELECT path, file_state FROM {table}"):
                 if state != "going":

@@ -8,7 +8,7 @@ next run finishes. Between two transactions there is a pause in which others get
 import fcntl
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -20,8 +20,10 @@ from sqlalchemy import Engine
 from thoracle import engine
 from thoracle.audit import retention
 from thoracle.audit.retention import Limits
-from thoracle.errors import DataFolderInUse
+from thoracle.errors import DataFolderInUse, ThoracleError
+from thoracle.report import source
 from thoracle.settings import Settings
+from thoracle.store import headers
 from thoracle.store import retention as stored
 from thoracle.store.retention import What
 
@@ -55,6 +57,7 @@ class Done:
         images, results = (self.studies.get(what, 0) for what in (What.IMAGES, What.RESULTS))
         return (
             f"images of {images} studies, results of {results} studies ({self.files} files), "
+            f"headers of {self.studies.get(What.HEADERS, 0)} studies, "
             f"{self.pictures} pictures, {self.orphans} orphans, {self.workflows} workflows, "
             f"{self.events} rows of the audit"
         )
@@ -116,21 +119,45 @@ class Purge:
             self._unlink(paths)
 
     def _studies(self, what: What) -> None:
-        before, after = self._limits.before(what), ""
-        while before:
+        after = ""
+        while True:
             with self._database.connect() as connection:
-                found = stored.candidates(connection, what, before, after, STUDIES)
+                found = retention.candidates(connection, what, self._limits, after, STUDIES)
             for study in found:
                 if self._pause():
                     return
-                with self._database.begin() as connection:
-                    paths = retention.let_go(connection, what, study, self._limits)
-                if paths:
-                    self._done.studies[what] = self._done.studies.get(what, 0) + 1
-                    self._unlink(paths)
+                self._study(what, study)
             if len(found) < STUDIES:
                 return
             after = found[-1]
+
+    def _study(self, what: What, study: str) -> None:
+        kept = self._headers(study) if what is What.IMAGES else retention.NOTHING
+        if kept is None:
+            return
+        with self._database.begin() as connection:
+            paths = retention.let_go(connection, what, study, self._limits, kept)
+        if paths is not None:
+            self._done.studies[what] = self._done.studies.get(what, 0) + 1
+            if paths:
+                self._unlink(paths)
+
+    def _headers(self, study: str) -> Mapping[str, bytes | None] | None:
+        """Return what stays of a study's images, by path; ``None`` when they stay themselves.
+
+        Files are read here, not inside the transaction, where others would wait for it.
+        """
+        with self._database.connect() as connection:
+            if not retention.may_go(connection, What.IMAGES, study, self._limits):
+                return None
+            wanted = headers.wanted(connection, study)
+        try:
+            return {
+                row.path: source.extract(self._settings.data_folder / row.path) for row in wanted
+            }
+        except (OSError, ThoracleError) as error:
+            logger.error("retention: images of %s stay: %s", study, type(error).__name__)
+            return None
 
     def _unlink(self, paths: Iterable[str]) -> None:
         for path in paths:

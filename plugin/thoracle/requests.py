@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 
 from thoracle import engine
 from thoracle.errors import ThoracleError
-from thoracle.store import overview, results, retention
+from thoracle.store import headers, overview, results, retention
 
 LONGEST_REASON = 1024
 """Characters; of the standard's texts that viewers show whole, LT has 10240 and ST 1024."""
@@ -30,7 +30,7 @@ def withdraw(database: Engine, study: str, reason: str, user: str, *, named: str
     ------
     ThoracleError
         The reason is no printable text of 1 to ``LONGEST_REASON`` characters, no result stands,
-        or an image of the study is no longer kept.
+        or of an image of it not even the header is kept.
     """
     reason = reason.strip()
     if not 0 < len(reason) <= LONGEST_REASON or not reason.isprintable():
@@ -40,23 +40,22 @@ def withdraw(database: Engine, study: str, reason: str, user: str, *, named: str
         )
     with database.connect() as connection:
         report = overview.standing_report(connection, study)
-        _require_images(connection, study)
+        missing = headers.missing(connection, study)
     if report is None:
         raise ThoracleError(f"{study}: found no result that stands, required is one to withdraw")
+    if missing:
+        raise _gone(study, missing, "all")
     # One withdrawal for a report, however often it is asked for.
     name = f"withdraw:{report}"
     engine.request(database, engine.ANALYSE, "withdraw", name, study, reason, user)
     return report
 
 
-def _require_images(connection: Connection, study: str) -> None:
-    """Raise ThoracleError when an image of a study has gone by the rules of retention."""
-    missing = retention.missing(connection, study)
-    if missing:
-        raise ThoracleError(
-            f"{study}: found {missing} images that are no longer kept, required are all: have the "
-            "archive send them again, then ask again"
-        )
+def _gone(study: str, missing: int, required: str, besides: str = "") -> ThoracleError:
+    return ThoracleError(
+        f"{study}: found {missing} images that are no longer kept, required are {required}: have "
+        f"the archive send them again, then ask again{besides}"
+    )
 
 
 def reanalyse(database: Engine, study: str, user: str) -> None:
@@ -70,9 +69,19 @@ def reanalyse(database: Engine, study: str, user: str) -> None:
     with database.connect() as connection:
         if not overview.studies(connection, 1, study):
             raise ThoracleError(f"{study}: found no such study, required is one that was received")
-        _require_images(connection, study)
+        if missing := retention.missing(connection, study):
+            besides = _without_images(connection, study)
+            raise _gone(study, missing, "the pixels of all, to read them", besides)
     name = f"reanalyse:{study}:{uuid.uuid4()}"
     engine.request(database, engine.INTAKE, "reanalyse", name, study, user)
+
+
+def _without_images(connection: Connection, study: str) -> str:
+    """Return what can be done although images have gone, as the end of a sentence."""
+    stands = overview.standing_report(connection, study) is not None
+    if stands and not headers.missing(connection, study):
+        return "; to withdraw its result needs no images"
+    return ""
 
 
 def release(database: Engine, study: str, user: str) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from thoracle.audit import commits, deliveries, trail
 from thoracle.records import Kind
 from thoracle.store import deliveries as stored
-from thoracle.store import instances, notifications, results, retention, worklist
+from thoracle.store import headers, instances, notifications, results, worklist
 from thoracle.store.results import AnalysisKey, Result
 from thoracle.store.tables import now
 
@@ -21,20 +21,19 @@ NOT_ARRIVED = ("waiting", "held", "refused", "failed")
 def begin(connection: Connection, study_instance_uid: str) -> dict[str, Any] | None:
     """Return what a withdrawal of a study's newest result needs.
 
-    ``None`` when the study has none, it is withdrawn already, or an image is no longer kept.
+    ``None`` when the study has none, it is withdrawn already, or of an image not even the header
+    is kept.
     Else: ``generation`` and ``digest`` of the analysis; ``predecessor``, the report, as class,
     instance and series;
     ``made_at``; ``content_datetime`` of the withdrawal, fixed here once; ``sources``, paths;
     ``report_to``, the destinations of the report; ``kept``, for each destination the objects of
     the study that it has, as class, instance and series.
     """
-    report = results.newest_report(connection, study_instance_uid)
+    report = results.standing(connection, study_instance_uid)
     if report is None:
         return None
     key = AnalysisKey(study_instance_uid, report.generation, report.bundle_digest)
-    if results.analysis_row(connection, key).state != "done":
-        return None
-    if retention.missing(connection, study_instance_uid):
+    if headers.missing(connection, study_instance_uid):
         return None  # gone since it was asked for: requests.py has seen to the rest
     rows = stored.of_study(connection, study_instance_uid)
     kept: dict[str, list[list[str]]] = {}

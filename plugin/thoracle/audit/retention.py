@@ -1,15 +1,17 @@
 """What may go by the rules of ``[retention]``: decided, and recorded with what it changes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from thoracle.audit import trail
 from thoracle.audit.commits import of_study
 from thoracle.settings import Retention
-from thoracle.store import chain, holds
+from thoracle.store import chain, headers, holds
 from thoracle.store import retention as stored
 from thoracle.store.retention import Facts, What
 from thoracle.store.tables import timestamp
@@ -17,6 +19,7 @@ from thoracle.store.tables import timestamp
 _UNDER_WAY = ("held", "waiting", "sent")
 """States of a delivery or a message that has not come to an end."""
 _DEAD = ("refused", "failed")
+NOTHING: Mapping[str, bytes | None] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class Limits:
         days = {
             What.IMAGES: settings.images_days_after_proof,
             What.RESULTS: settings.results_days_after_proof,
+            What.HEADERS: settings.headers_days_after_proof,
         }
         unanswered = settings.unanswered_days
         end = timestamp(moment - timedelta(days=unanswered)) if unanswered else ""
@@ -56,11 +60,19 @@ def reasons(facts: Facts, held_by: Sequence[int], what: What, limits: Limits) ->
         yield from _of_sending(name, rows, limits)
     if facts.performed:
         yield "a workitem of a workflow manager has not ended"
-    before, since = limits.before(what), concluded_at(facts)
+    rule = _rule(facts, what, limits)
+    before, since = limits.before(rule), concluded_at(facts)
     if not before:
         yield "the setting keeps them for ever"
     elif since >= before:
-        yield f"concluded at {since} only, required are {limits.days[what]} days"
+        yield f"concluded at {since} only, required are {limits.days[rule]} days"
+
+
+def _rule(facts: Facts, what: What, limits: Limits) -> What:
+    """Return whose days count: headers of a result that is withdrawn go with its files at last."""
+    if what is not What.HEADERS or not facts.withdrawn:
+        return what
+    return max((What.HEADERS, What.RESULTS), key=limits.before)
 
 
 def _of_analyses(facts: Facts, limits: Limits) -> Iterator[str]:
@@ -97,29 +109,80 @@ def concluded_at(facts: Facts) -> str:
     return max(moments)
 
 
-def let_go(
-    connection: Connection, what: What, study_instance_uid: str, limits: Limits
+def candidates(
+    connection: Connection, what: What, limits: Limits, after: str, limit: int
 ) -> list[str]:
-    """Let the files of a study go if they may; return their paths, which are to be unlinked.
+    """Return studies behind ``after``, at most so many, of which something might go."""
+    before = limits.before(what)
+    if what is not What.HEADERS:
+        return stored.candidates(connection, what, before, after, limit) if before else []
+    return headers.studies(connection, before, limits.before(What.RESULTS), after, limit)
 
-    It is decided anew here, with the study's row locked: something may have arrived meanwhile.
-    """
-    stored.lock(connection, study_instance_uid)
+
+def size(connection: Connection, what: What, study_instance_uid: str) -> int:
+    """Return how many files of a study are kept, or headers."""
+    if what is What.HEADERS:
+        return headers.count(connection, study_instance_uid)
+    return stored.size(connection, what, study_instance_uid)
+
+
+def may_go(connection: Connection, what: What, study_instance_uid: str, limits: Limits) -> bool:
+    """Return whether something of a study may go, as things are."""
     facts = stored.facts(connection, study_instance_uid)
     held_by = holds.of_study(connection, study_instance_uid)
-    if any(reasons(facts, held_by, what, limits)):
-        return []
-    files = stored.size(connection, what, study_instance_uid)
-    paths = stored.let_go(connection, what, study_instance_uid)
+    return not any(reasons(facts, held_by, what, limits))
+
+
+def let_go(
+    connection: Connection,
+    what: What,
+    study_instance_uid: str,
+    limits: Limits,
+    kept: Mapping[str, bytes | None] = NOTHING,
+) -> list[str] | None:
+    """Let something of a study go if it may; return the paths that are to be unlinked.
+
+    ``None`` when it stays. That is decided anew here, with the study's row locked: something may
+    have arrived meanwhile.
+
+    Parameters
+    ----------
+    kept
+        Of images, by path, the header that stays for corrections; ``None`` when it has none.
+    """
+    stored.lock(connection, study_instance_uid)
+    if not may_go(connection, what, study_instance_uid, limits):
+        return None
+    facts = stored.facts(connection, study_instance_uid)
     detail = {
         "what": what.value,
-        "files": files,
-        "days": limits.days[what],
+        "files": size(connection, what, study_instance_uid),
+        "days": limits.days[_rule(facts, what, limits)],
         "concluded_at": concluded_at(facts),
     }
+    if what is What.HEADERS:
+        headers.let_go(connection, study_instance_uid)
+        paths = []
+    else:
+        if what is What.IMAGES:
+            wanted = headers.wanted(connection, study_instance_uid)
+            if any(row.path not in kept for row in wanted):
+                return None  # another version came meanwhile
+            detail["headers_kept"] = _keep(connection, wanted, kept)
+        paths = stored.let_go(connection, what, study_instance_uid)
     columns: trail.Columns = {**of_study(connection, study_instance_uid), "detail": detail}
     trail.record(connection, trail.Event.RETENTION_DELETED, columns)
     return paths
+
+
+def _keep(
+    connection: Connection, images: Sequence[Row[Any]], kept: Mapping[str, bytes | None]
+) -> int:
+    """Keep the headers of images; return how many."""
+    found = [(row, content) for row in images if (content := kept[row.path]) is not None]
+    for row, content in found:
+        headers.keep(connection, row, content)
+    return len(found)
 
 
 # ---- the audit -------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def _loaded(settings: Settings) -> Classifier:
 def _gone(gone: list[Row[Any]], images: int) -> str:
     """Return why images cannot be read again."""
     when = sorted(str(row.purged_at) for row in gone if getattr(row, "purged_at", None))
-    by_rule = f"; deleted by rule at {when[-1]}" if when else ""
+    by_rule = f"; images are gone by retention since {when[-1]}" if when else ""
     return f"found {images - len(gone)} of {images} images kept, required are all{by_rule}"
 
 

@@ -91,17 +91,21 @@ def plan_command(
 def _planned(connection: "Connection", what: Any, limits: Any) -> Iterator[dict[str, Any]]:
     """Yield the studies with files, by UID: what they have, and why it stays."""
     from thoracle.audit import retention as rules
-    from thoracle.store import holds
+    from thoracle.store import headers, holds
     from thoracle.store import retention as stored
+    from thoracle.store.retention import What
 
     after = ""
     while True:
-        studies = stored.candidates(connection, what, "9", after, STUDIES)
+        if what is What.HEADERS:
+            studies = headers.studies(connection, "9", "9", after, STUDIES)
+        else:
+            studies = stored.candidates(connection, what, "9", after, STUDIES)
         for study in studies:
             facts = stored.facts(connection, study)
             held_by = holds.of_study(connection, study)
             why = list(rules.reasons(facts, held_by, what, limits))
-            files = stored.size(connection, what, study)
+            files = rules.size(connection, what, study)
             yield {
                 "what": what.value,
                 "study_instance_uid": study,
@@ -119,15 +123,18 @@ def _show(one: dict[str, Any], as_json: bool) -> None:
         sys.stdout.write(json.dumps(one, ensure_ascii=True) + "\n")
         return
     said = "go" if one["goes"] else f"stay: {'; '.join(one['stays_because'])}"
-    _say(f"{one['what']} of {one['study_instance_uid']}: {one['files']} files {said}")
+    number = f"{one['files']} {'rows' if one['what'] == 'headers' else 'files'}"
+    _say(f"{one['what']} of {one['study_instance_uid']}: {number} {said}")
 
 
 @retention.command("run")
 def run_command(config: ConfigOption = None) -> None:
     """Delete what is due now, as the gateway does by itself; it may run or not."""
+    from thoracle import log
     from thoracle.purge import Purge
 
     settings = settings_of(config)
+    log.configure(settings.log_level)
     _say(f"gone are {Purge(database_of(settings), settings).run()}")
 
 

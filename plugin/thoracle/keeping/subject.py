@@ -33,13 +33,16 @@ studies/1, studies/2, ...   one folder for each study (one examination)
                             results were sent
     image-1.dcm, ...        the radiographs as they were received, in the format of hospitals
                             (DICOM); there are free viewers for it
+    header-1.dcm, ...       of a radiograph that was deleted: names, numbers and dates that came
+                            with it, without the picture, in that format
     result-1-sr.dcm, ...    what the software made of them: reports and pictures, in that format
     message-1.hl7, ...      messages about results to other systems of the hospital, as text
 audit.jsonl                 the log, one event a line: who sent, read, looked at or received what
 holds.json                  whether something must be kept for a legal reason
 
 A file whose "file_state" in study.json is "gone" was deleted by the hospital's rules of retention.
-The hospital's archive usually has the radiographs; this copy was kept for a while only.
+The hospital's archive usually has the radiographs; this copy was kept for a while only. The header
+stays, so that a result that turns out to be wrong can be withdrawn.
 
 Names of employees stand in it where they looked at something or judged it. That somebody opened
 a list of many patients is in the log of the hospital, but not here: nothing in it says who was on
@@ -155,6 +158,7 @@ class _Export:
 
         with self._database.connect() as connection:
             images = subject.images(connection, self._subject, uid)
+            headers = subject.headers(connection, self._subject, uid)
             results = subject.results(connection, uid)
             messages = subject.messages(connection, uid)
             values: dict[str, Any] = subject.whole(connection, uid) if alone else {}
@@ -163,6 +167,10 @@ class _Export:
         folder.mkdir(parents=True)
         for number, row in enumerate(images, 1):
             self._copy(row, folder / f"image-{number}.dcm")
+        for number, row in enumerate(headers, 1):
+            row["path"] = f"header-{number}.dcm"
+            (folder / row["path"]).write_bytes(row.pop("content"))
+            self._files += 1
         mine = results if alone else []  # a result names all images of its study
         for number, row in enumerate(mine, 1):
             if row["kind"] != "original":  # that is an image above
@@ -170,7 +178,7 @@ class _Export:
         told = messages if alone else []
         for number, row in enumerate(told, 1):
             self._copy(row, folder / f"message-{number}.hl7")
-        values |= {"instance": images, "result": mine, "notification": told}
+        values |= {"instance": images, "header": headers, "result": mine, "notification": told}
         name = str(folder.relative_to(self._folder) / "study.json")
         self._text(name, [json.dumps(values, indent=1, ensure_ascii=True)])
 

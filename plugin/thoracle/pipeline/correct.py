@@ -15,7 +15,6 @@ from thoracle.pipeline.deliver import enqueue_deliver
 from thoracle.pipeline.line import keep, parts
 from thoracle.pipeline.notify import enqueue_notify, message
 from thoracle.pipeline.tell import tell
-from thoracle.reader import header_of
 from thoracle.records import Kind
 from thoracle.report import keyobject, sentences, sr
 from thoracle.report.header import Instance
@@ -50,7 +49,7 @@ def _correct(
 ) -> list[tuple[dict[str, Any], list[str]]]:
     """Return the objects that were made, each with its destinations."""
     line = parts()
-    sources = [header_of(line.path(path)) for path in begun["sources"]]
+    sources = [line.header(study_instance_uid, path) for path in begun["sources"]]
     content_datetime = _moment(begun["content_datetime"])
     common: dict[str, Any] = {
         "content_datetime": content_datetime,
@@ -88,13 +87,13 @@ def _messages(
     line = parts()
     with line.database.connect() as connection:
         told = notifications.told(connection, study_instance_uid)
-    sources = [header_of(line.path(path)) for path in begun["sources"]]
+    sources = [line.header(study_instance_uid, path) for path in begun["sources"]]
     return [
         (
             receiver.name,
             message(
                 receiver,
-                begun["sources"][0],
+                sources[0],
                 sr.withdrawn(sources),
                 ReportReference(report["series_instance_uid"], report["sop_instance_uid"]),
                 sentences.withdrawal(reason, _moment(begun["made_at"])),

@@ -8,11 +8,12 @@ from sqlalchemy import Engine
 
 from thoracle.deliver.association import Peer
 from thoracle.deliver.stowrs import WebPeer
-from thoracle.reader import Reader
+from thoracle.errors import NotAnalysable
+from thoracle.reader import Reader, header_of
 from thoracle.records import Kind
-from thoracle.report import header
+from thoracle.report import header, source
 from thoracle.settings import Destination, Settings, Subscriber, WorkflowManager
-from thoracle.store import files
+from thoracle.store import files, headers
 from thoracle.store.results import Result
 
 
@@ -32,6 +33,25 @@ class Line:
     def path(self, below: str) -> Path:
         """Return the path of a file below the data folder."""
         return self.settings.data_folder / below
+
+    def header(self, study_instance_uid: str, below: str) -> Dataset:
+        """Return the header of an image of a study, or what is kept of it when the file has gone.
+
+        Raises
+        ------
+        NotAnalysable
+            There is neither, or it cannot be parsed.
+        """
+        path = self.path(below)
+        if path.exists():
+            try:
+                return header_of(path)
+            except NotAnalysable:
+                if path.exists():  # else it has gone this moment
+                    raise
+        with self.database.connect() as connection:
+            kept = headers.content(connection, study_instance_uid, below)
+        return header_of(path) if kept is None else source.read(kept)
 
 
 _line: Line | None = None

@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Any
 
 from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
+from pydicom import Dataset
 from sqlalchemy import Connection
 
 from thoracle import engine
 from thoracle.audit import routes
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable
 from thoracle.pipeline.line import parts
-from thoracle.reader import header_of
 from thoracle.records import Reading
 from thoracle.settings import HL7
 from thoracle.store import files, notifications
@@ -28,7 +28,7 @@ PRIORITY = 1
 
 def message(
     receiver: HL7,
-    source: str,
+    source: Dataset,
     readings: Sequence[Reading],
     report: ReportReference,
     sentence: str,
@@ -40,7 +40,7 @@ def message(
     name = f"{report.sop_instance_uid} {receiver.name}"
     control_id = hashlib.sha256(name.encode()).hexdigest()[:20]
     content = hl7.oru(
-        header_of(line.path(source)),
+        source,
         readings,
         line.reader.bundle,
         report,

@@ -126,7 +126,8 @@ def messages(
             continue
         status: Status = "corrected" if receiver.name in told else "preliminary"
         try:
-            path = message(receiver, source, read, reference, sentence, moment, status)
+            header = header_of(line.path(source))
+            path = message(receiver, header, read, reference, sentence, moment, status)
         except Exception:  # the result is worth more than the message about it
             logger.exception("no message to %s", receiver.name)
             path = ""

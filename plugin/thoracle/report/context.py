@@ -166,6 +166,7 @@ def _decoded(element: DataElement) -> DataElement:
 def _decoded_item(item: Dataset) -> Dataset:
     decoded = Dataset()
     for element in item:
-        if element.keyword != "SpecificCharacterSet":  # the item's own: it is decoded now
+        # The item's own character set: it is decoded now. Group lengths are written nowhere.
+        if element.keyword != "SpecificCharacterSet" and element.tag.element != 0:
             decoded.add(_decoded(element))
     return decoded

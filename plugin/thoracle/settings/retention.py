@@ -24,6 +24,10 @@ class Retention(Section):
     results_days_after_proof: int = _days(
         30, "Files of result objects and of HL7 messages, after the same"
     )
+    headers_days_after_proof: int = _days(
+        0,
+        "What a withdrawal needs of the headers of images that are gone, after the same (of a result that is withdrawn no longer than its files)",
+    )
     unanswered_days: int = _days(
         90,
         "A delivery or message that was refused or given up, and an analysis that failed, hold back what belongs to them so long, or until somebody retries",

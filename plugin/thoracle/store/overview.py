@@ -5,11 +5,20 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select, text
 
-from thoracle.store import deliveries, holds, notifications, performances, workflows, workitems
+from thoracle.store import (
+    deliveries,
+    holds,
+    notifications,
+    performances,
+    results,
+    workflows,
+    workitems,
+)
 from thoracle.store.tables import (
     analysis,
     commitment,
     delivery,
+    header,
     instance,
     notification,
     performance,
@@ -53,6 +62,11 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
             f"{name} {state}": number
             for name, table in (("images", instance), ("results", result))
             for state, number in _by(connection, table.c.file_state).items()
+        }
+        | {
+            "headers kept": connection.execute(
+                select(func.count()).select_from(header)
+            ).scalar_one()
         },
         "legal holds": {"held": len(holds.rows(connection))},
     }
@@ -147,22 +161,8 @@ def dead(connection: Connection, study_instance_uid: str) -> int:
 
 def standing_report(connection: Connection, study_instance_uid: str) -> str | None:
     """Return the SOP Instance UID of a study's newest report, if it is not withdrawn."""
-    return connection.execute(
-        select(result.c.sop_instance_uid)
-        .join(
-            analysis,
-            (analysis.c.study_instance_uid == result.c.study_instance_uid)
-            & (analysis.c.generation == result.c.generation)
-            & (analysis.c.bundle_digest == result.c.bundle_digest),
-        )
-        .where(
-            result.c.study_instance_uid == study_instance_uid,
-            result.c.kind == "sr",
-            analysis.c.state == "done",
-        )
-        .order_by(result.c.generation.desc())
-        .limit(1)
-    ).scalar()
+    report = results.standing(connection, study_instance_uid)
+    return None if report is None else str(report.sop_instance_uid)
 
 
 def _deliveries(connection: Connection, uids: list[str]) -> dict[str, list[dict[str, Any]]]:

@@ -107,6 +107,15 @@ def newest_report(connection: Connection, study_instance_uid: str) -> Row[Any] |
     ).first()
 
 
+def standing(connection: Connection, study_instance_uid: str) -> Row[Any] | None:
+    """Return the newest report on a study, if it is one that a withdrawal would take back."""
+    report = newest_report(connection, study_instance_uid)
+    if report is None:
+        return None
+    key = AnalysisKey(study_instance_uid, report.generation, report.bundle_digest)
+    return report if analysis_row(connection, key).state == "done" else None
+
+
 def add_readings(
     connection: Connection, key: AnalysisKey, readings: Sequence[Reading], threshold: float
 ) -> None:

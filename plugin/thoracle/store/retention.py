@@ -49,6 +49,8 @@ class What(StrEnum):
     """As received."""
     RESULTS = "results"
     """Objects that we made, and messages about them."""
+    HEADERS = "headers"
+    """What corrections need of images that have gone: rows (store/headers.py), without files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,12 @@ class Facts:
     """Workitems of others on the study that have not ended."""
     received_at: str
     """Of the newest image."""
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether no result stands any more that a correction might be about."""
+        ended = [state for state, _, _ in self.analyses if state in ("done", "withdrawn")]
+        return ended[:1] == ["withdrawn"]
 
 
 def candidates(

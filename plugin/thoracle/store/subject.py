@@ -15,6 +15,7 @@ from thoracle.store.tables import (
     audit_event,
     commitment,
     delivery,
+    header,
     instance,
     legal_hold,
     notification,
@@ -78,6 +79,14 @@ def images(connection: Connection, subject: Subject, uid: str) -> list[dict[str,
     """Return the rows of a patient's images in a study."""
     here = instance.c.study_instance_uid == uid
     return _rows(connection, instance, here & subject.named_in(instance))
+
+
+def headers(connection: Connection, subject: Subject, uid: str) -> list[dict[str, Any]]:
+    """Return what is kept of a patient's images in a study that have gone; files as ``content``."""
+    mine = select(instance.c.sop_instance_uid).where(
+        instance.c.study_instance_uid == uid, subject.named_in(instance)
+    )
+    return _rows(connection, header, header.c.sop_instance_uid.in_(mine))
 
 
 def results(connection: Connection, uid: str) -> list[dict[str, Any]]:

@@ -139,9 +139,14 @@ def _hold_released(rows: Rows) -> str:
 def _deleted(rows: Rows) -> str:
     row = rows[0]
     files, days = detail(row, "files"), detail(row, "days")
-    count = number(files, "file") if isinstance(files, int) else "Files"
+    what, kept = detail(row, "what"), detail(row, "headers_kept")
+    unit = "header" if what == "headers" else "file"
+    count = number(files, unit) if isinstance(files, int) else "Files"
     rule = f" after {inert(days, 8)} days" if days is not None else ""
-    return f"{count} deleted by the rule for {inert(detail(row, 'what'), 32) or '?'}{rule}."
+    left = ""
+    if isinstance(kept, int) and kept:
+        left = f" {number(kept, 'header')} kept, so that the result can be withdrawn."
+    return f"{count} deleted by the rule for {inert(what, 32) or '?'}{rule}.{left}"
 
 
 def _purged(rows: Rows) -> str:

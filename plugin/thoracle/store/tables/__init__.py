@@ -7,7 +7,7 @@ the same on SQLite and PostgreSQL, and are readable in any tool an auditor uses.
 from thoracle.store.tables.audit import audit_checkpoint, audit_event, audit_head
 from thoracle.store.tables.forward import audit_forward
 from thoracle.store.tables.holds import legal_hold
-from thoracle.store.tables.images import instance, study
+from thoracle.store.tables.images import header, instance, study
 from thoracle.store.tables.people import api_token, person, web_session
 from thoracle.store.tables.results import (
     analysis,
@@ -37,6 +37,7 @@ __all__ = [
     "audit_head",
     "commitment",
     "delivery",
+    "header",
     "instance",
     "legal_hold",
     "metadata",

@@ -5,6 +5,7 @@ from sqlalchemy import (
     Column,
     ForeignKeyConstraint,
     Integer,
+    LargeBinary,
     String,
     Table,
     Text,
@@ -54,4 +55,18 @@ instance = Table(
     *kept(),
     UniqueConstraint("sop_instance_uid", "version"),
     ForeignKeyConstraint(["study_instance_uid"], ["study.study_instance_uid"]),
+)
+
+# What corrections need of images whose files have gone, of each the newest version.
+header = Table(
+    "header",
+    metadata,
+    Column("sop_instance_uid", UID, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("study_instance_uid", UID, nullable=False, index=True),
+    Column("content", LargeBinary, nullable=False),  # a Part 10 file: report/source.py
+    Column("kept_at", TIME, nullable=False),
+    ForeignKeyConstraint(
+        ["sop_instance_uid", "version"], ["instance.sop_instance_uid", "instance.version"]
+    ),
 )
