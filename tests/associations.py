@@ -41,7 +41,7 @@ from thoracle.receive import storescp
 from thoracle.receive.statuses import STATUSES
 from thoracle.report import header
 from thoracle.settings import Receive, Settings
-from thoracle.workitems import STATUSES as STATUSES_OF_WORKITEMS
+from thoracle.workitems.statuses import STATUSES as STATUSES_OF_WORKITEMS
 from thoracle.worklist import upsscp
 
 ANSWERS = (

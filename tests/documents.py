@@ -17,7 +17,7 @@ from thoracle.receive.storescp import IMAGE_STORAGE, TRANSFER_SYNTAXES
 from thoracle.records import Reason
 from thoracle.settings import Deliver, Destination, Receive, Section, Settings
 from thoracle.template import section_of
-from thoracle.workitems import STATUSES as OF_WORKITEMS
+from thoracle.workitems.statuses import STATUSES as OF_WORKITEMS
 
 DOCS = Path(__file__).parent.parent / "docs"
 MADE = "<!-- Made by `make docs` from the code: do not edit. -->"

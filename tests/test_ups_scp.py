@@ -40,7 +40,8 @@ from thoracle.store import instances
 from thoracle.store.database import open_database, sqlite_url
 from thoracle.store.instances import Received
 from thoracle.store.tables import audit_event, workitem_event, workitem_subscription
-from thoracle.workitems import GLOBAL_SUBSCRIPTION, STATUSES
+from thoracle.workitems.states import GLOBAL_SUBSCRIPTION
+from thoracle.workitems.statuses import STATUSES
 from thoracle.worklist import review
 from thoracle.worklist.upsscp import Workitems
 from workflow import Reader, Station, coded, data, everything, performed

@@ -1,6 +1,6 @@
 """Clients of Unified Procedure Steps: who claims and ends workitems, and who is told of them.
 
-Over real sockets, with pynetdicom: DCMTK has no tool for workitems.
+Over real sockets, with pynetdicom; `dcmtk_ups.py` is the client of another make.
 """
 
 import threading
@@ -23,7 +23,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 
 from ledger import eventually
 from pacs import free_port
-from thoracle.workitems import GLOBAL_SUBSCRIPTION
+from thoracle.workitems.states import GLOBAL_SUBSCRIPTION
 
 ASKED = (UnifiedProcedureStepPull, UnifiedProcedureStepWatch, UnifiedProcedureStepQuery)
 

@@ -14,13 +14,9 @@ from sqlalchemy import Connection, Row
 from thoracle.audit import deliveries
 from thoracle.settings import Deliver
 from thoracle.store import workitems
-from thoracle.workitems import (
-    GLOBAL_SUBSCRIPTION,
-    NO_SUCH_WORKITEM,
-    EventType,
-    Refused,
-    from_json,
-)
+from thoracle.workitems.attributes import from_json
+from thoracle.workitems.states import GLOBAL_SUBSCRIPTION, EventType
+from thoracle.workitems.statuses import NO_SUCH_WORKITEM, Refused
 
 Told = list[tuple[str, int]]
 """Event reports that wait to be sent: AE title of who is told, and number of the row."""

@@ -22,23 +22,23 @@ from thoracle.audit.subscriptions import (
     tell,
 )
 from thoracle.store import workitems, worklist
-from thoracle.workitems import (
+from thoracle.workitems.attributes import check_values, from_json, unmet
+from thoracle.workitems.states import (
+    GLOBAL_SUBSCRIPTION,
+    EventType,
+    State,
+    change,
+    check_settable,
+)
+from thoracle.workitems.statuses import (
     ALREADY_CANCELED,
     CANNOT_CANCEL_COMPLETED,
     COERCED,
     FINAL_STATE_UNMET,
-    GLOBAL_SUBSCRIPTION,
     PERFORMER_UNREACHABLE,
     SUCCESS,
-    EventType,
     Refused,
-    State,
     Status,
-    change,
-    check_settable,
-    check_values,
-    from_json,
-    unmet,
 )
 
 DISCONTINUED = ("110513", "DCM", "Discontinued for unspecified reason")

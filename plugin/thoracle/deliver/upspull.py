@@ -13,7 +13,7 @@ from pynetdicom.status import code_to_category
 
 from thoracle.deliver.association import Call, Peer
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable
-from thoracle.workitems import Action, State, is_uid
+from thoracle.workitems.states import Action, State, is_uid
 
 TRY_AGAIN = (0x0110, 0x0213, 0xA700, 0xFE00)
 """Processing failure, resource limitation, out of resources, cancelled: time may heal them."""

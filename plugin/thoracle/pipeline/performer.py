@@ -11,7 +11,6 @@ from typing import Any
 from pydicom import Dataset
 from pydicom.sr.coding import Code
 
-from thoracle import workitems
 from thoracle.deliver import movescu
 from thoracle.deliver.association import Peer
 from thoracle.deliver.upspull import Worklist
@@ -21,20 +20,21 @@ from thoracle.receive.storescp import IMAGE_STORAGE
 from thoracle.settings import WorkflowManager
 from thoracle.store import performances
 from thoracle.store import workitems as stored
-from thoracle.workitems import State, is_uid
+from thoracle.workitems import statuses
+from thoracle.workitems.states import State, is_uid
 from thoracle.worklist import performed, review
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 TAKEN = {
     one.code
     for one in (
-        workitems.WRONG_TRANSACTION,
-        workitems.ALREADY_IN_PROGRESS,
-        workitems.NO_LONGER_UPDATED,
+        statuses.WRONG_TRANSACTION,
+        statuses.ALREADY_IN_PROGRESS,
+        statuses.NO_LONGER_UPDATED,
     )
 }
 """Answers to a claim that came second; ours may be the first, too, if its answer was lost."""
-SUCCESSES = {0x0000, 0x0001, 0x0107, 0x0116, workitems.COERCED.code}
+SUCCESSES = {0x0000, 0x0001, 0x0107, 0x0116, statuses.COERCED.code}
 
 
 class Lost(ThoracleError):
@@ -213,7 +213,7 @@ def _ended(worklist: Worklist, item: Item) -> dict[str, Any] | None:
     """Return columns when the workitem has ended at its manager: by us, before a crash, or not."""
     # Two, for pynetdicom as SCP stumbles over a list of one.
     status, ds = worklist.get(item.uid, ("ProcedureStepState", "InputReadinessState"))
-    if status == workitems.NO_SUCH_WORKITEM.code:
+    if status == statuses.NO_SUCH_WORKITEM.code:
         raise Lost("its manager does not know it any more")
     state = ds.get("ProcedureStepState")
     if state == State.COMPLETED:
@@ -263,12 +263,12 @@ def _end(worklist: Worklist, item: Item, modification: Dataset, state: State) ->
     if status not in SUCCESSES:
         raise Lost(f"what was done is refused with 0x{status:04X}")
     status = worklist.change(item.uid, item.transaction_uid, state)
-    there = {workitems.ALREADY_COMPLETED.code, workitems.ALREADY_CANCELED.code}
+    there = {statuses.ALREADY_COMPLETED.code, statuses.ALREADY_CANCELED.code}
     if status not in SUCCESSES | there:
         raise Lost(f"the end as {state} is refused with 0x{status:04X}")
 
 
 def _tell(worklist: Worklist, item: Item, percent: int, text: str) -> None:
     status = worklist.set(item.uid, item.transaction_uid, performed.progress(percent, text))
-    if status == workitems.WRONG_TRANSACTION.code:
+    if status == statuses.WRONG_TRANSACTION.code:
         raise Lost("its manager gave it to another")

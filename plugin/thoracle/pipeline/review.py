@@ -18,7 +18,7 @@ from thoracle.report import context
 from thoracle.report.codes import item
 from thoracle.report.identity import derived_uid
 from thoracle.route import UPS
-from thoracle.workitems import from_json
+from thoracle.workitems.attributes import from_json
 from thoracle.worklist import review
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from thoracle.deliver.upsevent import Report
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable
 from thoracle.pipeline.line import parts, peer_of_subscriber
 from thoracle.store import workitems
-from thoracle.workitems import from_json
+from thoracle.workitems.attributes import from_json
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ from thoracle.store.tables import (
     workitem_event,
     workitem_subscription,
 )
-from thoracle.workitems import Reference, State
+from thoracle.workitems.attributes import Reference
+from thoracle.workitems.states import State
 
 HELD = "HELD"
 """State of a workitem that a rule holds back: no client sees it."""

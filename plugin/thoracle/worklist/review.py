@@ -13,7 +13,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 
 from thoracle.records import BundleIdentity, Outcome, Reading, study_outcome
 from thoracle.settings import Destination
-from thoracle.workitems import Reference
+from thoracle.workitems.attributes import Reference
 
 INTERPRETATION: Final = codes.cid9231.Interpretation
 LONGEST_LABEL = 64

@@ -19,13 +19,15 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
     UnifiedProcedureStepWatch,
 )
 
-from thoracle import workitems
 from thoracle.audit import commits, subscriptions, trail
 from thoracle.audit import workitems as audited
 from thoracle.audit.subscriptions import Told
 from thoracle.settings import Settings
 from thoracle.store import workitems as stored
-from thoracle.workitems import GLOBAL_SUBSCRIPTION, Action, Refused, State, Status
+from thoracle.workitems import statuses
+from thoracle.workitems.attributes import from_json
+from thoracle.workitems.states import GLOBAL_SUBSCRIPTION, Action, State
+from thoracle.workitems.statuses import Refused, Status
 from thoracle.worklist import matching, review
 
 logger = logging.getLogger(__name__)
@@ -72,11 +74,11 @@ class Workitems:
     # ---- C-FIND --------------------------------------------------------------------------------
 
     def _on_c_find(self, event: evt.Event) -> Iterator[tuple[Dataset, Dataset | None]]:
-        """Yield each match; every Status that can come is in ``thoracle.workitems.STATUSES``."""
+        """Yield each match; every Status that can come is in ``workitems/statuses.py``."""
         request: Any = event.request
         try:
             identifier = _read(
-                request.Identifier, lambda: event.identifier, workitems.IDENTIFIER_UNREADABLE
+                request.Identifier, lambda: event.identifier, statuses.IDENTIFIER_UNREADABLE
             )
         except Refused as error:
             yield _status(error.status, error.comment), None
@@ -85,13 +87,13 @@ class Workitems:
         try:
             for match in self._found(identifier):
                 if event.is_cancelled:
-                    yield _status(workitems.CANCELLED), None
+                    yield _status(statuses.CANCELLED), None
                     return
                 found += 1
-                yield _status(workitems.MATCH), match
+                yield _status(statuses.MATCH), match
         except Exception:
             logger.exception("workitems not read")
-            yield _status(workitems.PROCESSING_FAILURE), None
+            yield _status(statuses.PROCESSING_FAILURE), None
         finally:
             self._viewed(event, trail.Event.LIST_VIEWED, {"detail": {"workitems": found}}, found)
 
@@ -135,10 +137,10 @@ class Workitems:
             }
             trail.record(connection, trail.Event.STUDY_VIEWED, {**columns, **_caller(event)})
         if not wanted:
-            return workitems.SUCCESS, _in_utf8(item)
+            return statuses.SUCCESS, _in_utf8(item)
         found = Dataset()
         found.update({tag: item[tag] for tag in wanted if tag in item})
-        return workitems.SUCCESS, _in_utf8(found)
+        return statuses.SUCCESS, _in_utf8(found)
 
     # ---- N-SET ---------------------------------------------------------------------------------
 
@@ -150,11 +152,11 @@ class Workitems:
         modification = _read(
             request.ModificationList,
             lambda: event.modification_list,
-            workitems.INVALID_ATTRIBUTE_VALUE,
+            statuses.INVALID_ATTRIBUTE_VALUE,
         )
         uid = str(request.RequestedSOPInstanceUID)
         if uid == GLOBAL_SUBSCRIPTION:
-            raise Refused(workitems.NOT_APPROPRIATE)
+            raise Refused(statuses.NOT_APPROPRIATE)
         with self._begin() as connection:
             status, told = audited.set_attributes(connection, uid, modification, _caller(event))
         self._tell(told)
@@ -168,34 +170,34 @@ class Workitems:
     def _act(self, event: evt.Event) -> tuple[Status, None]:
         request: Any = event.request
         if event.action_type not in list(Action):
-            raise Refused(workitems.NO_SUCH_ACTION)
+            raise Refused(statuses.NO_SUCH_ACTION)
         information = _read(
             request.ActionInformation,
             lambda: event.action_information,
-            workitems.INVALID_ARGUMENT_VALUE,
+            statuses.INVALID_ARGUMENT_VALUE,
         )
         uid, action = str(request.RequestedSOPInstanceUID), Action(event.action_type)
         changes = action in (Action.CHANGE_STATE, Action.REQUEST_CANCEL)
         if changes and uid == GLOBAL_SUBSCRIPTION:
-            raise Refused(workitems.NOT_APPROPRIATE)
+            raise Refused(statuses.NOT_APPROPRIATE)
         with self._begin() as connection:
             if changes:
                 status, told = _change(connection, action, uid, information, _caller(event))
             else:
-                status = workitems.SUCCESS
+                status = statuses.SUCCESS
                 told = self._subscribe(connection, action, uid, information)
         self._tell(told)
         return status, None
 
     def _subscribe(self, connection: Any, action: Action, uid: str, information: Dataset) -> Told:
         if not self._receivers:
-            raise Refused(workitems.NO_EVENTS)
+            raise Refused(statuses.NO_EVENTS)
         ae_title = str(information.get("ReceivingAE") or "").strip()
         if ae_title not in self._receivers:
-            raise Refused(workitems.UNKNOWN_RECEIVER)
+            raise Refused(statuses.UNKNOWN_RECEIVER)
         if action is Action.SUSPEND_GLOBAL:
             if uid != GLOBAL_SUBSCRIPTION:
-                raise Refused(workitems.NOT_APPROPRIATE)
+                raise Refused(statuses.NOT_APPROPRIATE)
             subscriptions.suspend(connection, ae_title)
             return []
         if action is Action.UNSUBSCRIBE:
@@ -203,7 +205,7 @@ class Workitems:
             return []
         lock = str(information.get("DeletionLock") or "")
         if lock not in ("TRUE", "FALSE"):
-            raise Refused(workitems.INVALID_ARGUMENT_VALUE, "DeletionLock is TRUE or FALSE")
+            raise Refused(statuses.INVALID_ARGUMENT_VALUE, "DeletionLock is TRUE or FALSE")
         return subscriptions.subscribe(connection, uid, ae_title, int(lock == "TRUE"))
 
     # ---- alike for all -------------------------------------------------------------------------
@@ -211,14 +213,14 @@ class Workitems:
     def _answer(self, event: evt.Event, act: Callable[[], tuple[Status, Dataset | None]]) -> Answer:
         request: Any = event.request
         if request.RequestedSOPClassUID != UnifiedProcedureStepPush:
-            return _status(workitems.NO_SUCH_SOP_CLASS), None
+            return _status(statuses.NO_SUCH_SOP_CLASS), None
         try:
             status, ds = act()
         except Refused as error:
             return _status(error.status, error.comment), None
         except Exception:
             logger.exception("request about a workitem not answered")
-            return _status(workitems.PROCESSING_FAILURE), None
+            return _status(statuses.PROCESSING_FAILURE), None
         return _status(status), ds
 
     def _tell(self, told: Told) -> None:
@@ -257,9 +259,9 @@ def _read(encoded: Any, decode: Callable[[], Dataset], unreadable: Status) -> Da
     if encoded is None:
         return Dataset()
     if len(encoded.getbuffer()) > LARGEST:
-        raise Refused(workitems.RESOURCE_LIMITATION)
+        raise Refused(statuses.RESOURCE_LIMITATION)
     try:
-        return workitems.from_json(decode().to_json_dict())
+        return from_json(decode().to_json_dict())
     except Exception as error:  # pydicom decodes an element when it is looked at: raises anything
         raise Refused(unreadable, type(error).__name__) from error
 
