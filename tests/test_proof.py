@@ -83,6 +83,13 @@ class Site:
         return [row["event"] for row in rows(self.gateway, statement, study, name)]
 
 
+    def queries(self, study: str) -> list[dict[str, Any]]:
+        """Return the details of the queries for what was sent, in order."""
+        events = self.gateway.events("--study", study, "--event", "archive queried")
+        assert {one["event_id"] for one in events} <= {"110112"}
+        return [one["detail"] for one in events]
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[tuple[Site, Pacs]]:
     """A gateway with an archive that offers commitment and query, and reports on a new call."""
@@ -172,6 +179,29 @@ def test_what_a_query_does_not_find_is_sent_again(site: tuple[Site, Pacs]) -> No
     delivered = here.proven(study, "archive")
     assert {row["proof"] for row in delivered.values()} == {"query"}
     assert {len(archive.kept[row["sop_instance_uid"]]) for row in delivered.values()} == {2}
+    first, *later = here.queries(study)  # each object may come again by itself
+    assert {one["means"] for one in (first, *later)} == {"C-FIND"}
+    assert (first["found"], sum(one["found"] for one in later)) == (0, len(KINDS))
+    sought = [uid for uids in first["asked"].values() for uid in uids]
+    assert sorted(sought) == sorted(row["sop_instance_uid"] for row in delivered.values())
+    story = here.gateway.run("audit", "why", study)
+    assert f"archive was asked by C-FIND for {len(KINDS)} objects, and has 0." in story
+
+
+def test_a_query_that_is_not_answered_is_in_the_trail(site: tuple[Site, Pacs]) -> None:
+    here, archive = site
+    archive.report_after = None
+
+    def broken(identifier: Dataset) -> list[Dataset]:
+        raise ValueError("index is broken")
+
+    archive.matches = broken
+    study = here.send()
+    delivered = here.proven(study, "archive")
+    assert {row["proof"] for row in delivered.values()} == {"status"}
+    (query,) = here.queries(study)
+    assert "found" not in query
+    assert "ARCHIVE answered the C-FIND with 0xC" in query["detail"]
 
 
 def report(port: int, information: Dataset) -> int:
@@ -277,6 +307,8 @@ def test_stow_rs_delivers_to_orthanc_and_a_query_proves_it(tmp_path: Path) -> No
             delivered = site.proven(study, "web")
             assert {row["proof"] for row in delivered.values()} == {"query"}
             assert {row["status"] for row in delivered.values()} == {"200"}
+            (query,) = site.queries(study)
+            assert (query["means"], query["found"]) == ("QIDO-RS", len(delivered))
             uids = sorted(row["sop_instance_uid"] for row in delivered.values())
             assert orthanc.sop_instance_uids() == uids
             # Away and back: STOW-RS is as durable as C-STORE.

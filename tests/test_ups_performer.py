@@ -119,6 +119,9 @@ def test_a_workitem_about_images_that_are_here_is_completed_with_what_was_made(
         steps = rows(gateway, statement, uid)
         assert [one["destination"] for one in steps] == ["manager"] * 4
         assert '"to": "completed"' in steps[-1]["detail"]
+        looks = gateway.events("--event", "worklist queried")
+        assert {one["destination"] for one in looks} == {"manager"}
+        assert looks[0]["detail"] == {"means": "C-FIND", "workitems": [uid]}
         said = gateway.run("status", image.StudyInstanceUID)
         assert "manager ups completed AI (research)" in said
 

@@ -1,7 +1,7 @@
 """Workitems of others that we perform: rows and events of the trail, written together."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -12,6 +12,17 @@ from thoracle.store import performances
 
 LOOK_SECONDS, LONGEST_LOOK_SECONDS = 1.0, 10.0
 """Between two looks at whether images or result have come; the first, growing to the longest."""
+
+
+def looked(connection: Connection, manager: str, sop_instance_uids: Sequence[str]) -> None:
+    """Record that a manager's worklist was queried, and what it named; of nothing, no event.
+
+    A look that finds nothing discloses nothing, and comes every few seconds.
+    """
+    if sop_instance_uids:
+        detail = {"means": "C-FIND", "workitems": list(sop_instance_uids)}
+        event = trail.Event.WORKLIST_QUERIED
+        trail.record(connection, event, {"destination": manager, "detail": detail})
 
 
 def begin(

@@ -156,6 +156,8 @@ def queried(
     answer
         ``found``: SOP Instance UIDs, or ``None`` when the archive offers no query; then its answer
         to the sending is the proof. ``unavailable``: why it could not be asked, or ``None``.
+        ``means`` and ``asked``: how it was asked, and for what, by series; ``None`` and empty when
+        it was not. ``refused``: why it did not answer, if it said so.
 
     Returns
     -------
@@ -164,6 +166,7 @@ def queried(
     """
     request = deliveries.request_row(connection, transaction_uid)
     assert request is not None
+    _record_query(connection, request, attempt, answer, workflow_id)
     if answer["unavailable"] is not None and not audited.is_old(request.created_at, settings):
         return {"delay": audited.delay_after(attempt, settings), "resend": []}
     found: Collection[str] | None = answer["found"]
@@ -176,6 +179,25 @@ def queried(
         else:
             resends += _again(connection, row, "a query does not find it", settings, workflow_id)
     return {"delay": None, "resend": resends}
+
+
+def _record_query(
+    connection: Connection,
+    request: Row[Any],
+    attempt: int,
+    answer: Mapping[str, Any],
+    workflow_id: str,
+) -> None:
+    """Add the event of a query, unless the archive offers none; then there was none."""
+    found, why = answer["found"], answer["unavailable"] or answer.get("refused")
+    means = answer.get("means")  # a step that an earlier version ended has none
+    if means is None or (found is None and why is None):
+        return
+    said: dict[str, Any] = {"means": means, "asked": answer["asked"], "attempt": attempt}
+    said |= {"found": len(found)} if found is not None else {"detail": why}
+    outcome = trail.MINOR_FAILURE if found is None else trail.SUCCESS
+    event = trail.Event.ARCHIVE_QUERIED
+    audited.record_request(connection, request, event, outcome, said, workflow_id)
 
 
 def _proven(connection: Connection, row: Row[Any], proof: str, workflow_id: str) -> None:

@@ -109,29 +109,41 @@ def ask(
 
 @DBOS.step(name="find")
 def find(destination: str, transaction_uid: str) -> dict[str, Any]:
-    """Look in an archive for what a request is about; return ``found`` and ``unavailable``."""
+    """Look in an archive for what a request is about.
+
+    Returns ``found`` and ``unavailable``, and for the trail ``means`` and ``asked``: C-FIND or
+    QIDO-RS, and the objects by their series; ``None`` and empty when there was nobody to ask.
+    """
     line = parts()
     at = line.destinations.get(destination)
     if at is None:
-        return {"found": None, "unavailable": None}
+        return {"found": None, "unavailable": None, "means": None, "asked": {}}
     with line.database.connect() as connection:
         rows = deliveries.unproven(connection, transaction_uid)
+    # One series at a time: its UID is a key of the query (PS3.4 Section C.4.1).
+    asked: dict[str, list[str]] = {}
+    for row in rows:
+        asked.setdefault(row.series_instance_uid, []).append(row.delivered_sop_instance_uid)
+    answer = _found(at, rows[0].study_instance_uid, asked) if rows else {"found": []}
+    means = "QIDO-RS" if at.url is not None else "C-FIND"
+    return {"unavailable": None, **answer, "means": means if rows else None, "asked": asked}
+
+
+def _found(at: Destination, study: str, asked: dict[str, list[str]]) -> dict[str, Any]:
+    """Return ``found``, ``None`` when the archive offers no query, or ``unavailable``."""
+    settings = parts().settings
     found: set[str] = set()
     try:
-        # One series at a time: its UID is a key of the query (PS3.4 Section C.4.1).
-        for series in sorted({row.series_instance_uid for row in rows}):
-            mine = [row for row in rows if row.series_instance_uid == series]
-            wanted = [row.delivered_sop_instance_uid for row in mine]
-            study = mine[0].study_instance_uid
+        for series, wanted in sorted(asked.items()):
             if at.url is not None:
-                here = stowrs.found(web_peer_of(at, line.settings), study, series, wanted)
+                here = stowrs.found(web_peer_of(at, settings), study, series, wanted)
             else:
-                here = query.found(peer_of(at, line.settings), study, series, wanted)
+                here = query.found(peer_of(at, settings), study, series, wanted)
             if here is None:
-                return {"found": None, "unavailable": None}
+                return {"found": None}
             found |= here
-    except (ArchiveSilent, ArchiveRefused):
-        return {"found": None, "unavailable": None}
+    except (ArchiveSilent, ArchiveRefused) as error:
+        return {"found": None, "refused": str(error)}
     except (DeliveryError, OSError) as error:
         return {"found": None, "unavailable": str(error)}
-    return {"found": sorted(found), "unavailable": None}
+    return {"found": sorted(found)}

@@ -62,6 +62,8 @@ def look(manager: WorkflowManager) -> None:
     """Have what is ours in a manager's worklist performed; what is known already is left alone."""
     with Worklist(peer_of_manager(manager, parts().settings)) as worklist:
         found = worklist.find(manager.workitem_code, manager.station_code)
+    with parts().database.begin() as connection:
+        performances.looked(connection, manager.name, found)
     for uid in found[:AT_ONCE]:
         enqueue_perform(manager.name, uid, 1, None)
 

@@ -61,6 +61,23 @@ def _answered(rows: Rows) -> str:
     return f"{caller(row)} reported on a commitment{said(row, 'detail')}."
 
 
+def _queried(rows: Rows) -> str:
+    row = rows[0]
+    asked, found = detail(row, "asked"), detail(row, "found")
+    sought = sum(map(len, asked.values())) if isinstance(asked, dict) else 0
+    means = inert(detail(row, "means"), 16)
+    query = f"{_there(row)} was asked by {means} for {number(sought, 'object')}"
+    if not isinstance(found, int):
+        return f"{query}, in vain{_attempt(row)}{said(row, 'detail')}."
+    return f"{query}, and has {found}{_attempt(row)}."
+
+
+def _worklist(rows: Rows) -> str:
+    found = detail(rows[0], "workitems")
+    items = number(len(found) if isinstance(found, list) else 0, "workitem")
+    return f"{_there(rows[0])} was asked for workitems, and named {items}."
+
+
 def _proven(rows: Rows) -> str:
     row = rows[0]
     by = PROOFS.get(str(row.get("proof")), of(row, "proof", "nothing"))
@@ -131,6 +148,7 @@ SENTENCES: dict[Event, Callable[[Rows], str]] = {
     Event.DELIVERY_SENT: _sent,
     Event.PROOF_REQUESTED: _asked,
     Event.PROOF_ANSWERED: _answered,
+    Event.ARCHIVE_QUERIED: _queried,
     Event.DELIVERY_SUCCEEDED: _proven,
     Event.DELIVERY_POSTPONED: _postponed,
     Event.DELIVERY_FAILED: _lost,
@@ -138,6 +156,7 @@ SENTENCES: dict[Event, Callable[[Rows], str]] = {
     Event.NOTIFICATION_SENT: _told,
     Event.NOTIFICATION_POSTPONED: _not_told,
     Event.NOTIFICATION_FAILED: _never_told,
+    Event.WORKLIST_QUERIED: _worklist,
     Event.WORKITEM_CREATED: _workitem,
     Event.WORKITEM_CHANGED: _workitem_changed,
 }
