@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser
+from pynetdicom import _config
 
 from browser import chromium
 from gateway import Gateway
@@ -33,3 +34,16 @@ def browser() -> Iterator[Browser]:
     """
     with chromium() as running:
         yield running
+
+
+def _settings_of_pynetdicom() -> Iterator[None]:
+    before = {name: value for name, value in vars(_config).items() if name.isupper()}
+    yield
+    for name, value in before.items():
+        setattr(_config, name, value)
+
+
+# A listener of ours that runs in a test's own process sets them for good, and an archive of the
+# next file would find every object empty. Twice: a fixture of a module may set them, too.
+_after_each_file = pytest.fixture(scope="module", autouse=True)(_settings_of_pynetdicom)
+_after_each_test = pytest.fixture(autouse=True)(_settings_of_pynetdicom)
