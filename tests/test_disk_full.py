@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,15 +10,20 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset
 
+from aging import age
 from gateway import Gateway
 from ledger import concluded, eventually, residue, rows
 from pacs import Pacs
-from radiographs import gradient, radiograph
+from radiographs import chest, gradient, radiograph
 from sender import Answer, send, small
+from test_proof import OBJECTS
+from test_retention import consistent
 
 MEGABYTE = 1_000_000
 DISK = 64
 """Size of the disk, megabytes."""
+ROOM = 12_000
+"""Bytes more on the disk at each attempt of a purge."""
 LARGE = 3000
 """Rows and columns of an object of 18 MB."""
 
@@ -121,3 +127,32 @@ def test_studies_whose_analysis_meets_a_full_disk_are_answered_at_the_latest_aft
         gateway.start()
         pacs.wait_for(10, 60)
         assert len(pacs.kept) == 10
+
+
+def test_a_purge_that_meets_a_full_disk_loses_neither_image_nor_header(disk: Path) -> None:
+    images = [chest() for _ in range(3)]
+    with Pacs("ARCHIVE", OBJECTS) as pacs, Gateway(disk.parent, pacs) as gateway:
+        for image in images:
+            assert send(gateway.port, image).status == 0x0000
+        proven = "SELECT 1 FROM delivery WHERE state = 'delivered'"
+        eventually(lambda: len(rows(gateway, proven)) == 3, 120)
+        assert gateway.terminate() == 0
+        for image in images:
+            age(disk, str(image.StudyInstanceUID), 8)
+        command = [sys.executable, "-m", "thoracle", "retention", "run", "-c", str(gateway.config)]
+        ended = []
+        # It meets the end of the disk at its start, and then ever later.
+        for left in range(0, 12 * ROOM, ROOM):
+            with filled(disk, left=left):
+                done = subprocess.run(command, capture_output=True, check=False)
+            ended.append(done.returncode)
+            consistent(disk)
+        assert ended[0] != 0
+        subprocess.run(command, check=True)
+        consistent(disk)
+        statement = "SELECT file_state FROM instance"
+        assert [row["file_state"] for row in rows(gateway, statement)] == ["gone"] * 3
+        gateway.start()
+        study = str(images[0].StudyInstanceUID)
+        gateway.run("withdraw", study, "--reason", "wrong side")
+        eventually(lambda: len(pacs.reports_on(study)) == 2)

@@ -8,14 +8,17 @@ import pyarrow.parquet
 from sqlalchemy import select, update
 
 from postgres import postgres
+from radiographs import chest, saved
 from test_store import made, plan, received, store
 from thoracle.audit import chain, holds, trail
 from thoracle.auditing import export
 from thoracle.purge import Purge
+from thoracle.report import source
 from thoracle.settings import Retention, Settings
-from thoracle.store import database, deliveries, research, results, subject
+from thoracle.store import database, deliveries, headers, research, results, subject
 from thoracle.store import holds as stored_holds
 from thoracle.store.results import AnalysisKey
+from thoracle.store.retention import What
 from thoracle.store.subject import Subject
 from thoracle.store.tables import analysis, audit_event, instance, now, result
 
@@ -33,9 +36,11 @@ def test_retention_holds_and_exports_on_postgresql(tmp_path: Path) -> None:
             results.add_result(connection, KEY, one, ["pacs"])
             deliveries.set_delivery(connection, one.sop_instance_uid, "pacs", {"state": "sent"})
             connection.execute(update(analysis).values(state="done", finished_at=now()))
-        for path in ("images/1", one.path):
-            (tmp_path / path).parent.mkdir(exist_ok=True)
-            (tmp_path / path).write_bytes(os.urandom(8))
+        (tmp_path / "images").mkdir()
+        image = saved(chest(), tmp_path / "images/1")
+        said = source.extract(image)
+        (tmp_path / one.path).parent.mkdir(exist_ok=True)
+        (tmp_path / one.path).write_bytes(os.urandom(8))
         settings = Settings(data_folder=tmp_path, retention=Retention())
         purge = Purge(engine, settings, moment=LATER)
         assert purge.run().studies == {}  # sent, and not proven
@@ -72,7 +77,16 @@ def test_retention_holds_and_exports_on_postgresql(tmp_path: Path) -> None:
                 *connection.execute(select(result.c.file_state)).scalars(),
             ]
             assert states == ["gone", "gone"]
+            assert headers.missing(connection, "1.2.840") == 0
+            assert headers.content(connection, "1.2.840", "images/1") == said
+            (kept,) = subject.headers(connection, Subject("P1", ""), "1.2.840")
+            assert kept["content"] == said
             assert chain.verify(connection).well
             events = connection.execute(select(audit_event.c.event)).scalars().all()
         assert events == ["audit purged"]
+        days = Retention(headers_days_after_proof=1)
+        shorter = Settings(data_folder=tmp_path, retention=days)
+        assert Purge(engine, shorter, moment=LATER).run().studies == {What.HEADERS: 1}
+        with engine.connect() as connection:
+            assert headers.missing(connection, "1.2.840") == 1
         engine.dispose()

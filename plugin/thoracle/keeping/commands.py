@@ -134,7 +134,7 @@ def run_command(config: ConfigOption = None) -> None:
     from thoracle.purge import Purge
 
     settings = settings_of(config)
-    log.configure(settings.log_level)
+    log.configure("ERROR")
     _say(f"gone are {Purge(database_of(settings), settings).run()}")
 
 
