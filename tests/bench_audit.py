@@ -13,20 +13,22 @@ import sqlite3
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from postgres import postgres
-from thoracle.audit import counts, query, trail
+from thoracle.audit import counts, query, search, trail
 from thoracle.audit.chain import verify
 from thoracle.audit.query import Question
 from thoracle.audit.trail import Event
 from thoracle.store import chain, database
+from thoracle.store.fhir_conditions import Token
 
 DIGESTS = [f"{number:064x}" for number in range(7)]
 """Of the bundles that were in use, one after the other."""
@@ -194,13 +196,34 @@ def questions(rows: int) -> dict[str, Question]:
     }
 
 
-def asked(engine: Engine, question: Question) -> tuple[float, float]:
+def searches() -> dict[str, search.Search]:
+    """Return searches of FHIR over all years: of what is often there, seldom, and never."""
+    years = ((">=", "2021-01-01"), ("<", "2026-12-01"))
+    wanted = {
+        "type, often": ("type", "110104"),
+        "type, never": ("type", "110199"),
+        "subtype, a verb": ("subtype", "verdict-given"),
+        "subtype, never": ("subtype", "110131"),
+        "address, one": ("address", "10.9.0.77"),
+        "address, eleven": ("address", "10.9.0.7"),
+        "address, never": ("address", "192.168."),
+        "entity-role job, never": ("entity-role", search.JOB),
+        "entity-role query": ("entity-role", search.SEARCH),
+        "agent": ("agent", "reader7"),
+    }
+    return {
+        f"FHIR {name}": search.Search(((parameter, (Token(None, code),)),), years)
+        for name, (parameter, code) in wanted.items()
+    }
+
+
+def asked(engine: Engine, page: Callable[[Connection], object]) -> tuple[float, float]:
     """Return p50 and p95 of a first page, milliseconds."""
     took = []
     with engine.connect() as connection:
         for _ in range(REPEATED):
             began = time.perf_counter()
-            query.page(connection, question, PAGE)
+            page(connection)
             took.append((time.perf_counter() - began) * 1000)
     return statistics.median(took), statistics.quantiles(took, n=20)[18]
 
@@ -262,8 +285,14 @@ def section(sizes: list[int], postgres_rows: int) -> Iterator[str]:
 
 
 def _measure(engine: Engine, rows: int, table: dict[str, list[str]]) -> None:
-    for name, question in questions(rows).items():
-        p50, p95 = asked(engine, question)
+    pages: dict[str, Callable[[Connection], object]] = {
+        name: partial(query.page, question=question, limit=PAGE)
+        for name, question in questions(rows).items()
+    }
+    for name, one in searches().items():
+        pages[name] = partial(search.page, search=one, source_id="THORACLE", limit=PAGE)
+    for name, page in pages.items():
+        p50, p95 = asked(engine, page)
         table.setdefault(name, []).append(f"{p50:.1f} / {p95:.1f}")
     for by in counts.BY:
         whole, month = counted(engine, by, None), counted(engine, by, ("2025-03-01", "2025-04-01"))
