@@ -19,7 +19,7 @@ from pacs import free_port
 from thoracle import settings
 from thoracle.settings import Settings
 from thoracle.store import people
-from thoracle.store.database import connect, open_database, sqlite_url
+from thoracle.store.database import engine_of, prepare
 from thoracle.store.tables import audit_event
 from thoracle.web import passwords
 
@@ -67,8 +67,8 @@ class Site:
         self.verify = verify
         self.url = f"http{'s' if verify else ''}://127.0.0.1:{self.port}"
         self.settings.data_folder.mkdir(parents=True, exist_ok=True)
-        open_database(sqlite_url(self.settings.data_folder)).dispose()
-        self.database: Engine = connect(sqlite_url(self.settings.data_folder))
+        self.database: Engine = engine_of(self.settings)
+        prepare(self.database)
         with self.database.begin() as connection:
             for name, roles in (PERSONS if persons is None else persons).items():
                 add_person(connection, name, roles)

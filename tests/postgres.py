@@ -45,6 +45,14 @@ class Server:
             for statement in statements:
                 connection.execute(statement.encode())
 
+    def end(self, condition: str) -> None:
+        """End the sessions that fulfil a condition on pg_stat_activity."""
+        these = f"FROM pg_stat_activity WHERE {condition}".encode()
+        with closing(psycopg.connect(self.url(), autocommit=True)) as connection:
+            connection.execute(b"SELECT pg_terminate_backend(pid) " + these)
+            while connection.execute(b"SELECT 1 " + these).fetchone():
+                time.sleep(0.02)
+
     def configure(self, setting: str) -> None:
         """Change a setting of the server, e.g. ``fsync = off``; return when it has."""
         name, _, value = setting.partition(" = ")

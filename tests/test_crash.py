@@ -4,12 +4,11 @@ import gc
 import hashlib
 import os
 import random
-import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -106,13 +105,13 @@ def random_moment(
 
 
 def stream_and_kill(
-    folder: Path, pacs: Pacs, kills: int, studies: int
+    folder: Path, pacs: Pacs, kills: int, studies: int, **tables: dict[str, Any]
 ) -> tuple[Gateway, Modality, list[float]]:
     """Stream studies through a gateway that is killed and restarted; return when all is done."""
     seed = int(os.environ.get("THORACLE_SEED") or random.SystemRandom().getrandbits(32))
     print(f"THORACLE_SEED={seed} repeats the choice of moments")
     random_ = random.Random(seed)
-    gateway = Gateway(folder, pacs)
+    gateway = Gateway(folder, pacs, **tables)
     modality = Modality(gateway)
     seconds = []
     each = studies // (kills + 1)
@@ -194,26 +193,25 @@ def report(gateway: Gateway, modality: Modality, pacs: Pacs, seconds: list[float
     )
 
 
-def say_where_it_stands(folder: Path) -> None:
+def say_where_it_stands(gateway: Gateway) -> None:
     """Print what a person needs to find out why nothing goes on."""
-    with closing(sqlite3.connect(folder / "data" / "thoracle.sqlite")) as database:
-        for question in (
-            "SELECT count(*) FROM instance",
-            "SELECT state, count(*) FROM analysis GROUP BY 1",
-            "SELECT state, count(*) FROM delivery GROUP BY 1",
-            "SELECT name, status, count(*) FROM workflow_status GROUP BY 1, 2",
-        ):
-            print(question, database.execute(question).fetchall())
-    print((folder / "thoracle.log").read_text()[-4000:])
+    for question in (
+        "SELECT count(*) FROM instance",
+        "SELECT state, count(*) FROM analysis GROUP BY 1",
+        "SELECT state, count(*) FROM delivery GROUP BY 1",
+        "SELECT name, status, count(*) FROM workflow_status GROUP BY 1, 2",
+    ):
+        print(question, rows(gateway, question))
+    print(gateway.log.read_text()[-4000:])
 
 
-def crash(folder: Path, kills: int, studies: int) -> None:
-    """Stream, kill, compare."""
+def crash(folder: Path, kills: int, studies: int, **tables: dict[str, Any]) -> None:
+    """Stream, kill, compare; ``tables`` are further settings."""
     with Pacs() as pacs:
         try:
-            gateway, modality, seconds = stream_and_kill(folder, pacs, kills, studies)
+            gateway, modality, seconds = stream_and_kill(folder, pacs, kills, studies, **tables)
         except TimeoutError:
-            say_where_it_stands(folder)
+            say_where_it_stands(Gateway(folder, **tables))
             raise
         assert len(modality.acknowledged) == studies
         assert_nothing_lost_or_done_twice(gateway, modality, pacs)

@@ -314,10 +314,7 @@ def test_a_gateway_that_lost_its_lock_is_told_and_gets_no_new_connection(running
     engine.dispose()
     with engine.connect():  # while it has the lock, it gets them
         pass
-    running.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE application_name LIKE 'thoracle serve on%'"
-    )
+    running.end("application_name LIKE 'thoracle serve on%'")
     assert told.wait(5)
     engine.dispose()
     with pytest.raises(OperationalError, match="the lock of this gateway is not on the server"):

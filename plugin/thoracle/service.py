@@ -4,7 +4,8 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 
@@ -98,6 +99,21 @@ def _end(reason: str) -> None:
     os._exit(1)
 
 
+@contextmanager
+def _whole() -> Iterator[None]:
+    """End the process when something fails inside the block.
+
+    The threads that listen would go on without those that work, and without the lock that makes
+    this process the one gateway.
+    """
+    try:
+        yield
+    except BaseException:
+        logger.exception("the service cannot go on; it ends here, to be started again")
+        logging.shutdown()
+        os._exit(1)
+
+
 def _run(
     settings: Settings, database: Database, decoder: Decoder, stopped: threading.Event
 ) -> None:
@@ -131,26 +147,27 @@ def _run(
     more = Workitems(settings, database.begin, told).support if settings.ups.offer else None
     listener = Listener(settings.receive, inbox, database, arrived, committed, more)
     _listen(listener, settings)
-    forwarders = pipeline.start_forwarding(settings, database)
-    engine.start(database, settings.deliver)
-    started.set()
-    _take_up(settings, stopped)
-    Keeper(database, settings, stopped).start()
-    _load_or_leave(classifier, settings)
-    watchman = Watchman(database, settings.watch)
-    watchman.look()
-    anchor = partial(anchors.drop, database, settings.data_folder / anchors.FILE)
-    idle: set[str] = set()
-    while not stopped.wait(SWEEP_SECONDS):
+    with _whole():
+        forwarders = pipeline.start_forwarding(settings, database)
+        engine.start(database, settings.deliver)
+        started.set()
+        _take_up(settings, stopped)
+        Keeper(database, settings, stopped).start()
+        _load_or_leave(classifier, settings)
+        watchman = Watchman(database, settings.watch)
         watchman.look()
-        idle = _look_after(settings, inbox, anchor, idle)
-    logger.info("stopping")
-    listener.stop(DRAIN_SECONDS)
-    engine.stop(DRAIN_SECONDS)
-    with database.begin() as connection:
-        trail.record(connection, trail.Event.APPLICATION_STOPPED, {})
-    pipeline.stop_forwarding(forwarders)
-    anchor()
+        anchor = partial(anchors.drop, database, settings.data_folder / anchors.FILE)
+        idle: set[str] = set()
+        while not stopped.wait(SWEEP_SECONDS):
+            watchman.look()
+            idle = _look_after(settings, inbox, anchor, idle)
+        logger.info("stopping")
+        listener.stop(DRAIN_SECONDS)
+        engine.stop(DRAIN_SECONDS)
+        with database.begin() as connection:
+            trail.record(connection, trail.Event.APPLICATION_STOPPED, {})
+        pipeline.stop_forwarding(forwarders)
+        anchor()
 
 
 def _identified(settings: Settings, database: Database) -> BundleIdentity:
