@@ -32,7 +32,7 @@ from thoracle.audit import commits
 from thoracle.records import Kind, Outcome, Reading, Reason
 from thoracle.store import fhir_rows, instances, people, worklist
 from thoracle.store.database import open_database, sqlite_url
-from thoracle.store.fhir_rows import Search
+from thoracle.store.fhir_conditions import Search
 from thoracle.store.instances import Description, Received
 from thoracle.store.results import AnalysisKey, Result
 from thoracle.web import cookies, fhir_search, fhir_values

@@ -15,7 +15,7 @@ from test_fhir import checked, token
 from test_web_audit import HOSTILE, PERSONS, STUDY, filled
 from thoracle.audit import search, trail
 from thoracle.audit.trail import Columns, Event
-from thoracle.store.fhir_rows import Token
+from thoracle.store.fhir_conditions import Token
 from thoracle.web import fhir_audit_search
 from thoracle.worklist import elements
 

@@ -15,7 +15,7 @@ from thoracle.audit.objects import WORKITEM
 from thoracle.audit.query import told
 from thoracle.audit.trail import Event
 from thoracle.store import addresses
-from thoracle.store.fhir_rows import DICOM_UID, OID, Token
+from thoracle.store.fhir_conditions import DICOM_UID, OID, Token
 from thoracle.store.tables import audit_event
 from thoracle.store.tables.audit import FAILED
 

@@ -1,53 +1,32 @@
-"""Statements behind the FHIR interface: one row a study, and what belongs to a page of them.
-
-Two analyses matter for each study. The *newest* tells what becomes of it. The *standing* one is
-the newest that has said something (it may be withdrawn since) to people outside: a result that a
-rule holds or shadows is told to nobody, and so not here.
-"""
+"""Statements behind the FHIR interface: one row a study, and what belongs to a page of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, false, func, or_, select
-from sqlalchemy import true as everything
-from sqlalchemy.sql.selectable import FromClause
+from sqlalchemy import Connection, Row, Select, and_, func, or_, select
 
 from thoracle.records import Kind
-from thoracle.store.tables import analysis, audit_event, instance, reading, result, study, worklist
-
-HIDDEN = ("held", "shadow")
-"""States of sending of which nobody outside may know the result."""
-DICOM_UID, OID = "urn:dicom:uid", "urn:oid:"
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A value to match, and whose it is (R4 3.1.1.4.10)."""
-
-    system: str | None
-    """``None``: of any; empty: of none."""
-    code: str
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """Which resources are wanted: each entry of a list must hold, by one of its alternatives."""
-
-    type: str
-    """``DiagnosticReport``, ``ImagingStudy``, ``Observation`` or ``Task``."""
-    ids: tuple[tuple[str, ...], ...] = ()
-    identifiers: tuple[tuple[Token, ...], ...] = ()
-    studies: tuple[tuple[Token, ...], ...] = ()
-    """Identifiers of the study that a resource refers to."""
-    accessions: tuple[tuple[Token, ...], ...] = ()
-    """Of the order."""
-    patients: tuple[tuple[Token, ...], ...] = ()
-    statuses: tuple[tuple[str, ...], ...] = ()
-    updated: tuple[tuple[str, str], ...] = ()
-    """``>=`` or ``<`` and a point in time as it is stored."""
-    after: tuple[str, str] | None = None
-    """Arrival and Study Instance UID of the last row of the page before."""
+from thoracle.store.fhir_conditions import Search, where
+from thoracle.store.fhir_status import (
+    JOINED,
+    NEWEST,
+    OBSERVATION_STATUS,
+    REPORT_STATUS,
+    STANDING,
+    TASK_STATUS,
+    UPDATED,
+    told,
+)
+from thoracle.store.tables import (
+    analysis,
+    audit_event,
+    instance,
+    reading,
+    result,
+    study,
+    worklist,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,77 +43,6 @@ class Study:
     """Name and version of the model of the standing analysis."""
 
 
-# ---- Rows --------------------------------------------------------------------------------------
-
-_newest = analysis.alias("newest")
-_standing = analysis.alias("standing")
-_earlier = analysis.alias("earlier")
-
-
-def _told(table: Any) -> ColumnElement[bool]:
-    return and_(
-        table.c.state.in_(("done", "withdrawn")),
-        func.coalesce(table.c.sending, "").not_in(HIDDEN),
-    )
-
-
-_from: FromClause = (
-    study.outerjoin(worklist, worklist.c.study_instance_uid == study.c.study_instance_uid)
-    .outerjoin(
-        _newest,
-        (_newest.c.study_instance_uid == study.c.study_instance_uid)
-        & (_newest.c.generation == study.c.generation)
-        & (_newest.c.state != "superseded"),
-    )
-    .outerjoin(
-        _standing,
-        (_standing.c.study_instance_uid == study.c.study_instance_uid)
-        & _told(_standing)
-        & (
-            _standing.c.generation
-            == select(func.max(_earlier.c.generation))
-            .where(_earlier.c.study_instance_uid == study.c.study_instance_uid, _told(_earlier))
-            .correlate(study)
-            .scalar_subquery()
-        ),
-    )
-)
-
-_report_status = case(
-    (_standing.c.state == "withdrawn", "entered-in-error"),
-    (_standing.c.state == "done", "preliminary"),
-    (_newest.c.state == "failed", "cancelled"),
-    (func.coalesce(_newest.c.sending, "") == "shadow", None),
-    else_="registered",
-)
-"""DiagnosticReport.status; NULL: there is none to be told of."""
-_observation_status = case(
-    (_standing.c.state == "withdrawn", "entered-in-error"),
-    (_standing.c.state == "done", "preliminary"),
-    else_=None,
-)
-_task_status = case(
-    (_newest.c.state == "failed", "failed"),
-    (and_(_newest.c.state == "done", _newest.c.sending == "held"), "on-hold"),
-    (_newest.c.state.in_(("done", "withdrawn")), "completed"),
-    (worklist.c.ai_state == "running", "in-progress"),
-    else_="requested",
-)
-_STATUS: dict[str, ColumnElement[Any]] = {
-    "DiagnosticReport": _report_status,
-    "Observation": _observation_status,
-    "Task": _task_status,
-    "ImagingStudy": case((study.c.generation >= 0, "available"), else_=None),
-}
-
-
-def _later(one: Any, other: Any) -> ColumnElement[Any]:
-    """Return the later of two times; PostgreSQL and SQLite name such a function differently."""
-    return case((func.coalesce(other, "") > one, other), else_=one)
-
-
-_updated = _later(_later(study.c.changed_at, worklist.c.changed_at), _newest.c.finished_at)
-
 _columns = (
     study.c.study_instance_uid,
     study.c.patient_id,
@@ -146,25 +54,25 @@ _columns = (
     worklist.c.study_description,
     worklist.c.study_datetime,
     worklist.c.urgency,
-    _newest.c.state.label("newest_state"),
-    _newest.c.sending.label("newest_sending"),
-    _newest.c.priority,
-    _standing.c.generation,
-    _standing.c.bundle_digest,
-    _standing.c.state,
-    _standing.c.outcome,
-    _standing.c.probability,
-    _standing.c.finished_at,
-    _report_status.label("report_status"),
-    _observation_status.label("observation_status"),
-    _task_status.label("task_status"),
-    _updated.label("updated"),
+    NEWEST.c.state.label("newest_state"),
+    NEWEST.c.sending.label("newest_sending"),
+    NEWEST.c.priority,
+    STANDING.c.generation,
+    STANDING.c.bundle_digest,
+    STANDING.c.state,
+    STANDING.c.outcome,
+    STANDING.c.probability,
+    STANDING.c.finished_at,
+    REPORT_STATUS.label("report_status"),
+    OBSERVATION_STATUS.label("observation_status"),
+    TASK_STATUS.label("task_status"),
+    UPDATED.label("updated"),
 )
 
 
 def count(connection: Connection, search: Search) -> int:
     """Return how many resources a search finds, on all its pages."""
-    statement = _where(select(func.count()).select_from(_from), search)
+    statement = where(select(func.count()).select_from(JOINED), search)
     return int(connection.execute(statement).scalar_one())
 
 
@@ -173,7 +81,7 @@ def page(connection: Connection, search: Search, limit: int) -> list[Study]:
 
     The number of statements does not depend on how many there are.
     """
-    statement = _where(select(*_columns).select_from(_from), search)
+    statement = where(select(*_columns).select_from(JOINED), search)
     if search.after is not None:
         arrived, uid = search.after
         statement = statement.where(
@@ -228,7 +136,7 @@ def _reports(uids: Sequence[str]) -> Select[Any]:
             & (analysis.c.generation == result.c.generation)
             & (analysis.c.bundle_digest == result.c.bundle_digest),
         )
-        .where(result.c.study_instance_uid.in_(uids), result.c.kind == Kind.SR, _told(analysis))
+        .where(result.c.study_instance_uid.in_(uids), result.c.kind == Kind.SR, told(analysis))
         .order_by(result.c.generation, result.c.created_at)
     )
 
@@ -279,58 +187,3 @@ def _bundles(connection: Connection, digests: Sequence[str], uids: Sequence[str]
         .distinct()
     )
     return {row.bundle_digest: row.bundle_version for row in connection.execute(statement)}
-
-
-# ---- Conditions --------------------------------------------------------------------------------
-
-
-def _where(statement: Select[Any], search: Search) -> Select[Any]:
-    status = _STATUS[search.type]
-    conditions: list[ColumnElement[bool]] = [status.is_not(None)]
-    conditions += [study.c.study_instance_uid.in_(ids) for ids in search.ids]
-    conditions += [or_(*(_identified(search.type, t) for t in some)) for some in search.identifiers]
-    conditions += [or_(*map(_of_study, some)) for some in search.studies]
-    conditions += [or_(*map(_ordered, some)) for some in search.accessions]
-    conditions += [or_(*map(_patient, some)) for some in search.patients]
-    conditions += [status.in_(some) for some in search.statuses]
-    for comparison, moment in search.updated:
-        conditions.append(_updated >= moment if comparison == ">=" else _updated < moment)
-    return statement.where(*conditions)
-
-
-def _identified(type_: str, token: Token) -> ColumnElement[bool]:
-    """Return whether a token is one of the identifiers that worklist/fhir.py gives a resource."""
-    alternatives = [_of_study(token)]
-    if type_ in ("DiagnosticReport", "Observation") and token.system in (None, DICOM_UID):
-        reports = select(result.c.study_instance_uid).where(
-            result.c.sop_instance_uid == token.code.removeprefix(OID),
-            result.c.kind == Kind.SR,
-            result.c.study_instance_uid == study.c.study_instance_uid,
-            result.c.generation == _standing.c.generation,
-        )
-        alternatives.append(reports.correlate(study, _standing).exists())
-    if type_ in ("ImagingStudy", "Task"):
-        alternatives.append(_ordered(token))
-    return or_(*alternatives)
-
-
-def _of_study(token: Token) -> ColumnElement[bool]:
-    if token.system not in (None, DICOM_UID):
-        return false()
-    if not token.code:
-        return everything()
-    return study.c.study_instance_uid == token.code.removeprefix(OID)
-
-
-def _ordered(token: Token) -> ColumnElement[bool]:
-    if token.system or not token.code:  # no system is known of accession numbers
-        return false()
-    return study.c.accession_number == token.code
-
-
-def _patient(token: Token) -> ColumnElement[bool]:
-    issuer = func.coalesce(study.c.issuer_of_patient_id, "")
-    is_patient = study.c.patient_id == token.code if token.code else everything()
-    if token.system is None:
-        return is_patient
-    return and_(is_patient, issuer.in_((token.system, token.system.removeprefix(OID))))

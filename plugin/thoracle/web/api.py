@@ -14,7 +14,9 @@ from sqlalchemy import Connection
 from thoracle.audit import trail
 from thoracle.records import Outcome
 from thoracle.store import deliveries, fhir_rows
-from thoracle.store.fhir_rows import Search, Study, Token
+from thoracle.store.fhir_conditions import Search, Token
+from thoracle.store.fhir_rows import Study
+from thoracle.store.fhir_status import HIDDEN
 from thoracle.web.access import Person, Role, scoped
 from thoracle.web.site import RESEARCH_USE_ONLY, site_of
 from thoracle.web.viewed import viewed
@@ -168,7 +170,7 @@ def _answer(found: Study, sent: Sequence[Any]) -> StudyAnswer:
 
 
 def _state(row: Any) -> Any:
-    if row.newest_state == "done" and row.newest_sending in fhir_rows.HIDDEN:
+    if row.newest_state == "done" and row.newest_sending in HIDDEN:
         return row.newest_sending
     ended = row.newest_state in ("done", "failed", "withdrawn")
     return row.newest_state if ended else "waiting"

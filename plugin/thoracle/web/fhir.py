@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from thoracle import __version__
 from thoracle.audit import trail
 from thoracle.store import fhir_rows
-from thoracle.store.fhir_rows import Search, Study
+from thoracle.store.fhir_conditions import Search
+from thoracle.store.fhir_rows import Study
 from thoracle.web import fhir_audit_search, fhir_search
 from thoracle.web.access import Person, Role, anyone, scoped
 from thoracle.web.fhir_search import Wanted

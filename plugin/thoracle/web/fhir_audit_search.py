@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from thoracle.audit.search import Search
-from thoracle.store.fhir_rows import Token
+from thoracle.store.fhir_conditions import Token
 from thoracle.web.fhir_values import (
     DEFAULT_COUNT,
     MOST_PARAMETERS,

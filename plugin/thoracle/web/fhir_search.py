@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from thoracle.store.fhir_rows import Search, Token
+from thoracle.store.fhir_conditions import Search, Token
 from thoracle.web.fhir_values import (
     DEFAULT_COUNT,
     MOST_PARAMETERS,

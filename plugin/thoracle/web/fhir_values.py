@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from thoracle.errors import ThoracleError
-from thoracle.store.fhir_rows import Token
+from thoracle.store.fhir_conditions import Token
 from thoracle.store.tables import timestamp
 
 DEFAULT_COUNT, LARGEST_COUNT = 50, 200
