@@ -5,7 +5,6 @@ all answers is in ``statuses.py``.
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,24 +12,18 @@ from pathlib import Path
 from typing import Any, cast
 
 from pydicom import Dataset
-from pydicom import uid as syntaxes
-from pydicom.uid import (
-    ComputedRadiographyImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-    SecondaryCaptureImageStorage,
-)
 from pynetdicom import AE, _config, dimse_messages, evt
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from thoracle import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, tls
+from thoracle import tls
 from thoracle.audit import trail
 from thoracle.errors import OutOfResources, ReceiveError
 from thoracle.receive import commitment, duplicates, statuses, transport
+from thoracle.receive.arrivals import Arrival, Arrivals
 from thoracle.receive.completeness import Command, Walked, check
 from thoracle.receive.inbox import Inbox, IncomingFile
+from thoracle.receive.negotiation import application_entity
 from thoracle.receive.refusals import Refusal, Refusals
 from thoracle.receive.visits import Visits
 from thoracle.settings import Receive
@@ -41,38 +34,6 @@ logger = logging.getLogger(__name__)
 STAT, ROUTINE = 1, 100
 LONGEST_NAME = 324
 """Characters of a PN: five components of 64 with their separators (PS3.5 Table 6.2-1)."""
-PUSH_INTERVAL = 1.0
-"""Seconds between two calls of ``on_arrival`` for one study of one association."""
-
-IMAGE_STORAGE = (
-    ComputedRadiographyImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-)
-
-TRANSFER_SYNTAXES = (
-    syntaxes.ExplicitVRLittleEndian,
-    syntaxes.ImplicitVRLittleEndian,
-    syntaxes.ExplicitVRBigEndian,
-    syntaxes.DeflatedExplicitVRLittleEndian,
-    syntaxes.RLELossless,
-    syntaxes.JPEGBaseline8Bit,
-    syntaxes.JPEGExtended12Bit,
-    syntaxes.JPEGLossless,
-    syntaxes.JPEGLosslessSV1,
-    syntaxes.JPEGLSLossless,
-    syntaxes.JPEGLSNearLossless,
-    syntaxes.JPEG2000Lossless,
-    syntaxes.JPEG2000,
-    syntaxes.HTJ2KLossless,
-    syntaxes.HTJ2KLosslessRPCL,
-    syntaxes.HTJ2K,
-)
-
-Arrival = Callable[[str, bool], None]
-"""Told of a Study Instance UID, and whether its sender has released the association."""
-
-
 More = Callable[[AE], list[evt.EventHandlerType]]
 """Lets others negotiate further services; returns what is to be bound to their events."""
 
@@ -98,14 +59,12 @@ class Listener:
         self._settings = settings
         self._inbox = inbox
         self._database = database
-        self._on_arrival = on_arrival
         self._on_commitment = commitment.handler(on_commitment)
         self._tls = None if settings.tls is None else tls.server_context(settings.tls)
         self._refusals = Refusals(database)
         self._visits = Visits(database)
-        self._pushed: dict[Any, dict[str, float]] = {}
-        self._lock = threading.Lock()
-        self._ae = _application_entity(settings)
+        self._arrivals = Arrivals(on_arrival)
+        self._ae = application_entity(settings)
         self._more = [] if more is None else more(self._ae)
         self._server: Any = None
 
@@ -217,7 +176,7 @@ class Listener:
             Path(file.name).unlink(missing_ok=True)
         self._visits.count(event.assoc, event_recorded)
         if event_recorded is not trail.Event.INSTANCE_DUPLICATE:
-            self._push(event.assoc, received.study_instance_uid)
+            self._arrivals.push(event.assoc, received.study_instance_uid)
         return _answer(statuses.SUCCESS.code)
 
     def _keep(self, event: evt.Event, file: IncomingFile) -> Received:
@@ -260,27 +219,6 @@ class Listener:
             logger.exception("refusal not audited")
         return _answer(status, comment)
 
-    def _push(self, assoc: Any, study_instance_uid: str) -> None:
-        """Tell of an arrival, at most once a second for each study of an association.
-
-        Its end tells of every study again, so no arrival stays untold; and what a crash swallows
-        is found by the sweep for unplanned studies.
-        """
-        moment = time.monotonic()
-        with self._lock:
-            studies = self._pushed.setdefault(assoc, {})
-            if moment - studies.get(study_instance_uid, -PUSH_INTERVAL) < PUSH_INTERVAL:
-                return
-            studies[study_instance_uid] = moment
-        self._tell(study_instance_uid, released=False)
-
-    def _tell(self, study_instance_uid: str, *, released: bool) -> None:
-        try:
-            self._on_arrival(study_instance_uid, released)
-        except Exception:
-            # The object is durable and will be acknowledged; the sweep completes its study.
-            logger.exception("arrival not queued, study %s", study_instance_uid)
-
     def _on_released(self, event: evt.Event) -> None:
         self._end(event.assoc, released=True)
 
@@ -292,14 +230,7 @@ class Listener:
 
     def _end(self, assoc: Any, *, released: bool) -> None:
         self._visits.end(assoc, released=released)
-        with self._lock:
-            studies = self._pushed.pop(assoc, {})
-            open_elsewhere = {uid for others in self._pushed.values() for uid in others}
-        for study_instance_uid in studies:
-            self._tell(
-                study_instance_uid,
-                released=released and study_instance_uid not in open_elsewhere,
-            )
+        self._arrivals.end(assoc, released=released)
 
     def _on_rejected(self, event: evt.Event) -> None:
         requestor: Any = event.assoc.requestor
@@ -312,25 +243,6 @@ class Listener:
                 str(requestor.primitive.called_ae_title),
             )
         )
-
-
-def _application_entity(settings: Receive) -> AE:
-    ae = AE(ae_title=settings.ae_title)
-    ae.implementation_class_uid = syntaxes.UID(IMPLEMENTATION_CLASS_UID)
-    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    ae.require_called_aet = True
-    ae.require_calling_aet = list(settings.calling_ae_titles)
-    ae.maximum_associations = settings.maximum_associations
-    ae.maximum_pdu_size = settings.maximum_pdu_bytes
-    ae.acse_timeout = settings.acse_timeout_seconds
-    ae.dimse_timeout = settings.dimse_timeout_seconds
-    ae.network_timeout = settings.network_timeout_seconds
-    ae.add_supported_context(Verification)
-    commitment.support(ae)
-    secondary = (SecondaryCaptureImageStorage,) if settings.secondary_capture else ()
-    for sop_class in IMAGE_STORAGE + secondary:
-        ae.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
-    return ae
 
 
 def _received(command: Command, walked: Walked, assoc: Any, size: int, sha256: str) -> Received:
