@@ -37,7 +37,7 @@ from thoracle.deliver.commitment import Reference
 from thoracle.deliver.dicomweb import WebPeer
 from thoracle.deliver.upspull import Worklist
 from thoracle.errors import ArchiveUnavailable, DeliveryError
-from thoracle.receive import storescp
+from thoracle.receive import negotiation
 from thoracle.receive.statuses import STATUSES
 from thoracle.report import header
 from thoracle.settings import Receive, Settings
@@ -69,7 +69,7 @@ def overview() -> Iterator[str]:
     """Yield the table of SOP Classes and roles."""
     yield from table("SOP Class", "UID", "SCU", "SCP")
     rows: list[tuple[UID, str, str]] = [(UID(Verification), "yes", "yes")]
-    rows += [(uid, "option", "yes") for uid in storescp.IMAGE_STORAGE]
+    rows += [(uid, "option", "yes") for uid in negotiation.IMAGE_STORAGE]
     created = {UID(ds.SOPClassUID) for ds in made().values()} | {ComprehensiveSRStorage}
     for uid in sorted(created, key=lambda uid: uid.name):
         accepted = "option" if uid == SecondaryCaptureImageStorage else "no"
@@ -86,13 +86,13 @@ def overview() -> Iterator[str]:
 
 def accepted() -> Iterator[str]:
     """Yield the contexts that the listener accepts, as its application entity is set up."""
-    ae = storescp._application_entity(Receive(secondary_capture=True))
+    ae = negotiation.application_entity(Receive(secondary_capture=True))
     workitems = upsscp.Workitems(Settings(), lambda: nullcontext(), lambda _: None)
     workitems.support(ae)
     yield from table("abstract syntax", "UID", "transfer syntaxes", "our role")
     for one in ae.supported_contexts:
         uid = UID(one.abstract_syntax or "")
-        many = len(one.transfer_syntax) == len(storescp.TRANSFER_SYNTAXES)
+        many = len(one.transfer_syntax) == len(negotiation.TRANSFER_SYNTAXES)
         which = "table below" if many else ", ".join(UID(s).name for s in one.transfer_syntax)
         role = "SCU (role selection)" if one.scu_role else "SCP"
         option = ", with `receive.secondary_capture`" if uid == SecondaryCaptureImageStorage else ""
@@ -100,7 +100,7 @@ def accepted() -> Iterator[str]:
         yield f"| {uid.name}{option} | {uid} | {which} | {role} |"
     yield ""
     yield from table("transfer syntax", "UID")
-    for syntax in storescp.TRANSFER_SYNTAXES:
+    for syntax in negotiation.TRANSFER_SYNTAXES:
         yield f"| {syntax.name} | {syntax} |"
 
 

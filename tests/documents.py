@@ -12,8 +12,8 @@ from pydantic_core import PydanticUndefined
 
 from conformance import PARTS
 from thoracle.audit.trail import Event
+from thoracle.receive.negotiation import IMAGE_STORAGE, TRANSFER_SYNTAXES
 from thoracle.receive.statuses import STATUSES
-from thoracle.receive.storescp import IMAGE_STORAGE, TRANSFER_SYNTAXES
 from thoracle.records import Reason
 from thoracle.settings import Deliver, Destination, Receive, Section, Settings
 from thoracle.template import section_of

@@ -32,7 +32,7 @@ from sender import send
 from thoracle import route
 from thoracle.audit import workitems as audited
 from thoracle.errors import SettingsError
-from thoracle.receive import storescp
+from thoracle.receive import negotiation, storescp
 from thoracle.receive.inbox import Inbox
 from thoracle.report import context
 from thoracle.settings import Receive, Settings, parse
@@ -482,7 +482,7 @@ def test_push_is_not_offered(listener: Listener) -> None:
 
 
 def test_workitems_are_not_offered_unless_the_settings_say_so() -> None:
-    ae = storescp._application_entity(Receive())
+    ae = negotiation.application_entity(Receive())
     offered = {one.abstract_syntax for one in ae.supported_contexts}
     assert not offered & {
         UnifiedProcedureStepPull,

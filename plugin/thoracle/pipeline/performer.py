@@ -16,7 +16,7 @@ from thoracle.deliver.association import Peer
 from thoracle.deliver.upspull import Worklist
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable, ThoracleError
 from thoracle.pipeline.line import parts, peer_of, peer_of_manager
-from thoracle.receive.storescp import IMAGE_STORAGE
+from thoracle.receive.negotiation import IMAGE_STORAGE
 from thoracle.settings import WorkflowManager
 from thoracle.store import performances
 from thoracle.store import workitems as stored
