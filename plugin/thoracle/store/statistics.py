@@ -7,7 +7,7 @@ and ``until`` are times as they are stored; the first is inclusive, the second i
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, case, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Select, case, func, literal_column, select
 
 from thoracle.store.tables import (
     analysis,
@@ -57,11 +57,10 @@ def devices(connection: Connection, since: str, until: str) -> Rows:
     ).all()
 
 
-def reasons(connection: Connection, since: str, until: str) -> Rows:
-    """Return ``reason_code`` and ``number`` of rejected images, the most frequent first."""
-    number = func.count().label("number")
-    return connection.execute(
-        select(reading.c.reason_code, number)
+def _of_images(since: str, until: str, *columns: ColumnElement[Any]) -> Select[Any]:
+    """Return the columns of each image of the newest results, by the arrival of its study."""
+    return (
+        select(*columns)
         .select_from(worklist)
         .join(study, study.c.study_instance_uid == worklist.c.study_instance_uid)
         .join(
@@ -69,11 +68,16 @@ def reasons(connection: Connection, since: str, until: str) -> Rows:
             (reading.c.study_instance_uid == study.c.study_instance_uid)
             & (reading.c.generation == study.c.generation),
         )
-        .where(
-            worklist.c.received_at >= since,
-            worklist.c.received_at < until,
-            reading.c.reason_code.is_not(None),
-        )
+        .where(worklist.c.received_at >= since, worklist.c.received_at < until)
+    )
+
+
+def reasons(connection: Connection, since: str, until: str) -> Rows:
+    """Return ``reason_code`` and ``number`` of rejected images, the most frequent first."""
+    number = func.count().label("number")
+    return connection.execute(
+        _of_images(since, until, reading.c.reason_code, number)
+        .where(reading.c.reason_code.is_not(None))
         .group_by(reading.c.reason_code)
         .order_by(number.desc(), reading.c.reason_code)
     ).all()
@@ -120,25 +124,15 @@ def times(connection: Connection, since: str, until: str) -> Rows:
 
 def images(connection: Connection, since: str, until: str) -> Rows:
     """Return device, bundle_digest, probability and features of the images that were analysed."""
+    columns = (
+        worklist.c.device,
+        reading.c.bundle_digest,
+        reading.c.probability,
+        reading.c.features,
+    )
     return connection.execute(
-        select(
-            worklist.c.device,
-            reading.c.bundle_digest,
-            reading.c.probability,
-            reading.c.features,
-        )
-        .select_from(worklist)
-        .join(study, study.c.study_instance_uid == worklist.c.study_instance_uid)
-        .join(
-            reading,
-            (reading.c.study_instance_uid == study.c.study_instance_uid)
-            & (reading.c.generation == study.c.generation),
-        )
-        .where(
-            worklist.c.received_at >= since,
-            worklist.c.received_at < until,
-            reading.c.probability.is_not(None),
-        )
+        _of_images(since, until, *columns)
+        .where(reading.c.probability.is_not(None))
         .order_by(worklist.c.received_at)
     ).all()
 
