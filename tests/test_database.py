@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -255,6 +256,30 @@ def test_transactions_write_one_after_the_other_and_see_what_the_one_before_wrot
     with engine.begin() as connection:
         assert connection.execute(select(func.count()).select_from(alarm)).scalar_one() == 3
         connection.execute(alarm.delete())
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+def test_what_a_transaction_has_read_nobody_changes_before_it_writes(
+    running: Server, tmp_path: Path, embedded: bool
+) -> None:
+    engine = database.open_database(sqlite_url(tmp_path) if embedded else running.create())
+
+    def add(number: int) -> None:
+        with engine.begin() as connection:
+            database.begin_writing(connection)
+            there = connection.execute(select(func.count()).select_from(alarm)).scalar_one()
+            time.sleep(0.02)
+            if there < 3:
+                connection.execute(insert(alarm).values(_alarm(f"n{number}")))
+
+    writers = [threading.Thread(target=add, args=(number,)) for number in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    with engine.connect() as connection:
+        assert connection.execute(select(func.count()).select_from(alarm)).scalar_one() == 3
+    engine.dispose()
 
 
 def test_rows_written_in_opposite_orders_do_not_lock_each_other_out(engine: Engine) -> None:

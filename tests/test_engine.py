@@ -1,6 +1,7 @@
 """What the engine does beyond DBOS: work that stopped without a trace is taken up again."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from dbos import DBOS, SetWorkflowID
 from sqlalchemy import Engine, text
 
 from ledger import eventually
+from postgres import Server, server
 from thoracle import engine, pipeline
 from thoracle.audit import query
 from thoracle.classify import bundle
@@ -17,7 +19,7 @@ from thoracle.pipeline import Line
 from thoracle.reader import Reader
 from thoracle.service import LateClassifier
 from thoracle.settings import Deliver, Settings
-from thoracle.store import instances, overview
+from thoracle.store import instances, overview, workflows
 from thoracle.store.database import open_database, sqlite_url
 from thoracle.store.instances import Received
 from thoracle.store.tables import now
@@ -30,20 +32,36 @@ def counted() -> None:
     runs.append(str(DBOS.workflow_id))
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Engine]:
-    database = open_database(sqlite_url(tmp_path))
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    with server() as one:
+        yield one
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    if request.param == "sqlite":
+        database = open_database(sqlite_url(tmp_path))
+    else:
+        database = open_database(request.getfixturevalue("running").create())
+    runs.clear()
     engine.start(database, Deliver())
     yield database
     engine.stop(5)
     database.dispose()
 
 
+def table(database: Engine) -> str:
+    """Return how the table of DBOS's workflows is named."""
+    with database.connect() as connection:
+        return str(workflows.table(connection, workflows.STATUS))
+
+
 def state(database: Engine, workflow_id: str) -> str:
     with database.connect() as connection:
         return str(
             connection.execute(
-                text("SELECT status FROM workflow_status WHERE workflow_uuid = :id"),
+                text(f"SELECT status FROM {table(database)} WHERE workflow_uuid = :id"),
                 {"id": workflow_id},
             ).scalar_one()
         )
@@ -55,7 +73,7 @@ def test_a_workflow_that_stopped_without_a_trace_is_taken_up_again(database: Eng
     eventually(lambda: state(database, "lost") == "SUCCESS")
     with database.begin() as connection:  # as a checkpoint that could not be written leaves it
         connection.execute(
-            text("UPDATE workflow_status SET status = 'PENDING' WHERE workflow_uuid = 'lost'")
+            text(f"UPDATE {table(database)} SET status = 'PENDING' WHERE workflow_uuid = 'lost'")
         )
     idle = engine.revive(set())
     assert idle == {"lost"}
@@ -87,7 +105,7 @@ def test_an_analysis_that_the_engine_gave_up_is_recorded_as_failed_once(
     with database.begin() as connection:  # as DBOS leaves one that kept killing the process
         connection.execute(
             text(
-                "UPDATE workflow_status SET name = 'analyse', "
+                f"UPDATE {table(database)} SET name = 'analyse', "
                 "status = 'MAX_RECOVERY_ATTEMPTS_EXCEEDED' WHERE workflow_uuid LIKE 'analyse:%'"
             )
         )
@@ -97,6 +115,16 @@ def test_an_analysis_that_the_engine_gave_up_is_recorded_as_failed_once(
         told = [row["event"] for row in query.events(connection, query.Question("1.4"))]
         assert told == ["analysis failed"]
         assert overview.counts(connection)["analyses"] == {"failed": 1}
+
+
+def test_what_has_ended_is_forgotten_and_what_others_ask_for_is_done(database: Engine) -> None:
+    engine.request(database, engine.INTAKE, "test_counted", "asked")
+    eventually(lambda: state(database, "asked") == "SUCCESS")
+    engine.request(database, engine.INTAKE, "test_counted", "asked")  # the same: nothing happens
+    later = datetime.now(UTC) + timedelta(days=1)
+    assert engine.forget(database, later, 10) == 1
+    assert runs == ["asked"]
+    assert engine.forget(database, later, 10) == 0
 
 
 def test_two_processes_never_share_a_data_folder(tmp_path: Path) -> None:

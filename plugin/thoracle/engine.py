@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine
 from thoracle.errors import DataFolderInUse
 from thoracle.settings import Deliver
 from thoracle.store import workflows
-from thoracle.store.database import ENGINE_SCHEMA
+from thoracle.store.database import ENGINE_SCHEMA, begin_writing
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -200,7 +200,9 @@ def transaction(
         raise RuntimeError("engine.start() comes first")
 
     def body() -> R:
-        return function(datasource.sql_session().connection(), *args, **kwargs)
+        connection = datasource.sql_session().connection()
+        begin_writing(connection)  # most read first, and a checkpoint is written in any case
+        return function(connection, *args, **kwargs)
 
     # DBOS's default lets transactions of PostgreSQL fail and repeat that meet in a row; ours write
     # one after the other (store/postgresql.py), and need to see what the one before has written.

@@ -13,6 +13,7 @@ from thoracle.audit.commits import of_study
 from thoracle.settings import Retention
 from thoracle.store import chain, headers, holds
 from thoracle.store import retention as stored
+from thoracle.store.database import begin_writing
 from thoracle.store.retention import Facts, What
 from thoracle.store.tables import timestamp
 
@@ -229,6 +230,9 @@ def prefix(
 def cut(connection: Connection, days: int, repositories: Sequence[str], moment: datetime) -> Prefix:
     """Let the chain begin behind what may go, and record it; rows are deleted afterwards."""
     found = prefix(connection, days, repositories, moment)
+    if found.rows:  # then again, so that no legal hold is placed between the question and the row
+        begin_writing(connection)
+        found = prefix(connection, days, repositories, moment)
     if found.rows:
         reason = f"older than {days} days"
         stored.set_checkpoint(connection, found.up_to, reason)

@@ -9,7 +9,7 @@ import alembic.command
 import alembic.config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from thoracle.errors import ThoracleError
@@ -92,6 +92,20 @@ def prepare(engine: Engine) -> None:
         with engine.begin() as connection:  # which index is the narrowest, by a glance at each
             connection.execute(text("PRAGMA analysis_limit=1000"))
             connection.execute(text("PRAGMA optimize=0x10002"))
+
+
+def begin_writing(connection: Connection) -> None:
+    """Keep others from writing until the transaction ends; to be called first in it.
+
+    For transactions that read and then write what follows from it. Without it, others are kept
+    out from the first statement on that writes, and what was read before may no longer be so.
+    """
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        return
+    from thoracle.store import postgresql
+
+    postgresql.begin_writing(connection)
 
 
 def require_reach(engine: Engine) -> None:

@@ -193,5 +193,14 @@ def _one_writer(
     taken = connection.info.get("writers")
     if transaction is None or (taken is not None and taken() is transaction):
         return
-    cursor.execute("SELECT pg_advisory_xact_lock(%s)", (WRITERS,))
+    cursor.execute(_LOCK, (WRITERS,))
     connection.info["writers"] = weakref.ref(transaction)
+
+
+_LOCK = "SELECT pg_advisory_xact_lock(%s)"
+
+
+def begin_writing(connection: Connection) -> None:
+    """Take the writers' lock until the transaction ends."""
+    connection.exec_driver_sql(_LOCK, (WRITERS,))
+    connection.info["writers"] = weakref.ref(connection.get_transaction())
