@@ -1,6 +1,7 @@
 // A client of Unified Procedure Steps (PS3.4 Annex CC), made of OFFIS DCMTK for the tests.
 //
 //   dcmtk_ups find AE PORT SERVICE SYNTAX FOLDER KEY...
+//   dcmtk_ups stop ... as find, with a C-CANCEL after the fifth answer
 //   dcmtk_ups get  AE PORT SERVICE SYNTAX FOLDER UID [TAG...]
 //   dcmtk_ups set  AE PORT SERVICE SYNTAX FOLDER UID KEY...
 //   dcmtk_ups act  AE PORT SERVICE SYNTAX FOLDER UID ACTION-TYPE [KEY...]
@@ -93,7 +94,8 @@ public:
         require(context_ != 0, "presentation context not accepted");
     }
 
-    void find(DcmDataset &identifier) {
+    void find(DcmDataset &identifier, int stop_after = 0) {
+        stop_after_ = stop_after;
         OFList<QRResponse *> answers;
         require(sendFINDRequest(context_, &identifier, &answers), "C-FIND");
         int number = 0;
@@ -160,11 +162,19 @@ public:
         finish(receive(DIMSE_N_ACTION_RSP).msg.NActionRSP);
     }
 
+protected:
+    OFCondition handleFINDResponse(const T_ASC_PresentationContextID context, QRResponse *answer,
+                                   OFBool &wait_for_next) override {
+        if (++found_ == stop_after_) require(sendCANCELRequest(context), "C-CANCEL");
+        return DcmSCU::handleFINDResponse(context, answer, wait_for_next);
+    }
+
 private:
     static const DIC_US MESSAGE_ID = 1; // one message an association
 
     Text folder_;
     T_ASC_PresentationContextID context_ = 0;
+    int found_ = 0, stop_after_ = 0;
     T_DIMSE_Message answer_ = {};
     std::unique_ptr<DcmDataset> details_;
 
@@ -243,16 +253,16 @@ int main(int argc, char *argv[]) {
     require(arguments.size() >= 7, "what is asked for is missing");
     Client client(arguments);
     DcmDataset ds;
-    if (arguments[0] == "find") {
+    if (arguments[0] == "find" || arguments[0] == "stop") {
         keys(ds, arguments, 6);
-        client.find(ds);
+        client.find(ds, arguments[0] == "stop" ? 5 : 0);
     } else if (arguments[0] == "get") {
         client.get(arguments[6], Texts(arguments.begin() + 7, arguments.end()));
     } else if (arguments[0] == "set") {
         keys(ds, arguments, 7);
         client.set(arguments[6], ds);
     } else {
-        require(arguments.size() >= 8, "find, get, set, act or plain");
+        require(arguments.size() >= 8, "find, stop, get, set, act or plain");
         keys(ds, arguments, 8);
         const int type = std::stoi(arguments[7]);
         arguments[0] == "plain" ? client.plain(arguments[6], type, ds) : client.act(arguments[6], type, ds);

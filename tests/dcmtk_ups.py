@@ -68,6 +68,10 @@ class Client:
         """Return the answers to a C-FIND; the last is the one that ends it."""
         return self._ask("find", keys, service, syntax)
 
+    def stop(self, *keys: str) -> list[Answer]:
+        """Return the answers to a C-FIND that is canceled after the fifth."""
+        return self._ask("stop", keys, "pull", "implicit")
+
     def get(self, uid: str, *tags: str, syntax: str = "implicit") -> Answer:
         """Return the answer to an N-GET of some attributes, or of all."""
         (answer,) = self._ask("get", (uid, *tags), "pull", syntax)

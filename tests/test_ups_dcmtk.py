@@ -137,6 +137,14 @@ def test_dcmtk_asks_in_greek_and_gets_unicode(listener: Listener, client: Client
     assert f"(0010,0010) PN {name}" in outline(match.path)
 
 
+def test_dcmtk_cancels_a_search_while_matches_come(listener: Listener, client: Client) -> None:
+    for _ in range(300):
+        listener.offer()
+    *matches, last = client.stop("PatientName=")
+    assert last.status == 0xFE00
+    assert 5 <= len(matches) < 300
+
+
 def test_an_answer_to_dcmtk_has_what_was_asked_for_in_the_order_of_its_tags(
     listener: Listener, client: Client
 ) -> None:
