@@ -135,6 +135,9 @@ def test_a_study_read_again_names_the_earlier_report_also_a_withdrawal(
     eventually(lambda: len(objects(iocm, study, "SR")) == 2)
     withdraw(site, study)
     eventually(lambda: len(objects(iocm, study, "SR")) == 3)
+    with pytest.raises(CalledProcessError) as caught:  # the earlier one stands no more either
+        withdraw(site, study)
+    assert "found no result that stands" in caught.value.stderr
     site.gateway.run("reanalyse", study)
     eventually(lambda: len(objects(iocm, study, "SR")) == 4)
     reports = objects(iocm, study, "SR")
