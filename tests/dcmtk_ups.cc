@@ -215,9 +215,8 @@ public:
         syntaxes.push_back(UID_LittleEndianImplicitTransferSyntax);
         getConfig().setAETitle(arguments[1].c_str());
         getConfig().setPort(static_cast<Uint16>(std::stoi(arguments[2])));
-        // Who tells calls, and is the SCP all the same (PS3.7 Section D.3.3.4).
-        require(getConfig().addPresentationContext(UID_UnifiedProcedureStepEventSOPClass, syntaxes,
-                                                   ASC_SC_ROLE_SCP), "context");
+        // Who tells calls, and asks to be the SCP all the same (PS3.7 Section D.3.3.4): DCMTK lets it.
+        require(getConfig().addPresentationContext(UID_UnifiedProcedureStepEventSOPClass, syntaxes), "context");
     }
 
 protected:
