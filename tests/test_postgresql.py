@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,10 +19,11 @@ from sqlalchemy import Connection, insert, text
 
 from aging import asked
 from browsing import Site
+from documents import DOCS
 from gateway import Gateway
 from ledger import concluded, eventually, rows
 from pacs import Pacs, free_port
-from postgres import Server, server
+from postgres import BIN, Server, server
 from radiographs import chest
 from sender import Sender, send, small
 from test_crash import Modality, assert_nothing_lost_or_done_twice, crash
@@ -40,14 +43,29 @@ GONE = 120
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
     with server() as one:
-        one.execute(f"CREATE ROLE {ROLE} LOGIN")
+        role, _ = as_documented()
+        one.execute(role)
         yield one
+
+
+def as_documented() -> tuple[str, str]:
+    """Return the statements of docs/database.md that make the role and the database."""
+    block = re.search(r"^```sql\n(.*?)^```", (DOCS / "database.md").read_text(), re.M | re.S)
+    assert block is not None
+    role, made = (one.strip() for one in block[1].split(";")[:2])
+    return role, made
 
 
 @pytest.fixture
 def url(running: Server) -> str:
     """A database as docs/database.md makes it: its owner is no superuser."""
-    return running.create(f"OWNER {ROLE}").replace("postgres@", f"{ROLE}@")
+    return another(running)
+
+
+def another(running: Server) -> str:
+    _, made = as_documented()
+    options = made.removeprefix("CREATE DATABASE thoracle ")
+    return running.create(options).replace("postgres@", f"{ROLE}@")
 
 
 def on(url: str) -> dict[str, Any]:
@@ -245,6 +263,36 @@ def test_a_gateway_whose_engine_does_not_start_leaves_no_listener(url: str, tmp_
         command = [sys.executable, "-m", "thoracle", "serve", "--config", str(gateway.config)]
         assert subprocess.run(command, stdout=log, stderr=log, timeout=60).returncode == 1
     assert any("cannot go on" in line["message"] for line in log_of(gateway))
+
+
+def test_a_copy_of_rows_and_then_files_is_whole_and_work_goes_on_with_it(
+    running: Server, url: str, tmp_path: Path
+) -> None:
+    restored = another(running)
+    waiting, after = chest(AccessionNumber="W"), chest(AccessionNumber="N")
+    backup = tmp_path / "backup"
+    (backup / "data").mkdir(parents=True)
+    with Pacs() as pacs:
+        pacs.status = 0xA700  # nothing gets there yet
+        with Gateway(tmp_path, pacs, **on(url)) as gateway:
+            assert send(gateway.port, waiting).status == 0x0000
+            concluded(gateway, str(waiting.StudyInstanceUID))
+            dump = ["pg_dump", "--format=custom", f"--file={backup / 'rows'}", url]
+            subprocess.run([BIN / dump[0], *dump[1:]], check=True)
+            for name in ("images", "results"):
+                shutil.copytree(gateway.data_folder / name, backup / "data" / name)
+            gateway.kill()
+        pacs.status = 0x0000
+        restore = ["pg_restore", "--no-owner", f"--dbname={restored}", str(backup / "rows")]
+        subprocess.run([BIN / restore[0], *restore[1:]], check=True)
+        with Gateway(backup, pacs, **on(restored)) as copy:
+            pacs.wait_for(1, 120)
+            assert send(copy.port, after).status == 0x0000
+            pacs.wait_for(2, 120)
+            assert asked(copy, "audit", "verify").startswith("well: ")
+            assert copy.terminate() == 0
+        reports = {ds.StudyInstanceUID for ds in pacs.datasets()}
+        assert reports == {waiting.StudyInstanceUID, after.StudyInstanceUID}
 
 
 # ---- state and checkpoint --------------------------------------------------------------------
