@@ -54,6 +54,7 @@ SHOWN = {
     "/study/{uid}": View("/study/{study}", VIEWS),
     "/api/studies": View(f"/api/studies?{ORDER}", LISTS, "detail"),
     "/api/studies/{study_instance_uid}": View("/api/studies/{study}", VIEWS),
+    "/api/worklist": View("/api/worklist?text=CRAWLEDPATIENT", LISTS, ""),
     "/fhir/{type_}": View("/fhir/Task?patient.identifier=CRAWLEDPATIENT", LISTS, "detail"),
     "/fhir/{type_}/{id_}": View("/fhir/ImagingStudy/{study}", VIEWS),
     "/audit": View(f"/audit?{ASKED}", READS),
@@ -212,7 +213,9 @@ def test_a_token_is_named_by_its_person(crawled: Crawled) -> None:
     from test_fhir import token
 
     site = crawled.ward.site
-    secret = token(site.database, "chief", "results:read", "fhir:read", "audit:read")
+    secret = token(
+        site.database, "chief", "worklist:read", "results:read", "fhir:read", "audit:read"
+    )
     for path, view in SHOWN.items():
         if path.startswith(("/api/", "/fhir/")):
             with site.visitor(headers={"Authorization": f"Bearer {secret}"}) as client:

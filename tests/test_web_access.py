@@ -493,7 +493,7 @@ def test_a_header_that_is_no_token_opens_nothing_even_with_a_session(
     [
         ({"scopes": ["admin"]}, "found other scopes"),
         ({"scopes": ["everything"]}, "found other scopes"),
-        ({"scopes": ["worklist:read"]}, "found other scopes"),  # no interface asks for it
+        ({"scopes": ["worklist:read", "audit:read"]}, "found other scopes"),
         ({"scopes": []}, "found other scopes"),
         ({"days": 367}, "found 367 days"),
         ({"days": 0}, "found 0 days"),
@@ -738,8 +738,8 @@ def test_the_files_of_others_are_those_that_the_list_names() -> None:
 
 def test_only_scopes_that_open_something_are_offered(site: Site) -> None:
     for name, scopes in {
-        "reader": {"fhir:read", "results:read"},
-        "administrator": {"fhir:read", "results:read", "admin"},
+        "reader": {"fhir:read", "results:read", "worklist:read", "verdicts:write"},
+        "administrator": {"fhir:read", "results:read", "worklist:read", "admin"},
     }.items():
         with site.client(name) as client:
             page = client.get("/account").text

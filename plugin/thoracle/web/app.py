@@ -15,6 +15,7 @@ from thoracle.web import (
     account,
     api,
     api_audit,
+    api_worklist,
     audit,
     dashboard,
     fhir,
@@ -40,6 +41,7 @@ ROUTERS = (
     account.router,
     api.router,
     api_audit.router,
+    api_worklist.router,
     audit.router,
     dashboard.router,
     fhir_audit.router,  # before the one that takes every type

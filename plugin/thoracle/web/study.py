@@ -3,8 +3,6 @@
 Each time it is opened is exactly one row of the audit, ``study viewed``. Its pictures have none of
 their own (pictures.py), and what it asks for to keep itself up to date (``/state``) tells nothing
 of a patient.
-
-Readers judge, whatever else they are: the verdict of an administrator would be nobody's reading.
 """
 
 from typing import Annotated, Any
@@ -16,15 +14,15 @@ from sqlalchemy import Connection
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from thoracle import requests
-from thoracle.audit import trail, verdicts
+from thoracle.audit import trail
 from thoracle.errors import ThoracleError
 from thoracle.store import overview, results, studies
 from thoracle.store import verdicts as stored
 from thoracle.store.studies import StudyRows
 from thoracle.store.verdicts import LONGEST_COMMENT, Opinion
-from thoracle.web import content, pictures, study_trail, study_view, wording
+from thoracle.web import content, pictures, study_trail, study_view, verdict, wording
 from thoracle.web.access import Person, Role, administrator, anyone
-from thoracle.web.site import Site, address_of, render, site_of
+from thoracle.web.site import Site, render, site_of
 from thoracle.web.viewed import viewed
 from thoracle.web.worklist import rank_sentence, viewer_address
 
@@ -98,22 +96,9 @@ def judge(
     comment: Annotated[str, Form(max_length=4 * LONGEST_COMMENT)] = "",
 ) -> Response:
     """Keep what a reader says of the result that the page showed."""
-    if Role.READER not in person.roles or person.scopes is not None:
-        raise HTTPException(403, "the role reader is required to judge a result")
-    columns: trail.Columns = {
-        "user_id": person.name,
-        "network_address": address_of(request),
-        "detail": {"means": "POST /study/{uid}/verdict"},
-    }
-    try:
-        with site_of(request).database.begin() as connection:
-            _known(connection, uid)
-            verdicts.give(connection, uid, report, opinion, comment, columns)
-    except verdicts.ResultChanged as error:
-        text = "There is another result by now, or none: look at it, then judge."
-        raise HTTPException(409, text) from error
-    except ThoracleError as error:
-        raise HTTPException(422, str(error)) from error
+    if person.scopes is not None:
+        raise HTTPException(403, "for programs it is /api/studies/{study_instance_uid}/verdicts")
+    verdict.judge(request, person, uid, report, opinion, comment)
     return _back(uid, "verdict")
 
 

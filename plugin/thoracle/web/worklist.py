@@ -69,7 +69,7 @@ class Wanted:
         return "/?" + urlencode(pairs) if pairs else "/"
 
 
-def _wanted(
+def wanted_of(
     state: Annotated[list[str], Query(max_length=len(STATES))] = [],  # noqa: B006 - FastAPI copies
     review: Annotated[str, Query(pattern="^(open|done|all)$")] = "open",
     text: Annotated[str, Query(max_length=200)] = "",
@@ -79,6 +79,7 @@ def _wanted(
     sort: Annotated[str, Query(max_length=16)] = "rank",
     page: Annotated[int, Query(ge=1, le=MOST_PAGES)] = 1,
 ) -> Wanted:
+    """Return what an address asks for; 422 when it has a value that there is not."""
     unknown = [one for one in state if one not in STATES]
     if unknown or sort not in SORTS:
         raise HTTPException(422, "found an unknown state or order")
@@ -109,7 +110,7 @@ def _reader_or_sent_on(request: Request) -> Person:
 @router.get("/")
 def show(
     request: Request,
-    wanted: Annotated[Wanted, Depends(_wanted)],
+    wanted: Annotated[Wanted, Depends(wanted_of)],
     person: Annotated[Person, Depends(_reader_or_sent_on)],
 ) -> HTMLResponse:
     """Return the list, or its rows alone for a page that asks for no more."""
@@ -124,7 +125,7 @@ def show(
         modalities = worklist.modalities(connection)
     if not _is_same_view(request, wanted):
         with site.database.begin() as connection:
-            _record(connection, request, person, wanted, len(rows))
+            record_view(connection, request, person, wanted, len(rows))
     now = datetime.now(UTC)
     part = "hx-request" in request.headers or "x-automatic" in request.headers
     response = render(
@@ -178,9 +179,10 @@ def _is_same_view(request: Request, wanted: Wanted) -> bool:
     return False
 
 
-def _record(
+def record_view(
     connection: Connection, request: Request, person: Person, wanted: Wanted, studies: int
 ) -> None:
+    """Record that a list was seen, and by which filter."""
     asked = {name: value for name, value in asdict(wanted).items() if value not in ("", ())}
     columns: trail.Columns = {"detail": {"filter": asked, "studies": studies}}
     viewed(connection, request, person, trail.Event.LIST_VIEWED, columns)
