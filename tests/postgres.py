@@ -62,6 +62,21 @@ class Server:
                 time.sleep(0.05)
 
     @contextmanager
+    def secure(self, certificate: Path, key: Path) -> Iterator[None]:
+        """Let it speak TLS with a certificate, inside the block."""
+        for source, name in ((certificate, "server.crt"), (key, "server.key")):
+            target = self._data / name
+            shutil.copyfile(source, target)
+            target.chmod(0o600)
+            if os.geteuid() == 0:
+                shutil.chown(target, USER, USER)
+        self.configure("ssl = on")
+        try:
+            yield
+        finally:
+            self.configure("ssl = off")
+
+    @contextmanager
     def asking(self, user: str) -> Iterator[None]:
         """Ask a user for the password, inside the block."""
         rules = self._data / "pg_hba.conf"

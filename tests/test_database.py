@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Engine, func, insert, select, text, update
 from sqlalchemy.exc import OperationalError
 
+from certificates import Authority
 from postgres import Server, server
 from thoracle import configuration, settings
 from thoracle.audit import trail
@@ -111,6 +112,37 @@ def test_a_password_is_taken_from_its_file_for_each_connection(
         with engine.connect() as connection:  # the same engine: no restart is needed
             assert connection.execute(text("SELECT 1")).scalar() == 1
         engine.dispose()
+
+
+def test_libpq_finds_a_password_in_its_own_file(
+    running: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.execute(f"CREATE ROLE filed LOGIN PASSWORD '{SECRET}'")
+    url = running.create("OWNER filed").replace("postgres@", "filed@")
+    file = tmp_path / "pgpass"
+    file.write_text(f"127.0.0.1:*:*:filed:{SECRET}\n")
+    file.chmod(0o600)
+    with running.asking("filed"):
+        with pytest.raises(DatabaseError, match="no password supplied"):
+            database.open_database(url)
+        monkeypatch.setenv("PGPASSFILE", str(file))
+        database.open_database(url).dispose()
+
+
+def test_tls_and_the_name_of_the_server_are_checked_as_the_url_says(
+    running: Server, tmp_path: Path
+) -> None:
+    ours, other = Authority(tmp_path), Authority(tmp_path, "other")
+    identity = ours.issue("database", "127.0.0.1")
+    url = running.create() + f"?sslmode=verify-full&sslrootcert={ours.ca_file}"
+    with running.secure(identity.certificate_file, identity.key_file):
+        assert "with TLSv1.3" in database.described(configured(tmp_path, url))
+        for wrong, expected in (
+            (url.replace(str(ours.ca_file), str(other.ca_file)), "certificate verify failed"),
+            (url.replace("127.0.0.1", "localhost"), "does not match host name"),
+        ):
+            with pytest.raises(DatabaseError, match=expected):
+                database.open_database(wrong)
 
 
 def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:

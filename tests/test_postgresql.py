@@ -1,5 +1,6 @@
 """The gateway and the pages on PostgreSQL: the whole line, and what may happen to it."""
 
+import asyncio
 import csv
 import json
 import re
@@ -31,8 +32,10 @@ from test_web_study import judge
 from thoracle import engine
 from thoracle.audit import trail
 from thoracle.settings import Deliver
-from thoracle.store import database
+from thoracle.store import database, instances, worklist
+from thoracle.store.instances import Received
 from thoracle.store.tables import alarm, now
+from thoracle.web.live import Live
 
 ROLE = "thoracle"
 PERSONS = {"reader": ["reader"], "administrator": ["administrator"]}
@@ -293,6 +296,29 @@ def test_a_copy_of_rows_and_then_files_is_whole_and_work_goes_on_with_it(
             assert copy.terminate() == 0
         reports = {ds.StudyInstanceUID for ds in pacs.datasets()}
         assert reports == {waiting.StudyInstanceUID, after.StudyInstanceUID}
+
+
+def test_an_open_page_hears_of_changes_when_the_server_is_back(running: Server, url: str) -> None:
+    made = database.open_database(url)
+    image = Received(*("1.2",) * 5, "P", "", "A", 100, "path", 1, "0" * 64, "PACS", "127.0.0.1")
+
+    async def listen() -> tuple[str, str]:
+        changes = Live(made).changes(60)
+        before = await anext(changes)
+        running.stop("immediate")
+        await asyncio.sleep(1)  # it looks four times a second
+        running.start()
+        with made.begin() as connection:
+            instances.lock_study(connection, image)
+            worklist.arrive(connection, image)
+        found = before, await asyncio.wait_for(anext(changes), 30)
+        await changes.aclose()  # type: ignore[attr-defined]  # it is a generator
+        return found
+
+    before, after = asyncio.run(listen())
+    assert before == ""
+    assert after > "2026"
+    made.dispose()
 
 
 # ---- state and checkpoint --------------------------------------------------------------------

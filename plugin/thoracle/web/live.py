@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from thoracle.store import worklist
@@ -49,7 +50,10 @@ class Live:
 
     async def _watch(self) -> None:
         while self._waiting:
-            found = await run_in_threadpool(self._look)
+            try:
+                found = await run_in_threadpool(self._look)
+            except SQLAlchemyError:  # it is away for a while: those who wait shall hear it after
+                found = self._changed_at
             if found != self._changed_at:
                 async with self._changed:
                     self._changed_at = found
