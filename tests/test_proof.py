@@ -82,7 +82,6 @@ class Site:
         )
         return [row["event"] for row in rows(self.gateway, statement, study, name)]
 
-
     def queries(self, study: str) -> list[dict[str, Any]]:
         """Return the details of the queries for what was sent, in order."""
         events = self.gateway.events("--study", study, "--event", "archive queried")
