@@ -1,5 +1,7 @@
 """What the engine does beyond DBOS: work that stopped without a trace is taken up again."""
 
+import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,8 +12,9 @@ from sqlalchemy import Engine, text
 
 from ledger import eventually
 from postgres import Server, server
+from test_store import made, plan, received, store
 from thoracle import engine, pipeline
-from thoracle.audit import query
+from thoracle.audit import deliveries, query
 from thoracle.classify import bundle
 from thoracle.decoder import Decoder
 from thoracle.errors import DataFolderInUse
@@ -19,9 +22,11 @@ from thoracle.pipeline import Line
 from thoracle.reader import Reader
 from thoracle.service import LateClassifier
 from thoracle.settings import Deliver, Settings
-from thoracle.store import instances, overview, workflows
+from thoracle.store import deliveries as stored
+from thoracle.store import instances, overview, results, workflows
 from thoracle.store.database import open_database, sqlite_url
 from thoracle.store.instances import Received
+from thoracle.store.results import AnalysisKey
 from thoracle.store.tables import now
 
 runs: list[str] = []
@@ -125,6 +130,42 @@ def test_what_has_ended_is_forgotten_and_what_others_ask_for_is_done(database: E
     assert engine.forget(database, later, 10) == 1
     assert runs == ["asked"]
     assert engine.forget(database, later, 10) == 0
+
+
+begun, held = threading.Event(), threading.Event()
+
+
+@DBOS.workflow(name="test_attempted")
+def attempted(sop_instance_uid: str) -> None:
+    begun.set()
+    assert held.wait(30)
+    answer = {"state": "waiting", "detail": "out of reach"}
+    settings = Deliver()
+    engine.transaction(
+        deliveries.attempted, "pacs", sop_instance_uid, 1, answer, settings, "attempt"
+    )
+
+
+def test_a_delivery_that_is_taken_back_meanwhile_is_not_put_back(database: Engine) -> None:
+    store(database, received(1))
+    plan(database)
+    one = made(1)
+    begun.clear()
+    held.clear()
+    with database.begin() as connection:
+        results.add_result(connection, AnalysisKey("1.2.840", 1, "d"), one, ["pacs"])
+    with SetWorkflowID("attempted"):
+        handle = DBOS.start_workflow(attempted, one.sop_instance_uid)
+    assert begun.wait(30)
+    with database.begin() as connection:
+        values = {"state": "withdrawn"}
+        stored.set_delivery(connection, one.sop_instance_uid, "pacs", values)
+        held.set()
+        time.sleep(0.5)  # meanwhile the attempt would read what is not so any more
+    handle.get_result()
+    with database.connect() as connection:
+        row = stored.delivery_row(connection, one.sop_instance_uid, "pacs")
+    assert row.state == "withdrawn"
 
 
 def test_two_processes_never_share_a_data_folder(tmp_path: Path) -> None:

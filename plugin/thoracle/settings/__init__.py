@@ -61,7 +61,7 @@ class Settings(Section):
 
     data_folder: Path = Field(
         Path("thoracle-data"),
-        description="Everything that Thoracle keeps is below this folder. Not on a network disk.",
+        description="Everything that Thoracle keeps is below this folder, but for rows in PostgreSQL. Not on a network disk.",
     )
     log_level: str = Field(
         "INFO",

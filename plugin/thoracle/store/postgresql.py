@@ -6,7 +6,8 @@ Three things differ, and each is settled here once, for every statement of ours:
 * Two transactions run at the same time, and what one has read the other may change. SQLite lets
   one transaction write at a time; here an advisory lock does, taken before the first row that a
   transaction writes. All that was thought through for SQLite holds, and nothing can deadlock.
-  It costs little: nearly every transaction adds a row to the audit, whose chain has one end.
+  It costs little that is needed: nearly every transaction adds a row to the audit, whose chain has
+  one end (docs/database.md has figures).
 * Text must not contain NUL. Hostile headers do.
 """
 
