@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ import httpx
 import psycopg
 import pytest
 from dbos import DBOS, SetWorkflowID
-from sqlalchemy import Connection, insert, text
+from sqlalchemy import Connection, event, insert, text
+from sqlalchemy.exc import OperationalError
 
 from aging import asked
 from browsing import Site
@@ -31,7 +34,9 @@ from test_crash import Modality, assert_nothing_lost_or_done_twice, crash
 from test_web_study import judge
 from thoracle import engine
 from thoracle.audit import trail
-from thoracle.settings import Deliver
+from thoracle.receive import duplicates
+from thoracle.receive.inbox import Inbox
+from thoracle.settings import Deliver, Receive
 from thoracle.store import database, instances, worklist
 from thoracle.store.instances import Received
 from thoracle.store.tables import alarm, now
@@ -318,6 +323,34 @@ def test_an_open_page_hears_of_changes_when_the_server_is_back(running: Server, 
     before, after = asyncio.run(listen())
     assert before == ""
     assert after > "2026"
+    made.dispose()
+
+
+def test_a_commit_whose_answer_is_lost_takes_no_file_from_its_row(url: str, tmp_path: Path) -> None:
+    made = database.open_database(url)
+    inbox = Inbox(tmp_path, Receive())
+    uids = ("1.2.840.1", "1.2.840.2", "1.2.840.3", "1.2.840.4", "1.2.840.10008.1.2.1")
+
+    def arrive() -> trail.Event:
+        with closing(inbox.open()) as file:
+            file.write(b"an image")
+            path = inbox.keep(file)
+        said = ("P", "", "A", 100, path, 8, file.sha256, "PACS", "127.0.0.1")
+        return duplicates.record(made, inbox, Received(*uids, *said), time.perf_counter())
+
+    def commit_and_vanish(connection: Connection) -> None:
+        driver: Any = connection.connection.driver_connection
+        driver.commit()
+        driver.close()
+
+    event.listen(made, "commit", commit_and_vanish)
+    with pytest.raises(OperationalError):  # and the sender is answered 0xA700
+        arrive()
+    event.remove(made, "commit", commit_and_vanish)
+    assert arrive() is trail.Event.INSTANCE_DUPLICATE  # it is there, and so it may be acknowledged
+    with made.connect() as connection:
+        (path,) = instances.known_paths(connection)
+    assert (tmp_path / path).read_bytes().endswith(b"an image")
     made.dispose()
 
 

@@ -27,7 +27,7 @@ def record(database: Engine, inbox: Inbox, received: Received, started: float) -
     CannotUnderstand
         The UID belongs to another patient, another study or other pixels; the file is removed.
     """
-    committed = False
+    committed = written = False
     event = trail.Event.INSTANCE_DUPLICATE
     try:
         with database.begin() as connection:
@@ -50,9 +50,12 @@ def record(database: Engine, inbox: Inbox, received: Received, started: float) -
                     "detail": {"sha256": received.sha256, "size": received.size},
                 },
             )
+            written = True
         committed = True
     finally:
-        if not committed or event is trail.Event.INSTANCE_DUPLICATE:
+        # A server whose answer to the commit is lost may have committed: a row may name the file.
+        unsure = written and not committed and database.dialect.name != "sqlite"
+        if event is trail.Event.INSTANCE_DUPLICATE or not (committed or unsure):
             inbox.discard(received.path)
     return event
 
