@@ -335,8 +335,8 @@ def test_a_commit_whose_answer_is_lost_takes_no_file_from_its_row(url: str, tmp_
         with closing(inbox.open()) as file:
             file.write(b"an image")
             path = inbox.keep(file)
-        said = ("P", "", "A", 100, path, 8, file.sha256, "PACS", "127.0.0.1")
-        return duplicates.record(made, inbox, Received(*uids, *said), time.perf_counter())
+        image = Received(*uids, "P", "", "A", 100, path, 8, file.sha256, "PACS", "127.0.0.1")
+        return duplicates.record(made, inbox, image, time.perf_counter())
 
     def commit_and_vanish(connection: Connection) -> None:
         driver: Any = connection.connection.driver_connection
