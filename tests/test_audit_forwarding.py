@@ -454,7 +454,7 @@ def test_one_repository_that_is_away_does_not_delay_another(tmp_path: Path, engi
         away = {"name": "away", "host": "127.0.0.1", "port": free_port(), "alert_seconds": 3600}
         with forwarding_to(engine, settings_of(away, repository.settings())):
             rows = repository.wait_for(final)
-            assert state(engine)["failures"] >= 1
+            wait_until(lambda: state(engine)["failures"] >= 1)
     assert [row["id"] for row in rows] == sorted(rows_of(engine))
 
 
