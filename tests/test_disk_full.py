@@ -146,6 +146,9 @@ def test_a_purge_that_meets_a_full_disk_loses_neither_image_nor_header(disk: Pat
             with filled(disk, left=left):
                 done = subprocess.run(command, capture_output=True, check=False)
             ended.append(done.returncode)
+            assert b"Traceback" not in done.stderr, done.stderr.decode()
+            if done.returncode:
+                assert done.stderr.startswith(b"thoracle: ")  # one line, whatever had no room
             consistent(disk)
         assert ended[0] != 0
         subprocess.run(command, check=True)

@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -60,8 +60,25 @@ def main() -> None:
     try:
         app()
     except ThoracleError as error:
-        err.print(f"thoracle: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
+        _end(str(error))
+    except Exception as error:
+        if (told := _said_by_the_database(error)) is None:
+            raise
+        _end(f"the database: {told}")
+
+
+def _end(text: str) -> NoReturn:
+    err.print(f"thoracle: {text}", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(1)
+
+
+def _said_by_the_database(error: Exception) -> str | None:
+    """Return what the database says when it can do no work: full, locked, away; else ``None``."""
+    # Looked up, not imported: it takes time, and what never asked the database has no such error.
+    library = sys.modules.get("sqlalchemy.exc")
+    if library is None or not isinstance(error, library.OperationalError):
+        return None
+    return " ".join(str(getattr(error, "orig", error)).split())
 
 
 def _settings(config: Path | None) -> Settings:
