@@ -5,10 +5,13 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from documents import DOCS
 from ledger import rows
 from test_fhir import token
+from thoracle.store import worklist
+from thoracle.store.tables import study as study_table
 from ward import HOSTILE, Ward, of_study, ward
 
 
@@ -74,6 +77,42 @@ def test_what_a_rule_holds_has_no_result_here(here: Ward, client: httpx.Client) 
     assert row["ai_state"] == "held"
     assert (row["probability"], row["threshold"], row["reason"]) == (None, None, None)
     assert (row["head_start_minutes"], row["why"]) == (0, "a rule keeps its result back")
+
+
+def test_no_filter_tells_what_a_rule_holds(here: Ward, client: httpx.Client) -> None:
+    statement = "SELECT ai_state FROM worklist WHERE study_instance_uid = ?"
+    (kept,) = rows(here.gateway, statement, here.studies["held"])
+    assert kept["ai_state"] in ("positive", "negative", "indeterminate")
+    answer = client.get("/api/worklist", params={"state": kept["ai_state"]}).json()
+    found = {one["study_instance_uid"] for one in answer["studies"]}
+    assert found == {here.studies[name] for name in ("plain", "two", "stranger", "hostile")}
+    assert answer["number"] == len(found)
+    with here.site.client("reader") as page:  # who reads here may see it
+        assert here.studies["held"] in page.get(f"/?state={kept['ai_state']}&review=all").text
+
+
+def test_between_two_readings_nothing_of_the_first_is_told(
+    here: Ward, client: httpx.Client
+) -> None:
+    study = here.studies["held"]
+    with here.site.database.begin() as connection:
+        worklist.set_state(connection, study, worklist.QUEUED)
+        worklist.set_head_start(connection, study, 60, "AI positive")
+        connection.execute(
+            update(study_table)
+            .where(study_table.c.study_instance_uid == study)
+            .values(generation=study_table.c.generation + 1)
+        )
+    row = listed(client)[study]
+    assert (row["ai_state"], row["why"], row["head_start_minutes"]) == ("queued", "not read yet", 0)
+    assert (row["probability"], row["threshold"], row["reason"]) == (None, None, None)
+    with here.site.database.begin() as connection:
+        worklist.set_state(connection, study, "indeterminate")
+        connection.execute(
+            update(study_table)
+            .where(study_table.c.study_instance_uid == study)
+            .values(generation=study_table.c.generation - 1)
+        )
 
 
 def test_the_filters_of_the_page_are_its_parameters(here: Ward, client: httpx.Client) -> None:

@@ -121,7 +121,7 @@ def test_a_workitem_about_images_that_are_here_is_completed_with_what_was_made(
         assert '"to": "completed"' in steps[-1]["detail"]
         looks = gateway.events("--event", "worklist queried")
         assert {one["destination"] for one in looks} == {"manager"}
-        assert looks[0]["detail"] == {"means": "C-FIND", "workitems": [uid]}
+        assert looks[0]["detail"] == {"means": "C-FIND", "found": 1, "workitems": [uid]}
         said = gateway.run("status", image.StudyInstanceUID)
         assert "manager ups completed AI (research)" in said
 

@@ -14,13 +14,13 @@ LOOK_SECONDS, LONGEST_LOOK_SECONDS = 1.0, 10.0
 """Between two looks at whether images or result have come; the first, growing to the longest."""
 
 
-def looked(connection: Connection, manager: str, sop_instance_uids: Sequence[str]) -> None:
-    """Record that a manager's worklist was queried, and what it named; of nothing, no event.
+def looked(connection: Connection, manager: str, found: int, taken: Sequence[str]) -> None:
+    """Record that a manager's worklist was queried, how many it named, and which of them we take.
 
-    A look that finds nothing discloses nothing, and comes every few seconds.
+    Of nothing, no event: a look that finds nothing discloses nothing, and comes every few seconds.
     """
-    if sop_instance_uids:
-        detail = {"means": "C-FIND", "workitems": list(sop_instance_uids)}
+    if found:
+        detail = {"means": "C-FIND", "found": found, "workitems": list(taken)}
         event = trail.Event.WORKLIST_QUERIED
         trail.record(connection, event, {"destination": manager, "detail": detail})
 

@@ -63,7 +63,7 @@ def look(manager: WorkflowManager) -> None:
     with Worklist(peer_of_manager(manager, parts().settings)) as worklist:
         found = worklist.find(manager.workitem_code, manager.station_code)
     with parts().database.begin() as connection:
-        performances.looked(connection, manager.name, found)
+        performances.looked(connection, manager.name, len(found), found[:AT_ONCE])
     for uid in found[:AT_ONCE]:
         enqueue_perform(manager.name, uid, 1, None)
 

@@ -238,18 +238,21 @@ def held(connection: Connection, study_instance_uid: str) -> Row[Any] | None:
     return row if row is not None and (row.state, row.sending) == ("done", "held") else None
 
 
-def hidden(connection: Connection, study_instance_uids: Sequence[str]) -> dict[str, str]:
-    """Return which of the studies have a newest result that a rule keeps back: held or shadow."""
-    statement = (
-        select(analysis.c.study_instance_uid, analysis.c.sending)
-        .join(study, study.c.study_instance_uid == analysis.c.study_instance_uid)
-        .where(
-            analysis.c.study_instance_uid.in_(study_instance_uids),
-            analysis.c.generation == study.c.generation,
-            analysis.c.state == "done",
-            analysis.c.sending.in_(("held", "shadow")),
-        )
+KEPT_BACK = (
+    select(analysis.c.study_instance_uid, analysis.c.sending)
+    .join(study, study.c.study_instance_uid == analysis.c.study_instance_uid)
+    .where(
+        analysis.c.generation == study.c.generation,
+        analysis.c.state == "done",
+        analysis.c.sending.in_(("held", "shadow")),
     )
+)
+"""Studies with a newest result that a rule keeps back, and by what: held or shadow."""
+
+
+def kept_back(connection: Connection, study_instance_uids: Sequence[str]) -> dict[str, str]:
+    """Return which of the studies have a newest result that a rule keeps back: held or shadow."""
+    statement = KEPT_BACK.where(analysis.c.study_instance_uid.in_(study_instance_uids))
     return {row.study_instance_uid: row.sending for row in connection.execute(statement)}
 
 

@@ -15,8 +15,9 @@ from sqlalchemy import Connection, Row, Select, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from thoracle.records import Outcome
+from thoracle.store import results
 from thoracle.store.instances import Received
-from thoracle.store.tables import delivery, now, result, study, timestamp, worklist
+from thoracle.store.tables import analysis, delivery, now, result, study, timestamp, worklist
 
 STAT, OTHERS = 0, 1
 """Urgencies, in their order."""
@@ -54,6 +55,8 @@ class Filter:
     """ISO 8601 in UTC, of the arrival, inclusive."""
     until: str = ""
     """Alike, exclusive."""
+    outside: bool = False
+    """Who asks must not learn by ``states`` what a rule keeps back."""
 
 
 # ---- write -----------------------------------------------------------------------------------
@@ -192,11 +195,14 @@ def _where(statement: Select[Any], wanted: Filter) -> Select[Any]:
     statement = statement.select_from(worklist)
     if wanted.states:
         statement = statement.where(column.ai_state.in_(wanted.states))
+    if wanted.states and wanted.outside:
+        kept_back = results.KEPT_BACK.with_only_columns(analysis.c.study_instance_uid)
+        statement = statement.where(column.study_instance_uid.not_in(kept_back))
     if wanted.review:
         done = column.reviewed_at.is_not(None)
         statement = statement.where(done if wanted.review == "done" else ~done)
-    for word in _folded(wanted.text).split():
-        statement = statement.where(column.search.contains(word, autoescape=True))
+    words = _folded(wanted.text).split()
+    statement = statement.where(*(column.search.contains(one, autoescape=True) for one in words))
     if wanted.modality:
         statement = statement.where(column.modality == wanted.modality)
     if wanted.device:

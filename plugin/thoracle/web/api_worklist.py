@@ -4,6 +4,7 @@ A list in another system can show what the AI said of its studies and why they s
 stand, and give back what the reader says. What a rule holds or shadows has no result here.
 """
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, HTTPException, Request
@@ -13,7 +14,7 @@ from sqlalchemy import Row
 from thoracle.records import Outcome
 from thoracle.store import results, worklist
 from thoracle.store.verdicts import LONGEST_COMMENT, Opinion
-from thoracle.store.worklist import STAT
+from thoracle.store.worklist import QUEUED, RUNNING, STAT
 from thoracle.web import verdict
 from thoracle.web.access import Person, Role, scoped
 from thoracle.web.api import Uid
@@ -98,12 +99,11 @@ def show(
         raise HTTPException(
             422, f"found {unknown[0][:32]!r}, required are {', '.join(Wanted.__slots__)}"
         )
+    within = replace(wanted.filter(), outside=True)
     with site_of(request).database.begin() as connection:
-        number = worklist.count(connection, wanted.filter())
-        rows = worklist.page(
-            connection, wanted.filter(), wanted.sort, PAGE, (wanted.page - 1) * PAGE
-        )
-        hidden = results.hidden(connection, [row.study_instance_uid for row in rows])
+        number = worklist.count(connection, within)
+        rows = worklist.page(connection, within, wanted.sort, PAGE, (wanted.page - 1) * PAGE)
+        hidden = results.kept_back(connection, [row.study_instance_uid for row in rows])
         record_view(connection, request, person, wanted, len(rows))
     return ListAnswer(
         number=number,
@@ -141,8 +141,12 @@ def _row(row: Row[Any], hidden: str | None) -> RowAnswer:
     # Between two readings the row has what the first one said, which may have been kept back.
     if hidden is not None or row.ai_state not in OUTCOMES:
         values |= {"probability": None, "threshold": None, "reason_code": None}
+    between = row.ai_state in (QUEUED, RUNNING)
+    if hidden is not None or between:
+        values["head_start_minutes"] = 0
+    why = "not read yet" if between else rank_sentence(row)
     if hidden is not None:
-        values |= {"ai_state": hidden, "head_start_minutes": 0}
+        values["ai_state"], why = hidden, "a rule keeps its result back"
     code = values["reason_code"]
     return RowAnswer.model_validate(
         {
@@ -150,6 +154,6 @@ def _row(row: Row[Any], hidden: str | None) -> RowAnswer:
             "reason": {"code": code, "meaning": reason(code)} if code else None,
             "bundle": row.bundle_version,
             "stat": row.urgency == STAT,
-            "why": "a rule keeps its result back" if hidden else rank_sentence(row),
+            "why": why,
         }
     )

@@ -73,8 +73,8 @@ def _queried(rows: Rows) -> str:
 
 
 def _worklist(rows: Rows) -> str:
-    found = detail(rows[0], "workitems")
-    items = number(len(found) if isinstance(found, list) else 0, "workitem")
+    found = detail(rows[0], "found")
+    items = number(found, "workitem") if isinstance(found, int) else "some"
     return f"{_there(rows[0])} was asked for workitems, and named {items}."
 
 
