@@ -30,19 +30,20 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 
 import iods
 from pacs import Pacs, free_port
-from thoracle import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, commitments
-from thoracle.deliver import commitment, dicomweb, movescu, query, storescu, upsevent
+from thoracle import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from thoracle.deliver import commitment, commitment_answers, dicomweb, query, storescu
 from thoracle.deliver.association import Peer
 from thoracle.deliver.commitment import Reference
 from thoracle.deliver.dicomweb import WebPeer
-from thoracle.deliver.upspull import Worklist
 from thoracle.errors import ArchiveUnavailable, DeliveryError
 from thoracle.receive import negotiation
 from thoracle.receive.statuses import STATUSES
 from thoracle.report import header
 from thoracle.settings import Receive, Settings
-from thoracle.workitems.statuses import STATUSES as STATUSES_OF_WORKITEMS
-from thoracle.worklist import upsscp
+from thoracle.ups import event_report, movescu
+from thoracle.ups import scp as upsscp
+from thoracle.ups.scu import Worklist
+from thoracle.ups.statuses import STATUSES as STATUSES_OF_WORKITEMS
 
 ANSWERS = (
     *(0x0000, 0x0110, 0x0111, 0x0118, 0x0122, 0x0124, 0x0211, 0x0213),
@@ -130,8 +131,8 @@ def requested() -> dict[str, Any]:
             peer, "THORACLE", "2.25.3", "2.25.2", ["2.25.1"]
         )
         asked["Workitems of others"] = lambda: Worklist(peer).__enter__()
-        event = upsevent.Report("2.25.1", 1, Dataset())
-        asked["Event reports on workitems"] = lambda: list(upsevent.report(peer, [event]))
+        event = event_report.Report("2.25.1", 1, Dataset())
+        asked["Event reports on workitems"] = lambda: list(event_report.report(peer, [event]))
         asked["Query"] = lambda: query.found(peer, "2.25.3", "2.25.2", ["2.25.1"])
         found = {}
         try:
@@ -221,15 +222,21 @@ def event_reports() -> Iterator[str]:
     """Yield the statuses with which an N-EVENT-REPORT is answered."""
     yield from table("status", "when")
     for status, when in (
-        (commitments.SUCCESS, "The report is recorded durably."),
-        (commitments.PROCESSING_FAILURE, "It could not be recorded; the archive may report again."),
-        (commitments.NO_SUCH_EVENT_TYPE, "The Event Type ID is neither 1 nor 2."),
+        (commitment_answers.SUCCESS, "The report is recorded durably."),
         (
-            commitments.INVALID_ARGUMENT_VALUE,
+            commitment_answers.PROCESSING_FAILURE,
+            "It could not be recorded; the archive may report again.",
+        ),
+        (commitment_answers.NO_SUCH_EVENT_TYPE, "The Event Type ID is neither 1 nor 2."),
+        (
+            commitment_answers.INVALID_ARGUMENT_VALUE,
             "The transaction is not one that we asked of this archive, or the Event Information "
             "cannot be used.",
         ),
-        (commitments.NO_SUCH_SOP_CLASS, "Another SOP Class than Storage Commitment Push Model."),
+        (
+            commitment_answers.NO_SUCH_SOP_CLASS,
+            "Another SOP Class than Storage Commitment Push Model.",
+        ),
     ):
         yield f"| 0x{status:04X} | {when} |"
 

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 
 from bench_images import make_images
-from thoracle import pixels
 from thoracle.classify import bundle
 from thoracle.classify.classifier import Classifier
 from thoracle.classify.compiled import PROPERTIES, CompiledNetwork
 from thoracle.classify.network import EfficientNetLite0
-from thoracle.decoder import Decoder
-from thoracle.reader import Reader
+from thoracle.image import pixels
+from thoracle.image.decoder import Decoder
+from thoracle.pipeline.reader import Reader
 from thoracle.settings import Classify, Settings
 
 REPEATS = 60

@@ -23,12 +23,12 @@ import psycopg
 from sqlalchemy import Connection, Engine, text
 
 from postgres import postgres
-from thoracle.audit import counts, query, search, trail
-from thoracle.audit.chain import verify
+from thoracle.audit import counts, query, search
 from thoracle.audit.query import Question
-from thoracle.audit.trail import Event
-from thoracle.store import chain, database
-from thoracle.store.fhir_conditions import Token
+from thoracle.audit.verification import verify
+from thoracle.fhir.conditions import Token
+from thoracle.store import chain, database, trail
+from thoracle.store.trail import Event
 
 DIGESTS = [f"{number:064x}" for number in range(7)]
 """Of the bundles that were in use, one after the other."""

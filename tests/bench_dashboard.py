@@ -15,10 +15,10 @@ import numpy as np
 
 from browsing import Site
 from history import studies, write
-from thoracle.features import features
+from thoracle.image.features import features
+from thoracle.monitoring.looking import look
 from thoracle.records import Image
 from thoracle.settings import Watch
-from thoracle.watch.looking import look
 
 STUDIES = 100_000
 PART = 10_000

@@ -24,11 +24,11 @@ from pydicom.uid import (
 )
 
 from bench_images import make_images
-from thoracle import pixels
 from thoracle.classify import bundle
 from thoracle.classify.classifier import Classifier
-from thoracle.decoder import Decoder
-from thoracle.reader import Reader
+from thoracle.image import pixels
+from thoracle.image.decoder import Decoder
+from thoracle.pipeline.reader import Reader
 from thoracle.records import Kind, Outcome
 from thoracle.report import header, result_set
 from thoracle.report.result_set import Picture

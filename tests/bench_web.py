@@ -19,7 +19,7 @@ from sqlalchemy import Connection, insert
 
 from browsing import PASSWORD, Site, log_in
 from thoracle.store.tables import study, timestamp, worklist
-from thoracle.store.worklist import set_state
+from thoracle.study.reading_list import set_state
 
 STUDIES = 100_000
 REPEATED = 40

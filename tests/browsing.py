@@ -17,11 +17,11 @@ from sqlalchemy import Connection, Engine, select
 
 from pacs import free_port
 from thoracle import settings
+from thoracle.accounts import rows as people
 from thoracle.settings import Settings
-from thoracle.store import people
 from thoracle.store.database import engine_of, prepare
 from thoracle.store.tables import audit_event
-from thoracle.web import passwords
+from thoracle.web.session import passwords
 
 PASSWORD = "correct horse battery staple"
 PERSONS = {"reader": ["reader"], "administrator": ["administrator"], "auditor": ["auditor"]}

@@ -21,7 +21,7 @@ from rich.console import Console
 from browsing import Site
 from gateway import AE_TITLE, Gateway
 from pacs import Pacs, free_port
-from thoracle.store import worklist
+from thoracle.study import reading_list
 
 IMAGES = {
     "RG1_UNCR.dcm": "chest, CR, MONOCHROME1, 15 bit, uncompressed",
@@ -194,7 +194,7 @@ def coded(item: Dataset) -> dict[str, str]:
 def listed(pages: Site, sent: list[Sent]) -> bool:
     """Print the worklist as its pages show it; return whether it has every study that was taken."""
     with pages.database.connect() as connection:
-        rows = worklist.page(connection, worklist.Filter())
+        rows = reading_list.page(connection, reading_list.Filter())
     console.print(f"\nThe worklist ({pages.url} shows it, live):")
     for row in rows:
         probability = "" if row.probability is None else f" {100 * row.probability:.1f} %"

@@ -11,13 +11,13 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from conformance import PARTS
-from thoracle.audit.trail import Event
 from thoracle.receive.negotiation import IMAGE_STORAGE, TRANSFER_SYNTAXES
 from thoracle.receive.statuses import STATUSES
 from thoracle.records import Reason
 from thoracle.settings import Deliver, Destination, Receive, Section, Settings
-from thoracle.template import section_of
-from thoracle.workitems.statuses import STATUSES as OF_WORKITEMS
+from thoracle.settings.template import section_of
+from thoracle.store.trail import Event
+from thoracle.ups.statuses import STATUSES as OF_WORKITEMS
 
 DOCS = Path(__file__).parent.parent / "docs"
 MADE = "<!-- Made by `make docs` from the code: do not edit. -->"

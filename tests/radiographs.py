@@ -14,7 +14,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.sr.coding import Code
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from thoracle import pixels
+from thoracle.image import pixels
 
 FULL_12_BIT = {"BitsStored": 12, "HighBit": 11, "WindowCenter": 2048, "WindowWidth": 4096}
 """LINEAR: y = (x - 2047.5) / 4095 + 0.5 = x / 4095."""

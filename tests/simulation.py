@@ -1,7 +1,8 @@
 """A day of a reading room, simulated on the worklist of the product: who waits how long.
 
 `python tests/simulation.py` prints the table of docs/worklist.md. Time is simulated, the list and
-its order are real: the next study is the first row that :func:`thoracle.store.worklist.page` gives.
+its order are real: the next study is the first row that :func:`thoracle.study.reading_list.page`
+gives.
 """
 
 import heapq
@@ -14,11 +15,11 @@ from pathlib import Path
 
 from sqlalchemy import Connection, insert, update
 
+from thoracle.routing import rank
 from thoracle.settings import Rank
 from thoracle.store import database
 from thoracle.store.tables import study, timestamp, worklist
-from thoracle.store.worklist import Filter, page
-from thoracle.worklist import priority
+from thoracle.study.reading_list import Filter, page
 
 DAWN = datetime(2026, 11, 24, tzinfo=UTC)
 BY_HOUR = [20, 15, 12, 12, 15, 30, 60, 110, 150, 165, 165, 155]
@@ -102,7 +103,7 @@ def _moment(minute: float) -> str:
 
 
 def _arrive(connection: Connection, case: Case, ranks: Sequence[Rank]) -> None:
-    found = priority.head_start(ranks, [], {"result.outcome": case.outcome})
+    found = rank.head_start(ranks, [], {"result.outcome": case.outcome})
     moment = _moment(case.came)
     connection.execute(
         insert(study).values(
@@ -133,7 +134,7 @@ STRICT = (
 
 def table() -> Iterator[str]:
     """Yield the longest and the median waiting time of each outcome, for three orders."""
-    orders = {"by arrival alone": NO_RANK, "shipped": priority.SHIPPED, "no ageing": STRICT}
+    orders = {"by arrival alone": NO_RANK, "shipped": rank.SHIPPED, "no ageing": STRICT}
     groups = ("STAT", "positive", "indeterminate", "rejected", "negative")
     yield "| order | " + " | ".join(groups) + " |"
     yield "|---" * (len(groups) + 1) + "|"

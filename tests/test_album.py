@@ -16,11 +16,11 @@ from radiographs import chest, gradient, radiograph, saved
 from sources import BUNDLE, COMMON, positive
 from test_segmentation import saliency
 from test_softcopy import outline
-from thoracle import pixels
+from thoracle.image import pixels
 from thoracle.report import header, segmentation, softcopy, sr
 from thoracle.settings import Settings, parse
-from thoracle.web import album, content
-from thoracle.web.rendering import LONGEST_SIDE, Order
+from thoracle.web.pages import album, content
+from thoracle.web.pages.rendering import LONGEST_SIDE, Order
 
 
 def settings(folder: Path, **decode: object) -> Settings:
@@ -167,7 +167,7 @@ def children_at_work() -> list[int]:
             waits = "wait_for_partner" in (entry / "wchan").read_text()
         except OSError:
             continue
-        if parent == os.getpid() and b"thoracle.web.rendering" in words and waits:
+        if parent == os.getpid() and b"thoracle.web.pages.rendering" in words and waits:
             found.append(int(entry.name))
     return found
 

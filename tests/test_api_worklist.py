@@ -10,8 +10,8 @@ from sqlalchemy import update
 from documents import DOCS
 from ledger import rows
 from test_fhir import token
-from thoracle.store import worklist
 from thoracle.store.tables import study as study_table
+from thoracle.study import reading_list
 from ward import HOSTILE, Ward, of_study, ward
 
 
@@ -96,8 +96,8 @@ def test_between_two_readings_nothing_of_the_first_is_told(
 ) -> None:
     study = here.studies["held"]
     with here.site.database.begin() as connection:
-        worklist.set_state(connection, study, worklist.QUEUED)
-        worklist.set_head_start(connection, study, 60, "AI positive")
+        reading_list.set_state(connection, study, reading_list.QUEUED)
+        reading_list.set_head_start(connection, study, 60, "AI positive")
         connection.execute(
             update(study_table)
             .where(study_table.c.study_instance_uid == study)
@@ -107,7 +107,7 @@ def test_between_two_readings_nothing_of_the_first_is_told(
     assert (row["ai_state"], row["why"], row["head_start_minutes"]) == ("queued", "not read yet", 0)
     assert (row["probability"], row["threshold"], row["reason"]) == (None, None, None)
     with here.site.database.begin() as connection:
-        worklist.set_state(connection, study, "indeterminate")
+        reading_list.set_state(connection, study, "indeterminate")
         connection.execute(
             update(study_table)
             .where(study_table.c.study_instance_uid == study)

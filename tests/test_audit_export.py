@@ -22,15 +22,13 @@ from typer.testing import CliRunner
 
 from documents import DOCS
 from pacs import free_port
-from thoracle.audit import trail
-from thoracle.auditing import export
-from thoracle.auditing.formats import Unfinished
-from thoracle.cli import app
+from thoracle.audit.formats import Unfinished
+from thoracle.audit.rows import NAMES
+from thoracle.cli import app, audit_export
 from thoracle.errors import ThoracleError
-from thoracle.purge import Purge
+from thoracle.retention.purge import Purge
 from thoracle.settings import Retention, Settings
-from thoracle.store import database
-from thoracle.store.audit_rows import NAMES
+from thoracle.store import database, trail
 from thoracle.store.tables import timestamp
 
 FIRST = datetime(2026, 9, 28, tzinfo=UTC)
@@ -50,7 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.undo()
     engine.dispose()
     (tmp_path / "thoracle.toml").write_text('data_folder = "data"\n')
-    monkeypatch.setattr(export, "BATCH", 70)
+    monkeypatch.setattr(audit_export, "BATCH", 70)
     return tmp_path
 
 

@@ -28,17 +28,14 @@ from postgres import postgres
 from rsyslog import Repository
 from test_audit_message import filled
 from test_crash import Modality
-from thoracle import configuration
-from thoracle.audit import forwarding, trail
-from thoracle.audit.trail import Event
-from thoracle.cli import app
-from thoracle.deliver import syslog
+from thoracle.audit import forwarder, forwarding, syslog
+from thoracle.audit.forwarder import Forwarder
+from thoracle.cli import app, machine
 from thoracle.errors import ArchiveUnavailable
-from thoracle.pipeline import forward
-from thoracle.pipeline.forward import Forwarder
 from thoracle.settings import AuditRepository, Settings, parse
-from thoracle.store import chain, database
-from thoracle.web.metrics import exposition
+from thoracle.store import chain, database, trail
+from thoracle.store.trail import Event
+from thoracle.web.api.metrics import exposition
 
 EVENTS = list(Event)
 
@@ -83,11 +80,11 @@ def rows_of(engine: Engine) -> dict[int, dict[str, Any]]:
 def forwarding_to(engine: Engine, settings: Settings) -> Iterator[list[Forwarder]]:
     with engine.begin() as connection:
         forwarding.begin(connection, settings.audit_repository)
-    running = forward.start_forwarding(settings, engine)
+    running = forwarder.start_forwarding(settings, engine)
     try:
         yield running
     finally:
-        forward.stop_forwarding(running)
+        forwarder.stop_forwarding(running)
         assert not any(one.is_alive() for one in running)
 
 
@@ -212,8 +209,7 @@ def test_nothing_is_lost_when_the_repository_ends_in_the_middle(
 FORWARDING = """
 import sys, time
 from pathlib import Path
-from thoracle.audit import forwarding
-from thoracle.pipeline import forward
+from thoracle.audit import forwarder, forwarding
 from thoracle.settings import load
 from thoracle.store import database
 
@@ -221,7 +217,7 @@ settings = load(Path(sys.argv[1]))
 engine = database.open_database(database.sqlite_url(settings.data_folder))
 with engine.begin() as connection:
     forwarding.begin(connection, settings.audit_repository)
-forward.start_forwarding(settings, engine)
+forwarder.start_forwarding(settings, engine)
 print("ready", flush=True)
 time.sleep(600)
 """
@@ -461,8 +457,8 @@ def test_one_repository_that_is_away_does_not_delay_another(tmp_path: Path, engi
 def test_what_cannot_be_reached_makes_two_events_and_not_one_for_each_attempt(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forward, "FIRST_DELAY", 0.01)
-    monkeypatch.setattr(forward, "LONGEST_DELAY", 0.05)
+    monkeypatch.setattr(forwarder, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(forwarder, "LONGEST_DELAY", 0.05)
     record(engine, 1)
     away = {"name": "away", "host": "127.0.0.1", "port": free_port(), "alert_seconds": 0}
     with forwarding_to(engine, settings_of(away)):
@@ -559,16 +555,16 @@ def studies_delivered(gateway: Gateway) -> int:
 def test_check_tells_of_a_repository(tmp_path: Path) -> None:
     with Repository(tmp_path / "r") as repository:
         settings = parse({"audit_repository": [repository.settings()]})
-        found = {one.subject: one for one in configuration.check(settings)}
+        found = {one.subject: one for one in machine.check(settings)}
         assert found["audit_repository rsyslog"].text == (
             "takes connections, with TLS; nothing was sent"
         )
         assert found["audit_repository rsyslog tls ca_file"].well
     with Repository(tmp_path / "strict", wants_certificate=True) as repository:
         strict = parse({"audit_repository": [repository.settings()]})
-        found = {one.subject: one for one in configuration.check(strict)}
+        found = {one.subject: one for one in machine.check(strict)}
         assert not found["audit_repository rsyslog"].well
-    away = {one.subject: one for one in configuration.check(settings)}["audit_repository rsyslog"]
+    away = {one.subject: one for one in machine.check(settings)}["audit_repository rsyslog"]
     assert not away.well
     assert "not reached" in away.text
 

@@ -16,9 +16,9 @@ from documents import DOCS
 from peers import require
 from thoracle.audit import message
 from thoracle.audit.message import EVENTS, TYPES, Source
-from thoracle.audit.trail import Event
 from thoracle.settings import parse as parse_settings
 from thoracle.store.tables import audit_event
+from thoracle.store.trail import Event
 
 SOURCE = Source("THORACLE@site", "HOSPITAL", "THORACLE", "gateway")
 TEXTS = (

@@ -9,11 +9,11 @@ from typer.testing import CliRunner
 
 import bench_audit
 from postgres import postgres
-from thoracle.audit import counts, query, trail
-from thoracle.audit.trail import Columns, Event
-from thoracle.auditing.stats import COUNTED, By, bars, without_gaps
+from thoracle.audit import counts, query
 from thoracle.cli import app
-from thoracle.store import database
+from thoracle.cli.stats import COUNTED, By, bars, without_gaps
+from thoracle.store import database, trail
+from thoracle.store.trail import Columns, Event
 
 HOSTILE = "[red]\x1b[31mR\x00OOM[/red]"[:16]
 ROWS: list[tuple[Event, Columns]] = [

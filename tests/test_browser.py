@@ -9,7 +9,7 @@ from browser import ZOOMED, Visit, visit
 from ledger import rows
 from radiographs import chest
 from sender import send
-from thoracle.store import worklist
+from thoracle.study import reading_list
 from ward import HOSTILE, Ward, of_study, ward
 
 PAGES = {
@@ -46,9 +46,9 @@ def listed(page: Page) -> list[str]:
 def hurry(here: Ward, study: str, minutes: int) -> None:
     """Give a study so many minutes more of a head start."""
     with here.site.database.begin() as connection:
-        found = worklist.row_of(connection, study)
+        found = reading_list.row_of(connection, study)
         assert found is not None
-        worklist.set_head_start(connection, study, found.head_start_minutes + minutes, "test")
+        reading_list.set_head_start(connection, study, found.head_start_minutes + minutes, "test")
 
 
 # ---- the worklist ----------------------------------------------------------------------------

@@ -12,12 +12,12 @@ from sqlalchemy.exc import IntegrityError
 from typer.testing import CliRunner
 
 from test_migrations import at_revision
-from thoracle.audit import anchors, trail
+from thoracle.audit import anchors
 from thoracle.audit.anchors import Anchor
-from thoracle.audit.chain import Verification, verify
-from thoracle.audit.trail import Columns, Event
+from thoracle.audit.verification import Verification, verify
 from thoracle.cli import app
-from thoracle.store import chain, database
+from thoracle.store import chain, database, trail
+from thoracle.store.trail import Columns, Event
 
 ROWS = 40
 HOSTILE = ("Doe\x00Jane", "half \ud800 character", "Ωνάσης 山田", '"}], 1, null', "a" * 64)

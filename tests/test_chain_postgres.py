@@ -13,10 +13,10 @@ from sqlalchemy.exc import DBAPIError
 
 from postgres import postgres
 from test_questions import FILTERS, ROWS
-from thoracle.audit import query, trail
-from thoracle.audit.chain import verify
+from thoracle.audit import query
 from thoracle.audit.query import Question
-from thoracle.store import chain, database
+from thoracle.audit.verification import verify
+from thoracle.store import chain, database, trail
 from thoracle.store.tables import audit_event, metadata
 
 WRITER = """

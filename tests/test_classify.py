@@ -17,7 +17,7 @@ from thoracle.classify.classifier import Classifier
 from thoracle.classify.network import EfficientNetLite0, greyscale_weights
 from thoracle.classify.transforms import LoadRadiograph, LoadRadiographd
 from thoracle.errors import BundleError, NotAnalysable
-from thoracle.pixels import radiograph, read_image
+from thoracle.image.pixels import radiograph, read_image
 from thoracle.records import Image
 from thoracle.settings import Classify
 

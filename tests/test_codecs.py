@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from radiographs import gradient, radiograph, saved
-from thoracle import pixels
-from thoracle.codecs import LARGEST_IMAGE_BYTES, decode_file
 from thoracle.errors import NotAnalysable
+from thoracle.image import pixels
+from thoracle.image.codecs import LARGEST_IMAGE_BYTES, decode_file
 from thoracle.records import Reason
 
 

@@ -20,15 +20,10 @@ from dcmqrscp import running_dcmqrscp
 from ledger import eventually
 from orthanc import Orthanc
 from pacs import Pacs, free_port, smallest_report
-from thoracle.commitments import (
-    LARGEST_INFORMATION,
-    Answer,
-    NotAnAnswer,
-    parse,
-)
 from thoracle.deliver import storescu
 from thoracle.deliver.association import Peer
 from thoracle.deliver.commitment import Reference, Requested, request
+from thoracle.deliver.commitment_answers import LARGEST_INFORMATION, Answer, NotAnAnswer, parse
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable
 from thoracle.receive import commitment
 

@@ -24,7 +24,7 @@ from pacs import Pacs
 from radiographs import radiograph
 from sender import NotAnswered, Sender, encoded
 from thoracle import settings
-from thoracle.audit import anchors, chain
+from thoracle.audit import anchors, verification
 from thoracle.store import database
 
 SENDERS = 3
@@ -169,7 +169,7 @@ def assert_chain_verifies(gateway: Gateway) -> None:
     assert found, "no anchor was dropped"
     engine = database.existing(settings.load(gateway.config))
     with engine.connect() as connection:
-        result = chain.verify(connection, found)
+        result = verification.verify(connection, found)
     engine.dispose()
     assert result.well, result
     assert result.rows == rows(gateway, "SELECT count(*) AS n FROM audit_event")[0]["n"]

@@ -24,9 +24,9 @@ from radiographs import chest
 from sender import send
 from thoracle.store import tables
 from thoracle.store.database import open_database, sqlite_url
-from thoracle.web import charts, operations
-from thoracle.web.cookies import digest
 from thoracle.web.kept import Kept
+from thoracle.web.pages import charts, operations
+from thoracle.web.session.cookies import digest
 
 HOSTILE = "<script>alert('x')</script>\n\x1b[31m{{191*193}}"
 PATIENT = "Doe^Jane"

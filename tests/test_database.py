@@ -13,11 +13,11 @@ from sqlalchemy.exc import OperationalError
 
 from certificates import Authority
 from postgres import Server, server
-from thoracle import configuration, settings
-from thoracle.audit import trail
+from thoracle import settings
+from thoracle.cli import machine
 from thoracle.errors import DataFolderInUse, SettingsError, ThoracleError
 from thoracle.settings import Settings
-from thoracle.store import database
+from thoracle.store import database, trail
 from thoracle.store.database import DatabaseError, sqlite_url
 from thoracle.store.sole import SoleGateway
 from thoracle.store.tables import alarm, audit_event, now
@@ -150,7 +150,7 @@ def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatabaseError, match="port 1 failed: Connection refused") as caught:
         database.existing(of)
     assert str(caught.value).startswith("postgresql://thoracle@127.0.0.1:1/thoracle: ")
-    finding = next(one for one in configuration.check(of) if one.subject == "database")
+    finding = next(one for one in machine.check(of) if one.subject == "database")
     assert not finding.well
 
 

@@ -12,9 +12,9 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, SecondaryCapture
 from typer.testing import CliRunner
 
 from pictures import patient, save
-from thoracle import select
 from thoracle.cli import app
-from thoracle.pixels import read_image
+from thoracle.image import selection
+from thoracle.image.pixels import read_image
 from thoracle.settings import Select
 from validators import dciodvfy
 
@@ -177,7 +177,7 @@ def test_the_node_takes_what_it_converted_for_a_frontal_chest_radiograph(
 ) -> None:
     save(patient(1, 512), tmp_path / "a.png")
     ds = converted(tmp_path, kind=kind, view="PA")
-    select.check(ds, Select())
+    selection.check(ds, Select())
     assert ds.SOPClassUID == uid
     assert ds.file_meta.MediaStorageSOPInstanceUID == ds.SOPInstanceUID
 

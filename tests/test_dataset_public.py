@@ -12,7 +12,7 @@ from thoracle.dataset.check import Report, check
 from thoracle.dataset.convert import encoded
 from thoracle.dataset.crops import cropped_copies
 from thoracle.dataset.layout import Part
-from thoracle.pixels import read_image
+from thoracle.image.pixels import read_image
 from validators import dciodvfy
 
 

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from pydicom.data import get_testdata_file
 
 from radiographs import gradient, radiograph, saved
-from thoracle import pixels
-from thoracle.codecs import decode_file
-from thoracle.decoder import Decoder
 from thoracle.errors import NotAnalysable
+from thoracle.image import pixels
+from thoracle.image.codecs import decode_file
+from thoracle.image.decoder import Decoder
 from thoracle.records import Reason
 
 DATA = Path(os.environ.get("THORACLE_DATA", Path(__file__).parents[1] / "../shared/data")) / "dicom"
@@ -187,7 +187,7 @@ def test_the_child_ends_with_the_context(good: Path) -> None:
 
 def test_the_child_ends_when_its_parent_is_killed(good: Path) -> None:
     program = (
-        "import sys, pathlib; from thoracle.decoder import Decoder\n"
+        "import sys, pathlib; from thoracle.image.decoder import Decoder\n"
         "decoder = Decoder(2048, 30); decoder.decode(pathlib.Path(sys.argv[1]))\n"
         "print(decoder.pid, flush=True); sys.stdin.read()"
     )

@@ -39,7 +39,7 @@ from sender import send
 from thoracle import settings
 from thoracle.deliver import storescu
 from thoracle.deliver.association import Peer
-from thoracle.web import passwords
+from thoracle.web.session import passwords
 
 ROOT = Path(__file__).parent.parent
 DOCKER = ROOT / "docker"
@@ -504,7 +504,8 @@ def read(container: Container, study: str) -> bool:
 def picture(container: Container, url: str, study: str) -> bytes:
     """Return a picture of a study, which a child process of the pages makes."""
     add = (
-        "import sys; from pathlib import Path; from thoracle.store import database, people\n"
+        "import sys; from pathlib import Path; from thoracle.store import database\n"
+        "from thoracle.accounts import rows as people\n"
         "from thoracle.settings import Settings\n"
         "with database.existing(Settings(data_folder=Path('/mnt/data'))).begin() as connection:\n"
         "    people.add(connection, 'reader', {'display_name': 'Reader', 'roles': ['reader'],\n"

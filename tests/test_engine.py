@@ -13,21 +13,23 @@ from sqlalchemy import Engine, text
 from ledger import eventually
 from postgres import Server, server
 from test_store import made, plan, received, store
-from thoracle import engine, pipeline
-from thoracle.audit import deliveries, query
+from thoracle import pipeline
+from thoracle.audit import query
 from thoracle.classify import bundle
-from thoracle.decoder import Decoder
+from thoracle.deliver import attempts
+from thoracle.deliver import rows as stored
 from thoracle.errors import DataFolderInUse
-from thoracle.pipeline import Line
-from thoracle.reader import Reader
-from thoracle.service import LateClassifier
+from thoracle.gateway import LateClassifier
+from thoracle.image.decoder import Decoder
+from thoracle.pipeline import Line, overview
+from thoracle.pipeline.reader import Reader
 from thoracle.settings import Deliver, Settings
-from thoracle.store import deliveries as stored
-from thoracle.store import instances, overview, results, workflows
+from thoracle.store import engine, workflows
 from thoracle.store.database import open_database, sqlite_url
-from thoracle.store.instances import Received
-from thoracle.store.results import AnalysisKey
 from thoracle.store.tables import now
+from thoracle.study import instances, results
+from thoracle.study.instances import Received
+from thoracle.study.results import AnalysisKey
 
 runs: list[str] = []
 
@@ -141,9 +143,7 @@ def attempted(sop_instance_uid: str) -> None:
     assert held.wait(30)
     answer = {"state": "waiting", "detail": "out of reach"}
     settings = Deliver()
-    engine.transaction(
-        deliveries.attempted, "pacs", sop_instance_uid, 1, answer, settings, "attempt"
-    )
+    engine.transaction(attempts.attempted, "pacs", sop_instance_uid, 1, answer, settings, "attempt")
 
 
 def test_a_delivery_that_is_taken_back_meanwhile_is_not_put_back(database: Engine) -> None:

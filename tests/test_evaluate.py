@@ -19,10 +19,10 @@ from pictures import patient, public_images, save
 from radiographs import chest, lungs, saved
 from thoracle.classify import bundle
 from thoracle.cli import app
+from thoracle.cli.evaluate import _csv
 from thoracle.errors import ThoracleError
 from thoracle.evaluate import labels as labels_module
 from thoracle.evaluate import match as match_module
-from thoracle.evaluate.commands import _csv
 from thoracle.evaluate.metrics import wilson
 from thoracle.settings import Classify
 

@@ -7,17 +7,17 @@ import pytest
 from sqlalchemy import select
 
 from radiographs import chest, saved
-from thoracle import reader as reading_room
 from thoracle.classify.classifier import Classifier
-from thoracle.decoder import Decoder
-from thoracle.features import features
-from thoracle.reader import Reader
+from thoracle.image.decoder import Decoder
+from thoracle.image.features import features
+from thoracle.pipeline import reader as reading_room
+from thoracle.pipeline.reader import Reader
 from thoracle.records import Image, Outcome, Reading, Reason
 from thoracle.settings import Classify, Settings
-from thoracle.store import results
 from thoracle.store.database import open_database, sqlite_url
-from thoracle.store.results import AnalysisKey
 from thoracle.store.tables import reading
+from thoracle.study import results
+from thoracle.study.results import AnalysisKey
 
 
 def image(array: np.ndarray) -> Image:

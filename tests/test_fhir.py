@@ -28,16 +28,18 @@ from pacs import free_port
 from radiographs import chest
 from sender import send
 from sources import BUNDLE
-from thoracle.audit import commits
+from thoracle.accounts import rows as people
+from thoracle.fhir import elements
+from thoracle.fhir import rows as fhir_rows
+from thoracle.fhir.conditions import Search
 from thoracle.records import Kind, Outcome, Reading, Reason
-from thoracle.store import fhir_rows, instances, people, worklist
 from thoracle.store.database import open_database, sqlite_url
-from thoracle.store.fhir_conditions import Search
-from thoracle.store.instances import Description, Received
-from thoracle.store.results import AnalysisKey, Result
-from thoracle.web import cookies, fhir_search, fhir_values
-from thoracle.web.fhir_values import SearchError
-from thoracle.worklist import elements
+from thoracle.study import analyses, instances, reading_list
+from thoracle.study.instances import Description, Received
+from thoracle.study.results import AnalysisKey, Result
+from thoracle.web.api import fhir_search, fhir_values
+from thoracle.web.api.fhir_values import SearchError
+from thoracle.web.session import cookies
 
 TYPES = ("DiagnosticReport", "ImagingStudy", "Observation", "Task")
 REQUIRED = {
@@ -136,15 +138,15 @@ def concluded(database: Engine, study: str, *readings: Reading | None, **changes
         for number in range(1, max(len(readings), 1) + 1):
             image = received(study, number, **changes)
             instances.lock_study(connection, image)
-            worklist.arrive(connection, image)
+            reading_list.arrive(connection, image)
             instances.add(connection, image)
-        commits.plan(connection, study, DIGEST, "by hand")
+        analyses.plan(connection, study, DIGEST, "by hand")
         said = [one for one in readings if one is not None]
         if said:
             made = Result(f"{study}.9", "1.2", f"{study}.8", Kind.SR, "results/x", "0" * 64)
-            commits.conclude(connection, key, BUNDLE, said, [(made, [])], "by hand")
+            analyses.conclude(connection, key, BUNDLE, said, [(made, [])], "by hand")
         elif readings:
-            commits.fail(connection, key, "no", "by hand")
+            analyses.fail(connection, key, "no", "by hand")
 
 
 def said(study: str, outcome: Outcome, number: int = 1, **values: Any) -> Reading:

@@ -13,11 +13,12 @@ from browsing import Site
 from documents import DOCS
 from test_fhir import checked, token
 from test_web_audit import HOSTILE, PERSONS, STUDY, filled
-from thoracle.audit import search, trail
-from thoracle.audit.trail import Columns, Event
-from thoracle.store.fhir_conditions import Token
-from thoracle.web import fhir_audit_search
-from thoracle.worklist import elements
+from thoracle.audit import search
+from thoracle.fhir import elements
+from thoracle.fhir.conditions import Token
+from thoracle.store import trail
+from thoracle.store.trail import Columns, Event
+from thoracle.web.api import fhir_audit_search
 
 SPAN = [("date", "ge2020-01-01"), ("date", "lt2100")]
 Pairs = list[tuple[str, str]]

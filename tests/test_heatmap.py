@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydicom.data import get_testdata_file
 
 from radiographs import lungs
-from thoracle import pixels
+from thoracle.image import pixels
 from thoracle.records import (
     BundleIdentity,
     Decision,

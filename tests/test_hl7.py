@@ -19,9 +19,9 @@ from documents import DOCS
 from sources import BUNDLE, JAPANESE, NOON, cr, dx, each_source, named, positive
 from thoracle import settings
 from thoracle.errors import ReportError, SettingsError
+from thoracle.hl7.oru import ENCODINGS, ReportReference, Status, oru
 from thoracle.records import Outcome, Reading, Reason
 from thoracle.settings import HL7
-from thoracle.worklist.hl7 import ENCODINGS, ReportReference, Status, oru
 
 RIS = HL7(
     name="ris",

@@ -9,14 +9,16 @@ from sqlalchemy import Engine, select
 from typer.testing import CliRunner
 
 from test_store import received
-from thoracle.audit import chain, trail
-from thoracle.audit.retention import prefix
+from thoracle.audit import verification
 from thoracle.cli import app
 from thoracle.errors import ThoracleError
-from thoracle.purge import Purge
+from thoracle.retention import hold_rows as holds
+from thoracle.retention.purge import Purge
+from thoracle.retention.rules import prefix
 from thoracle.settings import Retention, Settings
-from thoracle.store import database, holds, instances
+from thoracle.store import database, trail
 from thoracle.store.tables import audit_event
+from thoracle.study import instances
 
 LATER = datetime.now(UTC) + timedelta(days=3000)
 
@@ -131,4 +133,4 @@ def test_the_audit_is_purged_up_to_the_first_row_that_a_hold_keeps(
     assert Purge(engine, given, moment=LATER).run().events > 3
     assert events(engine, "study viewed") == []
     with engine.connect() as connection:
-        assert chain.verify(connection).well
+        assert verification.verify(connection).well

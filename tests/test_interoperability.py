@@ -25,11 +25,11 @@ from pydicom.dataset import Dataset
 from orthanc import Orthanc
 from peers import require
 from sources import BUNDLE, NOON, positive
-from thoracle import pixels
 from thoracle.classify.classifier import Classifier
 from thoracle.deliver import storescu, stowrs
 from thoracle.deliver.association import Peer
 from thoracle.deliver.dicomweb import WebPeer
+from thoracle.image import pixels
 from thoracle.records import Kind, Region
 from thoracle.report import header, keyobject, result_set, sr
 from thoracle.report.regions import regions

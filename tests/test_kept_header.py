@@ -21,12 +21,12 @@ from pydicom.uid import (
 
 from radiographs import chest
 from sources import ARABIC, BUNDLE, COMMON, JAPANESE, KOREAN, NOON, dx, each_source, named
-from thoracle.reader import header_of
+from thoracle.hl7 import oru
+from thoracle.hl7.oru import ReportReference
+from thoracle.image.header import header_of
 from thoracle.report import header, keyobject, source, sr
 from thoracle.report.header import Instance
 from thoracle.settings import HL7
-from thoracle.worklist import hl7
-from thoracle.worklist.hl7 import ReportReference
 
 DATA = Path(os.environ.get("THORACLE_DATA", Path(__file__).parents[2] / "shared" / "data"), "dicom")
 REPORT = Instance(Comprehensive3DSRStorage, "2.25.31", "2.25.32")
@@ -43,7 +43,7 @@ def corrections(ds: Dataset) -> list[bytes]:
     """Return all that a withdrawal makes of one image."""
     report = sr.withdrawal([ds], REPORT, "wrong side", BUNDLE, made=NOON, **COMMON)
     note = keyobject.rejection([REPORT], [ds], BUNDLE, **COMMON)
-    message = hl7.oru(
+    message = oru.oru(
         ds,
         sr.withdrawn([ds]),
         BUNDLE,

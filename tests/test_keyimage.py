@@ -22,8 +22,8 @@ from pydicom.uid import (
 
 from peers import require
 from sources import GREEK, STUDY, cr, dx, named
-from thoracle import select
 from thoracle.errors import NotAnalysable, ReportError
+from thoracle.image import selection
 from thoracle.records import BundleIdentity, Decision, Outcome, Reading, Reason
 from thoracle.report import header, keyimage
 from thoracle.settings import Report as ReportSettings
@@ -191,7 +191,7 @@ def test_burned_in_annotation_is_what_the_source_says(stated: str | None) -> Non
 
 def test_a_key_image_is_never_analysed_itself() -> None:
     with pytest.raises(NotAnalysable) as refusal:
-        select.check(reread(key_image(cr())), Select())
+        selection.check(reread(key_image(cr())), Select())
     assert refusal.value.reason is Reason.OWN_OUTPUT
 
 

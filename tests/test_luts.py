@@ -9,8 +9,8 @@ from pydicom.pixels.processing import apply_windowing
 from pydicom.uid import ExplicitVRBigEndian
 
 from radiographs import FULL_12_BIT, displayed, radiograph, words
-from thoracle import pixels
 from thoracle.errors import NotAnalysable
+from thoracle.image import pixels
 from thoracle.records import Reason
 
 

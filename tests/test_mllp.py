@@ -21,10 +21,9 @@ from certificates import DAY, NOW, Authority, Identity
 from documents import DOCS
 from sources import cr
 from test_hl7 import message
-from thoracle import configuration
+from thoracle.cli import machine
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable, DeliveryError
-from thoracle.settings import HL7, ClientTLS, Settings
-from thoracle.worklist.mllp import (
+from thoracle.hl7.mllp import (
     ACCEPTED,
     FINAL_CODES,
     LARGEST_ANSWER,
@@ -33,6 +32,7 @@ from thoracle.worklist.mllp import (
     reach,
     send,
 )
+from thoracle.settings import HL7, ClientTLS, Settings
 
 CONTROL_ID = "0123456789abcdef.1_-"
 MESSAGE = message(cr(PatientName="Müller^Jürgen"))
@@ -471,7 +471,7 @@ def test_check_says_whether_a_receiver_takes_connections(
                 receiver(port, name="wrong", host="localhost", tls=ClientTLS()),
             ),
         )
-        found = {one.subject: one for one in configuration.check(settings)}
+        found = {one.subject: one for one in machine.check(settings)}
     assert found["hl7 ris"].text == "takes connections, with TLS; nothing was sent"
     assert found["hl7 ris"].well
     assert found["hl7 ris tls"].well

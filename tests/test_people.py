@@ -13,15 +13,15 @@ import pytest
 from sqlalchemy import Engine
 
 from browsing import add_person
-from thoracle.audit import people as audited
-from thoracle.audit.people import By, PersonError
+from thoracle.accounts import accounts as audited
+from thoracle.accounts import rows as people
+from thoracle.accounts.accounts import By, PersonError
 from thoracle.errors import ThoracleError
-from thoracle.store import people
 from thoracle.store.database import connect, open_database, sqlite_url
 from thoracle.store.tables import now
-from thoracle.web import accounts, names, passwords
-from thoracle.web.access import Role
-from thoracle.web.passwords import PasswordError
+from thoracle.web.session import accounts, names, passwords
+from thoracle.web.session.access import Role
+from thoracle.web.session.passwords import PasswordError
 
 BY = By("tester")
 

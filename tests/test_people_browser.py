@@ -7,7 +7,7 @@ from playwright.sync_api import Browser, expect
 
 from browser import ZOOMED, Visit, visit
 from browsing import PASSWORD, Site
-from thoracle.store import people
+from thoracle.accounts import rows as people
 
 OTHER = "another long password"
 

@@ -11,9 +11,9 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import JPEGBaseline8Bit, RLELossless
 
 from radiographs import FULL_12_BIT, displayed, radiograph, saved, words
-from thoracle import pixels
-from thoracle.decoder import Decoder
 from thoracle.errors import NotAnalysable
+from thoracle.image import pixels
+from thoracle.image.decoder import Decoder
 from thoracle.records import Reason
 
 

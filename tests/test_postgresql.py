@@ -32,14 +32,13 @@ from radiographs import chest
 from sender import Sender, send, small
 from test_crash import Modality, assert_nothing_lost_or_done_twice, crash
 from test_web_study import judge
-from thoracle import engine
-from thoracle.audit import trail
 from thoracle.receive import duplicates
 from thoracle.receive.inbox import Inbox
 from thoracle.settings import Deliver, Receive
-from thoracle.store import database, instances, worklist
-from thoracle.store.instances import Received
+from thoracle.store import database, engine, trail
 from thoracle.store.tables import alarm, now
+from thoracle.study import instances, reading_list
+from thoracle.study.instances import Received
 from thoracle.web.live import Live
 
 ROLE = "thoracle"
@@ -315,7 +314,7 @@ def test_an_open_page_hears_of_changes_when_the_server_is_back(running: Server, 
         running.start()
         with made.begin() as connection:
             instances.lock_study(connection, image)
-            worklist.arrive(connection, image)
+            reading_list.arrive(connection, image)
         found = before, await asyncio.wait_for(anext(changes), 30)
         await changes.aclose()  # type: ignore[attr-defined]  # it is a generator
         return found

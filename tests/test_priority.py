@@ -9,10 +9,10 @@ import simulation
 from simulation import Read
 from sources import dx
 from thoracle import settings
+from thoracle.routing import rank as priority
+from thoracle.routing.rank import HeadStart, head_start
 from thoracle.settings import Rank
 from thoracle.store import database
-from thoracle.worklist import priority
-from thoracle.worklist.priority import HeadStart, head_start
 
 POSITIVE = {"result.outcome": "positive", "result.probability": 0.93, "result.reason": ""}
 

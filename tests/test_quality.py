@@ -20,7 +20,7 @@ from thoracle.classify import bundle
 from thoracle.classify.lungs import FindLungsd
 from thoracle.classify.quality import CLASSES, FEATURES, Gate, GateNetwork, Limits
 from thoracle.errors import NotAnalysable
-from thoracle.pixels import read_image
+from thoracle.image.pixels import read_image
 from thoracle.records import Reason
 from thoracle.settings import Classify
 

@@ -12,11 +12,11 @@ import pytest
 from sqlalchemy import Connection, Engine
 from typer.testing import CliRunner
 
-from thoracle.audit import query, trail
+from thoracle.audit import query
 from thoracle.audit.query import Question
-from thoracle.audit.trail import Columns, Event
 from thoracle.cli import app
-from thoracle.store import database
+from thoracle.store import database, trail
+from thoracle.store.trail import Columns, Event
 
 ROWS: list[tuple[Event, Columns]] = [
     (

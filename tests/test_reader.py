@@ -13,8 +13,8 @@ from pydicom import Dataset
 
 from radiographs import FULL_12_BIT, chest, radiograph, saved
 from thoracle.classify import bundle
-from thoracle.decoder import Decoder
-from thoracle.reader import Reader
+from thoracle.image.decoder import Decoder
+from thoracle.pipeline.reader import Reader
 from thoracle.records import Image, Judgement, Kind, Outcome, Reason, Saliency
 from thoracle.settings import Classify, Report, Settings
 

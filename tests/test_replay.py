@@ -17,7 +17,7 @@ from pacs import Pacs
 from radiographs import chest
 from sender import send
 from test_proof import EVERYTHING, OBJECTS
-from thoracle.auditing import difference
+from thoracle.audit import difference
 from thoracle.classify import bundle
 from thoracle.cli import app
 from thoracle.settings import Classify, Settings, digests

@@ -28,13 +28,13 @@ from radiographs import chest
 from sender import send
 from test_proof import ALWAYS, OBJECTS
 from thoracle import settings as configuration
-from thoracle.audit import anchors, chain, trail
-from thoracle.audit.retention import prefix
+from thoracle.audit import anchors, verification
 from thoracle.errors import DataFolderInUse, SettingsError
-from thoracle.purge import Done, Purge
 from thoracle.report import source
+from thoracle.retention.purge import Done, Purge
+from thoracle.retention.rules import prefix
 from thoracle.settings import Retention, Settings
-from thoracle.store import database
+from thoracle.store import database, trail
 from thoracle.store.tables import audit_checkpoint, audit_event, audit_forward, timestamp
 from ward import PERSONS, Ward, of_study
 
@@ -386,7 +386,7 @@ def consistent(folder: Path) -> None:
         assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     engine = database.open_database(database.sqlite_url(folder))
     with engine.connect() as connection:
-        assert chain.verify(connection, anchors.read(folder / anchors.FILE)).well
+        assert verification.verify(connection, anchors.read(folder / anchors.FILE)).well
     engine.dispose()
 
 
@@ -431,7 +431,7 @@ def test_the_audit_goes_after_its_days_and_the_chain_still_fits(
     assert Purge(engine, given).run().events == 3
     assert ids(engine) == [(4, "image read"), (5, "image read"), (6, "audit purged")]
     with engine.connect() as connection:
-        assert chain.verify(connection, anchors.read(tmp_path / anchors.FILE)).well
+        assert verification.verify(connection, anchors.read(tmp_path / anchors.FILE)).well
         told = connection.execute(
             select(audit_event.c.detail).where(audit_event.c.event == "audit purged")
         ).scalar_one()

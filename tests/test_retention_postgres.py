@@ -10,17 +10,20 @@ from sqlalchemy import select, update
 from postgres import postgres
 from radiographs import chest, saved
 from test_store import made, plan, received, store
-from thoracle.audit import chain, holds, trail
-from thoracle.auditing import export
-from thoracle.purge import Purge
+from thoracle.audit import verification
+from thoracle.cli import audit_export
+from thoracle.deliver import rows as deliveries
 from thoracle.report import source
+from thoracle.retention import hold_rows as stored_holds
+from thoracle.retention import holds, research, subject
+from thoracle.retention.purge import Purge
+from thoracle.retention.rows import What
+from thoracle.retention.subject import Subject
 from thoracle.settings import Retention, Settings
-from thoracle.store import database, deliveries, headers, research, results, subject
-from thoracle.store import holds as stored_holds
-from thoracle.store.results import AnalysisKey
-from thoracle.store.retention import What
-from thoracle.store.subject import Subject
+from thoracle.store import database, trail
 from thoracle.store.tables import analysis, audit_event, instance, now, result
+from thoracle.study import headers, results
+from thoracle.study.results import AnalysisKey
 
 LATER = datetime.now(UTC) + timedelta(days=3000)
 KEY = AnalysisKey("1.2.840", 1, "d")
@@ -56,7 +59,7 @@ def test_retention_holds_and_exports_on_postgresql(tmp_path: Path) -> None:
         with engine.begin() as connection:
             holds.release(connection, number, who)
 
-        rows = list(export.export(engine, tmp_path / "audit", True, None, None))
+        rows = list(audit_export.export(engine, tmp_path / "audit", True, None, None))
         assert sum(count for _, count in rows) == 2
         table = pyarrow.parquet.ParquetFile(rows[0][0]).read().to_pylist()
         assert [row["event"] for row in table] == ["legal hold placed", "legal hold released"]
@@ -81,7 +84,7 @@ def test_retention_holds_and_exports_on_postgresql(tmp_path: Path) -> None:
             assert headers.content(connection, "1.2.840", "images/1") == said
             (kept,) = subject.headers(connection, Subject("P1", ""), "1.2.840")
             assert kept["content"] == said
-            assert chain.verify(connection).well
+            assert verification.verify(connection).well
             events = connection.execute(select(audit_event.c.event)).scalars().all()
         assert events == ["audit purged"]
         days = Retention(headers_days_after_proof=1)

@@ -14,14 +14,15 @@ from typer.testing import CliRunner
 
 from documents import DOCS
 from sources import BUNDLE, NOON, cr, dx, named, positive
-from thoracle import configuration, expression, route, settings
-from thoracle.cli import app
-from thoracle.decision import NOTHING, Decision, Result, Sends
+from thoracle import settings
+from thoracle.cli import app, machine
 from thoracle.errors import SettingsError, ThoracleError
-from thoracle.expression import LONGEST, condition
 from thoracle.records import Image, Kind, Outcome, Reading, Reason, Saliency
 from thoracle.report import header
 from thoracle.report.result_set import Picture, build
+from thoracle.routing import expression, route
+from thoracle.routing.decision import NOTHING, Decision, Result, Sends
+from thoracle.routing.expression import LONGEST, condition
 from thoracle.settings import Report, Settings
 
 EVERYTHING = tuple(Kind(kind) for kind in ("sr", "sc", "pr", "ko", "seg"))
@@ -435,7 +436,7 @@ def test_rules_without_fault_are_found_to_be_well() -> None:
         {"send": ["second"], "kinds": [], "originals": True},
     )
     assert list(route.faults(chosen)) == []
-    assert [one.well for one in configuration._rules(chosen)] == [True, True]
+    assert [one.well for one in machine._rules(chosen)] == [True, True]
 
 
 # ---- explain ---------------------------------------------------------------------------------

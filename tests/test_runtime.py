@@ -13,13 +13,13 @@ import torch
 from pydicom.data import get_testdata_file
 from torch import Tensor, nn
 
-from thoracle import configuration
 from thoracle.classify import runtime
 from thoracle.classify.classifier import Classifier
 from thoracle.classify.compiled import CompiledNetwork, accelerate
 from thoracle.classify.network import EfficientNetLite0
+from thoracle.cli import machine
 from thoracle.errors import BundleError, SettingsError
-from thoracle.pixels import read_image
+from thoracle.image.pixels import read_image
 from thoracle.records import Image
 from thoracle.settings import Classify, Settings
 
@@ -134,7 +134,7 @@ def _absent(name: str) -> str:
 def test_torch_is_chosen_where_openvino_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "version", _absent)
     assert runtime.chosen(Classify()) == "torch"
-    finding = next(one for one in configuration.check(Settings()) if "runtime" in one.subject)
+    finding = next(one for one in machine.check(Settings()) if "runtime" in one.subject)
     assert (finding.well, finding.text) == (True, "torch 1.0 runs the networks")
 
 
@@ -143,7 +143,7 @@ def test_openvino_asked_for_and_not_installed_is_said(monkeypatch: pytest.Monkey
     settings = Settings(classify=Classify(runtime="openvino"))
     with pytest.raises(SettingsError, match=r"found no openvino .* required is `pip install"):
         Classifier.load(settings.classify)
-    finding = next(one for one in configuration.check(settings) if "runtime" in one.subject)
+    finding = next(one for one in machine.check(settings) if "runtime" in one.subject)
     assert not finding.well
     assert finding.text.startswith("found no openvino on this machine, required is")
 

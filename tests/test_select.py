@@ -22,15 +22,15 @@ from pydicom.uid import (
 )
 
 from radiographs import chest, coded, radiograph, silent
-from thoracle import select
 from thoracle.errors import NotAnalysable
+from thoracle.image import selection
 from thoracle.records import Reason
 from thoracle.settings import Select
 
 
 def verdict(ds: Dataset, **settings: Any) -> Reason | None:
     try:
-        select.check(ds, Select(**settings))
+        selection.check(ds, Select(**settings))
     except NotAnalysable as error:
         return error.reason
     return None
@@ -38,19 +38,19 @@ def verdict(ds: Dataset, **settings: Any) -> Reason | None:
 
 def detail(ds: Dataset, **settings: Any) -> str:
     with pytest.raises(NotAnalysable) as refusal:
-        select.check(ds, Select(**settings))
+        selection.check(ds, Select(**settings))
     return refusal.value.detail
 
 
 def test_a_frontal_chest_radiograph_is_taken_without_limitations() -> None:
     assert verdict(chest()) is None
-    assert select.limitations(chest()) == ()
+    assert selection.limitations(chest()) == ()
 
 
 def test_what_is_missing_refuses_nothing_but_is_a_limitation() -> None:
     ds = silent(PatientBirthDate=None, Modality=None, ImageType=None)
     assert verdict(ds) is None
-    assert select.limitations(ds) == (
+    assert selection.limitations(ds) == (
         "The body part is not stated in the image.",
         "The view is not stated in the image.",
         "The patient's age is not stated.",
@@ -127,7 +127,7 @@ def test_raw_data_are_taken_where_the_settings_say_so() -> None:
     )
     assert verdict(ds) is Reason.FOR_PROCESSING
     assert verdict(ds, for_processing=True) is None
-    assert any("Raw data" in sentence for sentence in select.limitations(ds))
+    assert any("Raw data" in sentence for sentence in selection.limitations(ds))
 
 
 @pytest.mark.parametrize(
@@ -175,13 +175,13 @@ def test_age_comes_from_the_stated_age_or_the_dates(
 ) -> None:
     ds = chest(PatientBirthDate=birth)
     ds.add_new("PatientAge", "LO", age)  # as text, which pydicom does not hold against "old"
-    assert select.age_years(ds) == expected
+    assert selection.age_years(ds) == expected
 
 
 def test_patients_known_to_be_too_young_are_refused_without_saying_their_age() -> None:
     child = chest(PatientAge="004Y")
     assert verdict(child) is None
-    assert "The patient is younger than 18 years." in select.limitations(child)
+    assert "The patient is younger than 18 years." in selection.limitations(child)
     assert verdict(child, minimum_age_years=18) is Reason.TOO_YOUNG
     assert "4" not in detail(child, minimum_age_years=18)
     assert verdict(chest(PatientBirthDate=""), minimum_age_years=18) is None
@@ -196,12 +196,12 @@ def test_patients_known_to_be_too_young_are_refused_without_saying_their_age() -
     ],
 )
 def test_an_antero_posterior_view_is_a_limitation(attributes: dict[str, Any]) -> None:
-    (sentence,) = select.limitations(chest(**attributes))
+    (sentence,) = selection.limitations(chest(**attributes))
     assert sentence.startswith("Antero-posterior")
 
 
 def test_secondary_capture_is_a_limitation() -> None:
-    (sentence,) = select.limitations(chest(SOPClassUID=SecondaryCaptureImageStorage))
+    (sentence,) = selection.limitations(chest(SOPClassUID=SecondaryCaptureImageStorage))
     assert sentence.startswith("Secondary capture")
 
 

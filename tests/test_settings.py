@@ -8,7 +8,7 @@ import pytest
 from thoracle import settings
 from thoracle.errors import SettingsError
 from thoracle.settings import Settings
-from thoracle.template import template
+from thoracle.settings.template import template
 
 
 def test_the_template_is_a_configuration_with_the_defaults(tmp_path: Path) -> None:

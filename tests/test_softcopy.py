@@ -23,8 +23,8 @@ from sources import (
     real,
     written,
 )
-from thoracle import pixels
 from thoracle.errors import ReportError
+from thoracle.image import pixels
 from thoracle.records import Region
 from thoracle.report import header, softcopy
 from validators import dciodvfy, dcmp2pgm, dcmpschk

@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import Engine, insert
 
 from history import NOW, Study, studies, write
+from thoracle.monitoring import figures, statistics
+from thoracle.monitoring.comparison import Level
+from thoracle.monitoring.looking import look
 from thoracle.settings import Watch
-from thoracle.store import statistics, tables
+from thoracle.store import tables
 from thoracle.store.database import open_database, sqlite_url
 from thoracle.store.tables import timestamp
-from thoracle.watch import figures
-from thoracle.watch.comparison import Level
-from thoracle.watch.looking import look
 
 SINCE, UNTIL = "2026-01-01", timestamp(NOW)
 

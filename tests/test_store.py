@@ -9,11 +9,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, insert, inspect, select, text
 
+from thoracle.deliver import rows as deliveries
+from thoracle.pipeline import overview
 from thoracle.records import Kind
-from thoracle.store import database, deliveries, instances, overview, results
-from thoracle.store.instances import Received
-from thoracle.store.results import AnalysisKey, Result
+from thoracle.store import database
 from thoracle.store.tables import analysis, instance, metadata, study
+from thoracle.study import instances, results
+from thoracle.study.instances import Received
+from thoracle.study.results import AnalysisKey, Result
 
 
 @pytest.fixture

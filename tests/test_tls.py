@@ -27,13 +27,13 @@ from pacs import free_port
 from peers import require
 from radiographs import gradient, radiograph, saved
 from sender import encoded, small
-from thoracle import configuration, tls
+from thoracle.cli import machine
 from thoracle.deliver import storescu
 from thoracle.deliver.association import Peer
 from thoracle.errors import ArchiveUnavailable, SettingsError
 from thoracle.receive import refusals
 from thoracle.receive.refusals import Refusal, Refusals
-from thoracle.settings import ClientTLS, ReceiveTLS, parse
+from thoracle.settings import ClientTLS, ReceiveTLS, parse, tls
 from thoracle.store.database import open_database, sqlite_url
 from thoracle.store.tables import audit_event
 
@@ -162,8 +162,8 @@ def test_files_that_cannot_be_used_are_named_with_what_is_required(
     assert "secret" not in str(raised.value)
 
 
-def findings(settings: dict[str, Any]) -> list[configuration.Finding]:
-    checked = configuration.check(parse(settings))
+def findings(settings: dict[str, Any]) -> list[machine.Finding]:
+    checked = machine.check(parse(settings))
     return [one for one in checked if "tls" in one.subject or one.subject.startswith("dest")]
 
 
@@ -194,9 +194,7 @@ def test_check_says_when_each_certificate_expires_and_calls_archives_by_tls(
     late = found["destination pacs tls certificate_file"]
     assert late.well
     assert late.text.endswith("in 20 days; renew it")
-    assert found["destination pacs"] == configuration.Finding(
-        "destination pacs", True, "answers C-ECHO"
-    )
+    assert found["destination pacs"] == machine.Finding("destination pacs", True, "answers C-ECHO")
 
 
 def test_check_calls_an_expired_certificate_and_one_of_tomorrow_faults(names: Names) -> None:

@@ -21,7 +21,7 @@ from radiographs import chest
 from sender import send
 from test_ups_scp import NOBODY, SUBSCRIBERS, Listener
 from thoracle.store.tables import workitem
-from thoracle.workitems.states import GLOBAL_SUBSCRIPTION
+from thoracle.ups.states import GLOBAL_SUBSCRIPTION
 
 PUSH = "1.2.840.10008.5.1.4.34.6.1"
 FIRST, SECOND = "2.25.1", "2.25.2"

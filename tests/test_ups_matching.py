@@ -17,7 +17,7 @@ from sqlalchemy import select
 import sources
 from test_ups_scp import Listener
 from thoracle.store.tables import audit_event
-from thoracle.worklist.matching import answer, matches
+from thoracle.ups.matching import answer, matches
 from workflow import Reader, coded, data, everything
 
 ITEM = data(

@@ -22,7 +22,7 @@ from pacs import Pacs, free_port
 from radiographs import chest
 from sender import send
 from test_ups_scp import Listener
-from thoracle.configuration import check
+from thoracle.cli.machine import check
 from thoracle.settings import parse
 from workflow import Reader, coded
 from workflow_manager import Manager

@@ -29,21 +29,21 @@ from ledger import concluded, eventually, rows
 from pacs import Pacs, free_port
 from radiographs import chest
 from sender import send
-from thoracle import route
-from thoracle.audit import workitems as audited
 from thoracle.errors import SettingsError
 from thoracle.receive import negotiation, storescp
 from thoracle.receive.inbox import Inbox
 from thoracle.report import context
+from thoracle.routing import route
 from thoracle.settings import Receive, Settings, parse
-from thoracle.store import instances
 from thoracle.store.database import open_database, sqlite_url
-from thoracle.store.instances import Received
 from thoracle.store.tables import audit_event, workitem_event, workitem_subscription
-from thoracle.workitems.states import GLOBAL_SUBSCRIPTION
-from thoracle.workitems.statuses import STATUSES
-from thoracle.worklist import review
-from thoracle.worklist.upsscp import Workitems
+from thoracle.study import instances
+from thoracle.study.instances import Received
+from thoracle.ups import review
+from thoracle.ups import workitems as audited
+from thoracle.ups.scp import Workitems
+from thoracle.ups.states import GLOBAL_SUBSCRIPTION
+from thoracle.ups.statuses import STATUSES
 from workflow import Reader, Station, coded, data, everything, performed
 
 NOBODY = "2.25.4711"

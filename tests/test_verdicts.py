@@ -19,14 +19,12 @@ from typer.testing import CliRunner
 
 from pacs import free_port
 from peers import require
-from thoracle.audit import trail, verdicts
 from thoracle.classify import bundle
 from thoracle.cli import app
 from thoracle.errors import ThoracleError
 from thoracle.evaluate.metrics import auroc_interval
 from thoracle.settings import Classify
-from thoracle.store import database
-from thoracle.store import verdicts as stored
+from thoracle.store import database, trail
 from thoracle.store.tables import (
     analysis,
     audit_event,
@@ -37,7 +35,9 @@ from thoracle.store.tables import (
     verdict,
     worklist,
 )
-from thoracle.store.verdicts import Opinion
+from thoracle.study import verdict_rows as stored
+from thoracle.study import verdicts
+from thoracle.study.verdict_rows import Opinion
 
 DIGEST = bundle.identify(Classify()).digest
 FORMULA = '=HYPERLINK("http://example.org","<b>&")'

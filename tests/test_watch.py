@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, select
 
+from thoracle.monitoring import alarm_rows as alarms
+from thoracle.monitoring import drift, rates
+from thoracle.monitoring.alarms import keep
+from thoracle.monitoring.comparison import Comparison, Level, shown, worst
+from thoracle.monitoring.drift import Sample
+from thoracle.monitoring.index import difference, population_stability, wilson
+from thoracle.monitoring.looking import spans
 from thoracle.settings import Watch
-from thoracle.store import alarms
 from thoracle.store.database import open_database, sqlite_url
 from thoracle.store.tables import audit_event
-from thoracle.watch import drift, rates
-from thoracle.watch.alarms import keep
-from thoracle.watch.comparison import Comparison, Level, shown, worst
-from thoracle.watch.drift import Sample
-from thoracle.watch.index import difference, population_stability, wilson
-from thoracle.watch.looking import spans
 
 SETTINGS = Watch()
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -17,12 +17,12 @@ from sqlalchemy import update
 from starlette.routing import Mount
 
 from browsing import PASSWORD, PERSONS, Site, add_person, csrf_token, log_in
-from thoracle.store import people
+from thoracle.accounts import rows as people
 from thoracle.store.database import connect
 from thoracle.store.tables import api_token, timestamp, web_session
-from thoracle.web.access import is_for_programs
 from thoracle.web.app import create_app
-from thoracle.web.cookies import digest
+from thoracle.web.session.access import is_for_programs
+from thoracle.web.session.cookies import digest
 from thoracle.web.site import FOLDER
 
 OPEN = {

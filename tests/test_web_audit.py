@@ -17,12 +17,13 @@ import pytest
 from sqlalchemy import Engine
 
 from browsing import Site
-from thoracle.audit import anchors, trail
+from thoracle.audit import anchors
 from thoracle.audit.query import Question
-from thoracle.audit.trail import Columns, Event
 from thoracle.records import Reason
+from thoracle.store import trail
 from thoracle.store.chain import COLUMNS
-from thoracle.web import asked, audit_view
+from thoracle.store.trail import Columns, Event
+from thoracle.web.pages import asked, audit_view
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'; DROP TABLE x; --{{191*193}}"
 PERSONS = {

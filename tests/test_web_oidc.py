@@ -13,10 +13,10 @@ from joserfc.jwk import RSAKey
 
 from browsing import Site, log_in
 from openid_provider import CLIENT_ID, CLIENT_SECRET, OpenIDProvider
-from thoracle import openid
-from thoracle.openid import roles_of
+from thoracle.accounts import openid
+from thoracle.accounts import rows as people
+from thoracle.accounts.openid import roles_of
 from thoracle.settings import OIDC
-from thoracle.store import people
 
 ROLES = '\nroles_claim = "roles"\nreader = "chest-read"\nadministrator = "chest-admin"'
 

@@ -13,8 +13,9 @@ from pydicom import dcmread
 
 from browsing import csrf_token
 from ledger import eventually, rows
-from thoracle import pixels
-from thoracle.web import modelcard, wording
+from thoracle.image import pixels
+from thoracle.web import wording
+from thoracle.web.pages import modelcard
 from ward import HOSTILE, Ward, of_study, ward
 
 IMAGE = re.compile(r'(?:src|data-src)="(/study/[^"]+\.png\?view=[^"]+)"')

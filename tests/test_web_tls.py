@@ -18,11 +18,12 @@ from certificates import DAY, NOW, Authority
 from openid_provider import CLIENT_ID, CLIENT_SECRET, OpenIDProvider
 from pacs import free_port
 from thoracle import settings
-from thoracle.configuration import Finding, check
+from thoracle.cli.machine import Finding, check
 from thoracle.errors import SettingsError
 from thoracle.settings import Settings, Web
-from thoracle.web import guard, serve
+from thoracle.web import serve
 from thoracle.web.app import create_app
+from thoracle.web.session import guard
 
 
 @pytest.fixture

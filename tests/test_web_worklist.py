@@ -15,9 +15,9 @@ import pytest
 from browsing import Site
 from test_worklist import study
 from thoracle.records import Kind
-from thoracle.store import instances, results, worklist
-from thoracle.store.instances import Description
-from thoracle.web.worklist import PAGE, sending, shown, viewer_address, waited
+from thoracle.study import instances, reading_list, results
+from thoracle.study.instances import Description
+from thoracle.web.pages.worklist import PAGE, sending, shown, viewer_address, waited
 
 VIEWER = 'viewer_url = "https://viewer.example/?study={StudyInstanceUID}&a={AccessionNumber}"'
 HOSTILE = (
@@ -55,13 +55,13 @@ def add(site: Site, number: int, *, name: str = "Doe^Jane", **changes: object) -
     image = replace(image, description=Description(name, "DX", "Chest PA", "20261124", "101500"))
     with site.database.begin() as connection:
         instances.lock_study(connection, image)
-        worklist.arrive(connection, image)
+        reading_list.arrive(connection, image)
     return image.study_instance_uid
 
 
 def say(site: Site, uid: str, state: str, **columns: Any) -> None:
     with site.database.begin() as connection:
-        worklist.set_state(connection, uid, state, **columns)
+        reading_list.set_state(connection, uid, state, **columns)
 
 
 class Rows(HTMLParser):
@@ -118,7 +118,7 @@ def test_rejected_and_failed_are_said_as_plainly_as_negative(
 def test_the_order_is_that_of_rank_and_can_be_another(site: Site, client: httpx.Client) -> None:
     first, second, stat = add(site, 1), add(site, 2), add(site, 3, priority=1)
     with site.database.begin() as connection:
-        worklist.set_head_start(connection, second, 240, "positive")
+        reading_list.set_head_start(connection, second, 240, "positive")
     assert listed(client) == [stat, second, first]
     assert listed(client, "?sort=received") == [stat, second, first]
     assert listed(client, "?sort=waiting") == [first, second, stat]
@@ -133,7 +133,7 @@ def test_filters_are_in_the_address(site: Site, client: httpx.Client) -> None:
     assert listed(client, "?since=2999-01-01") == []
     assert listed(client, f"?until={datetime.now(UTC):%Y-%m-%d}&modality=DX") == [positive, other]
     with site.database.begin() as connection:
-        worklist.review(connection, positive, "agree")
+        reading_list.review(connection, positive, "agree")
     assert listed(client) == [other]
     assert listed(client, "?review=done") == [positive]
 
@@ -298,8 +298,8 @@ def test_objects_of_an_earlier_result_do_not_count_as_sent(tmp_path: Path) -> No
             made = results.Result(f"2.{generation}", "1.2", "1.3", Kind.SR, "p", "0")
             connection.exec_driver_sql(f"UPDATE study SET generation = {generation}")
             results.add_result(connection, key, made, ["pacs"], state)
-        row = worklist.row_of(connection, uid)
-        sent = worklist.sent(connection, [uid])
+        row = reading_list.row_of(connection, uid)
+        sent = reading_list.sent(connection, [uid])
     site.database.dispose()
     assert row is not None
     assert shown(row, sent[uid], datetime.now(UTC))["sending"] == ("proven", "1 proven")

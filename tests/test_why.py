@@ -16,13 +16,13 @@ from pacs import Pacs, free_port
 from radiographs import chest
 from sender import send
 from test_audit_message import row_of
-from thoracle.audit import query, story, trail, why
+from thoracle.audit import query, story, why
 from thoracle.audit.sentences import SENTENCES, sentence
 from thoracle.audit.story import Known
-from thoracle.audit.trail import Columns, Event
 from thoracle.cli import app
 from thoracle.errors import ThoracleError
-from thoracle.store import database
+from thoracle.store import database, trail
+from thoracle.store.trail import Columns, Event
 
 HOSTILE = "\x1b[31mred\x00\r\n[bold]x[/bold]\u202e<b>" + "y" * 60_000
 STUDY = "1.2.3"

@@ -25,12 +25,12 @@ from sender import send
 from test_mllp import serving
 from test_proof import ALWAYS, OBJECTS
 from thoracle.classify import bundle
-from thoracle.reader import header_of
+from thoracle.hl7 import oru
+from thoracle.hl7.oru import ReportReference
+from thoracle.image.header import header_of
 from thoracle.report import header, keyobject, sentences, sr
 from thoracle.report.header import Instance
 from thoracle.settings import load
-from thoracle.worklist import hl7
-from thoracle.worklist.hl7 import ReportReference
 from ward import PERSONS, Ward, of_study
 from workflow import Station
 
@@ -164,7 +164,7 @@ def test_a_withdrawal_after_the_images_has_the_bytes_of_one_before(
     statement = "SELECT * FROM notification WHERE sop_instance_uid = ?"
     (message,) = rows(here.gateway, statement, report["sop_instance_uid"])
     (receiver,) = load(here.gateway.config).hl7
-    assert here.content(message) == hl7.oru(
+    assert here.content(message) == oru.oru(
         sources[0],
         sr.withdrawn(sources),
         identity,

@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from test_store import received
-from thoracle.store import database, instances, worklist
-from thoracle.store.instances import Description, Received
-from thoracle.store.worklist import Filter
+from thoracle.store import database
+from thoracle.study import instances, reading_list
+from thoracle.study.instances import Description, Received
+from thoracle.study.reading_list import Filter
 
 
 @pytest.fixture
@@ -24,18 +25,18 @@ def study(number: int, **changes: object) -> Received:
 def arrive(connection: Connection, *images: Received) -> None:
     for image in images:
         instances.lock_study(connection, image)
-        worklist.arrive(connection, image)
+        reading_list.arrive(connection, image)
 
 
 def order(connection: Connection, sort: str = "rank", wanted: Filter = Filter()) -> list[str]:  # noqa: B008 - frozen
-    return [row.study_instance_uid for row in worklist.page(connection, wanted, sort)]
+    return [row.study_instance_uid for row in reading_list.page(connection, wanted, sort)]
 
 
 def test_a_study_stands_on_the_list_with_what_its_header_says(engine: Engine) -> None:
     described = Description("Doe^Jane", "DX", "Chest PA", "20261122", "184529.123", "ROOM1")
     with engine.begin() as connection:
         arrive(connection, replace(study(1), description=described))
-        row = worklist.row_of(connection, "1.2.1")
+        row = reading_list.row_of(connection, "1.2.1")
     assert row is not None
     assert (row.patient_name, row.modality, row.device) == ("Doe^Jane", "DX", "ROOM1")
     assert (row.study_datetime, row.ai_state) == ("2026-11-22T18:45:29", "queued")
@@ -59,7 +60,7 @@ def test_a_study_date_that_is_none_is_left_out(
     with engine.begin() as connection:
         described = Description(study_date=date, study_time=time)
         arrive(connection, replace(study(1), description=described))
-        row = worklist.row_of(connection, "1.2.1")
+        row = reading_list.row_of(connection, "1.2.1")
     assert row is not None
     assert row.study_datetime == shown
 
@@ -81,8 +82,8 @@ def test_one_image_with_a_stat_order_makes_the_study_stat_for_good(engine: Engin
 def test_a_head_start_moves_a_study_up_and_says_why(engine: Engine) -> None:
     with engine.begin() as connection:
         arrive(connection, study(1), study(2))
-        worklist.set_head_start(connection, "1.2.2", 240, "positive")
-        row = worklist.row_of(connection, "1.2.2")
+        reading_list.set_head_start(connection, "1.2.2", 240, "positive")
+        row = reading_list.row_of(connection, "1.2.2")
         assert order(connection) == ["1.2.2", "1.2.1"]
     assert row is not None
     assert (row.head_start_minutes, row.why) == (240, "positive")
@@ -104,23 +105,23 @@ def test_words_are_looked_for_in_name_id_and_accession_whatever_their_case(
 def test_filters_restrict_and_count(engine: Engine) -> None:
     with engine.begin() as connection:
         arrive(connection, study(1), study(2), study(3))
-        worklist.set_state(connection, "1.2.2", "rejected", reason_code="NOT-CHEST")
-        worklist.review(connection, "1.2.3", "agree")
+        reading_list.set_state(connection, "1.2.2", "rejected", reason_code="NOT-CHEST")
+        reading_list.review(connection, "1.2.3", "agree")
         assert order(connection, wanted=Filter(states=("rejected",))) == ["1.2.2"]
         assert order(connection, wanted=Filter(review="done")) == ["1.2.3"]
-        assert worklist.count(connection, Filter(review="open")) == 2
-        assert worklist.count(connection, Filter(since="9999")) == 0
+        assert reading_list.count(connection, Filter(review="open")) == 2
+        assert reading_list.count(connection, Filter(since="9999")) == 0
 
 
 def test_the_first_review_keeps_its_time_and_the_newest_opinion_counts(engine: Engine) -> None:
     with engine.begin() as connection:
         arrive(connection, study(1))
-        worklist.review(connection, "1.2.1", "agree")
-        first = worklist.row_of(connection, "1.2.1")
-        worklist.review(connection, "1.2.1", "disagree")
-        second = worklist.row_of(connection, "1.2.1")
-        worklist.reopen(connection, "1.2.1")
-        third = worklist.row_of(connection, "1.2.1")
+        reading_list.review(connection, "1.2.1", "agree")
+        first = reading_list.row_of(connection, "1.2.1")
+        reading_list.review(connection, "1.2.1", "disagree")
+        second = reading_list.row_of(connection, "1.2.1")
+        reading_list.reopen(connection, "1.2.1")
+        third = reading_list.row_of(connection, "1.2.1")
     assert first is not None
     assert second is not None
     assert third is not None
@@ -130,8 +131,8 @@ def test_the_first_review_keeps_its_time_and_the_newest_opinion_counts(engine: E
 
 def test_every_change_shows_in_the_time_of_the_last_one(engine: Engine) -> None:
     with engine.begin() as connection:
-        assert worklist.changed_at(connection) == ""
+        assert reading_list.changed_at(connection) == ""
         arrive(connection, study(1))
-        before = worklist.changed_at(connection)
-        worklist.touch(connection, "1.2.1")
-        assert worklist.changed_at(connection) > before
+        before = reading_list.changed_at(connection)
+        reading_list.touch(connection, "1.2.1")
+        assert reading_list.changed_at(connection) > before

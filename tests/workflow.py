@@ -23,7 +23,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 
 from ledger import eventually
 from pacs import free_port
-from thoracle.workitems.states import GLOBAL_SUBSCRIPTION
+from thoracle.ups.states import GLOBAL_SUBSCRIPTION
 
 ASKED = (UnifiedProcedureStepPull, UnifiedProcedureStepWatch, UnifiedProcedureStepQuery)
 

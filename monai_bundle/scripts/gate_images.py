@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from thoracle.errors import NotAnalysable
-from thoracle.pixels import read_image
+from thoracle.image.pixels import read_image
 
 SIDE = 512
 LEAST_SIDE = 100

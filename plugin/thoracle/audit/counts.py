@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, String, func, literal_column, select
 
-from thoracle.audit.trail import Event
 from thoracle.store.tables import audit_event
+from thoracle.store.trail import Event
 
 _column = audit_event.c
 DAY, MONTH, SHORT = 10, 7, 12

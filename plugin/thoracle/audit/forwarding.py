@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Text, cast, func, insert, select, update
 
-from thoracle.audit import trail
 from thoracle.settings import AuditRepository
+from thoracle.store import trail
 from thoracle.store.tables import audit_event, audit_forward, instance, now, result, timestamp
 
 SENDING, BEHIND, UNUSED = "sending", "behind", "unused"

@@ -6,11 +6,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from thoracle.audit import commits, query, starts, trail
+from thoracle.audit import query, starts
 from thoracle.errors import ThoracleError
 from thoracle.records import Kind
-from thoracle.store import results
+from thoracle.store import trail
 from thoracle.store.tables import analysis, instance, reading, result
+from thoracle.study import analyses, results
 
 _MADE = tuple(kind.value for kind in (Kind.SR, Kind.SC, Kind.PR, Kind.KO, Kind.SEG))
 SAME, DIFFERENT, IMPOSSIBLE = "same", "different", "impossible"
@@ -82,7 +83,7 @@ def record(
     columns: trail.Columns = {"study_instance_uid": study}
     detail: dict[str, Any] = {"outcome": outcome, "what": what}
     if of is not None:
-        columns = commits.of_study(connection, study)
+        columns = analyses.of_study(connection, study)
         columns["bundle_digest"] = of.analysis.bundle_digest
         detail["generation"] = of.analysis.generation
     event_outcome = _EVENT_OUTCOMES[outcome]

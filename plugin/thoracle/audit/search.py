@@ -1,6 +1,6 @@
 """Searches of FHIR (ITI-81) in the trail: each term must hold, by one of its alternatives.
 
-What a term finds is what worklist/audit_event.py writes into the resource.
+What a term finds is what audit/audit_event.py writes into the resource.
 """
 
 import itertools
@@ -10,14 +10,14 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, false, func, or_, select, text, true
 
+from thoracle.audit import addresses
 from thoracle.audit.message import TYPES
 from thoracle.audit.objects import WORKITEM
 from thoracle.audit.query import told
-from thoracle.audit.trail import Event
-from thoracle.store import addresses
-from thoracle.store.fhir_conditions import DICOM_UID, OID, Token
+from thoracle.fhir.conditions import DICOM_UID, OID, Token
 from thoracle.store.tables import audit_event
 from thoracle.store.tables.audit import FAILED
+from thoracle.store.trail import Event
 
 QUERY = "110112"
 """EventID of events of which the row is a query."""

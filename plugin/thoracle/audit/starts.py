@@ -3,8 +3,9 @@
 from sqlalchemy import Connection
 
 from thoracle import __version__
-from thoracle.audit import query, trail
+from thoracle.audit import query
 from thoracle.settings import Settings, digests
+from thoracle.store import trail
 
 
 def record(connection: Connection, settings: Settings, columns: trail.Columns) -> None:

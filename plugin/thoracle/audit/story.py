@@ -9,7 +9,7 @@ from typing import Any
 
 from thoracle.audit.sentences import alike, sentence
 from thoracle.audit.sentences.words import Row, detail, inert, kind, listed, number, person, reason
-from thoracle.audit.trail import Event
+from thoracle.store.trail import Event
 
 
 @dataclass(frozen=True, slots=True)

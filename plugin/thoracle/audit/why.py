@@ -11,9 +11,13 @@ from thoracle.audit import query
 from thoracle.audit.query import Question
 from thoracle.audit.sentences.words import Row
 from thoracle.audit.story import Known
-from thoracle.audit.trail import Event
-from thoracle.store import deliveries, notifications, performances, studies, workitems
+from thoracle.deliver import rows as deliveries
+from thoracle.hl7 import rows as notifications
 from thoracle.store.tables import audit_event, instance, timestamp
+from thoracle.store.trail import Event
+from thoracle.study import rows as studies
+from thoracle.ups import performance_rows as performances
+from thoracle.ups import workitem_rows as workitems
 
 AROUND = timedelta(minutes=10)
 """Before the first and after the last arrival: what its sender had refused then may belong here."""

@@ -11,7 +11,7 @@ from monai.transforms.transform import MapTransform, Transform
 
 from thoracle.classify.quality import Gate
 from thoracle.errors import NotAnalysable
-from thoracle.pixels import read_image
+from thoracle.image.pixels import read_image
 from thoracle.records import Image
 
 

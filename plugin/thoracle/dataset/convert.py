@@ -12,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from thoracle.codecs import decode_file
 from thoracle.dataset.fingerprint import check_signature
 from thoracle.dataset.header import Picture, header
 from thoracle.dataset.layout import Entry
 from thoracle.errors import NotAnalysable, ThoracleError
+from thoracle.image.codecs import decode_file
 from thoracle.store import files
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # as in ``pixels``

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from thoracle.codecs import decode_file
 from thoracle.dataset.layout import Entry
 from thoracle.errors import NotAnalysable
+from thoracle.image.codecs import decode_file
 from thoracle.records import Reason
 
 SIDE = 32

@@ -10,9 +10,9 @@ from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context, build_role
 
-from thoracle import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, tls
+from thoracle import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable, SettingsError
-from thoracle.settings import ClientTLS
+from thoracle.settings import ClientTLS, tls
 
 NATIVE: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 Handlers = list[evt.EventHandlerType]

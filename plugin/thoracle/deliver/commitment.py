@@ -17,9 +17,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 )
 from pynetdicom.status import code_to_category
 
-from thoracle import commitments
-from thoracle.commitments import OnAnswer
+from thoracle.deliver import commitment_answers
 from thoracle.deliver.association import Call, Peer
+from thoracle.deliver.commitment_answers import OnAnswer
 from thoracle.errors import ArchiveRefused, ArchiveSilent, ArchiveUnavailable
 
 REQUEST_STORAGE_COMMITMENT = 1
@@ -93,10 +93,10 @@ def request(
 
     def on_n_event_report(event: evt.Event) -> tuple[int, None]:
         answering.append(threading.current_thread())
-        status = commitments.answer_status(
+        status = commitment_answers.answer_status(
             event.request, lambda: event.event_information, on_answer
         )
-        if status == commitments.SUCCESS:
+        if status == commitment_answers.SUCCESS:
             answered.set()
         return status, None
 

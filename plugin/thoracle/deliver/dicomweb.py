@@ -22,9 +22,8 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.exceptions import SSLError
 
-from thoracle import tls
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable, DeliveryError, SettingsError
-from thoracle.settings import ClientTLS
+from thoracle.settings import ClientTLS, tls
 
 CREDENTIALS = (401, 403, 407)
 """The operator can mend them, so the object waits."""

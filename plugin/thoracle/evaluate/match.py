@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from thoracle.codecs import MALFORMED
 from thoracle.errors import NotAnalysable
 from thoracle.evaluate.labels import Label, Labels
-from thoracle.reader import header_of
+from thoracle.image.codecs import MALFORMED
+from thoracle.image.header import header_of
 
 KEYWORDS = {
     "sop_instance_uid": "SOPInstanceUID",

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from thoracle import offline
 from thoracle.evaluate.match import Case
+from thoracle.pipeline import offline
 from thoracle.records import Outcome
 from thoracle.settings import Settings
 

@@ -8,14 +8,14 @@ import getpass
 from collections.abc import Iterable
 from typing import Any
 
-from thoracle.audit import trail
 from thoracle.evaluate.labels import Label, Labels
 from thoracle.evaluate.match import Case, Matched
 from thoracle.evaluate.results import Result
 from thoracle.records import Outcome
 from thoracle.settings import Settings
-from thoracle.store import database, verdicts
-from thoracle.store.verdicts import Opinion
+from thoracle.store import database, trail
+from thoracle.study import verdict_rows as verdicts
+from thoracle.study.verdict_rows import Opinion
 
 CAVEAT = (
     "The labels are verdicts of readers who had seen the model's answer: they favour it, and "

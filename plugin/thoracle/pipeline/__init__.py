@@ -6,14 +6,13 @@ are touched inside steps and transactions alone, and a step that ran twice must 
 UIDs and bytes are deterministic, and rows are written in the transaction of their checkpoint.
 """
 
+from thoracle.deliver.line import Line, bind, peer_of, web_peer_of
+from thoracle.deliver.workflows import committed
 from thoracle.pipeline.analyse import arrived, bury, sweep
 from thoracle.pipeline.correct import reanalyse, retry, withdraw
-from thoracle.pipeline.deliver import committed
-from thoracle.pipeline.forward import start_forwarding, stop_forwarding
-from thoracle.pipeline.line import Line, bind, peer_of, web_peer_of
-from thoracle.pipeline.perform import Lookout
 from thoracle.pipeline.route import release
-from thoracle.pipeline.tell import restarted, tell, tell_the_rest
+from thoracle.ups.perform import Lookout
+from thoracle.ups.tell import restarted, tell, tell_the_rest
 
 __all__ = [
     "Line",
@@ -27,8 +26,6 @@ __all__ = [
     "release",
     "restarted",
     "retry",
-    "start_forwarding",
-    "stop_forwarding",
     "sweep",
     "tell",
     "tell_the_rest",

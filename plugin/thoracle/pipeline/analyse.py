@@ -8,19 +8,20 @@ from typing import Any
 from dbos import DBOS, Debouncer, SetEnqueueOptions, SetWorkflowID
 from sqlalchemy import Connection
 
-from thoracle import engine
-from thoracle.audit import commits, routes
-from thoracle.decision import NOTHING, Decision
-from thoracle.pipeline import review, route
-from thoracle.pipeline.deliver import enqueue_deliver
-from thoracle.pipeline.line import keep, parts
-from thoracle.pipeline.notify import enqueue_notify
-from thoracle.pipeline.tell import tell
+from thoracle.deliver.line import keep, parts
+from thoracle.deliver.workflows import enqueue_deliver
+from thoracle.hl7 import rows as notifications
+from thoracle.hl7.workflow import enqueue_notify
+from thoracle.pipeline import route, routes
 from thoracle.records import Kind, Reading
 from thoracle.report.header import Instance
-from thoracle.store import instances, notifications, results, worklist
-from thoracle.store.results import AnalysisKey, Result
+from thoracle.routing.decision import NOTHING, Decision
+from thoracle.store import engine
 from thoracle.store.tables import timestamp
+from thoracle.study import analyses, instances, reading_list, results
+from thoracle.study.results import AnalysisKey, Result
+from thoracle.ups import offer
+from thoracle.ups.tell import tell
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,8 @@ def bury() -> None:
                 detail = f"the engine gave up: {workflow.status}"
                 rows = instances.sources(connection, study, key.generation)
                 rank = route.failed_head_start(study, [row.path for row in rows])
-                commits.fail(connection, key, detail, workflow.workflow_id)
-                worklist.set_head_start(connection, study, *rank)
+                analyses.fail(connection, key, detail, workflow.workflow_id)
+                reading_list.set_head_start(connection, study, *rank)
 
 
 def _fail(
@@ -76,15 +77,15 @@ def _fail(
     workflow_id: str,
     rank: tuple[int, str],
 ) -> None:
-    commits.fail(connection, AnalysisKey(study, generation, digest), detail, workflow_id)
-    worklist.set_head_start(connection, study, *rank)
+    analyses.fail(connection, AnalysisKey(study, generation, digest), detail, workflow_id)
+    reading_list.set_head_start(connection, study, *rank)
 
 
 @DBOS.workflow(name="study_complete", max_recovery_attempts=None)
 def study_complete(study_instance_uid: str) -> None:
     """Make the images present now a generation of the study, and have it analysed."""
     digest = parts().reader.bundle.digest
-    plan = engine.transaction(commits.plan, study_instance_uid, digest, str(DBOS.workflow_id))
+    plan = engine.transaction(analyses.plan, study_instance_uid, digest, str(DBOS.workflow_id))
     if plan is not None:
         priority = route.priority_of(study_instance_uid, plan)
         enqueue_analyse(study_instance_uid, digest, plan["generation"], priority)
@@ -124,7 +125,7 @@ def analyse(study_instance_uid: str, digest: str, generation: int, priority: int
     written = route.messages(
         study_instance_uid, sources[0], readings, made[0], begin["content_datetime"], decision
     )
-    proposed = review.propose(sources, readings, made[0], begin["content_datetime"], decision)
+    proposed = offer.propose(sources, readings, made[0], begin["content_datetime"], decision)
     waiting = engine.transaction(_conclude, *key, readings, made, decision, written, proposed)
     for destination, sop_instance_uid in waiting["deliveries"]:
         enqueue_deliver(destination, sop_instance_uid, 1, priority, None)
@@ -136,7 +137,7 @@ def analyse(study_instance_uid: str, digest: str, generation: int, priority: int
 def _begin(connection: Connection, study: str, generation: int, digest: str) -> dict[str, Any]:
     key = AnalysisKey(study, generation, digest)
     digest_now = parts().reader.bundle.digest
-    return commits.begin(connection, key, digest_now, str(DBOS.workflow_id))
+    return analyses.begin(connection, key, digest_now, str(DBOS.workflow_id))
 
 
 @DBOS.step(name="read")
@@ -190,7 +191,7 @@ def _conclude(
     addressed = [
         (one, [name for name, kinds in sends.kinds.items() if one.kind in kinds]) for one in objects
     ]
-    columns = commits.conclude(
+    columns = analyses.conclude(
         connection,
         key,
         line.reader.bundle,
@@ -199,7 +200,7 @@ def _conclude(
         str(DBOS.workflow_id),
         state,
     )
-    worklist.set_head_start(connection, study, *routing["head_start"])
+    reading_list.set_head_start(connection, study, *routing["head_start"])
     if line.settings.rule:
         routes.decided(connection, key, routing, sending, columns)
     pairs = [(name, one.sop_instance_uid) for one, names in addressed for name in names]
@@ -209,7 +210,7 @@ def _conclude(
     for receiver, path in told:
         notifications.add(connection, report, receiver, path, state if path else "failed")
     held = state == "held"
-    reports = review.conclude(connection, study, generation, digest, proposed, held=held)
+    reports = offer.conclude(connection, study, generation, digest, proposed, held=held)
     if held:
         return {"deliveries": [], "notifications": [], "told": reports}
     return {

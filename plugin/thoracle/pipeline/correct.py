@@ -7,20 +7,21 @@ from typing import Any
 from dbos import DBOS
 from sqlalchemy import Connection
 
-from thoracle import engine
-from thoracle.audit import commits, corrections
-from thoracle.pipeline import review, route
+from thoracle.deliver.line import keep, parts
+from thoracle.deliver.workflows import enqueue_deliver
+from thoracle.hl7 import rows as notifications
+from thoracle.hl7.oru import ReportReference
+from thoracle.hl7.workflow import enqueue_notify, message
+from thoracle.pipeline import corrections, route
 from thoracle.pipeline.analyse import enqueue_analyse
-from thoracle.pipeline.deliver import enqueue_deliver
-from thoracle.pipeline.line import keep, parts
-from thoracle.pipeline.notify import enqueue_notify, message
-from thoracle.pipeline.tell import tell
 from thoracle.records import Kind
 from thoracle.report import keyobject, sentences, sr
 from thoracle.report.header import Instance
-from thoracle.store import notifications
-from thoracle.store.results import AnalysisKey, Result
-from thoracle.worklist.hl7 import ReportReference
+from thoracle.store import engine
+from thoracle.study import analyses
+from thoracle.study.results import AnalysisKey, Result
+from thoracle.ups import offer
+from thoracle.ups.tell import tell
 
 STAT = 1
 """Queue priority: an answer that is wrong should not stand for long."""
@@ -131,7 +132,7 @@ def _withdrawn(
     return {
         "deliveries": [(name, one.sop_instance_uid) for one, names in objects for name in names],
         "notifications": [(receiver, report) for receiver, _ in written],
-        "told": review.withdraw(connection, study),
+        "told": offer.withdraw(connection, study),
     }
 
 
@@ -140,7 +141,7 @@ def reanalyse(study_instance_uid: str, user_id: str) -> None:
     """Read a study again with the bundle of now; its report names the earlier one."""
     digest = parts().reader.bundle.digest
     plan = engine.transaction(
-        commits.plan, study_instance_uid, digest, str(DBOS.workflow_id), user_id
+        analyses.plan, study_instance_uid, digest, str(DBOS.workflow_id), user_id
     )
     if plan is not None:
         priority = route.priority_of(study_instance_uid, plan)

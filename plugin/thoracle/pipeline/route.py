@@ -8,20 +8,22 @@ from dbos import DBOS
 from pydicom import Dataset
 from sqlalchemy import Connection
 
-from thoracle import engine, expression, route
-from thoracle.audit import routes, workitems
-from thoracle.decision import Decision, Result
+from thoracle.deliver.line import parts
+from thoracle.deliver.workflows import enqueue_deliver
 from thoracle.errors import NotAnalysable
-from thoracle.pipeline.deliver import enqueue_deliver
-from thoracle.pipeline.line import parts
-from thoracle.pipeline.notify import enqueue_notify, message
-from thoracle.pipeline.tell import tell
-from thoracle.reader import header_of
+from thoracle.hl7 import rows as notifications
+from thoracle.hl7.oru import ReportReference, Status
+from thoracle.hl7.workflow import enqueue_notify, message
+from thoracle.image.header import header_of
+from thoracle.pipeline import routes
 from thoracle.records import Reading, study_outcome
 from thoracle.report import sentences
-from thoracle.store import instances, notifications, worklist
-from thoracle.worklist import priority
-from thoracle.worklist.hl7 import ReportReference, Status
+from thoracle.routing import expression, rank, route
+from thoracle.routing.decision import Decision, Result
+from thoracle.store import engine
+from thoracle.study import instances, reading_list
+from thoracle.ups import workitems
+from thoracle.ups.tell import tell
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ def failed_head_start(study: str, sources: list[str]) -> tuple[int, str]:
     """Return the same outside of a workflow."""
     bundle = parts().reader.bundle
     values = {
-        "result.outcome": worklist.FAILED,
+        "result.outcome": reading_list.FAILED,
         "result.reason": "",
         "result.bundle.name": bundle.name,
         "result.bundle.version": bundle.version,
@@ -64,7 +66,7 @@ def _head_start(study: str, sources: list[str], values: dict[str, Any]) -> tuple
         sender = instances.sender(connection, study)
     common = {expression.SENDER: expression.text_of(sender), **values}
     headers = [_header(path) for path in sources]
-    found = priority.head_start(line.settings.rank, headers, common)
+    found = rank.head_start(line.settings.rank, headers, common)
     return found.minutes, found.why
 
 

@@ -8,8 +8,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
     StorageCommitmentPushModel,
 )
 
-from thoracle import commitments
-from thoracle.commitments import Answer
+from thoracle.deliver import commitment_answers
+from thoracle.deliver.commitment_answers import Answer
 
 OnAnswer = Callable[[str, Answer], bool]
 """Told of the calling AE title and its answer; returns whether the transaction is known, was put
@@ -33,9 +33,9 @@ def handler(on_answer: OnAnswer) -> Handler:
     def on_n_event_report(event: evt.Event) -> tuple[int, None]:
         request: Any = event.request
         if request.AffectedSOPClassUID != StorageCommitmentPushModel:
-            return commitments.NO_SUCH_SOP_CLASS, None
+            return commitment_answers.NO_SUCH_SOP_CLASS, None
         caller = str(event.assoc.requestor.ae_title)
-        status = commitments.answer_status(
+        status = commitment_answers.answer_status(
             request, lambda: event.event_information, lambda answer: on_answer(caller, answer)
         )
         return status, None

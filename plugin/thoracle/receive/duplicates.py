@@ -11,12 +11,12 @@ from typing import Any
 from pydicom import dcmread
 from sqlalchemy import Connection, Engine
 
-from thoracle.audit import trail
 from thoracle.errors import CannotUnderstand
 from thoracle.receive.inbox import Inbox
-from thoracle.store import instances, worklist
-from thoracle.store.instances import Received
-from thoracle.store.retention import KEPT
+from thoracle.store import trail
+from thoracle.study import instances, reading_list
+from thoracle.study.files import KEPT
+from thoracle.study.instances import Received
 
 
 def record(database: Engine, inbox: Inbox, received: Received, started: float) -> trail.Event:
@@ -32,7 +32,7 @@ def record(database: Engine, inbox: Inbox, received: Received, started: float) -
     try:
         with database.begin() as connection:
             instances.lock_study(connection, received)
-            worklist.arrive(connection, received)
+            reading_list.arrive(connection, received)
             event = _add(connection, inbox, received)
             trail.record(
                 connection,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from thoracle.audit import trail
+from thoracle.store import trail
 
 logger = logging.getLogger(__name__)
 

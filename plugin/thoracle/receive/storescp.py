@@ -16,8 +16,6 @@ from pynetdicom import AE, _config, dimse_messages, evt
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from thoracle import tls
-from thoracle.audit import trail
 from thoracle.errors import OutOfResources, ReceiveError
 from thoracle.receive import commitment, duplicates, statuses, transport
 from thoracle.receive.arrivals import Arrival, Arrivals
@@ -26,8 +24,9 @@ from thoracle.receive.inbox import Inbox, IncomingFile
 from thoracle.receive.negotiation import application_entity
 from thoracle.receive.refusals import Refusal, Refusals
 from thoracle.receive.visits import Visits
-from thoracle.settings import Receive
-from thoracle.store.instances import Description, Received
+from thoracle.settings import Receive, tls
+from thoracle.store import trail
+from thoracle.study.instances import Description, Received
 
 logger = logging.getLogger(__name__)
 

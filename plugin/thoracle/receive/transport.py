@@ -18,7 +18,7 @@ from typing import Any
 
 from pynetdicom import evt
 
-from thoracle import tls
+from thoracle.settings import tls
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from thoracle.audit import trail
+from thoracle.store import trail
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 from pydicom.valuerep import DSfloat
 
-from thoracle import luts
 from thoracle.errors import ReportError
+from thoracle.image import luts
 from thoracle.records import BundleIdentity, Kind, Reading, Region
 from thoracle.report import context, header, sentences
 from thoracle.settings import Report as ReportSettings

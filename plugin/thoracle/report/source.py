@@ -13,8 +13,8 @@ from pydicom.misc import is_dicom
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from thoracle import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from thoracle.codecs import MALFORMED
 from thoracle.errors import ThoracleError
+from thoracle.image.codecs import MALFORMED
 from thoracle.report.context import PATIENT, STUDY, ZONE
 from thoracle.report.identity import digest
 

@@ -9,37 +9,31 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from thoracle import __version__
 from thoracle.settings import Settings
-from thoracle.web import (
-    about,
-    access,
-    account,
-    api,
-    api_audit,
-    api_worklist,
-    audit,
-    dashboard,
+from thoracle.web.api import (
+    audit as api_audit,
+)
+from thoracle.web.api import (
     fhir,
     fhir_audit,
-    login,
     metrics,
-    modelcard,
-    people,
-    pictures,
-    provider,
-    study,
-    worklist,
+    results,
 )
-from thoracle.web.first_run import FirstRun
-from thoracle.web.guard import Guard
-from thoracle.web.provider import Logins
+from thoracle.web.api import (
+    worklist as api_worklist,
+)
+from thoracle.web.pages import about, audit, dashboard, modelcard, pictures, study, worklist
+from thoracle.web.session import access, account, login, people, provider
+from thoracle.web.session.first_run import FirstRun
+from thoracle.web.session.guard import Guard
+from thoracle.web.session.provider import Logins
+from thoracle.web.session.throttle import Throttle
+from thoracle.web.session.verifier import Verifier
 from thoracle.web.site import FOLDER, render, site
-from thoracle.web.throttle import Throttle
-from thoracle.web.verifier import Verifier
 
 ROUTERS = (
     about.router,
     account.router,
-    api.router,
+    results.router,
     api_audit.router,
     api_worklist.router,
     audit.router,

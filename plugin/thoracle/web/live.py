@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from thoracle.store import worklist
+from thoracle.study import reading_list
 
 LOOK_SECONDS = 0.25
 """Between two looks; one of them reads the end of an index."""
@@ -62,4 +62,4 @@ class Live:
 
     def _look(self) -> str:
         with self._database.connect() as connection:
-            return worklist.changed_at(connection)
+            return reading_list.changed_at(connection)

@@ -10,10 +10,9 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from thoracle import tls
+from thoracle.accounts import rows as people
 from thoracle.errors import ThoracleError
-from thoracle.settings import Settings, Web
-from thoracle.store import people
+from thoracle.settings import Settings, Web, tls
 from thoracle.store.database import existing
 from thoracle.web.app import create_app
 

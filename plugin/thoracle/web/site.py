@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse
 
 from thoracle import __version__
 from thoracle.settings import Settings
-from thoracle.web import cookies
+from thoracle.web.session import cookies
 
 FOLDER = Path(__file__).parent
 RESEARCH_USE_ONLY = "Research use only, not for diagnosis"

@@ -5,7 +5,7 @@ Whatever others wrote into a row comes out inert: on one line, control character
 
 from thoracle.audit.sentences import analysis, house, sending
 from thoracle.audit.sentences.words import Row, Rows, detail, inert
-from thoracle.audit.trail import Event
+from thoracle.store.trail import Event
 
 __all__ = ["SENTENCES", "alike", "inert", "sentence"]
 

@@ -19,7 +19,7 @@ from thoracle.audit.sentences.words import (
     share,
     short,
 )
-from thoracle.audit.trail import Event
+from thoracle.store.trail import Event
 
 
 def _stored(rows: Rows) -> str:

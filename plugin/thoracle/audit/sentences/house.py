@@ -16,7 +16,7 @@ from thoracle.audit.sentences.words import (
     short,
     times,
 )
-from thoracle.audit.trail import Event
+from thoracle.store.trail import Event
 
 MOST_NAMES = 12
 """Settings that a sentence names."""

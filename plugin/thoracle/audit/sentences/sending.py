@@ -15,7 +15,7 @@ from thoracle.audit.sentences.words import (
     person,
     said,
 )
-from thoracle.audit.trail import Event
+from thoracle.store.trail import Event
 
 
 def _there(row: Row) -> str:

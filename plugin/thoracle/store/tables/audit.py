@@ -69,7 +69,7 @@ def _indexes() -> Iterator[Index]:
         )
 
 
-# One row an event of PS3.15 A.5 (see audit/trail.py). Rows are only ever added, one after the
+# One row an event of PS3.15 A.5 (see store/trail.py). Rows are only ever added, one after the
 # other: triggers refuse everything else, and each row's digest has that of the row before in it
 # (store/chain.py, which knows the order of these columns).
 audit_event = Table(

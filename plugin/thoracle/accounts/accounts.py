@@ -1,0 +1,199 @@
+"""Persons: rows and events written together, each in one transaction.
+
+An event says what was changed, by whom and from where; never a password, a token or a digest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row
+
+from thoracle.accounts import rows as stored
+from thoracle.errors import ThoracleError
+from thoracle.store import trail
+from thoracle.store.tables import now, timestamp
+
+
+class PersonError(ThoracleError):
+    """A person cannot be changed as asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class By:
+    """Who does something, and from where."""
+
+    user_id: str | None
+    network_address: str | None = None
+
+
+def add(connection: Connection, by: By, name: str, values: Mapping[str, Any]) -> None:
+    """Add a person.
+
+    Raises
+    ------
+    PersonError
+        There is one of that name.
+    """
+    stored.lock(connection)
+    if stored.row_of(connection, name) is not None:
+        raise PersonError(f"found a person {name}, required is a name that nobody has")
+    stored.add(connection, name, values)
+    _changed(connection, by, name, {"added": True, "roles": values["roles"]})
+
+
+def change(
+    connection: Connection,
+    by: By,
+    name: str,
+    values: Mapping[str, Any],
+    what: dict[str, Any],
+    *,
+    ends_sessions: bool = True,
+) -> None:
+    """Change a person.
+
+    Parameters
+    ----------
+    values
+        Columns of the person.
+    what
+        What the audit says of it.
+    ends_sessions
+        Whether the person has to sign in again.
+
+    Raises
+    ------
+    PersonError
+        There is no such person, or no administrator would be left.
+    """
+    stored.lock(connection)
+    row = _existing(connection, name)
+    after = {"roles": row.roles, "disabled": row.disabled, **values}
+    remains = "administrator" in after["roles"] and not after["disabled"]
+    if not remains and stored.active_administrators(connection) == {name}:
+        raise PersonError(
+            f"{name} is the last administrator, required is another one who is not disabled"
+        )
+    stored.set_row(connection, name, values)
+    if ends_sessions:
+        what = {**what, "sessions_ended": stored.end_sessions(connection, name)}
+    _changed(connection, by, name, what)
+
+
+def provided(connection: Connection, by: By, name: str, values: Mapping[str, Any]) -> None:
+    """Have a person as the provider of the log-in describes it; other roles end the sessions.
+
+    It is asked at each log-in, and its word counts: for the last administrator, too.
+
+    Raises
+    ------
+    PersonError
+        The name is that of another person, who must not be taken over.
+    """
+    stored.lock(connection)
+    row = stored.row_of(connection, name)
+    if row is None:
+        add(connection, by, name, values)
+        return
+    if row.subject != values["subject"]:
+        raise PersonError(f"found a person {name} who is another, required is the same subject")
+    other = {key: value for key, value in values.items() if getattr(row, key) != value}
+    if other:
+        stored.set_row(connection, name, other)
+        if "roles" in other:
+            other["sessions_ended"] = stored.end_sessions(connection, name)
+        _changed(connection, by, name, {"by_provider": True, **other})
+
+
+def end_sessions(connection: Connection, by: By, name: str) -> None:
+    """End all sessions of a person.
+
+    Raises
+    ------
+    PersonError
+        There is no such person.
+    """
+    _existing(connection, name)
+    _changed(connection, by, name, {"sessions_ended": stored.end_sessions(connection, name)})
+
+
+def add_token(
+    connection: Connection, by: By, name: str, digest: str, values: Mapping[str, Any]
+) -> int:
+    """Add an API token; return its id."""
+    token_id = stored.add_token(connection, digest, name, values)
+    what = {key: values[key] for key in ("label", "scopes", "expires_at")}
+    _changed(connection, by, name, {"token_added": token_id, **what})
+    return token_id
+
+
+def revoke_token(connection: Connection, by: By, name: str, token_id: int) -> None:
+    """Let an API token open nothing any more.
+
+    Raises
+    ------
+    PersonError
+        The person has no such token, or it is revoked.
+    """
+    row = stored.token_of(connection, name, token_id)
+    if row is None or row.revoked_at is not None:
+        raise PersonError(f"found no token {token_id} that is not revoked, required is one")
+    stored.set_token(connection, token_id, {"revoked_at": now()})
+    _changed(connection, by, name, {"token_revoked": token_id, "label": row.label})
+
+
+def attempt(connection: Connection, name: str, failures: int, minutes: float) -> bool:
+    """Count an attempt to log in before its password is compared; return whether it may be.
+
+    Counted before, attempts made at the same moment are all counted. While an account is locked,
+    none is.
+    """
+    made = stored.count_attempt(connection, name)
+    if made is not None and made >= failures:
+        until = timestamp(datetime.now(UTC) + timedelta(minutes=minutes))
+        stored.set_attempts(connection, name, 0, until)
+    return made is not None
+
+
+def refused(connection: Connection, by: By, why: str) -> None:
+    """Record a log-in that was refused.
+
+    ``by.user_id`` is ``None`` for a name that nobody has: people type passwords there.
+    """
+    trail.record(
+        connection,
+        trail.Event.LOGIN_REFUSED,
+        {**_who(by), "event_outcome": trail.MINOR_FAILURE, "detail": {"why": why}},
+    )
+
+
+def logged_in(connection: Connection, by: By, digest: str, expires_at: str, means: str) -> None:
+    """Begin a session of ``by.user_id``, and forget the attempts that failed."""
+    assert by.user_id is not None
+    stored.set_attempts(connection, by.user_id, 0, None)
+    stored.add_session(connection, digest, by.user_id, by.network_address, expires_at)
+    trail.record(connection, trail.Event.LOGGED_IN, {**_who(by), "detail": {"means": means}})
+
+
+def logged_out(connection: Connection, by: By, digest: str) -> None:
+    """End a session."""
+    stored.end_session(connection, digest)
+    trail.record(connection, trail.Event.LOGGED_OUT, _who(by))
+
+
+def _existing(connection: Connection, name: str) -> Row[Any]:
+    row = stored.row_of(connection, name)
+    if row is None:
+        raise PersonError(f"found no person {name!r:.70}, required is one that exists")
+    return row
+
+
+def _changed(connection: Connection, by: By, name: str, what: dict[str, Any]) -> None:
+    columns: trail.Columns = {**_who(by), "detail": {"person": name, **what}}
+    trail.record(connection, trail.Event.PERSON_CHANGED, columns)
+
+
+def _who(by: By) -> trail.Columns:
+    return {"user_id": by.user_id, "network_address": by.network_address}

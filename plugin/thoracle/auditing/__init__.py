@@ -1,1 +1,0 @@
-"""`thoracle audit`: questions to the trail, and its care."""

@@ -1,0 +1,258 @@
+"""The check of a configuration against this machine, and what it names."""
+
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from thoracle.accounts import openid
+from thoracle.classify import bundle, runtime
+from thoracle.errors import (
+    BundleError,
+    DataFolderInUse,
+    DeliveryError,
+    SettingsError,
+    ThoracleError,
+)
+from thoracle.monitoring import reach
+from thoracle.receive.inbox import MEGABYTE
+from thoracle.routing import rank as priority
+from thoracle.routing import route
+from thoracle.settings import (
+    HL7,
+    AuditRepository,
+    Destination,
+    Settings,
+    Web,
+    is_loopback,
+    tls,
+)
+from thoracle.store import engine
+from thoracle.store.database import described, open_database, sqlite_url
+
+RENEW_DAYS = 30
+"""From so many days before its end on, a certificate is said to need renewal; it is no fault yet,
+so that a service which still works can be started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of ``thoracle check``."""
+
+    subject: str
+    well: bool
+    text: str
+    """What was found and, when not well, what is required."""
+
+
+def check(settings: Settings) -> Iterator[Finding]:
+    """Yield what this machine says to a configuration that is valid in itself."""
+    yield _bundle(settings)
+    yield _runtime(settings)
+    yield _data_folder(settings)
+    if settings.database.url:
+        yield _database(settings)
+    yield _disk(settings)
+    yield _port("receive.port", settings.receive.host, settings.receive.port)
+    yield from _tls(settings)
+    yield from _pages(settings.web)
+    if not settings.destination:
+        yield Finding("destination", False, "found none, required is one to get the results")
+    for destination in settings.destination:
+        yield _destination(destination, settings)
+    yield from _rules(settings)
+    yield from _ranks(settings)
+    for receiver in settings.hl7:
+        yield _receiver(receiver)
+    for repository in settings.audit_repository:
+        yield _repository(repository)
+    for one in settings.workflow_manager:
+        name = f"workflow_manager {one.name}"
+        yield _echo(name, partial(reach.manager, one, settings))
+    for station in settings.subscriber:
+        name = f"subscriber {station.ae_title}"
+        yield _echo(name, partial(reach.subscriber, station, settings))
+
+
+def _rules(settings: Settings) -> Iterator[Finding]:
+    faults = list(route.faults(settings))
+    for name, text in faults:
+        yield Finding(f"rule {name}", False, text)
+    for rule in settings.rule:
+        if rule.name not in dict(faults):
+            yield Finding(f"rule {rule.name}", True, "can be decided, and what it names exists")
+
+
+def _ranks(settings: Settings) -> Iterator[Finding]:
+    faults = dict(priority.faults(settings))
+    for rank in settings.rank:
+        text = f"up to {rank.head_start_minutes} minutes sooner"
+        well = rank.name not in faults
+        yield Finding(f"rank {rank.name}", well, faults.get(rank.name, text))
+
+
+def _bundle(settings: Settings) -> Finding:
+    try:
+        identity = bundle.identify(settings.classify)
+    except BundleError as error:
+        return Finding("classify.bundle", False, str(error))
+    return Finding(
+        "classify.bundle", True, f"{identity.name} {identity.version}, digest {identity.digest}"
+    )
+
+
+def _runtime(settings: Settings) -> Finding:
+    try:
+        chosen = runtime.chosen(settings.classify)
+    except SettingsError as error:
+        return Finding("classify.runtime", False, str(error).removeprefix("classify.runtime: "))
+    return Finding("classify.runtime", True, f"{runtime.described(chosen)} runs the networks")
+
+
+def _data_folder(settings: Settings) -> Finding:
+    try:
+        with engine.lock(settings.data_folder):
+            if settings.database.url:
+                return Finding("data_folder", True, f"{settings.data_folder}: can be written")
+            open_database(sqlite_url(settings.data_folder)).dispose()
+    except DataFolderInUse:
+        return Finding("data_folder", True, f"{settings.data_folder}: Thoracle is running in it")
+    except (ThoracleError, OSError) as error:
+        return Finding("data_folder", False, str(error))
+    return Finding("data_folder", True, f"{settings.data_folder}: database opens")
+
+
+def _database(settings: Settings) -> Finding:
+    """Say what a PostgreSQL server is, without a change to it: the gateway makes the tables."""
+    try:
+        return Finding("database", True, described(settings))
+    except ThoracleError as error:
+        return Finding("database", False, str(error))
+
+
+def _disk(settings: Settings) -> Finding:
+    folder = settings.data_folder
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free // MEGABYTE
+    reserve = settings.receive.reserve_megabytes
+    text = f"{free} MB free, receive.reserve_megabytes is {reserve}"
+    if free < 2 * reserve:
+        return Finding("disk", False, f"{text}; required is twice the reserve")
+    return Finding("disk", True, text)
+
+
+def _port(subject: str, host: str, port: int) -> Finding:
+    where = f"{host}:{port}"
+    reach = "this machine only" if is_loopback(host) else "other machines can connect"
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            return Finding(subject, False, f"{where}: {reason}; required is a free port")
+    return Finding(subject, True, f"{where} is free, {reach}")
+
+
+def _pages(web: Web) -> Iterator[Finding]:
+    yield _port("web.port", web.host, web.port)
+    if web.certificate_file is not None and web.key_file is not None:
+        load = partial(tls.pages_context, web.certificate_file, web.key_file)
+        yield from _tls_files("web", load, {"certificate_file": web.certificate_file})
+    if web.oidc is not None:
+        try:
+            openid.require_libraries()
+            openid.Provider(web.oidc).begin("https://thoracle.example/login/callback")
+        except ThoracleError as error:
+            yield Finding("web.oidc", False, str(error))
+            return
+        yield Finding("web.oidc", True, f"{web.oidc.issuer} answers, and its settings can be used")
+
+
+def _tls(settings: Settings) -> Iterator[Finding]:
+    if (ours := settings.receive.tls) is not None:
+        files = {"certificate_file": ours.certificate_file, "client_ca_file": ours.client_ca_file}
+        yield from _tls_files("receive.tls", lambda: tls.server_context(ours), files)
+    called = [(f"destination {one.name}", one.tls) for one in settings.destination]
+    called += [(f"hl7 {one.name}", one.tls) for one in settings.hl7]
+    called += [(f"audit_repository {one.name}", one.tls) for one in settings.audit_repository]
+    called += [(f"workflow_manager {one.name}", one.tls) for one in settings.workflow_manager]
+    called += [(f"subscriber {one.ae_title}", one.tls) for one in settings.subscriber]
+    for who, theirs in called:
+        if theirs is not None:
+            named = {"ca_file": theirs.ca_file, "certificate_file": theirs.certificate_file}
+            files = {name: path for name, path in named.items() if path is not None}
+            yield from _tls_files(f"{who} tls", partial(tls.client_context, theirs), files)
+
+
+def _tls_files(
+    subject: str, load: Callable[[], object], files: dict[str, Path]
+) -> Iterator[Finding]:
+    try:
+        load()
+        found = {name: tls.certificates(name, path) for name, path in files.items()}
+    except SettingsError as error:
+        yield Finding(subject, False, str(error))
+        return
+    yield Finding(subject, True, "its files can be used, and a key fits its certificate")
+    for name, certificates in found.items():
+        for one in certificates:
+            yield _validity(f"{subject} {name}", one, datetime.now(UTC))
+
+
+def _validity(subject: str, one: tls.Certificate, now: datetime) -> Finding:
+    who = f"{one.subject}, SHA-256 {one.fingerprint},"
+    if now < one.not_before:
+        text = f"{who} found to be valid from {one.not_before:%Y-%m-%d} on, required is now"
+        return Finding(subject, False, text)
+    if now > one.not_after:
+        text = f"{who} expired on {one.not_after:%Y-%m-%d}, required is a certificate valid now"
+        return Finding(subject, False, text)
+    days = (one.not_after - now).days
+    renew = "; renew it" if days < RENEW_DAYS else ""
+    return Finding(
+        subject, True, f"{who} expires on {one.not_after:%Y-%m-%d}, in {days} days{renew}"
+    )
+
+
+def _destination(destination: Destination, settings: Settings) -> Finding:
+    subject = f"destination {destination.name}"
+    try:
+        answer = reach.destination(destination, settings)
+    except DeliveryError as error:
+        what = "C-ECHO: " if destination.url is None else ""
+        return Finding(subject, False, f"{what}{error}")
+    callers = settings.receive.calling_ae_titles
+    reports = destination.url is None and destination.proof == "commitment"
+    if reports and callers and destination.ae_title not in callers:
+        text = (
+            f"found {destination.ae_title} not in receive.calling_ae_titles, required is that it "
+            "may call to report on a Storage Commitment; or set proof to query"
+        )
+        return Finding(subject, False, text)
+    return Finding(subject, True, answer)
+
+
+def _echo(subject: str, ask: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, True, ask())
+    except DeliveryError as error:
+        return Finding(subject, False, f"C-ECHO: {error}")
+
+
+def _receiver(receiver: HL7) -> Finding:
+    try:
+        return Finding(f"hl7 {receiver.name}", True, reach.receiver(receiver))
+    except DeliveryError as error:
+        return Finding(f"hl7 {receiver.name}", False, str(error))
+
+
+def _repository(one: AuditRepository) -> Finding:
+    try:
+        return Finding(f"audit_repository {one.name}", True, reach.repository(one))
+    except DeliveryError as error:
+        return Finding(f"audit_repository {one.name}", False, str(error))

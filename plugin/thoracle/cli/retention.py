@@ -1,0 +1,223 @@
+"""`thoracle retention` and `thoracle hold`. Each command imports what it needs when it runs."""
+
+import getpass
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from thoracle.errors import ThoracleError
+from thoracle.settings import Settings, load
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from thoracle.store import trail
+
+retention = typer.Typer(help="What is kept, for how long, and why.", no_args_is_help=True)
+hold = typer.Typer(
+    help="Legal holds: what must stay, whatever the rules of retention say.", no_args_is_help=True
+)
+out = Console()
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Configuration file; without it, the defaults."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+STUDIES = 200
+"""Looked at in one query."""
+
+
+def settings_of(config: Path | None) -> Settings:
+    """Return the settings of a configuration file, the defaults without one."""
+    return Settings() if config is None else load(config)
+
+
+def database_of(settings: Settings) -> "Engine":
+    """Return the gateway's database, which must be there."""
+    from thoracle.store.database import existing
+
+    return existing(settings)
+
+
+def who(means: str, **more: Any) -> "trail.Columns":
+    """Return the columns of an event that say who asked, and how."""
+    return {"user_id": getpass.getuser(), "detail": {"means": means, **more}}
+
+
+def _say(line: str) -> None:
+    out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+# ---- retention -------------------------------------------------------------------------------
+
+
+@retention.command("plan")
+def plan_command(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    limit: Annotated[int, typer.Option(min=1, help="How many studies of each kind.")] = 100,
+) -> None:
+    """Say what would go now, and what stays and why. Nothing is changed."""
+    from thoracle.retention import rules
+    from thoracle.retention.rows import What
+    from thoracle.store import trail
+
+    settings = settings_of(config)
+    database = database_of(settings)
+    limits = rules.Limits.of(settings.retention)
+    with database.begin() as connection:
+        trail.record(connection, trail.Event.LIST_VIEWED, who("thoracle retention plan"))
+    with database.connect() as connection:
+        for what in What:
+            for number, one in enumerate(_planned(connection, what, limits)):
+                if number == limit:
+                    break
+                _show(one, as_json)
+        repositories = [one.name for one in settings.audit_repository]
+        found = rules.prefix(connection, settings.retention.audit_days, repositories, limits.moment)
+    if as_json:
+        values = {"what": "audit", "rows": found.rows, "up_to": found.up_to}
+        sys.stdout.write(json.dumps({**values, "stays_because": found.stopped_by}) + "\n")
+        return
+    _say(f"audit: {found.rows} rows would go" + (f"; {found.stopped_by}" * bool(found.stopped_by)))
+
+
+def _planned(connection: "Connection", what: Any, limits: Any) -> Iterator[dict[str, Any]]:
+    """Yield the studies with files, by UID: what they have, and why it stays."""
+    from thoracle.retention import hold_rows as holds
+    from thoracle.retention import rows as stored
+    from thoracle.retention import rules
+    from thoracle.retention.rows import What
+    from thoracle.study import headers
+
+    after = ""
+    while True:
+        if what is What.HEADERS:
+            studies = headers.studies(connection, "9", "9", after, STUDIES)
+        else:
+            studies = stored.candidates(connection, what, "9", after, STUDIES)
+        for study in studies:
+            facts = stored.facts(connection, study)
+            held_by = holds.of_study(connection, study)
+            why = list(rules.reasons(facts, held_by, what, limits))
+            files = rules.size(connection, what, study)
+            yield {
+                "what": what.value,
+                "study_instance_uid": study,
+                "files": files,
+                "goes": not why,
+                "stays_because": why,
+            }
+        if len(studies) < STUDIES:
+            return
+        after = studies[-1]
+
+
+def _show(one: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(one, ensure_ascii=True) + "\n")
+        return
+    said = "go" if one["goes"] else f"stay: {'; '.join(one['stays_because'])}"
+    number = f"{one['files']} {'rows' if one['what'] == 'headers' else 'files'}"
+    _say(f"{one['what']} of {one['study_instance_uid']}: {number} {said}")
+
+
+@retention.command("run")
+def run_command(config: ConfigOption = None) -> None:
+    """Delete what is due now, as the gateway does by itself; it may run or not."""
+    from thoracle import log
+    from thoracle.retention.purge import Purge
+
+    settings = settings_of(config)
+    log.configure("ERROR")
+    _say(f"gone are {Purge(database_of(settings), settings).run()}")
+
+
+# ---- holds -----------------------------------------------------------------------------------
+
+
+@hold.command("add")
+def add_command(
+    reason: Annotated[str, typer.Option(help="Why, e.g. the reference of the case.")],
+    patient: Annotated[str | None, typer.Option(help="Patient ID.")] = None,
+    issuer: Annotated[
+        str | None, typer.Option(help="Issuer of the Patient ID; default: any issuer.")
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="Study Instance UID.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Keep all that is about a patient or a study until the hold is released."""
+    from thoracle.retention import holds
+
+    if (patient is None) is (study is None):
+        raise ThoracleError("found both or neither of --patient and --study, required is one")
+    if not reason.strip() or len(reason) > 1024 or not (patient or study):
+        raise ThoracleError(
+            f"found a reason of {len(reason.strip())} characters, required are 1 to 1024, and a "
+            "patient or study that is not empty"
+        )
+    with database_of(settings_of(config)).begin() as connection:
+        number = holds.place(
+            connection,
+            reason.strip(),
+            who("thoracle hold add"),
+            patient_id=patient,
+            issuer_of_patient_id=issuer,
+            study_instance_uid=study,
+        )
+    _say(f"hold {number} is placed")
+
+
+@hold.command("release")
+def release_command(
+    number: Annotated[int, typer.Argument(help="Of the hold, as `thoracle hold list` says.")],
+    config: ConfigOption = None,
+) -> None:
+    """End a hold: the rules of retention count again. The hold stays in the list of all."""
+    from thoracle.retention import holds
+
+    with database_of(settings_of(config)).begin() as connection:
+        row = holds.release(connection, number, who("thoracle hold release"))
+    if row is None:
+        raise ThoracleError(f"found no hold {number} that holds, required is one")
+    _say(f"hold {number} is released")
+
+
+@hold.command("list")
+def list_command(
+    everything: Annotated[bool, typer.Option("--all", help="Those too that have ended.")] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Show what is under legal hold."""
+    from thoracle.retention import hold_rows as holds
+    from thoracle.store import trail
+
+    with database_of(settings_of(config)).begin() as connection:
+        found = [row._asdict() for row in holds.rows(connection, released=everything)]
+        trail.record(connection, trail.Event.LIST_VIEWED, who("thoracle hold list"))
+    for row in found:
+        if as_json:
+            sys.stdout.write(json.dumps(row, ensure_ascii=True) + "\n")
+        else:
+            _say(_sentence(row))
+    if not found and not as_json:
+        _say("nothing is under legal hold")
+
+
+def _sentence(row: dict[str, Any]) -> str:
+    if row["study_instance_uid"]:
+        whose = f"study {row['study_instance_uid']}"
+    else:
+        issuer = row["issuer_of_patient_id"]
+        whose = f"patient {row['patient_id']!r}"
+        whose += " of any issuer" if issuer is None else f" of issuer {issuer!r}"
+    ended = f", released {row['released_at']} by {row['released_by']}" if row["released_at"] else ""
+    reason = row["reason"]
+    return f"{row['id']}: {whose}, since {row['placed_at']} by {row['placed_by']}{ended}: {reason}"

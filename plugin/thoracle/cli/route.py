@@ -1,0 +1,144 @@
+"""`thoracle route`: its commands. Each imports what it needs when it runs, as in ``cli``."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from thoracle.errors import ThoracleError
+from thoracle.records import Outcome, Reason
+from thoracle.settings import Settings, load
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+    from thoracle.routing.decision import Decision, Result
+
+app = typer.Typer(help="Say which routing rules fire, and why.", no_args_is_help=True)
+out = Console()
+
+
+@app.callback()
+def _group() -> None:
+    """Say which routing rules fire, and why."""
+
+
+@app.command("explain")
+def explain_command(
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE...", help="The images of a study.")],
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="Configuration file; without it, the defaults."),
+    ] = None,
+    result: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OUTCOME:WHAT",
+            help="As if it were read so: positive:0.93, rejected:NOT-CHEST. Default: not yet read.",
+        ),
+    ] = None,
+    sender: Annotated[str, typer.Option(metavar="AET", help="AE title that sent it.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say which rules fire for a study and why, and what goes where. Nothing is sent."""
+    from thoracle.routing import route
+
+    settings = Settings() if config is None else load(config)
+    decision = route.decide(
+        settings.rule,
+        settings.destination,
+        _study(paths),
+        sender,
+        None if result is None else _result(result, settings),
+        route.receivers(settings),
+    )
+    if as_json:
+        sys.stdout.write(json.dumps(decision.to_json(), ensure_ascii=True) + "\n")
+        return
+    for line in explained(decision, settings):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _study(paths: Sequence[Path]) -> "list[Dataset]":
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    from thoracle.image.codecs import MALFORMED
+
+    headers: list[Dataset] = []
+    for path in paths:
+        try:
+            headers.append(dcmread(path, stop_before_pixels=True))
+        except OSError as error:
+            raise ThoracleError(f"{path}: {error.strerror}") from error
+        except (*MALFORMED, EOFError, InvalidDicomError) as error:
+            raise ThoracleError(
+                f"{path}: found no DICOM header ({type(error).__name__}), required is a DICOM file"
+            ) from error
+    studies = {str(ds.get("StudyInstanceUID", "")) for ds in headers}
+    if len(studies) > 1:
+        raise ThoracleError(f"found images of {len(studies)} studies, required is one study")
+    return headers
+
+
+def _result(said: str, settings: Settings) -> "Result":
+    from thoracle.classify import bundle
+    from thoracle.routing.decision import Result
+
+    identity = bundle.identify(settings.classify)
+    word, _, what = said.partition(":")
+    try:
+        outcome = Outcome(word)
+        rejected = outcome is Outcome.REJECTED
+        reason = Reason.from_code_value(what) if rejected else None
+        probability = None if rejected else float(what)
+    except (ValueError, KeyError) as error:
+        raise ThoracleError(
+            f"--result: found {said!r}, required is e.g. positive:0.93 or rejected:NOT-CHEST"
+        ) from error
+    return Result(outcome, probability, reason, identity.name, identity.version)
+
+
+def explained(decision: "Decision", settings: Settings) -> Iterator[str]:
+    """Yield the lines that say what a decision is, and why."""
+    fired = {one.rule: one for one in decision.fired}
+    failed = {one.rule: one for one in decision.failed}
+    for rule in settings.rule:
+        if one := fired.get(rule.name):
+            used = ", ".join(f"{name} = {json.dumps(v)}" for name, v in one.values.items())
+            said = f"fires: {_line(one.when)}" + (f" [{used}]" if used else "")
+        elif problem := failed.get(rule.name):
+            said = f"cannot be decided: {problem.problem}: {_line(problem.when)}"
+        else:
+            said = "waits for the result" if rule.name in decision.waiting else "does not fire"
+            said += f": {_line(rule.when)}"
+        yield f"rule {rule.name} {said}"
+    if decision.shadow:
+        yield f"nothing is sent: shadowed by {', '.join(decision.shadowed_by)}"
+        return
+    if decision.held:
+        yield f"held by {', '.join(decision.held_by)}; once released:"
+    yield from _sent(decision, settings)
+
+
+def _line(when: str) -> str:
+    return " ".join(when.split())
+
+
+def _sent(decision: "Decision", settings: Settings) -> Iterator[str]:
+    for destination in settings.destination:
+        parts = [kind.value for kind in decision.planned.kinds.get(destination.name, ())]
+        if destination.name in decision.planned.originals:
+            parts.append(f"originals ({len(decision.images)})")
+        text = ", ".join(parts) or "nothing"
+        if destination.name in decision.sender:
+            text += " (no originals: it sent them)"
+        yield f"to {destination.name}: {text}"
+    for name in decision.planned.notify:
+        yield "told by a workitem: ups" if name == "ups" else f"told by HL7: {name}"
+    if decision.priority:
+        yield f"priority: {decision.priority}"

@@ -1,0 +1,198 @@
+"""`thoracle web` and `thoracle person`. Each imports what it needs when it runs, as in ``cli``."""
+
+import getpass
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from thoracle.errors import ThoracleError
+from thoracle.settings import Settings, load
+
+person = typer.Typer(help="Say who may open the pages.", no_args_is_help=True)
+out = Console()
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Configuration file; without it, the defaults."),
+]
+NameArgument = Annotated[str, typer.Argument(help="Name to log in with.")]
+RoleOption = Annotated[
+    list[str], typer.Option("--role", help="reader, administrator or auditor; can be repeated.")
+]
+AskOption = Annotated[
+    bool, typer.Option("--ask", help="Ask for the password instead of making a one-time one.")
+]
+
+
+def _settings(config: Path | None) -> Settings:
+    return Settings() if config is None else load(config)
+
+
+def web_command(config: ConfigOption = None) -> None:
+    """Serve the pages: worklist, dashboard, people; beside the gateway, until SIGTERM."""
+    from thoracle import log
+    from thoracle.web import serve
+
+    settings = _settings(config)
+    log.configure(settings.log_level)
+    serve.serve(settings)
+
+
+@contextmanager
+def _transaction(config: Path | None) -> Iterator[Any]:
+    from thoracle.store.database import existing
+
+    with existing(_settings(config)).begin() as connection:
+        yield connection
+
+
+@person.command("add")
+def add_command(
+    name: NameArgument,
+    role: RoleOption,
+    shown: Annotated[str, typer.Option(help="Name shown; default: the name.")] = "",
+    ask: AskOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Add a person, and print a one-time password."""
+    from thoracle.accounts import accounts as audited
+    from thoracle.web.session import accounts, names
+
+    name = names.folded(name)
+    values = accounts.values(name, shown, _roles(role), None)
+    password, secret = _password(name, ask)
+    with _transaction(config) as connection:
+        audited.add(connection, _by(), name, {**values, **secret})
+    out.print(f"{name} added: {', '.join(values['roles'])}", highlight=False)
+    _print_password(password)
+
+
+@person.command("list")
+def list_command(
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
+) -> None:
+    """Show who may open the pages."""
+    from thoracle.accounts import rows as people
+    from thoracle.store.tables import now
+
+    with _transaction(config) as connection:
+        rows = people.rows(connection)
+    stamp = now()
+    for row in rows:
+        facts = {
+            "name": row.name,
+            "display_name": row.display_name,
+            "roles": row.roles,
+            "state": _state(row, stamp),
+            "by": "institution" if row.subject else "password",
+            "sessions": row.sessions,
+        }
+        if as_json:
+            sys.stdout.write(json.dumps(facts) + "\n")
+        else:
+            text = f"{row.name} ({row.display_name}): {', '.join(row.roles)}; {facts['state']}"
+            out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _state(row: Any, stamp: str) -> str:
+    if row.disabled:
+        return "disabled"
+    if row.locked_until is not None and row.locked_until > stamp:
+        return f"locked until {row.locked_until}"
+    return "one-time password" if row.one_time_until is not None else "active"
+
+
+@person.command("roles")
+def roles_command(name: NameArgument, role: RoleOption, config: ConfigOption = None) -> None:
+    """Give a person these roles and no others; the sessions end."""
+    from thoracle.web.session.access import Role
+
+    chosen = set(_roles(role))
+    values = {"roles": [one.value for one in Role if one in chosen]}
+    _change(config, name, values, values)
+
+
+@person.command("disable")
+def disable_command(name: NameArgument, config: ConfigOption = None) -> None:
+    """Let nobody in by an account; its sessions end, and its tokens open nothing."""
+    _change(config, name, {"disabled": 1}, {"disabled": True})
+
+
+@person.command("enable")
+def enable_command(name: NameArgument, config: ConfigOption = None) -> None:
+    """Let a person in again, also after failed log-ins have locked the account."""
+    _change(
+        config, name, {"disabled": 0, "failures": 0, "locked_until": None}, {"enabled": True}, False
+    )
+
+
+@person.command("password")
+def password_command(
+    name: NameArgument, ask: AskOption = False, config: ConfigOption = None
+) -> None:
+    """Give a person another password, by default a one-time one; the sessions end."""
+    from thoracle.web.session import names
+
+    password, values = _password(names.folded(name), ask)
+    _change(config, name, values, {"password": "one-time" if password else "set"})
+    _print_password(password)
+
+
+def _change(
+    config: Path | None,
+    name: str,
+    values: Mapping[str, Any],
+    what: dict[str, Any],
+    ends_sessions: bool = True,
+) -> None:
+    from thoracle.accounts import accounts as audited
+    from thoracle.web.session import names
+
+    name = names.folded(name)
+    with _transaction(config) as connection:
+        audited.change(connection, _by(), name, values, what, ends_sessions=ends_sessions)
+    out.print(f"{name} changed", highlight=False)
+
+
+def _roles(typed: list[str]) -> list[Any]:
+    from thoracle.web.session.access import Role
+
+    known = [role.value for role in Role]
+    for one in typed:
+        if one not in known:
+            raise ThoracleError(f"--role: found {one!r:.40}, required is one of {', '.join(known)}")
+    return [Role(one) for one in typed]
+
+
+def _password(name: str, ask: bool) -> tuple[str, dict[str, Any]]:
+    """Return a one-time password to be printed, or an empty text, and the columns of the person."""
+    from thoracle.web.session import accounts
+
+    if not ask:
+        return accounts.one_time()
+    typed = getpass.getpass("Password: ")
+    if getpass.getpass("Again: ") != typed:
+        raise ThoracleError("found two different passwords, required is the same twice")
+    return "", {**accounts.own(typed, name), "failures": 0, "locked_until": None}
+
+
+def _print_password(password: str) -> None:
+    if password:
+        out.print(
+            f"one-time password, to be changed at the first log-in within 72 hours: {password}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _by() -> Any:
+    from thoracle.accounts.accounts import By
+
+    return By(getpass.getuser()[:64])

@@ -1,0 +1,163 @@
+"""What the workflows work with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from pydicom import Dataset
+from sqlalchemy import Engine
+
+from thoracle.deliver.association import Peer
+from thoracle.deliver.stowrs import WebPeer
+from thoracle.errors import NotAnalysable
+from thoracle.image.header import header_of
+from thoracle.records import BundleIdentity, Kind, Reading
+from thoracle.report import header, source
+from thoracle.report.header import Instance
+from thoracle.settings import Destination, Settings, Subscriber, WorkflowManager
+from thoracle.store import files
+from thoracle.study import headers
+from thoracle.study.results import Result
+
+
+class StudyReader(Protocol):
+    """What the workflows use of :class:`thoracle.pipeline.reader.Reader`."""
+
+    @property
+    def bundle(self) -> BundleIdentity:
+        """Which bundle reads."""
+
+    def read(self, path: Path) -> Reading:
+        """Return what is said about the image in a file."""
+
+    def report(
+        self,
+        paths: Sequence[Path],
+        readings: Sequence[Reading],
+        *,
+        content_datetime: datetime,
+        predecessor: Instance | None = None,
+    ) -> list[tuple[Kind, Dataset]]:
+        """Return the objects of the result of one study."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """The parts that ``gateway.py`` put together."""
+
+    settings: Settings
+    database: Engine
+    reader: StudyReader
+    destinations: dict[str, Destination] = field(init=False)
+
+    def __post_init__(self) -> None:
+        by_name = {destination.name: destination for destination in self.settings.destination}
+        object.__setattr__(self, "destinations", by_name)
+
+    def path(self, below: str) -> Path:
+        """Return the path of a file below the data folder."""
+        return self.settings.data_folder / below
+
+    def header(self, study_instance_uid: str, below: str) -> Dataset:
+        """Return the header of an image of a study, or what is kept of it when the file has gone.
+
+        Raises
+        ------
+        NotAnalysable
+            There is neither, or it cannot be parsed.
+        """
+        path = self.path(below)
+        if path.exists():
+            try:
+                return header_of(path)
+            except NotAnalysable:
+                if path.exists():  # else it has gone this moment
+                    raise
+        with self.database.connect() as connection:
+            kept = headers.content(connection, study_instance_uid, below)
+        return header_of(path) if kept is None else source.read(kept)
+
+
+_line: Line | None = None
+
+
+def bind(line: Line) -> None:
+    """Give the workflows their parts; once, before the engine starts."""
+    global _line
+    _line = line
+
+
+def parts() -> Line:
+    """Return the parts."""
+    if _line is None:
+        raise RuntimeError("pipeline.bind() comes first")
+    return _line
+
+
+def peer_of(destination: Destination, settings: Settings) -> Peer:
+    """Return whom to call for a destination that has no ``url``."""
+    # settings.py sees to it
+    assert destination.ae_title is not None
+    assert destination.host is not None
+    assert destination.port is not None
+    return Peer(
+        ae_title=destination.ae_title,
+        host=destination.host,
+        port=destination.port,
+        calling_ae_title=destination.calling_ae_title or settings.receive.ae_title,
+        timeout_seconds=settings.deliver.timeout_seconds,
+        tls=destination.tls,
+    )
+
+
+def peer_of_manager(manager: WorkflowManager, settings: Settings) -> Peer:
+    """Return whom to call for a workflow manager."""
+    return Peer(
+        ae_title=manager.ae_title,
+        host=manager.host,
+        port=manager.port,
+        calling_ae_title=manager.calling_ae_title or settings.receive.ae_title,
+        timeout_seconds=manager.timeout_seconds,
+        tls=manager.tls,
+    )
+
+
+def peer_of_subscriber(subscriber: Subscriber, settings: Settings) -> Peer:
+    """Return whom to call to tell a subscriber of workitems."""
+    return Peer(
+        ae_title=subscriber.ae_title,
+        host=subscriber.host,
+        port=subscriber.port,
+        calling_ae_title=settings.receive.ae_title,
+        timeout_seconds=settings.deliver.timeout_seconds,
+        tls=subscriber.tls,
+    )
+
+
+def web_peer_of(destination: Destination, settings: Settings) -> WebPeer:
+    """Return whom to call for a destination that has a ``url``."""
+    assert destination.url is not None
+    return WebPeer(
+        url=destination.url,
+        token=destination.token,
+        username=destination.username,
+        password=destination.password,
+        tls=destination.tls,
+        timeout_seconds=settings.deliver.timeout_seconds,
+    )
+
+
+def keep(kind: Kind, ds: Dataset) -> Result:
+    """Write an object of ours durably, and return what the database says of it."""
+    uid = str(ds.SOPInstanceUID)  # ours, so it may be a file name
+    below = f"results/{uid[-2:]}/{uid}.dcm"
+    return Result(
+        sop_instance_uid=uid,
+        sop_class_uid=str(ds.SOPClassUID),
+        series_instance_uid=str(ds.SeriesInstanceUID),
+        kind=kind,
+        path=below,
+        sha256=files.keep_patiently(parts().path(below), header.encode(ds)),
+    )

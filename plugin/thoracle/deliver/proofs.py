@@ -1,0 +1,219 @@
+"""The proof of deliveries: rows and events written together, each in one transaction."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row
+
+from thoracle.deliver import attempts as audited
+from thoracle.deliver import rows as deliveries
+from thoracle.settings import Deliver
+from thoracle.store import trail
+from thoracle.store.tables import timestamp
+
+NOT_OFFERED, UNAVAILABLE, ASKED = "not offered", "unavailable", "asked"
+"""What can come of a request for proof, beside an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resend:
+    """A delivery that is to be tried again."""
+
+    sop_instance_uid: str
+    attempt: int
+    delay: float
+    """Seconds."""
+
+
+def asked(
+    connection: Connection,
+    transaction_uid: str,
+    attempt: int,
+    outcome: str,
+    detail: str | None,
+    settings: Deliver,
+    workflow_id: str,
+) -> float | None:
+    """Record what came of asking an archive for its commitment.
+
+    Returns seconds until the archive is to be looked at again: for its answer when it was asked,
+    else for the next attempt. ``None`` when it offers no commitment, or could not be asked for
+    too long, and so has to be queried; and when the answer has come already.
+    """
+    request = deliveries.request_row(connection, transaction_uid)
+    assert request is not None
+    delay: float | None = None
+    if outcome == ASKED:
+        delay = settings.commitment_seconds
+        outcome = request.state if request.state == "answered" else outcome
+    elif outcome == UNAVAILABLE and not audited.is_old(request.created_at, settings):
+        delay = audited.delay_after(attempt, settings)
+    due = delay and timestamp(datetime.now(UTC) + timedelta(seconds=delay))
+    deliveries.set_request(connection, transaction_uid, {"state": outcome, "due_at": due})
+    if outcome in (NOT_OFFERED, UNAVAILABLE):
+        event = trail.Event.PROOF_ANSWERED
+        said = {"outcome": outcome, "detail": detail, "attempt": attempt}
+        audited.record_request(connection, request, event, trail.MINOR_FAILURE, said, workflow_id)
+    return delay
+
+
+def answered(
+    connection: Connection,
+    transaction_uid: str,
+    committed: Sequence[str],
+    failed: Mapping[str, int],
+    calling_ae_title: str,
+    settings: Deliver,
+    workflow_id: str,
+) -> list[Resend]:
+    """Record an archive's answer to a request for its commitment; return what it does not keep.
+
+    What was asked about and is not named counts as not kept. A late answer proves, too.
+    """
+    request = deliveries.request_row(connection, transaction_uid)
+    assert request is not None
+    deliveries.set_request(connection, transaction_uid, {"state": "answered", "due_at": None})
+    audited.record_request(
+        connection,
+        request,
+        trail.Event.PROOF_ANSWERED,
+        trail.MINOR_FAILURE if failed else trail.SUCCESS,
+        {
+            "committed": len(committed),
+            "failed": {uid: f"0x{why:04X}" for uid, why in failed.items()},
+        },
+        workflow_id,
+        calling_ae_title,
+    )
+    for row in deliveries.delivered_as(connection, request.destination, committed):
+        _proven(connection, row, "commitment", workflow_id)
+    resends = []
+    for row in deliveries.unproven(connection, transaction_uid):
+        why = failed.get(row.delivered_sop_instance_uid)
+        said = "not named" if why is None else f"failure reason 0x{why:04X}"
+        resends += _again(connection, row, f"not committed: {said}", settings, workflow_id)
+    return resends
+
+
+def unasked(connection: Connection, transaction_uid: str, calling_ae_title: str) -> None:
+    """Record a report on a commitment that was never asked for."""
+    trail.record(
+        connection,
+        trail.Event.PROOF_ANSWERED,
+        {
+            "event_outcome": trail.SERIOUS_FAILURE,
+            "calling_ae_title": calling_ae_title,
+            "detail": {"transaction_uid": transaction_uid, "detail": "not one of our requests"},
+        },
+    )
+
+
+def expired(
+    connection: Connection, transaction_uid: str, settings: Deliver, workflow_id: str
+) -> dict[str, str | None]:
+    """End a request for commitment whose time is over.
+
+    Returns a dictionary: ``ask`` is the transaction of the next request, ``query`` the transaction
+    whose objects have to be queried because the archive was asked often enough; one of them at
+    most is not ``None``.
+    """
+    request = deliveries.request_row(connection, transaction_uid)
+    assert request is not None
+    rows = deliveries.unproven(connection, transaction_uid)
+    if not rows:
+        return {"ask": None, "query": None}
+    deliveries.set_request(connection, transaction_uid, {"state": "expired", "due_at": None})
+    if request.request >= settings.commitment_requests:
+        return {"ask": None, "query": transaction_uid}
+    for row in rows:
+        deliveries.set_delivery(
+            connection, row.sop_instance_uid, row.destination, {"transaction_uid": None}
+        )
+    again = audited.request_proof(
+        connection,
+        request.study_instance_uid,
+        request.destination,
+        request.request + 1,
+        workflow_id,
+    )
+    return {"ask": again, "query": None}
+
+
+def queried(
+    connection: Connection,
+    transaction_uid: str,
+    attempt: int,
+    answer: Mapping[str, Any],
+    settings: Deliver,
+    workflow_id: str,
+) -> dict[str, Any]:
+    """Record what a query for the objects of a request for proof came to.
+
+    Parameters
+    ----------
+    answer
+        ``found``: SOP Instance UIDs, or ``None`` when the archive offers no query; then its answer
+        to the sending is the proof. ``unavailable``: why it could not be asked, or ``None``.
+        ``means`` and ``asked``: how it was asked, and for what, by series; ``None`` and empty when
+        it was not. ``refused``: why it did not answer, if it said so.
+
+    Returns
+    -------
+    dict
+        ``delay``: seconds until the next query, or ``None``. ``resend``: what it does not have.
+    """
+    request = deliveries.request_row(connection, transaction_uid)
+    assert request is not None
+    _record_query(connection, request, attempt, answer, workflow_id)
+    if answer["unavailable"] is not None and not audited.is_old(request.created_at, settings):
+        return {"delay": audited.delay_after(attempt, settings), "resend": []}
+    found: Collection[str] | None = answer["found"]
+    resends: list[Resend] = []
+    for row in deliveries.unproven(connection, transaction_uid):
+        if found is None:
+            _proven(connection, row, "status", workflow_id)
+        elif row.delivered_sop_instance_uid in found:
+            _proven(connection, row, "query", workflow_id)
+        else:
+            resends += _again(connection, row, "a query does not find it", settings, workflow_id)
+    return {"delay": None, "resend": resends}
+
+
+def _record_query(
+    connection: Connection,
+    request: Row[Any],
+    attempt: int,
+    answer: Mapping[str, Any],
+    workflow_id: str,
+) -> None:
+    """Add the event of a query, unless the archive offers none; then there was none."""
+    found, why = answer["found"], answer["unavailable"] or answer.get("refused")
+    means = answer.get("means")  # a step that an earlier version ended has none
+    if means is None or (found is None and why is None):
+        return
+    said: dict[str, Any] = {"means": means, "asked": answer["asked"], "attempt": attempt}
+    said |= {"found": len(found)} if found is not None else {"detail": why}
+    outcome = trail.MINOR_FAILURE if found is None else trail.SUCCESS
+    event = trail.Event.ARCHIVE_QUERIED
+    audited.record_request(connection, request, event, outcome, said, workflow_id)
+
+
+def _proven(connection: Connection, row: Row[Any], proof: str, workflow_id: str) -> None:
+    values = {"state": "delivered", "proof": proof, "transaction_uid": None, "detail": None}
+    deliveries.set_delivery(connection, row.sop_instance_uid, row.destination, values)
+    if (row.state, row.proof) != ("delivered", proof):  # told twice, it is recorded once
+        recorded = {**row._mapping, **values}
+        audited.record(connection, row, recorded, row.attempts, workflow_id)
+
+
+def _again(
+    connection: Connection, row: Row[Any], detail: str, settings: Deliver, workflow_id: str
+) -> list[Resend]:
+    """Have an object sent again that the archive does not keep, unless it is too old for that."""
+    values = {"state": "waiting", "transaction_uid": None, "detail": detail}
+    values, delay = audited.postponed(row, row.attempts, values, settings)
+    deliveries.set_delivery(connection, row.sop_instance_uid, row.destination, values)
+    audited.record(connection, row, {**row._mapping, **values}, row.attempts, workflow_id)
+    return [] if delay is None else [Resend(row.sop_instance_uid, row.attempts + 1, delay)]

@@ -1,0 +1,1 @@
+"""Results as FHIR R4: resources, and the rows that a search asks."""

@@ -1,0 +1,235 @@
+"""The gateway: the parts put together, started, watched and stopped."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+
+from thoracle import pipeline
+from thoracle.audit import anchors, forwarder, forwarding, starts
+from thoracle.classify import bundle, runtime
+from thoracle.deliver.commitment_answers import Answer
+from thoracle.errors import BundleError, SettingsError
+from thoracle.image.decoder import Decoder
+from thoracle.monitoring.alarms import Watchman
+from thoracle.pipeline import Line
+from thoracle.pipeline.reader import Classifier, Reader
+from thoracle.receive.inbox import Inbox
+from thoracle.receive.storescp import Listener
+from thoracle.records import BundleIdentity
+from thoracle.retention.purge import Keeper
+from thoracle.routing import rank, route
+from thoracle.settings import Settings
+from thoracle.store import database as databases
+from thoracle.store import engine, trail
+from thoracle.store.database import Database
+from thoracle.study import instances
+from thoracle.ups.scp import Workitems
+from thoracle.ups.subscriptions import Told
+
+logger = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 60.0
+DRAIN_SECONDS = 5
+"""For associations under way, and again for workflows: ten seconds in all (R11)."""
+
+
+class LateClassifier:
+    """A classifier that loads while the listener already stores: importing torch takes seconds."""
+
+    def __init__(self) -> None:
+        self._loaded = threading.Event()
+        self._classifier: Classifier | None = None
+
+    def __call__(self) -> Classifier:
+        """Return the classifier as soon as it is loaded."""
+        self._loaded.wait()
+        assert self._classifier is not None
+        return self._classifier
+
+    def load(self, settings: Settings) -> None:
+        """Load the classifier and let those who wait for it go on."""
+        from thoracle.classify.classifier import Classifier as BundleClassifier
+
+        self._classifier = BundleClassifier.load(settings.classify)
+        self._loaded.set()
+
+
+def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT, then drain.
+
+    Raises
+    ------
+    DataFolderInUse, BundleError, DatabaseError, SettingsError
+        When it cannot start.
+    """
+    stopped = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stopped.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    _refuse_faulty_rules(settings)
+    runtime.chosen(settings.classify)  # one that is not installed ends it here, in one line
+    with (
+        engine.lock(settings.data_folder),
+        databases.of_gateway(settings, _end) as database,
+        Decoder(settings.decode.memory_megabytes, settings.decode.timeout_seconds) as decoder,
+    ):
+        _run(settings, database, decoder, stopped)
+    logger.info("stopped")
+    logging.shutdown()
+    # Steps that did not end in time still run in threads that Python would wait for. They are
+    # left as after a crash, and taken up again at the next start.
+    os._exit(0)
+
+
+def _end(reason: str) -> None:
+    """End at once, as after a crash: another gateway may have begun with the same work."""
+    logger.critical(
+        "the connection that makes this process the one gateway of its database is lost (%s): it "
+        "ends here, to be started again; nothing is lost that was acknowledged",
+        reason,
+    )
+    logging.shutdown()
+    os._exit(1)
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """End the process when something fails inside the block.
+
+    The threads that listen would go on without those that work, and without the lock that makes
+    this process the one gateway.
+    """
+    try:
+        yield
+    except BaseException:
+        logger.exception("the service cannot go on; it ends here, to be started again")
+        logging.shutdown()
+        os._exit(1)
+
+
+def _run(
+    settings: Settings, database: Database, decoder: Decoder, stopped: threading.Event
+) -> None:
+    identity = _identified(settings, database)
+    classifier = LateClassifier()
+    inbox = Inbox(settings.data_folder, settings.receive)
+    with database.begin() as connection:
+        cleared = inbox.sweep(instances.known_paths(connection))
+        columns: trail.Columns = {
+            "bundle_digest": identity.digest,
+            "detail": {"files_cleared": cleared},
+        }
+        forwarding.begin(connection, settings.audit_repository)
+        starts.record(connection, settings, columns)
+    pipeline.bind(Line(settings, database, Reader(settings, identity, decoder, classifier)))
+    started = threading.Event()
+
+    def arrived(study_instance_uid: str, released: bool) -> None:
+        if started.is_set():  # what arrives earlier is found by the first sweep
+            pipeline.arrived(study_instance_uid, released)
+
+    def committed(calling_ae_title: str, answer: Answer) -> bool:
+        if not started.is_set():
+            raise RuntimeError("not started yet")  # the archive is told to report again
+        return pipeline.committed(calling_ae_title, answer)
+
+    def told(reports: Told) -> None:
+        if started.is_set():  # what waits earlier is found when it is
+            pipeline.tell(reports)
+
+    more = Workitems(settings, database.begin, told).support if settings.ups.offer else None
+    listener = Listener(settings.receive, inbox, database, arrived, committed, more)
+    _listen(listener, settings)
+    with _whole():
+        forwarders = forwarder.start_forwarding(settings, database)
+        engine.start(database, settings.deliver)
+        started.set()
+        _take_up(settings, stopped)
+        Keeper(database, settings, stopped).start()
+        _load_or_leave(classifier, settings)
+        watchman = Watchman(database, settings.watch)
+        watchman.look()
+        anchor = partial(anchors.drop, database, settings.data_folder / anchors.FILE)
+        idle: set[str] = set()
+        while not stopped.wait(SWEEP_SECONDS):
+            watchman.look()
+            idle = _look_after(settings, inbox, anchor, idle)
+        logger.info("stopping")
+        listener.stop(DRAIN_SECONDS)
+        engine.stop(DRAIN_SECONDS)
+        with database.begin() as connection:
+            trail.record(connection, trail.Event.APPLICATION_STOPPED, {})
+        forwarder.stop_forwarding(forwarders)
+        anchor()
+
+
+def _identified(settings: Settings, database: Database) -> BundleIdentity:
+    """Return the bundle of the settings; that it is another one is a security event."""
+    try:
+        return bundle.identify(settings.classify)
+    except BundleError as error:
+        with database.begin() as connection:
+            starts.record_refusal(connection, settings.classify.digest, str(error))
+        raise
+
+
+def _take_up(settings: Settings, stopped: threading.Event) -> None:
+    """Begin with what is left from before, and with the worklists of others."""
+    pipeline.sweep(untouched_seconds=0)
+    pipeline.restarted()
+    for manager in settings.workflow_manager:
+        pipeline.Lookout(manager, stopped).start()
+
+
+def _refuse_faulty_rules(settings: Settings) -> None:
+    """Refuse rules that cannot be decided: one that holds would hold every study."""
+    faults = [f"rule {name}: {text}" for name, text in route.faults(settings)]
+    faults += [f"rank {name}: {text}" for name, text in rank.faults(settings)]
+    if faults:
+        raise SettingsError("\n".join(faults))
+
+
+def _listen(listener: Listener, settings: Settings) -> None:
+    where = f"{settings.receive.host}:{settings.receive.port}"
+    try:
+        listener.start()
+    except OSError as error:
+        raise SettingsError(
+            f"receive.port: {where}: {error.strerror}, required is a free port of this machine"
+        ) from error
+    logger.info("listening as %s on %s", settings.receive.ae_title, where)
+
+
+def _look_after(
+    settings: Settings, inbox: Inbox, anchor: Callable[[], object], idle: set[str]
+) -> set[str]:
+    """Mend what fell out of the line; return the workflows that seem to have stopped."""
+    try:
+        pipeline.sweep(settings.complete.quiet_otherwise_seconds + SWEEP_SECONDS)
+        pipeline.bury()
+        pipeline.tell_the_rest()
+        anchor()
+        return engine.revive(idle) if inbox.has_room() else set()
+    except Exception:
+        # The database may be out of reach for a while; the service goes on, and so does this.
+        logger.exception("could not look for work that stopped")
+        return set()
+
+
+def _load_or_leave(classifier: LateClassifier, settings: Settings) -> None:
+    try:
+        classifier.load(settings)
+    except Exception:
+        logger.exception("the bundle cannot be loaded")
+        # At once, as after a crash: analyses under way wait for the classifier, and an orderly
+        # end would record them as failed. They are taken up again at the next start.
+        os._exit(1)
+    logger.info("classifier loaded")

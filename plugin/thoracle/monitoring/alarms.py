@@ -1,0 +1,86 @@
+"""Alarms that are raised and end: a row each, and one audit event for each change."""
+
+import logging
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import Engine
+
+from thoracle.monitoring import alarm_rows as alarms
+from thoracle.monitoring.comparison import Comparison, Level
+from thoracle.monitoring.looking import look
+from thoracle.settings import Watch
+from thoracle.store import trail
+
+logger = logging.getLogger(__name__)
+
+_EVENTS = {True: trail.Event.ALARM_RAISED, False: trail.Event.ALARM_ENDED}
+
+
+EVERY_SECONDS = 600.0
+"""The newest days change slowly, and months of work take a second to compare."""
+
+
+class Watchman:
+    """Looks from time to time; a fault of his own is logged and ends nothing.
+
+    Parameters
+    ----------
+    database, settings
+        Where to look, and what counts as an alarm.
+    """
+
+    def __init__(self, database: Engine, settings: Watch) -> None:
+        self._database = database
+        self._settings = settings
+        self._due = time.monotonic()
+
+    def look(self) -> None:
+        """Look, unless he has looked less than ``EVERY_SECONDS`` ago."""
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + EVERY_SECONDS
+        try:
+            watch(self._database, self._settings, datetime.now(UTC))
+        except Exception:
+            logger.exception("could not compare with the reference")
+
+
+def watch(database: Engine, settings: Watch, now: datetime) -> None:
+    """Compare, and keep what came of it; an alarm that is raised or ends is logged and audited."""
+    with database.connect() as connection:
+        found = look(connection, settings, now)
+    keep(database, found.comparisons)
+
+
+def keep(database: Engine, comparisons: Sequence[Comparison]) -> None:
+    """Keep levels and sentences, and record what changed.
+
+    An alarm stands until its figure is calm again: neither a figure that hovers about the limit nor
+    one that cannot be compared for a while ends it.
+    """
+    with database.begin() as connection:
+        before = {row.subject: Level(row.level) for row in alarms.rows(connection)}
+        alarms.forget(connection, sorted(set(before) - {one.subject for one in comparisons}))
+        for one in comparisons:
+            was = before.get(one.subject, Level.TOO_FEW)
+            level = _standing(was, one.level)
+            if level is not one.level and was is Level.ALARM:
+                continue  # what raised it stays to be read
+            alarms.put(connection, one.subject, level, one.sentence, one.device)
+            if (level is Level.ALARM) is not (was is Level.ALARM):
+                event = _EVENTS[level is Level.ALARM]
+                detail = {"subject": one.subject, "sentence": one.sentence, "device": one.device}
+                outcome = trail.MINOR_FAILURE if level is Level.ALARM else trail.SUCCESS
+                trail.record(connection, event, {"event_outcome": outcome, "detail": detail})
+                _log(one, level)
+
+
+def _standing(was: Level, now: Level) -> Level:
+    return Level.ALARM if was is Level.ALARM and now is not Level.CALM else now
+
+
+def _log(one: Comparison, level: Level) -> None:
+    write = logger.warning if level is Level.ALARM else logger.info
+    write("%s: %s %s", _EVENTS[level is Level.ALARM].verb, one.sentence, one.device or "")

@@ -1,0 +1,89 @@
+"""The pipeline without a network: files in, answers and result objects out."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydicom.misc import is_dicom
+
+from thoracle.classify import bundle
+from thoracle.errors import ThoracleError
+from thoracle.image.decoder import Decoder
+from thoracle.image.header import header_of
+from thoracle.pipeline.reader import Reader
+from thoracle.records import BundleIdentity, Reading
+from thoracle.report import header
+from thoracle.settings import Settings
+from thoracle.store import files
+
+PICTURES = {".png", ".jpg", ".jpeg"}
+
+
+def images(paths: Iterable[Path]) -> list[Path]:
+    """Return the files named, and the DICOM, PNG and JPEG files below the folders named."""
+    return _files(paths, lambda path: path.suffix.lower() in PICTURES or is_dicom(path))
+
+
+def dicom_files(paths: Iterable[Path]) -> list[Path]:
+    """Return the files named, and the DICOM files below the folders named."""
+    return _files(paths, is_dicom)
+
+
+def _files(paths: Iterable[Path], wanted: Any) -> list[Path]:
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(file for file in path.rglob("*") if file.is_file() and wanted(file))
+        elif path.exists():
+            found.append(path)
+        else:
+            raise ThoracleError(f"{path}: found nothing, required is a file or folder")
+    return found
+
+
+def analyse(
+    settings: Settings, paths: Sequence[Path], out: Path | None
+) -> Iterator[dict[str, Any]]:
+    """Yield what is said of each image; write the objects of each study to ``out`` at the end.
+
+    A PNG or JPEG file gets an answer and no report: a report must name a SOP Instance.
+    """
+    from thoracle.classify.classifier import Classifier
+
+    identity = bundle.identify(settings.classify)
+    content_datetime = datetime.now(UTC)
+    classifier = Classifier.load(settings.classify)
+    studies: dict[str, list[tuple[Path, Reading]]] = {}
+    with Decoder(settings.decode.memory_megabytes, settings.decode.timeout_seconds) as decoder:
+        reader = Reader(settings, identity, decoder, lambda: classifier)
+        for path, reading in zip(paths, reader.read_all(paths), strict=True):
+            yield _answer(path, reading, identity)
+            if out is not None and reading.sop_instance_uid:
+                study = str(header_of(path).get("StudyInstanceUID", ""))
+                studies.setdefault(study, []).append((path, reading))
+        for pairs in studies.values():
+            made = reader.report(
+                [path for path, _ in pairs],
+                [reading for _, reading in pairs],
+                content_datetime=content_datetime,
+            )
+            assert out is not None
+            for kind, ds in made:
+                files.keep(out / f"{kind}-{ds.SOPInstanceUID}.dcm", header.encode(ds))
+
+
+def _answer(path: Path, reading: Reading, identity: BundleIdentity) -> dict[str, Any]:
+    code = reading.reason.code if reading.reason else None
+    return {
+        "path": str(path),
+        "sop_instance_uid": reading.sop_instance_uid or None,
+        "outcome": reading.outcome.value,
+        "reason": code and {"code": code.value, "scheme": code.scheme, "meaning": code.meaning},
+        "detail": reading.detail,
+        "probability": reading.probability,
+        "threshold": identity.decision.threshold,
+        "limitations": list(reading.limitations),
+        "bundle_digest": identity.digest,
+        "seconds": round(sum(reading.seconds.values()), 4),
+    }

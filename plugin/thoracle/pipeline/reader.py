@@ -1,0 +1,225 @@
+"""What images go through: select -> pixels -> classify for each, and report for a study.
+
+The part of the line that ``pipeline/`` runs as durable steps, and ``thoracle analyse`` runs
+without a network.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydicom import Dataset
+
+from thoracle import __version__
+from thoracle.classify import runtime
+from thoracle.errors import NotAnalysable
+from thoracle.image import pixels, selection
+from thoracle.image.decoder import Decoder
+from thoracle.image.features import features
+from thoracle.image.header import header_of
+from thoracle.records import (
+    BundleIdentity,
+    Image,
+    Judgement,
+    Kind,
+    Outcome,
+    Reading,
+    Reason,
+    Saliency,
+)
+from thoracle.report import result_set
+from thoracle.report.header import Instance
+from thoracle.report.result_set import Picture
+from thoracle.settings import Settings, digests
+
+logger = logging.getLogger(__name__)
+
+UNDER_WAY = 3
+"""Images read at a time: one in the decoder's child, one at its look-up table, one classified."""
+
+
+class Classifier(Protocol):
+    """What classify/ gives, said here because importing it takes seconds."""
+
+    def classify(self, image: Image) -> Judgement:
+        """Return the calibrated probability; raise NotAnalysable where the gate refuses."""
+
+    def explain(self, image: Image) -> Saliency | None:
+        """Return what the probability rests on; ``None`` when the bundle cannot say it."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Selection, pixels and classification of one image: what ``thoracle analyse`` runs too."""
+
+    settings: Settings
+    bundle: BundleIdentity
+    decoder: Decoder
+    classifier: Callable[[], Classifier]
+    """Gives the classifier once it is loaded."""
+
+    @cached_property
+    def made_with(self) -> dict[str, str]:
+        """What reads here, beside the bundle: see :class:`Reading`."""
+        return {
+            "version": __version__,
+            "settings_digest": digests.shaping(self.settings),
+            "runtime": runtime.described(runtime.chosen(self.settings.classify)),
+            "device": "cpu",
+        }
+
+    def read(self, path: Path) -> Reading:
+        """Return what is said about the image in a DICOM, PNG or JPEG file.
+
+        Never raises for a fault of the image: that is an answer, with a coded reason. A fault of
+        ours is one too, because silence would be read as "negative".
+        """
+        return replace(self._read(path), made_with=self.made_with)
+
+    def _read(self, path: Path) -> Reading:
+        classifier = self.classifier()
+        seconds: dict[str, float] = {}
+        measured: dict[str, float] = {}
+        header = Dataset()
+        try:
+            with _timed(seconds, "select"):
+                header = header_of(path)
+                limitations = self._select(header)
+            with _timed(seconds, "pixels"):
+                image = pixels.read_image(path, self.decoder, header)
+                measured = _measured(image)
+            with _timed(seconds, "classify"):
+                judgement = classifier.classify(image)
+        except NotAnalysable as error:
+            rejected = _rejected(header, error.reason, error.detail, seconds)
+            return replace(rejected, features=measured)
+        except Exception as error:
+            logger.exception("image not read")
+            detail = f"{type(error).__name__}, see log"
+            return _rejected(header, Reason.SOFTWARE_FAILURE, detail, seconds)
+        return Reading(
+            sop_class_uid=str(header.get("SOPClassUID", "")),
+            sop_instance_uid=str(header.get("SOPInstanceUID", "")),
+            outcome=self.bundle.decision.outcome(judgement.probability),
+            probability=judgement.probability,
+            limitations=(*limitations, *image.limitations, *judgement.limitations),
+            seconds=seconds,
+            features={**measured, **judgement.features},
+        )
+
+    def read_all(self, paths: Iterable[Path]) -> Iterator[Reading]:
+        """Yield what :meth:`read` says of each file, in their order, several being under way.
+
+        Decoder and classifier serve one image at a time; so each works on another one.
+        """
+        with ThreadPoolExecutor(UNDER_WAY) as threads:
+            readings: deque[Future[Reading]] = deque()
+            for path in paths:
+                readings.append(threads.submit(self.read, path))
+                if len(readings) > UNDER_WAY:
+                    yield readings.popleft().result()
+            while readings:
+                yield readings.popleft().result()
+
+    def report(
+        self,
+        paths: Sequence[Path],
+        readings: Sequence[Reading],
+        *,
+        content_datetime: datetime,
+        predecessor: Instance | None = None,
+    ) -> list[tuple[Kind, Dataset]]:
+        """Return the objects of the result of one study, the structured report first.
+
+        Parameters
+        ----------
+        paths, readings
+            The images, and what was said of each, in the same order. Those that the settings want
+            illustrated are read once more: what was shown must be what is explained.
+        content_datetime
+            As for :func:`thoracle.report.sr.build`.
+        predecessor
+            The report that this one replaces.
+
+        Raises
+        ------
+        ReportError
+            The objects cannot be built.
+        """
+        sources = [header_of(path) for path in paths]
+        common: dict[str, Any] = {
+            "content_datetime": content_datetime,
+            "predecessor": predecessor,
+        }
+        settings = self.settings.report
+        wanted = result_set.illustrated(settings)
+        try:
+            pictures = {
+                reading.sop_instance_uid: self._explain(path)
+                for path, reading in zip(paths, readings, strict=True)
+                if reading.outcome in wanted
+            }
+            return result_set.build(
+                sources, readings, pictures, self.bundle, settings=settings, **common
+            )
+        except Exception:
+            if not any(reading.outcome in wanted for reading in readings):
+                raise
+            # A result without pictures is better than none; and it says so.
+            logger.exception("result not illustrated")
+        told = [_unillustrated(one) if one.outcome in wanted else one for one in readings]
+        alone = settings.model_copy(update=dict.fromkeys(("sc", "pr", "ko", "seg"), ()))
+        return result_set.build(sources, told, {}, self.bundle, settings=alone, **common)
+
+    def _explain(self, path: Path) -> Picture:
+        image = pixels.read_image(path, self.decoder, header_of(path))
+        return Picture(image, self.classifier().explain(image))
+
+    def _select(self, header: Dataset) -> tuple[str, ...]:
+        """Return the header's limitations; raise NotAnalysable when it rules the image out."""
+        if not header:
+            return ("A picture file: body part, view and patient are not stated.",)
+        selection.check(header, self.settings.select)
+        return selection.limitations(header)
+
+
+def _unillustrated(reading: Reading) -> Reading:
+    limitation = "Heat map, outlines and key objects could not be made."
+    return replace(reading, limitations=(*reading.limitations, limitation))
+
+
+def _measured(image: Image) -> dict[str, float]:
+    """Return the image's features, none when they cannot be had: no result depends on them."""
+    try:
+        return features(image)
+    except Exception:
+        logger.exception("image not measured")
+        return {}
+
+
+def _rejected(ds: Dataset, reason: Reason, detail: str, seconds: dict[str, float]) -> Reading:
+    return Reading(
+        sop_class_uid=str(ds.get("SOPClassUID", "")),
+        sop_instance_uid=str(ds.get("SOPInstanceUID", "")),
+        outcome=Outcome.REJECTED,
+        reason=reason,
+        detail=detail,
+        seconds=seconds,
+    )
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[stage] = round(time.perf_counter() - started, 4)

@@ -1,0 +1,258 @@
+"""What is due by the rules of ``[retention]`` goes: one small transaction after the other.
+
+Any process may do it, beside a gateway at work or without one: each study is decided anew inside
+its transaction, a file goes only after its row is committed, and what a crash leaves half done the
+next run finishes. Between two transactions there is a pause in which others get the database.
+"""
+
+import fcntl
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from thoracle.errors import DataFolderInUse, ThoracleError
+from thoracle.report import source
+from thoracle.retention import rows as stored
+from thoracle.retention import rules
+from thoracle.retention.rows import What
+from thoracle.retention.rules import Limits
+from thoracle.settings import Settings
+from thoracle.store import engine
+from thoracle.study import headers
+
+logger = logging.getLogger(__name__)
+
+STUDIES = 200
+"""Looked at in one query."""
+EVENTS = 500
+"""Rows of the audit deleted in one transaction."""
+WORKFLOWS = 200
+PAUSE_SECONDS = 0.02
+FIRST_SECONDS = 120.0
+"""From the start of the gateway to its first look: what was under way then comes first."""
+
+
+@dataclass
+class Done:
+    """What a run did."""
+
+    studies: dict[What, int] = field(default_factory=dict)
+    """How many studies' files have gone."""
+    files: int = 0
+    """All that were unlinked, those that an earlier run had left too."""
+    pictures: int = 0
+    orphans: int = 0
+    workflows: int = 0
+    events: int = 0
+    """Rows of the audit."""
+
+    def __str__(self) -> str:
+        images, results = (self.studies.get(what, 0) for what in (What.IMAGES, What.RESULTS))
+        return (
+            f"images of {images} studies, results of {results} studies ({self.files} files), "
+            f"headers of {self.studies.get(What.HEADERS, 0)} studies, "
+            f"{self.pictures} pictures, {self.orphans} orphans, {self.workflows} workflows, "
+            f"{self.events} rows of the audit"
+        )
+
+
+class Purge:
+    """One run.
+
+    Parameters
+    ----------
+    stopped
+        Set, it ends the run after the transaction under way.
+    moment
+        Aware; what would be due then goes. Default: now.
+    """
+
+    def __init__(
+        self,
+        database: Engine,
+        settings: Settings,
+        stopped: threading.Event | None = None,
+        moment: datetime | None = None,
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._stopped = stopped or threading.Event()
+        self._limits = Limits.of(settings.retention, moment)
+        self._done = Done()
+
+    def run(self) -> Done:
+        """Delete what is due; return what that was.
+
+        Raises
+        ------
+        DataFolderInUse
+            Another run is at work.
+        """
+        with _alone(self._settings.data_folder):
+            self._finish()
+            for what in What:
+                self._studies(what)
+            self._files("pictures", self._settings.retention.pictures_days, self._pictures())
+            self._files("orphans", self._settings.retention.orphans_days, self._orphans())
+            self._workflows()
+            self._audit()
+        return self._done
+
+    def _pause(self) -> bool:
+        """Let others have the database; return whether to end."""
+        return self._stopped.wait(PAUSE_SECONDS)
+
+    def _finish(self) -> None:
+        """Unlink what an earlier run only announced."""
+        while True:
+            with self._database.connect() as connection:
+                paths = stored.going(connection, STUDIES)
+            if not paths or self._pause():
+                return
+            self._unlink(paths)
+
+    def _studies(self, what: What) -> None:
+        after = ""
+        while True:
+            with self._database.connect() as connection:
+                found = rules.candidates(connection, what, self._limits, after, STUDIES)
+            for study in found:
+                if self._pause():
+                    return
+                self._study(what, study)
+            if len(found) < STUDIES:
+                return
+            after = found[-1]
+
+    def _study(self, what: What, study: str) -> None:
+        kept = self._headers(study) if what is What.IMAGES else rules.NOTHING
+        if kept is None:
+            return
+        with self._database.begin() as connection:
+            paths = rules.let_go(connection, what, study, self._limits, kept)
+        if paths is not None:
+            self._done.studies[what] = self._done.studies.get(what, 0) + 1
+            if paths:
+                self._unlink(paths)
+
+    def _headers(self, study: str) -> Mapping[str, bytes | None] | None:
+        """Return what stays of a study's images, by path; ``None`` when they stay themselves.
+
+        Files are read here, not inside the transaction, where others would wait for it.
+        """
+        with self._database.connect() as connection:
+            if not rules.may_go(connection, What.IMAGES, study, self._limits):
+                return None
+            wanted = headers.wanted(connection, study)
+        try:
+            return {
+                row.path: source.extract(self._settings.data_folder / row.path) for row in wanted
+            }
+        except (OSError, ThoracleError) as error:
+            logger.error("retention: images of %s stay: %s", study, type(error).__name__)
+            return None
+
+    def _unlink(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            unlink(self._settings.data_folder / path)
+            self._done.files += 1
+        with self._database.begin() as connection:
+            stored.gone(connection, paths)
+
+    def _pictures(self) -> Iterator[tuple[Path, float]]:
+        """Yield the pictures that the pages keep, and when somebody looked at them last."""
+        for path in (self._settings.data_folder / "cache" / "pictures").glob("*/*"):
+            yield path, path.stat().st_mtime
+
+    def _orphans(self) -> Iterator[tuple[Path, float]]:
+        """Yield what starts of the gateway have set aside, and when: by then its name changed."""
+        for path in (self._settings.data_folder / "orphans").glob("*"):
+            yield path, path.stat().st_ctime
+
+    def _files(self, what: str, days: int, found: Iterator[tuple[Path, float]]) -> None:
+        if not days:
+            return
+        before = (self._limits.moment - timedelta(days=days)).timestamp()
+        due = [path for path, moment in found if moment < before]
+        if not due:
+            return
+        if what == "orphans":  # pictures are copies of what has its own event
+            with self._database.begin() as connection:
+                rules.files_deleted(connection, what, len(due), days)
+        for path in due:
+            unlink(path)
+        setattr(self._done, what, len(due))
+
+    def _workflows(self) -> None:
+        days = self._settings.retention.workflow_days
+        before = self._limits.moment - timedelta(days=days)
+        forget = partial(engine.forget, self._database, before, WORKFLOWS)
+        self._done.workflows = self._repeat(forget, WORKFLOWS) if days else 0
+
+    def _audit(self) -> None:
+        days = self._settings.retention.audit_days
+        repositories = [one.name for one in self._settings.audit_repository]
+        with self._database.begin() as connection:
+            rules.cut(connection, days, repositories, self._limits.moment)
+        self._done.events = self._repeat(self._delete_events, EVENTS)
+
+    def _delete_events(self) -> int:
+        with self._database.begin() as connection:
+            return stored.delete_events(connection, EVENTS)
+
+    def _repeat(self, step: Callable[[], int], most: int) -> int:
+        """Return how much a step did until it had less than the most to do."""
+        total = 0
+        while not self._pause():
+            number = step()
+            total += number
+            if number < most:
+                break
+        return total
+
+
+def unlink(path: Path) -> None:
+    """Delete a file, if it is there."""
+    path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(data_folder: Path) -> Iterator[None]:
+    with (data_folder / "retention.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataFolderInUse(
+                f"{data_folder}: found another purge at work, required is none"
+            ) from error
+        yield
+
+
+class Keeper(threading.Thread):
+    """Looks in the gateway, time and again, for what is due."""
+
+    def __init__(self, database: Engine, settings: Settings, stopped: threading.Event) -> None:
+        super().__init__(name="retention", daemon=True)
+        self._database = database
+        self._settings = settings
+        self._stopped = stopped
+
+    def run(self) -> None:
+        """Look until the gateway stops."""
+        seconds = self._settings.retention.every_hours * 3600
+        wait = min(FIRST_SECONDS, seconds)
+        while not self._stopped.wait(wait):
+            wait = seconds
+            try:
+                done = Purge(self._database, self._settings, self._stopped).run()
+                logger.info("retention: gone are %s", done)
+            except Exception:
+                # The database may be out of reach for a while; the next look is not far.
+                logger.exception("retention: the run ended early")

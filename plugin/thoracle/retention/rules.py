@@ -1,0 +1,254 @@
+"""What may go by the rules of ``[retention]``: decided, and recorded with what it changes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Any
+
+from sqlalchemy import Connection, Row
+
+from thoracle.retention import hold_rows as holds
+from thoracle.retention import rows as stored
+from thoracle.retention.rows import Facts, What
+from thoracle.settings import Retention
+from thoracle.store import chain, trail
+from thoracle.store.database import begin_writing
+from thoracle.store.tables import timestamp
+from thoracle.study import headers
+from thoracle.study.analyses import of_study
+
+_UNDER_WAY = ("held", "waiting", "sent")
+"""States of a delivery or a message that has not come to an end."""
+_DEAD = ("refused", "failed")
+NOTHING: Mapping[str, bytes | None] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The rules as points in time: what is not from before them stays."""
+
+    days: dict[What, int]
+    unanswered: str
+    """A refusal or failure before this counts as final; empty: none does."""
+    moment: datetime
+
+    @classmethod
+    def of(cls, settings: Retention, moment: datetime | None = None) -> "Limits":
+        """Return the limits at a moment; now, if none is given."""
+        moment = moment or datetime.now(UTC)
+        days = {
+            What.IMAGES: settings.images_days_after_proof,
+            What.RESULTS: settings.results_days_after_proof,
+            What.HEADERS: settings.headers_days_after_proof,
+        }
+        unanswered = settings.unanswered_days
+        end = timestamp(moment - timedelta(days=unanswered)) if unanswered else ""
+        return cls(days, end, moment)
+
+    def before(self, what: What) -> str:
+        """Return the time before which a study must have been concluded; empty: all is kept."""
+        days = self.days[what]
+        return timestamp(self.moment - timedelta(days=days)) if days else ""
+
+
+def reasons(facts: Facts, held_by: Sequence[int], what: What, limits: Limits) -> Iterator[str]:
+    """Yield why the files of a study stay, in words; nothing when they may go."""
+    yield from (f"legal hold {number}" for number in held_by)
+    if facts.unplanned:
+        yield f"{facts.unplanned} of its images are in no generation yet"
+    yield from _of_analyses(facts, limits)
+    for name, rows in (("deliveries", facts.deliveries), ("messages", facts.notifications)):
+        yield from _of_sending(name, rows, limits)
+    if facts.performed:
+        yield "a workitem of a workflow manager has not ended"
+    rule = _rule(facts, what, limits)
+    before, since = limits.before(rule), concluded_at(facts)
+    if not before:
+        yield "the setting keeps them for ever"
+    elif since >= before:
+        yield f"concluded at {since} only, required are {limits.days[rule]} days"
+
+
+def _rule(facts: Facts, what: What, limits: Limits) -> What:
+    """Return whose days count: headers of a result that is withdrawn go with its files at last."""
+    if what is not What.HEADERS or not facts.withdrawn:
+        return what
+    return max((What.HEADERS, What.RESULTS), key=limits.before)
+
+
+def _of_analyses(facts: Facts, limits: Limits) -> Iterator[str]:
+    states = [state for state, _, _ in facts.analyses]
+    if not any(state != "superseded" for state in states):
+        yield "there was no analysis"
+        return
+    if "planned" in states:
+        yield "its analysis has not ended"
+    state, sending, ended = next(one for one in facts.analyses if one[0] != "superseded")
+    if (state, sending) == ("done", "held"):
+        yield "its result is held by a rule"
+    if state == "failed" and not _is_final(ended, limits):
+        yield f"its analysis failed at {ended}, and nobody read it again"
+
+
+def _of_sending(name: str, rows: Sequence[tuple[str, int, str]], limits: Limits) -> Iterator[str]:
+    for state, number, changed_at in rows:
+        if state in _UNDER_WAY:
+            yield f"{number} {name} {state}"
+        elif state in _DEAD and not _is_final(changed_at, limits):
+            yield f"{number} {name} {state}, not retried"
+
+
+def _is_final(moment: str | None, limits: Limits) -> bool:
+    return bool(limits.unanswered) and (moment or "") < limits.unanswered
+
+
+def concluded_at(facts: Facts) -> str:
+    """Return when the last thing happened to a study after which nothing was left to do."""
+    moments = [facts.received_at]
+    moments += [ended or "" for _, _, ended in facts.analyses]
+    moments += [moment for _, _, moment in (*facts.deliveries, *facts.notifications)]
+    return max(moments)
+
+
+def candidates(
+    connection: Connection, what: What, limits: Limits, after: str, limit: int
+) -> list[str]:
+    """Return studies behind ``after``, at most so many, of which something might go."""
+    before = limits.before(what)
+    if what is not What.HEADERS:
+        return stored.candidates(connection, what, before, after, limit) if before else []
+    return headers.studies(connection, before, limits.before(What.RESULTS), after, limit)
+
+
+def size(connection: Connection, what: What, study_instance_uid: str) -> int:
+    """Return how many files of a study are kept, or headers."""
+    if what is What.HEADERS:
+        return headers.count(connection, study_instance_uid)
+    return stored.size(connection, what, study_instance_uid)
+
+
+def may_go(connection: Connection, what: What, study_instance_uid: str, limits: Limits) -> bool:
+    """Return whether something of a study may go, as things are."""
+    facts = stored.facts(connection, study_instance_uid)
+    held_by = holds.of_study(connection, study_instance_uid)
+    return not any(reasons(facts, held_by, what, limits))
+
+
+def let_go(
+    connection: Connection,
+    what: What,
+    study_instance_uid: str,
+    limits: Limits,
+    kept: Mapping[str, bytes | None] = NOTHING,
+) -> list[str] | None:
+    """Let something of a study go if it may; return the paths that are to be unlinked.
+
+    ``None`` when it stays. That is decided anew here, with the study's row locked: something may
+    have arrived meanwhile.
+
+    Parameters
+    ----------
+    kept
+        Of images, by path, the header that stays for corrections; ``None`` when it has none.
+    """
+    stored.lock(connection, study_instance_uid)
+    if not may_go(connection, what, study_instance_uid, limits):
+        return None
+    facts = stored.facts(connection, study_instance_uid)
+    detail = {
+        "what": what.value,
+        "files": size(connection, what, study_instance_uid),
+        "days": limits.days[_rule(facts, what, limits)],
+        "concluded_at": concluded_at(facts),
+    }
+    if what is What.HEADERS:
+        headers.let_go(connection, study_instance_uid)
+        paths = []
+    else:
+        if what is What.IMAGES:
+            wanted = headers.wanted(connection, study_instance_uid)
+            if any(row.path not in kept for row in wanted):
+                return None  # another version came meanwhile
+            detail["headers_kept"] = _keep(connection, wanted, kept)
+        paths = stored.let_go(connection, what, study_instance_uid)
+    columns: trail.Columns = {**of_study(connection, study_instance_uid), "detail": detail}
+    trail.record(connection, trail.Event.RETENTION_DELETED, columns)
+    return paths
+
+
+def _keep(
+    connection: Connection, images: Sequence[Row[Any]], kept: Mapping[str, bytes | None]
+) -> int:
+    """Keep the headers of images; return how many."""
+    found = [(row, content) for row in images if (content := kept[row.path]) is not None]
+    for row, content in found:
+        headers.keep(connection, row, content)
+    return len(found)
+
+
+# ---- the audit -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The beginning of the trail that may go."""
+
+    after: int
+    """Id up to which it has gone before."""
+    up_to: int
+    stopped_by: str
+    """Why it ends there although rows behind are as old; empty when none is."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return self.up_to - self.after
+
+
+def prefix(
+    connection: Connection, days: int, repositories: Sequence[str], moment: datetime
+) -> Prefix:
+    """Return how much of the trail is then older than so many days and may go.
+
+    It ends before the first row that a legal hold keeps, because a chain can be cut at its
+    beginning alone, and before the first row that a repository has not got yet.
+    """
+    after, _ = chain.checkpoint(connection)
+    if not days:
+        return Prefix(after, after, "the setting keeps them for ever")
+    up_to = max(after, stored.older(connection, timestamp(moment - timedelta(days=days))))
+    why = ""
+    reached = stored.forwarded(connection, repositories)
+    if reached is not None and reached < up_to:
+        up_to, why = max(after, reached), "an audit repository has not got the next row yet"
+    first = holds.first_held(connection, after, up_to)
+    if first is not None:
+        up_to, why = first[0] - 1, f"legal hold {first[1]} keeps row {first[0]}"
+    return Prefix(after, up_to, why)
+
+
+def cut(connection: Connection, days: int, repositories: Sequence[str], moment: datetime) -> Prefix:
+    """Let the chain begin behind what may go, and record it; rows are deleted afterwards."""
+    found = prefix(connection, days, repositories, moment)
+    if found.rows:  # then again, so that no legal hold is placed between the question and the row
+        begin_writing(connection)
+        found = prefix(connection, days, repositories, moment)
+    if found.rows:
+        reason = f"older than {days} days"
+        stored.set_checkpoint(connection, found.up_to, reason)
+        detail = {
+            "after": found.after,
+            "up_to": found.up_to,
+            "rows": found.rows,
+            "digest": chain.digest_at(connection, found.up_to),
+            "reason": reason,
+        }
+        trail.record(connection, trail.Event.AUDIT_PURGED, {"detail": detail})
+    return found
+
+
+def files_deleted(connection: Connection, what: str, files: int, days: int) -> None:
+    """Record that files without a row are deleted."""
+    detail = {"what": what, "files": files, "days": days}
+    trail.record(connection, trail.Event.RETENTION_DELETED, {"detail": detail})

@@ -1,0 +1,1 @@
+"""What is known of a study: instances, analyses, results, the reading worklist, verdicts."""

@@ -1,0 +1,232 @@
+"""Rows and their events, written together: each function here is one transaction of a workflow.
+
+They take an open connection and plain values, and return plain values, because a checkpoint keeps
+their result as JSON.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from thoracle.records import BundleIdentity, Outcome, Reading, study_outcome
+from thoracle.store import trail
+from thoracle.store.tables import now
+from thoracle.study import files, instances, reading_list, results
+from thoracle.study.results import AnalysisKey, Result
+
+
+def plan(
+    connection: Connection,
+    study_instance_uid: str,
+    digest: str,
+    workflow_id: str,
+    user_id: str | None = None,
+) -> dict[str, Any] | None:
+    """Make a new generation of a study; return its number, priority and sources, or ``None``.
+
+    ``user_id`` is who asked for the study to be read again, though nothing new has come.
+    """
+    made = instances.plan(connection, study_instance_uid, digest, now(), again=user_id is not None)
+    if made is None:
+        return None
+    reading_list.set_state(connection, study_instance_uid, reading_list.QUEUED)
+    if made.generation > 1:  # there will be another result, of which nobody has judged anything
+        reading_list.reopen(connection, study_instance_uid)
+    trail.record(
+        connection,
+        trail.Event.STUDY_COMPLETE,
+        {
+            **of_study(connection, study_instance_uid),
+            "user_id": user_id,
+            "correlation_id": workflow_id,
+            "detail": {"generation": made.generation, "images": made.images},
+        },
+    )
+    rows = instances.sources(connection, study_instance_uid, made.generation)
+    return {
+        "generation": made.generation,
+        "priority": made.priority,
+        "sources": [row.path for row in rows],
+    }
+
+
+def begin(
+    connection: Connection, key: AnalysisKey, digest: str, workflow_id: str = ""
+) -> dict[str, Any]:
+    """Return the sources to read, none when a later generation covers them, and the predecessor.
+
+    None either when an image is no longer kept; the analysis has failed then.
+
+    When the bundle was exchanged since the plan was made, the analysis is handed over to the one
+    with ``digest``.
+    """
+    answer: dict[str, Any] = {"digest": digest, "sources": [], "predecessor": None}
+    answer["content_datetime"] = results.analysis_row(connection, key).content_datetime
+    if key.bundle_digest != digest:
+        results.hand_over(connection, key, digest)
+    elif results.is_superseded(connection, key):
+        results.end_analysis(connection, key, "superseded")
+        trail.record(
+            connection,
+            trail.Event.ANALYSIS_SUPERSEDED,
+            {
+                **of_study(connection, key.study_instance_uid),
+                "bundle_digest": key.bundle_digest,
+                "detail": {"generation": key.generation},
+            },
+        )
+    elif missing := files.missing(connection, key.study_instance_uid):
+        # Of the rest alone something else might be said, in place of the result that stands.
+        detail = f"{missing} of its images are no longer kept: send them again, then reanalyse"
+        fail(connection, key, detail, workflow_id)
+    else:
+        reading_list.set_state(connection, key.study_instance_uid, reading_list.RUNNING)
+        rows = instances.sources(connection, key.study_instance_uid, key.generation)
+        answer["sources"] = [row.path for row in rows]
+        previous = results.newest_report(connection, key.study_instance_uid)
+        if previous is not None:
+            answer["predecessor"] = [
+                previous.sop_class_uid,
+                previous.sop_instance_uid,
+                previous.series_instance_uid,
+            ]
+    return answer
+
+
+def conclude(
+    connection: Connection,
+    key: AnalysisKey,
+    bundle: BundleIdentity,
+    readings: Sequence[Reading],
+    made: Sequence[tuple[Result, Sequence[str]]],
+    workflow_id: str,
+    state: str = "waiting",
+) -> trail.Columns:
+    """Record what was read, what was made of it and, for each object, who is to get it.
+
+    ``state`` is that of the deliveries: ``waiting``, or ``held``.
+
+    Returns the columns that further events of this result have alike.
+    """
+    outcome, probability = _summary(readings)
+    results.end_analysis(connection, key, "done", outcome, probability)
+    results.add_readings(connection, key, readings, bundle.decision.threshold)
+    version = f"{bundle.name} {bundle.version}"[:64]
+    reading_list.set_state(
+        connection,
+        key.study_instance_uid,
+        outcome.value,
+        probability=probability,
+        threshold=bundle.decision.threshold,
+        reason_code=_reason_code(outcome, readings),
+        bundle_version=version,
+    )
+    columns: trail.Columns = {
+        **of_study(connection, key.study_instance_uid),
+        "bundle_digest": bundle.digest,
+        "bundle_version": version,
+        "correlation_id": workflow_id,
+    }
+    # The report comes first, and is what an image's reading became.
+    report = made[0][0].sop_instance_uid
+    for reading in readings:
+        trail.record(
+            connection,
+            trail.Event.IMAGE_READ,
+            {
+                **columns,
+                "result_sop_instance_uid": report,
+                **_reading(reading, bundle.decision.threshold),
+            },
+        )
+    columns = {**columns, "outcome": outcome, "probability": probability}
+    for result, destinations in made:
+        add_result(connection, key, result, destinations, columns, state)
+    return columns
+
+
+def add_result(
+    connection: Connection,
+    key: AnalysisKey,
+    made: Result,
+    destinations: Sequence[str],
+    columns: trail.Columns,
+    state: str = "waiting",
+) -> None:
+    """Record an object that was made, and who is to get it."""
+    results.add_result(connection, key, made, destinations, state)
+    trail.record(
+        connection,
+        trail.Event.RESULT_CREATED,
+        {
+            **columns,
+            "result_sop_instance_uid": made.sop_instance_uid,
+            "detail": {"generation": key.generation, "kind": made.kind, "sha256": made.sha256},
+        },
+    )
+
+
+def fail(connection: Connection, key: AnalysisKey, detail: str, workflow_id: str) -> None:
+    """Record that a study gets no answer, unless its analysis has ended already."""
+    if results.analysis_row(connection, key).state != "planned":
+        return
+    results.end_analysis(connection, key, "failed")
+    reading_list.set_state(
+        connection, key.study_instance_uid, reading_list.FAILED, probability=None, reason_code=None
+    )
+    trail.record(
+        connection,
+        trail.Event.ANALYSIS_FAILED,
+        {
+            **of_study(connection, key.study_instance_uid),
+            "event_outcome": trail.SERIOUS_FAILURE,
+            "bundle_digest": key.bundle_digest,
+            "correlation_id": workflow_id,
+            "detail": {"generation": key.generation, "detail": detail},
+        },
+    )
+
+
+def _summary(readings: Sequence[Reading]) -> tuple[Outcome, float | None]:
+    """Return the study's outcome, and the highest probability of the images that made it."""
+    outcome = study_outcome(readings)
+    probabilities = [
+        reading.probability
+        for reading in readings
+        if reading.outcome is outcome and reading.probability is not None
+    ]
+    return outcome, max(probabilities, default=None)
+
+
+def _reason_code(outcome: Outcome, readings: Sequence[Reading]) -> str | None:
+    """Return why a study was rejected, by its first image."""
+    told = [one.reason.code.value for one in readings if one.outcome is outcome and one.reason]
+    return told[0] if told else None
+
+
+def _reading(reading: Reading, threshold: float) -> trail.Columns:
+    return {
+        "sop_instance_uid": reading.sop_instance_uid,
+        "outcome": reading.outcome,
+        "probability": reading.probability,
+        "reason_code": reading.reason.code.value if reading.reason else None,
+        "seconds": round(sum(reading.seconds.values()), 4),
+        "detail": {
+            "detail": reading.detail,
+            "threshold": threshold,
+            "seconds": reading.seconds,
+            "made_with": reading.made_with,
+        },
+    }
+
+
+def of_study(connection: Connection, study_instance_uid: str) -> trail.Columns:
+    """Return the columns that say whose study an event is about."""
+    row = instances.study_row(connection, study_instance_uid)
+    return {
+        "study_instance_uid": study_instance_uid,
+        "patient_id": row.patient_id,
+        "issuer_of_patient_id": row.issuer_of_patient_id,
+        "accession_number": row.accession_number,
+    }

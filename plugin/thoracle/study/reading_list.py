@@ -1,0 +1,244 @@
+"""Statements about the list that readers see: one row a study, kept with what it tells.
+
+The order needs no clock. A study stands where it would if it had come ``head_start_minutes``
+earlier than it did, and STAT studies before all others. So whoever came first and waits is
+overtaken only by what comes within the longest head start: nobody starves, and an index has the
+order ready.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from thoracle.records import Outcome
+from thoracle.store.tables import analysis, delivery, now, result, study, timestamp, worklist
+from thoracle.study import results
+from thoracle.study.instances import Received
+
+STAT, OTHERS = 0, 1
+"""Urgencies, in their order."""
+STAT_PRIORITY = 1
+"""Queue priority of what the order calls STAT."""
+QUEUED, RUNNING, FAILED, WITHDRAWN = "queued", "running", "failed", "withdrawn"
+STATES = (QUEUED, RUNNING, *(one.value for one in Outcome), FAILED, WITHDRAWN)
+"""What the list says of the AI."""
+SORTS = {
+    "rank": (worklist.c.urgency, worklist.c.sort_key, worklist.c.study_instance_uid),
+    "received": (worklist.c.received_at.desc(), worklist.c.study_instance_uid),
+    "waiting": (worklist.c.received_at, worklist.c.study_instance_uid),
+    "patient": (worklist.c.search, worklist.c.study_instance_uid),
+    "probability": (
+        func.coalesce(worklist.c.probability, -1).desc(),
+        worklist.c.study_instance_uid,
+    ),
+}
+"""Orders of the list; ``rank`` is that of STAT and head starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which studies are wanted; fields that are empty do not restrict."""
+
+    states: tuple[str, ...] = ()
+    """Of ``STATES``."""
+    review: str = ""
+    """``open``: without a verdict; ``done``: with one."""
+    text: str = ""
+    """Words that all stand in patient name, patient ID or accession number; case does not count."""
+    modality: str = ""
+    device: str = ""
+    since: str = ""
+    """ISO 8601 in UTC, of the arrival, inclusive."""
+    until: str = ""
+    """Alike, exclusive."""
+    outside: bool = False
+    """Who asks must not learn by ``states`` what a rule keeps back."""
+
+
+# ---- write -----------------------------------------------------------------------------------
+
+
+def arrive(connection: Connection, received: Received) -> None:
+    """Put the study of an image on the list, or take over what its header says now."""
+    stat = received.priority <= STAT_PRIORITY
+    described = received.description
+    moment = now()
+    values: dict[str, Any] = {
+        "patient_name": described.patient_name,
+        "patient_id": received.patient_id,
+        "accession_number": received.accession_number,
+        "modality": described.modality,
+        "study_description": described.study_description,
+        "study_datetime": _study_datetime(described.study_date, described.study_time),
+        "device": described.device,
+        "search": _search(described.patient_name, received.patient_id, received.accession_number),
+        "changed_at": moment,
+    }
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(worklist).values(
+        study_instance_uid=received.study_instance_uid,
+        received_at=moment,
+        sort_key=moment,
+        ai_state=QUEUED,
+        urgency=STAT if stat else OTHERS,
+        head_start_minutes=0,
+        **values,
+    )
+    if stat:  # one image's order is enough
+        values["urgency"] = STAT
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=[worklist.c.study_instance_uid], set_=values)
+    )
+
+
+def set_state(
+    connection: Connection, study_instance_uid: str, ai_state: str, **columns: Any
+) -> None:
+    """Set what the list says of the AI, and with it probability, threshold and so on."""
+    _update(connection, study_instance_uid, {"ai_state": ai_state, **columns})
+
+
+def set_head_start(connection: Connection, study_instance_uid: str, minutes: int, why: str) -> None:
+    """Order a study as if it had come so many minutes earlier; ``why`` names the reason."""
+    row = row_of(connection, study_instance_uid)
+    if row is None:
+        return
+    earlier = datetime.fromisoformat(row.received_at) - timedelta(minutes=minutes)
+    values = {"head_start_minutes": minutes, "why": why, "sort_key": timestamp(earlier)}
+    _update(connection, study_instance_uid, values)
+
+
+def touch(connection: Connection, study_instance_uid: str) -> None:
+    """Have the list look at a study again: something of it went out, or did not."""
+    _update(connection, study_instance_uid, {})
+
+
+def review(connection: Connection, study_instance_uid: str, opinion: str | None = None) -> None:
+    """Mark a study as reviewed, with the opinion if there is one; the first time stays."""
+    moment = now()
+    values: dict[str, Any] = {"reviewed_at": func.coalesce(worklist.c.reviewed_at, moment)}
+    if opinion is not None:
+        values["verdict"] = opinion
+    _update(connection, study_instance_uid, values)
+
+
+def reopen(connection: Connection, study_instance_uid: str) -> None:
+    """Put a study back among those to be reviewed: there is a new result."""
+    _update(connection, study_instance_uid, {"reviewed_at": None, "verdict": None})
+
+
+def _update(connection: Connection, study_instance_uid: str, values: dict[str, Any]) -> None:
+    connection.execute(
+        update(worklist)
+        .where(worklist.c.study_instance_uid == study_instance_uid)
+        .values(**values, changed_at=now())
+    )
+
+
+def _study_datetime(date: str, time: str) -> str | None:
+    """Return DA and TM as one text that sorts; ``None`` when the date is none (PS3.5 6.2)."""
+    try:
+        day = datetime.strptime(date.replace(".", ""), "%Y%m%d")  # noqa: DTZ007 - has no zone
+    except ValueError:
+        return None
+    clock = time.replace(":", "").partition(".")[0]
+    try:
+        told = datetime.strptime(clock, _FORMS.get(len(clock), ""))  # noqa: DTZ007 - has no zone
+    except ValueError:
+        return f"{day:%Y-%m-%d}"
+    return f"{day:%Y-%m-%d}T{told:%H:%M:%S}" if clock else f"{day:%Y-%m-%d}"
+
+
+_FORMS = {2: "%H", 4: "%H%M", 6: "%H%M%S"}
+"""TM by its length: `1845` is not four minutes and five seconds past six."""
+
+
+def _search(patient_name: str, patient_id: str, accession_number: str) -> str:
+    name = patient_name.replace("^", " ").replace("=", " ")
+    return _folded(" ".join((name, patient_id, accession_number)))
+
+
+def _folded(text: str) -> str:
+    """Return what is compared: without case, and without what no keyboard has (a NUL ends LIKE)."""
+    return "".join(one if one.isprintable() else " " for one in text.casefold()).strip()
+
+
+# ---- read ------------------------------------------------------------------------------------
+
+
+def row_of(connection: Connection, study_instance_uid: str) -> Row[Any] | None:
+    """Return the row of a study, if it is on the list."""
+    return connection.execute(
+        select(worklist).where(worklist.c.study_instance_uid == study_instance_uid)
+    ).first()
+
+
+def count(connection: Connection, wanted: Filter) -> int:
+    """Return how many studies a filter lets through."""
+    return int(connection.execute(_where(select(func.count()), wanted)).scalar_one())
+
+
+def page(
+    connection: Connection, wanted: Filter, sort: str = "rank", limit: int = 50, offset: int = 0
+) -> Sequence[Row[Any]]:
+    """Return rows of the list in an order of ``SORTS``."""
+    statement = _where(select(worklist), wanted).order_by(*SORTS[sort])
+    return connection.execute(statement.limit(limit).offset(offset)).all()
+
+
+def _where(statement: Select[Any], wanted: Filter) -> Select[Any]:
+    column = worklist.c
+    statement = statement.select_from(worklist)
+    if wanted.states:
+        statement = statement.where(column.ai_state.in_(wanted.states))
+    if wanted.states and wanted.outside:
+        kept_back = results.KEPT_BACK.with_only_columns(analysis.c.study_instance_uid)
+        statement = statement.where(column.study_instance_uid.not_in(kept_back))
+    if wanted.review:
+        done = column.reviewed_at.is_not(None)
+        statement = statement.where(done if wanted.review == "done" else ~done)
+    words = _folded(wanted.text).split()
+    statement = statement.where(*(column.search.contains(one, autoescape=True) for one in words))
+    if wanted.modality:
+        statement = statement.where(column.modality == wanted.modality)
+    if wanted.device:
+        statement = statement.where(column.device == wanted.device)
+    if wanted.since:
+        statement = statement.where(column.received_at >= wanted.since)
+    if wanted.until:
+        statement = statement.where(column.received_at < wanted.until)
+    return statement
+
+
+def modalities(connection: Connection) -> list[str]:
+    """Return the modalities on the list, each once."""
+    found = connection.execute(select(worklist.c.modality).distinct()).scalars()
+    return sorted(one for one in found if one)
+
+
+def changed_at(connection: Connection) -> str:
+    """Return when the list changed last; empty when nothing is on it."""
+    return connection.execute(select(func.max(worklist.c.changed_at))).scalar() or ""
+
+
+def sent(connection: Connection, study_instance_uids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Return for each study how many objects of its newest result are in which delivery state."""
+    statement = (
+        select(result.c.study_instance_uid, delivery.c.state, func.count())
+        .join(result, result.c.sop_instance_uid == delivery.c.sop_instance_uid)
+        .join(
+            study,
+            (study.c.study_instance_uid == result.c.study_instance_uid)
+            & (study.c.generation == result.c.generation),
+        )
+        .where(result.c.study_instance_uid.in_(study_instance_uids))
+        .group_by(result.c.study_instance_uid, delivery.c.state)
+    )
+    found: dict[str, dict[str, int]] = {}
+    for uid, state, number in connection.execute(statement):
+        found.setdefault(uid, {})[state] = number
+    return found

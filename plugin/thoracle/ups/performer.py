@@ -1,0 +1,272 @@
+"""What is to be done next about a workitem of a workflow manager: claim, wait, end.
+
+Each function asks the manager, the archives and our own rows, and returns columns of
+``performance``. All may run twice: a claim is recognised by its lock, an end by its state.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.sr.coding import Code
+
+from thoracle.deliver.association import Peer
+from thoracle.deliver.line import parts, peer_of, peer_of_manager
+from thoracle.errors import ArchiveRefused, ArchiveUnavailable, ThoracleError
+from thoracle.receive.negotiation import IMAGE_STORAGE
+from thoracle.settings import WorkflowManager
+from thoracle.ups import movescu, performed, review, statuses
+from thoracle.ups import performance_rows as performances
+from thoracle.ups import workitem_rows as stored
+from thoracle.ups.scu import Worklist
+from thoracle.ups.states import State, is_uid
+
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+TAKEN = {
+    one.code
+    for one in (
+        statuses.WRONG_TRANSACTION,
+        statuses.ALREADY_IN_PROGRESS,
+        statuses.NO_LONGER_UPDATED,
+    )
+}
+"""Answers to a claim that came second; ours may be the first, too, if its answer was lost."""
+SUCCESSES = {0x0000, 0x0001, 0x0107, 0x0116, statuses.COERCED.code}
+
+
+class Lost(ThoracleError):
+    """The workitem is not ours, or not any more; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A workitem that is performed, or about to be."""
+
+    manager: WorkflowManager
+    uid: str
+    transaction_uid: str
+    row: dict[str, Any]
+
+    @property
+    def peer(self) -> Peer:
+        """Whom to call about it."""
+        return peer_of_manager(self.manager, parts().settings)
+
+    @property
+    def study(self) -> str:
+        """Study Instance UID of its images, once it is claimed."""
+        return str(self.row["study_instance_uid"])
+
+    @property
+    def images(self) -> list[str]:
+        """SOP Instance UIDs of the images that it names."""
+        return [uid for one in self.row["inputs"] for uid in one["images"]]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether our patience with it is at its end."""
+        begun = datetime.fromisoformat(self.row["created_at"])
+        return (datetime.now(UTC) - begun).total_seconds() > self.manager.patience_seconds
+
+
+def act(item: Item) -> dict[str, Any]:
+    """Do what is next, and return columns; ``trouble`` when somebody could not be asked."""
+    try:
+        match item.row["state"]:
+            case "claiming":
+                columns = _claim(item)
+            case "claimed":
+                columns = _fetch(item)
+            case _:
+                columns = _await(item)
+    except Lost as error:
+        columns = {"state": "lost", "detail": str(error)}
+    except (ArchiveUnavailable, OSError) as error:
+        return {"state": item.row["state"], "detail": str(error), "trouble": True}
+    except ArchiveRefused as error:
+        columns = {"state": "lost", "detail": str(error)}
+    return {**columns, "trouble": False}
+
+
+def give_up(item: Item, detail: str) -> dict[str, Any]:
+    """Return columns after a fault of ours; the manager is told, if it can be."""
+    try:
+        with Worklist(item.peer) as worklist:
+            text = "Thoracle failed; the images may be read by a person as always."
+            columns = _cancel(worklist, item, performed.EQUIPMENT_FAILURE, text)
+    except (ThoracleError, OSError):
+        columns = {"state": "lost"}
+    return {**columns, "detail": detail, "trouble": False}
+
+
+# ---- claim -----------------------------------------------------------------------------------
+
+
+def _claim(item: Item) -> dict[str, Any]:
+    with Worklist(item.peer) as worklist:
+        status = worklist.change(item.uid, item.transaction_uid, State.IN_PROGRESS)
+        claim = performed.progress(0, "Claimed by Thoracle")
+        if status in TAKEN and worklist.set(item.uid, item.transaction_uid, claim) not in SUCCESSES:
+            raise Lost(f"another was first: 0x{status:04X}")
+        if status not in TAKEN | SUCCESSES:
+            raise Lost(f"claim refused with 0x{status:04X}")
+        status, ds = worklist.get(item.uid, ("InputInformationSequence", "StudyInstanceUID"))
+        if status not in SUCCESSES:
+            raise Lost(f"its inputs are not told: 0x{status:04X}")
+        inputs = [one for one in map(_input, ds.get("InputInformationSequence") or []) if one]
+        # One study: the one with an image that we take.
+        study = next((one["study"] for one in inputs if one["images"]), None)
+        if study is None:
+            text = "The workitem names no image of a kind that is read here."
+            return _cancel(worklist, item, performed.OBJECT_TYPES_NOT_SUPPORTED, text)
+    inputs = [one for one in inputs if one["images"] and one["study"] == study]
+    return {"state": "claimed", "study_instance_uid": study, "inputs": inputs, "detail": None}
+
+
+def _input(item: Dataset) -> dict[str, Any]:
+    taken = {str(uid) for uid in IMAGE_STORAGE}
+    if parts().settings.receive.secondary_capture:
+        taken.add(SECONDARY_CAPTURE)
+    study = str(item.get("StudyInstanceUID") or "")
+    named = [
+        str(one.get("ReferencedSOPInstanceUID") or "")
+        for one in item.get("ReferencedSOPSequence") or []
+        if one.get("ReferencedSOPClassUID") in taken
+    ]
+    return {
+        "study": study,
+        "series": str(item.get("SeriesInstanceUID") or ""),
+        "images": [uid for uid in named if is_uid(uid)] if is_uid(study) else [],
+        "ae_titles": [
+            str(one.get("RetrieveAETitle") or "").strip()
+            for one in item.get("DICOMRetrievalSequence") or []
+        ],
+    }
+
+
+# ---- images ----------------------------------------------------------------------------------
+
+
+def _fetch(item: Item) -> dict[str, Any]:
+    """Ask archives for the images that are not here; they come to the listener as any others."""
+    with parts().database.connect() as connection:
+        missing = set(performances.missing(connection, item.study, item.images))
+    asked = [_retrieve(item, one, missing) for one in item.row["inputs"]] if missing else []
+    with Worklist(item.peer) as worklist:
+        done = "Images are here" if not missing else "Waiting for images"
+        _tell(worklist, item, 10, done)
+    refusals = [text for text in asked if text]
+    return {"state": "awaited", "detail": "; ".join(refusals) or None}
+
+
+def _retrieve(item: Item, one: dict[str, Any], missing: set[str]) -> str | None:
+    """Have the images of a series sent; return why not, if not. The study may come by itself."""
+    wanted = [uid for uid in one["images"] if uid in missing]
+    if not wanted or not item.manager.retrieve:
+        return None
+    settings = parts().settings
+    known = {one.ae_title: peer_of(one, settings) for one in settings.destination if one.ae_title}
+    known[item.manager.ae_title] = item.peer
+    peer = next((known[title] for title in one["ae_titles"] if title in known), None)
+    if peer is None:
+        return "its images are in no archive that is known here"
+    try:
+        movescu.retrieve(peer, settings.receive.ae_title, one["study"], one["series"], wanted)
+    except (ArchiveUnavailable, ArchiveRefused) as error:
+        return str(error)
+    return None
+
+
+# ---- result ----------------------------------------------------------------------------------
+
+
+def _await(item: Item) -> dict[str, Any]:
+    with parts().database.connect() as connection:
+        missing = performances.missing(connection, item.study, item.images)
+        analysis = performances.analysis_of(connection, item.study, item.images)
+        is_open = analysis is not None and _is_open(connection, analysis)
+    state = "missing" if missing else analysis.state if analysis is not None else "planned"
+    with Worklist(item.peer) as worklist:
+        ended = _ended(worklist, item)
+        if ended is not None:
+            return ended
+        if state in ("missing", "planned") or (is_open and not item.is_over):
+            return _wait(worklist, item, state)
+        if state == "done" and analysis is not None:
+            return _complete(worklist, item, analysis)
+        text = f"The analysis ended as {state}; the images may be read by a person as always."
+        return _cancel(worklist, item, performed.EQUIPMENT_FAILURE, text)
+
+
+def _is_open(connection: Any, analysis: Any) -> bool:
+    """Return whether the result may yet reach an archive that has not got it."""
+    if analysis.state != "done" or analysis.sending == "shadow":
+        return False
+    states = {one.state for one in performances.deliveries(connection, analysis)}
+    return bool(states & {"waiting", "held"}) and not states & {"sent", "delivered"}
+
+
+def _ended(worklist: Worklist, item: Item) -> dict[str, Any] | None:
+    """Return columns when the workitem has ended at its manager: by us, before a crash, or not."""
+    # Two, for pynetdicom as SCP stumbles over a list of one.
+    status, ds = worklist.get(item.uid, ("ProcedureStepState", "InputReadinessState"))
+    if status == statuses.NO_SUCH_WORKITEM.code:
+        raise Lost("its manager does not know it any more")
+    state = ds.get("ProcedureStepState")
+    if state == State.COMPLETED:
+        return {"state": "completed", "detail": item.row["detail"]}
+    if state == State.CANCELED:
+        return {"state": "canceled", "detail": "found canceled at its manager"}
+    return None
+
+
+def _wait(worklist: Worklist, item: Item, state: str) -> dict[str, Any]:
+    if item.is_over:
+        if state == "missing":
+            text = f"Images did not come within {item.manager.patience_seconds:g} s."
+            return _cancel(worklist, item, performed.OBJECT_SET_INCOMPLETE, text)
+        text = f"No result within {item.manager.patience_seconds:g} s."
+        return _cancel(worklist, item, performed.EQUIPMENT_FAILURE, text)
+    said = item.row["detail"] if state == "missing" else "Images are here, reading them"
+    if said and said != item.row["detail"]:
+        _tell(worklist, item, 50, said)
+    return {"state": "awaited", "detail": said}
+
+
+def _complete(worklist: Worklist, item: Item, analysis: Any) -> dict[str, Any]:
+    settings = parts().settings
+    told = analysis.sending != "shadow"
+    with parts().database.connect() as connection:
+        made = stored.outputs(connection, analysis) if told else []
+    text = f"AI (research): {analysis.outcome}" if told else "Done; nothing is sent"
+    modification = performed.completed(
+        item.manager.workitem_code,
+        settings.receive.ae_title,
+        datetime.fromisoformat(item.row["created_at"]),
+        text,
+        review.inputs(item.study, made, settings.destination),
+    )
+    _end(worklist, item, modification, State.COMPLETED)
+    return {"state": "completed", "detail": text}
+
+
+def _cancel(worklist: Worklist, item: Item, reason: Code, text: str) -> dict[str, Any]:
+    _end(worklist, item, performed.canceled(reason, text), State.CANCELED)
+    return {"state": "canceled", "detail": text}
+
+
+def _end(worklist: Worklist, item: Item, modification: Dataset, state: State) -> None:
+    status = worklist.set(item.uid, item.transaction_uid, modification)
+    if status not in SUCCESSES:
+        raise Lost(f"what was done is refused with 0x{status:04X}")
+    status = worklist.change(item.uid, item.transaction_uid, state)
+    there = {statuses.ALREADY_COMPLETED.code, statuses.ALREADY_CANCELED.code}
+    if status not in SUCCESSES | there:
+        raise Lost(f"the end as {state} is refused with 0x{status:04X}")
+
+
+def _tell(worklist: Worklist, item: Item, percent: int, text: str) -> None:
+    status = worklist.set(item.uid, item.transaction_uid, performed.progress(percent, text))
+    if status == statuses.WRONG_TRANSACTION.code:
+        raise Lost("its manager gave it to another")

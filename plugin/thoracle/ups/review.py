@@ -1,0 +1,166 @@
+"""The workitem "review AI result": what a reader's client sees of it (PS3.3 Section C.30)."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code as Concept
+from pydicom.uid import UID
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
+    UnifiedProcedureStepPush,
+)
+
+from thoracle.records import BundleIdentity, Outcome, Reading, study_outcome
+from thoracle.settings import Destination
+from thoracle.ups.attributes import Reference
+
+INTERPRETATION: Final = codes.cid9231.Interpretation
+LONGEST_LABEL = 64
+"""Characters of a Procedure Step Label (LO)."""
+COMMENT = "AI result for research, not verified by a physician, not for diagnosis."
+
+# PS3.4 Table CC.2.5-3: of the patient and the visit, what is Type 2 in an N-CREATE.
+_PATIENT = (
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "AdmissionID",
+    "AdmittingDiagnosesDescription",
+)
+_EMPTY_SEQUENCES = (
+    "ScheduledProcessingParametersSequence",
+    "ScheduledStationNameCodeSequence",
+    "ScheduledStationClassCodeSequence",
+    "ScheduledStationGeographicLocationCodeSequence",
+    "ScheduledHumanPerformersSequence",
+    "IssuerOfAdmissionIDSequence",
+    "AdmittingDiagnosesCodeSequence",
+    "ReplacedProcedureStepSequence",
+    "ProcedureStepProgressInformationSequence",
+    "UnifiedProcedureStepPerformedProcedureSequence",
+)
+
+
+def build(
+    context: Dataset,
+    requests: Sequence[Dataset],
+    readings: Sequence[Reading],
+    bundle: BundleIdentity,
+    *,
+    sop_instance_uid: str,
+    worklist_label: str,
+    scheduled: str,
+) -> Dataset:
+    """Return the attributes of a workitem, all but its state and what the network adds.
+
+    Parameters
+    ----------
+    context
+        Patient and study of the images, decoded.
+    requests
+        Items of Referenced Request Sequence.
+    readings, bundle
+        What was said of the images, and by which model.
+    sop_instance_uid
+        Of the workitem; it follows from the report, so that a repetition makes no second one.
+    worklist_label
+        Worklist Label (0074,1202).
+    scheduled
+        Scheduled Procedure Step Start DateTime (0040,4005).
+    """
+    ds = Dataset()
+    ds.SOPClassUID = UID(UnifiedProcedureStepPush)
+    ds.SOPInstanceUID = UID(sop_instance_uid)
+    ds.ScheduledProcedureStepPriority = "HIGH"
+    ds.ProcedureStepLabel = label(readings)
+    ds.WorklistLabel = worklist_label
+    ds.ScheduledProcedureStepStartDateTime = scheduled
+    ds.ScheduledProcedureStepModificationDateTime = scheduled
+    ds.ScheduledWorkitemCodeSequence = [_item(INTERPRETATION)]
+    ds.CommentsOnTheScheduledProcedureStep = f"{COMMENT} Model: {bundle.name} {bundle.version}."
+    ds.InputReadinessState = "READY"
+    ds.StudyInstanceUID = context.StudyInstanceUID
+    for keyword in _PATIENT:
+        setattr(ds, keyword, None)
+        if keyword in context:
+            ds.add(context[keyword])
+    for keyword in _EMPTY_SEQUENCES:
+        setattr(ds, keyword, [])
+    ds.ReferencedRequestSequence = list(requests)
+    return ds
+
+
+def label(readings: Sequence[Reading]) -> str:
+    """Return what a person reads in the list, e.g. ``Chest XR - AI: COVID-19 positive 91 %``."""
+    outcome = study_outcome(readings)
+    if outcome is Outcome.REJECTED:
+        reasons = {one.reason.code.meaning: None for one in readings if one.reason}
+        text = f"Chest XR - AI: not analysed ({next(iter(reasons), 'no image')})"
+    else:
+        telling = [one.probability or 0.0 for one in readings if one.outcome is outcome]
+        text = f"Chest XR - AI: COVID-19 {outcome} {100 * max(telling):.0f} %"
+    end = " (research)"
+    longest = LONGEST_LABEL - len(end)
+    return (text if len(text) <= longest else f"{text[: longest - 3]}...") + end
+
+
+def inputs(
+    study_instance_uid: str,
+    references: Iterable[Reference],
+    destinations: Sequence[Destination],
+) -> list[Dataset]:
+    """Return the items of Input, or Output, Information Sequence, one a series and place.
+
+    Where an archive is a destination with an AE title it stands in DICOM Retrieval Sequence, one
+    with a ``url`` in WADO-RS Retrieval Sequence. A received image is in the archive that sent it.
+    """
+    known = {one.name: one for one in destinations}
+    by_ae = {one.ae_title: one.name for one in destinations if one.ae_title}
+    grouped: dict[tuple[str, tuple[str, ...]], list[Reference]] = {}
+    for one in references:
+        sent_by = [by_ae[one.sender]] if one.sender in by_ae else []
+        places = tuple(sorted({*one.destinations, *sent_by} & known.keys()))
+        grouped.setdefault((one.series_instance_uid, places), []).append(one)
+    return [
+        _series(study_instance_uid, series, [known[name] for name in places], found)
+        for (series, places), found in grouped.items()
+    ]
+
+
+def _series(
+    study: str, series: str, places: Sequence[Destination], found: Sequence[Reference]
+) -> Dataset:
+    item = Dataset()
+    item.TypeOfInstances = "DICOM"
+    item.StudyInstanceUID, item.SeriesInstanceUID = study, series
+    item.ReferencedSOPSequence = []
+    for one in found:
+        reference = Dataset()
+        reference.ReferencedSOPClassUID = one.sop_class_uid
+        reference.ReferencedSOPInstanceUID = one.sop_instance_uid
+        item.ReferencedSOPSequence.append(reference)
+    titles = [place.ae_title for place in places if place.ae_title]
+    if titles:
+        item.DICOMRetrievalSequence = [_with(RetrieveAETitle=title) for title in titles]
+    urls = [place.url for place in places if place.url]
+    if urls:
+        item.WADORSRetrievalSequence = [
+            _with(RetrieveURL=f"{url.rstrip('/')}/studies/{study}/series/{series}") for url in urls
+        ]
+    return item
+
+
+def _with(**attributes: str) -> Dataset:
+    item = Dataset()
+    for keyword, value in attributes.items():
+        setattr(item, keyword, value)
+    return item
+
+
+def _item(code: Concept) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code[:3]
+    return item

@@ -1,0 +1,1 @@
+"""What programs read: JSON, FHIR and metrics."""

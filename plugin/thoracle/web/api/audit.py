@@ -1,0 +1,195 @@
+"""``/api/audit``: the trail as JSON, for programs of auditors (docs/audit.md)."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
+from pydantic import BaseModel, Field
+
+from thoracle.audit import anchors, lookup, query
+from thoracle.errors import ThoracleError
+from thoracle.web.pages import asked as asking
+from thoracle.web.pages.asked import CURSOR, Asked
+from thoracle.web.pages.audit import verifier_of
+from thoracle.web.session.access import Person, Role, scoped
+from thoracle.web.session.verifier import Run, State
+from thoracle.web.site import RESEARCH_USE_ONLY, site_of
+
+router = APIRouter(prefix="/api/audit", tags=["audit"])
+Auditor = Annotated[Person, Depends(scoped("audit:read", Role.AUDITOR))]
+UTC_TIME = "ISO 8601, UTC."
+
+
+class EventAnswer(BaseModel):
+    """A row of the audit; what it does not have is null."""
+
+    id: int = Field(description="Number of the row; there are no gaps.")
+    recorded_at: str = Field(description=UTC_TIME)
+    event: str = Field(description="What happened, in words, e.g. `image read`.")
+    event_id: str = Field(description="EventID of PS3.15 A.5 (DCM), e.g. 110103.")
+    event_type_code: str | None = Field(None, description="EventTypeCode: of DCM, or our own.")
+    action: str = Field(description="C, R, U, D or E.")
+    event_outcome: int = Field(description="0 success, 4 minor, 8 serious, 12 major failure.")
+    calling_ae_title: str | None = None
+    called_ae_title: str | None = None
+    network_address: str | None = None
+    user_id: str | None = Field(None, description="Who did it: a person, or a user of the machine.")
+    patient_id: str | None = None
+    issuer_of_patient_id: str | None = None
+    study_instance_uid: str | None = None
+    accession_number: str | None = None
+    sop_instance_uid: str | None = Field(None, description="Of an image or a workitem.")
+    result_sop_instance_uid: str | None = Field(None, description="Of an object that was made.")
+    bundle_version: str | None = Field(None, description="Name and version of the bundle.")
+    bundle_digest: str | None = Field(None, description="SHA-256 of the bundle, hexadecimal.")
+    outcome: str | None = Field(None, description="Of the analysis; research use only.")
+    probability: float | None = Field(None, description="Calibrated, 0 to 1.")
+    reason_code: str | None = Field(None, description="Why an image was rejected.")
+    destination: str | None = None
+    proof: str | None = Field(None, description="commitment, query or status.")
+    status: str | None = Field(None, description="Of a service, e.g. 0xA700.")
+    correlation_id: str | None = Field(None, description="Workflow or association.")
+    seconds: float | None = Field(None, description="How long it took.")
+    detail: dict[str, Any] = Field(default_factory=dict, description="What has no column.")
+    digest: str | None = Field(None, description="SHA-256 of the row before and of this one.")
+
+
+class EventsAnswer(BaseModel):
+    """A page of the audit, the last event first."""
+
+    research_use_only: str = RESEARCH_USE_ONLY
+    events: list[EventAnswer]
+    cursor: str | None = Field(description="Give it back as `cursor` for the next page.")
+
+
+class AnchorAnswer(BaseModel):
+    """What the chain was at a row."""
+
+    id: int = Field(description="Number of the row.")
+    digest: str = Field(description="SHA-256, hexadecimal.")
+    recorded_at: str = Field(description=UTC_TIME)
+
+
+class EndsAnswer(BaseModel):
+    """Where the trail begins and ends."""
+
+    rows: int = Field(description="From the last purge to the end of the chain.")
+    first_id: int | None
+    first_at: str | None = Field(description=UTC_TIME)
+    last_id: int | None
+    last_at: str | None = Field(description=UTC_TIME)
+
+
+class VerificationAnswer(BaseModel):
+    """What became of the last verification since the pages were started, and the anchors."""
+
+    state: State = Field(
+        description="never, running, well, broken, or failed: it could not be done."
+    )
+    by: str | None = Field(None, description="Who asked for it.")
+    began_at: str | None = Field(None, description=UTC_TIME)
+    ended_at: str | None = Field(None, description=UTC_TIME)
+    since_id: int | None = Field(None, description="It follows the chain behind this row.")
+    rows: int | None = Field(None, description="Rows followed so far.")
+    total: int | None = Field(None, description="Rows to follow when it began.")
+    broken_id: int | None = Field(None, description="First row that is not as it was written.")
+    fault: str | None = Field(None, description="What does not fit there, or why it failed.")
+    verified: AnchorAnswer | None = Field(description="Up to here all was well, once.")
+    anchors: int = Field(description="How many anchors are kept beside the database.")
+    anchor: AnchorAnswer | None = Field(description="The last of them.")
+    trail: EndsAnswer
+
+
+class Wanted(Asked):
+    """A question, and the page of its answer."""
+
+    limit: int = Field(50, ge=1, le=200, description="Events on a page.")
+    cursor: str | None = Field(
+        None, pattern=CURSOR, description="What the page before said in `cursor`."
+    )
+
+
+@router.get("/events")
+def events(request: Request, person: Auditor, wanted: Annotated[Wanted, Query()]) -> EventsAnswer:
+    """Return a page of the events that answer a question, the last first."""
+    with site_of(request).database.begin() as connection:
+        found = query.page(
+            connection, wanted.question(), wanted.limit + 1, asking.position(wanted.cursor)
+        )
+        asking.record(connection, request, person, wanted)
+    shown = found[: wanted.limit]
+    cursor = asking.cursor_of(shown[-1]) if len(found) > wanted.limit else None
+    return EventsAnswer(events=[_answer(one) for one in shown], cursor=cursor)
+
+
+@router.get("/events/{row_id}", responses={404: {"description": "No such row."}})
+def event(
+    request: Request,
+    person: Auditor,
+    row_id: Annotated[int, Path(ge=0, lt=2**63, description="Number of the row.")],
+) -> EventAnswer:
+    """Return one event."""
+    with site_of(request).database.begin() as connection:
+        found = lookup.one(connection, row_id)
+        asking.record_one(connection, request, person, row_id, found)
+    if found is None:
+        raise HTTPException(404, "found no row of this number, required is one of the audit")
+    return _answer(found)
+
+
+@router.get("/verification")
+def verification(request: Request, person: Auditor) -> VerificationAnswer:
+    """Return what became of the last verification, or how far it is. No event is shown."""
+    folder = site_of(request).settings.data_folder
+    with site_of(request).database.connect() as connection:
+        ends = lookup.ends(connection)
+    try:
+        verified, kept = anchors.verified(folder), anchors.read(folder / anchors.FILE)
+    except ThoracleError as error:
+        raise HTTPException(503, str(error)) from error
+    return VerificationAnswer(
+        **_run(verifier_of(request).run),
+        verified=_anchor(verified),
+        anchors=len(kept),
+        anchor=_anchor(kept[-1] if kept else None),
+        trail=EndsAnswer.model_validate(ends, from_attributes=True),
+    )
+
+
+@router.post("/verification", status_code=202)
+def verify(
+    request: Request,
+    person: Auditor,
+    whole: Annotated[
+        bool, Query(description="From the beginning, not from where the last one ended.")
+    ] = False,
+) -> VerificationAnswer:
+    """Begin a verification, unless one is running; ask with GET what becomes of it."""
+    with site_of(request).database.begin() as connection:
+        asking.record_verification(connection, request, person, whole)
+    try:
+        verifier_of(request).begin(person.name, whole)
+    except ThoracleError as error:
+        raise HTTPException(503, str(error)) from error
+    return verification(request, person)
+
+
+def _answer(found: dict[str, Any]) -> EventAnswer:
+    return EventAnswer.model_validate({"event_outcome": 0, **found})
+
+
+def _anchor(found: Any) -> AnchorAnswer | None:
+    return found and AnchorAnswer.model_validate(found, from_attributes=True)
+
+
+def _run(run: Run | None) -> dict[str, Any]:
+    if run is None:
+        return {"state": "never"}
+    names = ("state", "by", "began_at", "ended_at", "since_id", "rows", "total")
+    values = {name: getattr(run, name) for name in names}
+    if run.result is not None:
+        return {
+            **values,
+            "broken_id": run.result.broken_id,
+            "fault": run.result.fault or None,
+        }
+    return {**values, "fault": run.fault or None}

@@ -1,0 +1,203 @@
+"""``/audit``: the trail as a page, for auditors: asked, exported and verified.
+
+What is asked stands in the address. Each reading is one row of the trail itself.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import chain, islice
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Form, HTTPException, Path, Query, Request
+from pydantic import Field
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+
+from thoracle import spreadsheet
+from thoracle.audit import anchors, lookup, query
+from thoracle.errors import ThoracleError
+from thoracle.records import Outcome, Reason
+from thoracle.store.chain import COLUMNS
+from thoracle.store.trail import Event
+from thoracle.web.pages import asked as asking
+from thoracle.web.pages.asked import CURSOR, Asked
+from thoracle.web.pages.audit_view import ACTIONS, OUTCOMES, shown
+from thoracle.web.pages.worklist import waited
+from thoracle.web.session.access import Person, auditor
+from thoracle.web.session.verifier import Verifier
+from thoracle.web.site import Site, render, site_of
+from thoracle.web.wording import PROOFS
+
+router = APIRouter(include_in_schema=False)
+Auditor = Annotated[Person, Depends(auditor)]
+
+PAGE = 50
+"""Events on a page."""
+PATIENCE_SECONDS = 3.0
+"""A verification that is done so soon is answered at once."""
+EXPORTED = (*COLUMNS, "digest")
+LINES = 500
+"""Lines of an export that are sent at a time."""
+FIRST = ("since", "until", "event", "patient_id", "study_instance_uid", "user_id")
+"""Fields that the form always shows."""
+
+
+_CHOICES: dict[str, Any] = {
+    "events": [(one.verb, one.verb) for one in Event],
+    "outcomes": list(OUTCOMES.items()),
+    "actions": list(ACTIONS.items()),
+    "results": [(one.value, one.value) for one in Outcome],
+    "reasons": [(one.code.value, one.code.meaning) for one in Reason],
+    "proofs": [(one, one) for one in PROOFS],
+}
+"""What fields of the form offer: value and text."""
+
+
+class Page(Asked):
+    """A question, and where its page begins."""
+
+    before: str | None = Field(None, pattern=CURSOR)
+
+
+def _without_empty(request: Request) -> None:
+    """Send on to the address without what is empty: a form sends all its fields."""
+    pairs = request.query_params.multi_items()
+    given = [(name, value) for name, value in pairs if value]
+    if len(given) < len(pairs):
+        path = request.url.path
+        raise HTTPException(303, headers={"Location": f"{path}?{urlencode(given)}"})
+
+
+@router.get("/audit", dependencies=[Depends(_without_empty)])
+def show(request: Request, person: Auditor, wanted: Annotated[Page, Query()]) -> HTMLResponse:
+    """Return the events that answer a question, the last first."""
+    site = site_of(request)
+    with site.database.begin() as connection:
+        events = query.page(connection, wanted.question(), PAGE + 1, asking.position(wanted.before))
+        asking.record(connection, request, person, wanted)
+        ends = lookup.ends(connection)
+    rows = events[:PAGE]
+    more = asking.cursor_of(rows[-1]) if len(events) > PAGE else None
+    return render(
+        request,
+        "audit.html",
+        wanted=wanted,
+        open=any(getattr(wanted, name) is not None for name in asking.FIELDS if name not in FIRST),
+        rows=[shown(event) for event in rows],
+        older=more and wanted.address("/audit", before=more),
+        ends=ends,
+        **_CHOICES,
+        **_proof(request, site),
+    )
+
+
+@router.get("/audit/event/{row_id}")
+def show_one(
+    request: Request, person: Auditor, row_id: Annotated[int, Path(ge=0, lt=2**63)]
+) -> HTMLResponse:
+    """Return one event."""
+    with site_of(request).database.begin() as connection:
+        event = lookup.one(connection, row_id)
+        asking.record_one(connection, request, person, row_id, event)
+    found = event and shown(event)
+    return render(request, "audit_event.html", 200 if event else 404, row=found, row_id=row_id)
+
+
+# ---- Exports -----------------------------------------------------------------------------------
+
+
+@router.get("/audit/export.csv")
+def export_csv(request: Request, person: Auditor, wanted: Annotated[Asked, Query()]) -> Response:
+    """Return all events that answer a question as CSV, oldest first, safe for spreadsheets."""
+    events = _exported(request, person, wanted)
+    rows = ([_cell(event.get(name)) for name in EXPORTED] for event in events)
+    return _file(spreadsheet.lines(EXPORTED, rows), "text/csv; charset=utf-8", "audit.csv")
+
+
+@router.get("/audit/export.jsonl")
+def export_json(request: Request, person: Auditor, wanted: Annotated[Asked, Query()]) -> Response:
+    """Return all events that answer a question as JSON, one object a line, oldest first."""
+    events = _exported(request, person, wanted)
+    lines = (f"{json.dumps(event)}\n" for event in events)
+    return _file(lines, "application/jsonl", "audit.jsonl")
+
+
+def _exported(request: Request, person: Person, wanted: Asked) -> Iterator[dict[str, Any]]:
+    """Record the reading, and return what is read while it is sent."""
+    database = site_of(request).database
+    with database.begin() as connection:
+        asking.record(connection, request, person, wanted)
+
+    def events() -> Iterator[dict[str, Any]]:
+        with database.connect() as connection:
+            yield from query.events(connection, wanted.question())
+
+    return events()
+
+
+def _file(lines: Iterable[str], media_type: str, name: str) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(_chunks(iter(lines)), headers=headers, media_type=media_type)
+
+
+def _chunks(lines: Iterator[str]) -> Iterator[str]:
+    for line in lines:
+        yield "".join(chain([line], islice(lines, LINES - 1)))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return "" if value is None else str(value)
+
+
+# ---- Verification ------------------------------------------------------------------------------
+
+
+@router.get("/audit/verification")
+def verification(request: Request, person: Auditor) -> HTMLResponse:
+    """Return what became of the last verification, or how far it is; no event is shown."""
+    site = site_of(request)
+    with site.database.connect() as connection:
+        ends = lookup.ends(connection)
+    return render(request, "audit_verification.html", ends=ends, **_proof(request, site))
+
+
+@router.post("/audit/verification")
+def verify(request: Request, person: Auditor, whole: Annotated[bool, Form()] = False) -> Response:
+    """Begin a verification, and show how far it is."""
+    verifier = verifier_of(request)
+    with site_of(request).database.begin() as connection:
+        asking.record_verification(connection, request, person, whole)
+    try:
+        verifier.begin(person.name, whole)
+        verifier.wait(PATIENCE_SECONDS)
+    except ThoracleError:
+        pass  # a damaged file, which the page names
+    return RedirectResponse("/audit/verification", 303)
+
+
+def verifier_of(request: Request) -> Verifier:
+    """Return what verifies the trail."""
+    found = request.app.state.verifier
+    assert isinstance(found, Verifier)
+    return found
+
+
+def _proof(request: Request, site: Site) -> dict[str, Any]:
+    """Return what is known of the trail being whole: the last verification, and the anchors."""
+    values: dict[str, Any] = {"run": verifier_of(request).run, "verified": None, "kept": []}
+    values["damage"] = ""
+    try:
+        values["verified"] = anchors.verified(site.settings.data_folder)
+        values["kept"] = anchors.read(site.settings.data_folder / anchors.FILE)
+    except ThoracleError as error:
+        values["damage"] = str(error)
+    values["age"] = age(values["kept"][-1].recorded_at) if values["kept"] else ""
+    return values
+
+
+def age(recorded_at: str) -> str:
+    """Return how long ago something was, e.g. ``12 min``."""
+    return waited((datetime.now(UTC) - datetime.fromisoformat(recorded_at)).total_seconds())

@@ -1,0 +1,181 @@
+"""What an administrator looks at: what waits, whom we reach, disk and certificates."""
+
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from thoracle.classify import bundle
+from thoracle.errors import BundleError, SettingsError
+from thoracle.monitoring import operations
+from thoracle.receive.inbox import MEGABYTE
+from thoracle.settings import Section, Settings, tls
+
+LETTERS = 100
+"""Dead letters that are shown; all are counted."""
+RENEW_DAYS = 30
+PROBE_SECONDS = 1.0
+CERTIFICATE_FILES = ("certificate_file", "ca_file", "client_ca_file")
+_QUOTED = re.compile(r"""\s*(['"]).*\1""", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A destination, or a receiver of messages."""
+
+    name: str
+    what: str
+    """E.g. ``C-STORE PACS@192.0.2.10:11112``."""
+    figures: dict[str, Any]
+    """As of :func:`thoracle.monitoring.operations.peers`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFile:
+    """A file of certificates that the settings name."""
+
+    setting: str
+    subject: str
+    not_after: datetime | None
+    """Of the certificate that ends first; ``None`` when the file cannot be read."""
+    days: int | None
+    level: str
+    """``good``, ``queued`` (to be renewed), or ``failed``."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """What the section shows."""
+
+    made: datetime
+    queues: list[dict[str, Any]]
+    waiting: list[dict[str, Any]]
+    dead: int
+    letters: tuple[dict[str, Any], ...]
+    peers: tuple[Peer, ...]
+    gateway: bool
+    """Whether our listener takes connections."""
+    free_megabytes: int
+    total_megabytes: int
+    certificates: tuple[CertificateFile, ...]
+
+
+def gather(connection: Connection, settings: Settings) -> Operations:
+    """Return what there is now."""
+    dead, letters = operations.dead_letters(connection, LETTERS)
+    disk = shutil.disk_usage(settings.data_folder)
+    return Operations(
+        made=datetime.now(UTC),
+        queues=operations.queues(connection),
+        waiting=operations.waiting(connection),
+        dead=dead,
+        letters=tuple({**row._asdict(), "detail": plain(row.detail)} for row in letters),
+        peers=tuple(_peers(settings, operations.peers(connection))),
+        gateway=listens(settings),
+        free_megabytes=disk.free // MEGABYTE,
+        total_megabytes=disk.total // MEGABYTE,
+        certificates=tuple(certificates(settings)),
+    )
+
+
+def plain(detail: str | None) -> str:
+    """Return the detail of a failure without what others wrote: they may have named a patient."""
+    return _QUOTED.sub(" (with a comment)", detail or "")
+
+
+def _peers(settings: Settings, figures: dict[str, dict[str, Any]]) -> Iterator[Peer]:
+    for one in settings.destination:
+        where = one.url or f"{one.ae_title}@{one.host}:{one.port}"
+        how = "STOW-RS" if one.url else "C-STORE"
+        yield _peer(one.name, f"{how} {where}", figures)
+    for receiver in settings.hl7:
+        yield _peer(receiver.name, f"HL7 {receiver.host}:{receiver.port}", figures)
+
+
+def _peer(name: str, what: str, figures: dict[str, dict[str, Any]]) -> Peer:
+    found = {**operations.NOTHING_SENT, **figures.get(name, {})}
+    return Peer(name, what, {**found, "detail": plain(found["detail"])})
+
+
+def listens(settings: Settings) -> bool:
+    """Return whether our listener takes a connection; nothing is sent."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not bound
+    host = everywhere.get(settings.receive.host, settings.receive.host)
+    try:
+        with socket.create_connection((host, settings.receive.port), PROBE_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def parts(data_folder: Path) -> list[tuple[str, int]]:
+    """Return the parts of the data folder with their sizes in bytes, the largest first."""
+    sizes = []
+    database = 0
+    for entry in data_folder.iterdir():
+        if entry.is_dir():
+            sizes.append((entry.name, sum(_size(path) for path in entry.rglob("*"))))
+        else:
+            database += _size(entry)
+    return sorted([*sizes, ("database", database)], key=lambda part: -part[1])
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:  # moved or removed meanwhile
+        return 0
+
+
+def identity(settings: Settings) -> str:
+    """Return which bundle the settings name."""
+    try:
+        found = bundle.identify(settings.classify)
+    except BundleError as error:
+        return str(error)
+    return f"{found.name} {found.version}, digest {found.digest[:12]}"
+
+
+# ---- certificates ----------------------------------------------------------------------------
+
+
+def certificates(settings: Settings) -> Iterator[CertificateFile]:
+    """Yield the files of certificates that the settings name anywhere, with their ends."""
+    now = datetime.now(UTC)
+    for setting, path in _files(settings, ""):
+        try:
+            found = tls.certificates(setting, path)
+        except SettingsError as error:
+            yield CertificateFile(setting, "", None, None, "failed", str(error))
+            continue
+        first = min(found, key=lambda one: one.not_after)
+        days = (first.not_after - now).days
+        level, text = "good", f"{days} days left"
+        if now > first.not_after:
+            level, text = "failed", "has expired"
+        elif now < first.not_before:
+            level, text = "failed", "is not valid yet"
+        elif days < RENEW_DAYS:
+            level, text = "queued", f"{days} days left: renew it"
+        yield CertificateFile(setting, first.subject, first.not_after, days, level, text)
+
+
+def _files(section: Section, where: str) -> Iterator[tuple[str, Path]]:
+    for name in type(section).model_fields:
+        match getattr(section, name):
+            case Path() as path if name in CERTIFICATE_FILES:
+                yield f"{where}{name}", path
+            case Section() as table:
+                yield from _files(table, f"{where}{name}.")
+            case tuple() as tables:
+                for number, table in enumerate(tables):
+                    if isinstance(table, Section):
+                        which = getattr(table, "name", number)
+                        yield from _files(table, f"{where}{name} {which} ")

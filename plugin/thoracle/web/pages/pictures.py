@@ -1,0 +1,183 @@
+"""The pictures on the page of a study: no row of the audit each, and none without the page.
+
+A page is one view, and one row. So its pictures are given only to who holds the pass that the page
+was sent with: it names person and study, ends by itself, and is worth nothing to anybody else. No
+pixel is seen that no row tells of.
+"""
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from pydicom import Dataset, dcmread
+from starlette.responses import Response
+
+from thoracle.image.codecs import MALFORMED
+from thoracle.records import Kind, Reason
+from thoracle.settings import Settings
+from thoracle.study import rows as studies
+from thoracle.study.rows import StudyRows
+from thoracle.web.pages import album
+from thoracle.web.pages.rendering import Order
+from thoracle.web.session.access import Person, anyone
+from thoracle.web.site import site_of
+
+router = APIRouter()
+
+PASS_SECONDS = 12 * 3600
+"""A page may stay open for a day's work."""
+RADIOGRAPH, OVERLAY, KEY_IMAGE = "radiograph", "overlay", "key-image"
+_KEY = secrets.token_bytes(32)
+"""Of this process: after a restart the page is loaded again, which is a view and a row."""
+
+
+def pass_for(person: Person, study_instance_uid: str) -> str:
+    """Return what lets a person see the pictures of a study: part of their address."""
+    until = int(time.time()) + PASS_SECONDS
+    return f"{until}-{_signature(person, study_instance_uid, until)}"
+
+
+def _signature(person: Person, study_instance_uid: str, until: int) -> str:
+    text = f"{until}\0{study_instance_uid}\0{person.name}"
+    return hmac.new(_KEY, text.encode(), hashlib.sha256).hexdigest()
+
+
+def _may(person: Person, study_instance_uid: str, shown: str) -> bool:
+    until, _, signature = shown.partition("-")
+    if not until.isdecimal() or len(until) > 12 or int(until) < time.time():
+        return False
+    expected = _signature(person, study_instance_uid, int(until))
+    return hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace"))
+
+
+@router.get("/study/{uid}/{kind}/{number}.png")
+def picture(
+    request: Request,
+    uid: str,
+    kind: str,
+    number: int,
+    view: Annotated[str, Query(max_length=128)],
+    person: Annotated[Person, Depends(anyone)],
+) -> Response:
+    """Return a picture of an image of a study: the radiograph, what lies on it, or its key image.
+
+    Not kept by browsers, which all answers with patients are not: a reading room is shared.
+    """
+    if not _may(person, uid, view):
+        raise HTTPException(403, "load the page of the study again")
+    site = site_of(request)
+    with site.database.connect() as connection:
+        rows = studies.rows(connection, uid)
+    if rows is None or not 1 <= number <= len(rows.images):
+        raise HTTPException(404, "there is no such image")
+    asked = order(site.settings, rows, rows.images[number - 1], kind)
+    if asked is None:
+        raise HTTPException(404, "there is no such picture")
+    try:
+        made = album.picture(site.settings, *asked)
+    except album.NoPicture as error:
+        raise HTTPException(422, f"this image cannot be shown: {error}") from error
+    return Response(made, media_type="image/png")
+
+
+def address(study_instance_uid: str, kind: str, number: int, view: str) -> str:
+    """Return the address of a picture on a page that was sent with the pass ``view``."""
+    return f"/study/{quote(study_instance_uid, safe='')}/{kind}/{number}.png?view={view}"
+
+
+def order(
+    settings: Settings, rows: StudyRows, image: Any, kind: str
+) -> tuple[Order, Sequence[str]] | None:
+    """Return what is to be made and the digests of its files; ``None`` when there is nothing."""
+    if kind != KEY_IMAGE and image.file_state != "kept":
+        return None
+    if kind == RADIOGRAPH:
+        if not is_decodable(rows, image.sop_instance_uid):
+            return None
+        plain = Order(image=image.path, states=[], segmentations=[], key_image=False)
+        return plain, [image.sha256]
+    if kind == KEY_IMAGE:
+        found = _about(settings, rows, Kind.SC, image.sop_instance_uid)
+        if not found:
+            return None
+        ours = Order(image=found[0].path, states=[], segmentations=[], key_image=True)
+        return ours, [found[0].sha256]
+    if kind == OVERLAY:
+        states = _about(settings, rows, Kind.PR, image.sop_instance_uid)
+        segmentations = _about(settings, rows, Kind.SEG, image.sop_instance_uid)
+        if not states and not segmentations:
+            return None
+        return Order(
+            image=image.path,
+            states=[one.path for one in states],
+            segmentations=[one.path for one in segmentations],
+            key_image=False,
+        ), [image.sha256, *(one.sha256 for one in (*states, *segmentations))]
+    return None
+
+
+def is_decodable(rows: StudyRows, sop_instance_uid: str) -> bool:
+    """Return whether it is worth a try: what the gateway could not decode, nobody tries again."""
+    found = rows.readings.get(sop_instance_uid)
+    return found is None or found.reason_code not in (
+        Reason.UNDECODABLE.code.value,
+        Reason.NO_IMAGE.code.value,
+    )
+
+
+def _about(settings: Settings, rows: StudyRows, kind: Kind, sop_instance_uid: str) -> list[Any]:
+    """Return the results of a kind that refer to an image."""
+    found = [one for one in rows.results if one.kind == kind and one.file_state == "kept"]
+    return [
+        one for one in found if sop_instance_uid in _referenced(settings.data_folder / one.path)
+    ]
+
+
+@lru_cache(4096)
+def _referenced(path: Path) -> frozenset[str]:
+    """Return the instances to which an object of ours refers; no such file is ever changed."""
+    try:
+        ds = dcmread(path, stop_before_pixels=True)
+        return frozenset(
+            str(element.value)
+            for element in ds.iterall()
+            if element.keyword == "ReferencedSOPInstanceUID"
+        )
+    except (*MALFORMED, OSError):
+        return frozenset()
+
+
+def header(path: Path) -> Dataset:
+    """Return what the page says of an image from its header; empty when it cannot be read."""
+    try:
+        return dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+    except (*MALFORMED, OSError, EOFError, RecursionError):
+        return Dataset()
+
+
+_TAGS = (
+    "SpecificCharacterSet",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "PatientAge",
+    "StudyDate",
+    "StudyTime",
+    "StudyDescription",
+    "SeriesDescription",
+    "Modality",
+    "ViewPosition",
+    "InstanceNumber",
+    "Rows",
+    "Columns",
+    "StationName",
+    "ManufacturerModelName",
+    "InstitutionName",
+)

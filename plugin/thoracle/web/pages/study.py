@@ -1,0 +1,239 @@
+"""The page of a study: what was read, said and sent, and where a reader judges it.
+
+Each time it is opened is exactly one row of the audit, ``study viewed``. Its pictures have none of
+their own (pictures.py), and what it asks for to keep itself up to date (``/state``) tells nothing
+of a patient.
+"""
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request
+from pydicom import Dataset
+from sqlalchemy import Connection
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from thoracle.errors import ThoracleError
+from thoracle.pipeline import overview, requests
+from thoracle.store import trail
+from thoracle.study import results
+from thoracle.study import rows as studies
+from thoracle.study import verdict_rows as stored
+from thoracle.study.rows import StudyRows
+from thoracle.study.verdict_rows import LONGEST_COMMENT, Opinion
+from thoracle.web import wording
+from thoracle.web.pages import content, pictures, study_trail, study_view, verdict
+from thoracle.web.pages.viewed import viewed
+from thoracle.web.pages.worklist import rank_sentence, viewer_address
+from thoracle.web.session.access import Person, Role, administrator, anyone
+from thoracle.web.site import Site, render, site_of
+
+router = APIRouter()
+
+ASKED = {
+    "release": "Asked: the result will be sent.",
+    "retry": "Asked: what was refused or given up will be sent again.",
+    "reanalyse": "Asked: the study will be read again.",
+    "withdraw": "Asked: the result will be withdrawn.",
+    "verdict": "Your verdict is kept.",
+}
+"""What the page says after a form."""
+
+
+@router.get("/study/{uid}")
+def show(
+    request: Request,
+    uid: str,
+    person: Annotated[Person, Depends(anyone)],
+    done: Annotated[str, Query(max_length=16)] = "",
+) -> HTMLResponse:
+    """Return the page of a study; 404 when it is not known."""
+    site = site_of(request)
+    with site.database.begin() as connection:
+        rows = _known(connection, uid)
+        values = _values(site, connection, rows, person)
+        viewed(connection, request, person, trail.Event.STUDY_VIEWED, _columns(rows))
+    return render(request, "study.html", said=ASKED.get(done, ""), **values)
+
+
+@router.get("/study/{uid}/state")
+def state(
+    request: Request,
+    uid: str,
+    _person: Annotated[Person, Depends(anyone)],
+    report: Annotated[str, Query(max_length=64)] = "",
+    waiting: Annotated[bool, Query()] = False,
+) -> Response:
+    """Return what a page of the study that is open shows of its state: no patient is in it.
+
+    ``report`` is the one that the page shows. With a first result the page loads itself; where
+    there was one, somebody may be writing, so it only says that there is another.
+    """
+    with site_of(request).database.connect() as connection:
+        found = studies.state(connection, uid)
+    if found is None:
+        raise HTTPException(404, "there is no such study")
+    now, newest = found
+    response = render(
+        request,
+        "_study_state.html",
+        uid=uid,
+        state=now,
+        report=report,
+        is_new=newest != report or (waiting and now == "done"),
+        waiting=waiting,
+    )
+    if waiting and now == "done" and not report:
+        response.headers["HX-Refresh"] = "true"
+    return response
+
+
+@router.post("/study/{uid}/verdict")
+def judge(
+    request: Request,
+    uid: str,
+    person: Annotated[Person, Depends(anyone)],
+    opinion: Annotated[Opinion, Form()],
+    report: Annotated[str, Form(max_length=64)],
+    comment: Annotated[str, Form(max_length=4 * LONGEST_COMMENT)] = "",
+) -> Response:
+    """Keep what a reader says of the result that the page showed."""
+    if person.scopes is not None:
+        raise HTTPException(403, "for programs it is /api/studies/{study_instance_uid}/verdicts")
+    verdict.judge(request, person, uid, report, opinion, comment)
+    return _back(uid, "verdict")
+
+
+@router.post("/study/{uid}/release")
+def release(
+    request: Request, uid: str, person: Annotated[Person, Depends(administrator)]
+) -> Response:
+    """Have the result sent that a rule holds."""
+    return _asked(request, uid, "release", person)
+
+
+@router.post("/study/{uid}/retry")
+def retry(
+    request: Request, uid: str, person: Annotated[Person, Depends(administrator)]
+) -> Response:
+    """Have sent again what was refused or given up."""
+    return _asked(request, uid, "retry", person)
+
+
+@router.post("/study/{uid}/reanalyse")
+def reanalyse(
+    request: Request, uid: str, person: Annotated[Person, Depends(administrator)]
+) -> Response:
+    """Have the study read again."""
+    return _asked(request, uid, "reanalyse", person)
+
+
+@router.post("/study/{uid}/withdraw")
+def withdraw(
+    request: Request,
+    uid: str,
+    person: Annotated[Person, Depends(administrator)],
+    reason: Annotated[str, Form(max_length=4 * requests.LONGEST_REASON)],
+) -> Response:
+    """Have the newest result withdrawn."""
+    try:
+        requests.withdraw(site_of(request).database, uid, reason, person.name)
+    except ThoracleError as error:
+        raise HTTPException(409, str(error)) from error
+    return _back(uid, "withdraw")
+
+
+def _asked(request: Request, uid: str, what: str, person: Person) -> Response:
+    """Have something done that needs no more than the study; the gateway records it."""
+    asks = {
+        "release": requests.release,
+        "retry": requests.retry,
+        "reanalyse": requests.reanalyse,
+    }
+    try:
+        asks[what](site_of(request).database, uid, person.name)
+    except ThoracleError as error:
+        raise HTTPException(409, str(error)) from error
+    return _back(uid, what)
+
+
+def _back(uid: str, done: str) -> RedirectResponse:
+    return RedirectResponse(f"/study/{quote(uid, safe='')}?done={done}", 303)
+
+
+def _known(connection: Connection, uid: str) -> StudyRows:
+    rows = studies.rows(connection, uid)
+    if rows is None:
+        raise HTTPException(404, "there is no such study")
+    return rows
+
+
+def _columns(rows: StudyRows) -> trail.Columns:
+    columns: trail.Columns = {
+        "study_instance_uid": rows.study.study_instance_uid,
+        "patient_id": rows.study.patient_id,
+        "issuer_of_patient_id": rows.study.issuer_of_patient_id,
+        "accession_number": rows.study.accession_number,
+    }
+    if rows.shown is not None:
+        columns["bundle_digest"] = rows.shown.bundle_digest
+        columns["outcome"] = rows.shown.outcome
+        columns["probability"] = rows.shown.probability
+    return columns
+
+
+def _values(site: Site, connection: Connection, rows: StudyRows, person: Person) -> dict[str, Any]:
+    """Return what the template shows."""
+    uid, settings = rows.study.study_instance_uid, site.settings
+    pass_ = pictures.pass_for(person, uid)
+    now, newest_report = studies.state(connection, uid) or ("queued", "")
+    report = study_view.report(settings, rows)
+    judged = stored.judged(connection, uid)
+    header = (
+        pictures.header(settings.data_folder / rows.images[0].path) if rows.images else Dataset()
+    )
+    return {
+        "uid": uid,
+        "rows": rows,
+        "patient": study_view.person_of(rows, header),
+        "state": study_view.ai_state(rows, now),
+        "waiting": now != "done",
+        "newest_report": newest_report,
+        "rank": "" if rows.listed is None else rank_sentence(rows.listed),
+        "result": study_view.result(settings, rows),
+        "images": study_view.images(settings, rows, pass_),
+        "illustrated": study_view.illustrated(settings),
+        "report": report,
+        "limitations": [] if report is None else content.limitations(report),
+        "judged": judged,
+        "opinions": list(Opinion),
+        "longest_comment": LONGEST_COMMENT,
+        "may_judge": judged is not None and Role.READER in person.roles,
+        "verdicts": stored.of_study(connection, uid),
+        "sent": study_trail.sent(connection, uid),
+        "trail": study_trail.trail(connection, uid, person),
+        "longest_trail": study_trail.LONGEST_TRAIL,
+        "previous": studies.of_patient(connection, rows.study),
+        "viewer": viewer_address(settings.web.viewer_url, _named(rows)),
+        "actions": _actions(connection, uid) if person.has(Role.ADMINISTRATOR) else (),
+        "longest_reason": requests.LONGEST_REASON,
+        "percent": wording.percent,
+        "plain": wording.plain,
+    }
+
+
+def _named(rows: StudyRows) -> dict[str, str]:
+    names = ("study_instance_uid", "accession_number", "patient_id")
+    return {name: rows.study._mapping[name] or "" for name in names}
+
+
+def _actions(connection: Connection, uid: str) -> tuple[str, ...]:
+    """Return what an administrator may ask for now."""
+    found = ["reanalyse"]
+    if results.held(connection, uid) is not None:
+        found.append("release")
+    if overview.dead(connection, uid):
+        found.append("retry")
+    if overview.standing_report(connection, uid) is not None:
+        found.append("withdraw")
+    return tuple(found)

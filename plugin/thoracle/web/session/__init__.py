@@ -1,0 +1,1 @@
+"""Who asks: log-in, cookies, roles, and the limits on both."""

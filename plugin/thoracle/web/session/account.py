@@ -1,0 +1,158 @@
+"""One's own account: password and API tokens; and who a program is, by ``/api/whoami``."""
+
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, Request
+from starlette.responses import RedirectResponse, Response
+
+from thoracle.accounts import accounts as audited
+from thoracle.accounts import rows as people
+from thoracle.accounts.accounts import PersonError
+from thoracle.errors import ThoracleError
+from thoracle.store.tables import now, timestamp
+from thoracle.web.session import access, accounts, cookies
+from thoracle.web.session.access import Person, anyone, signed_in
+from thoracle.web.session.login import Text, begin, by, checked
+from thoracle.web.site import render, site_of
+
+router = APIRouter()
+Anyone = Annotated[Person, Depends(anyone)]
+SignedIn = Annotated[Person, Depends(signed_in)]
+
+TOKEN_PREFIX = "thoracle_"  # noqa: S105  # so that scanners for secrets find tokens left in files
+LONGEST_TOKEN_DAYS = 366
+LONGEST_LABEL = 64
+MOST_TOKENS = 50
+"""Of one person, that are good."""
+
+
+@router.get("/api/whoami")
+def who_am_i(person: Anyone) -> dict[str, Any]:
+    """Say who asks, and what the token is good for."""
+    return {
+        "name": person.name,
+        "roles": sorted(role.value for role in person.roles),
+        "scopes": None if person.scopes is None else sorted(person.scopes),
+    }
+
+
+@router.get("/account")
+def account(request: Request, person: Anyone, said: str = "") -> Response:
+    """Show one's account."""
+    texts = {"revoked": "The token opens nothing any more.", "password": "The password is changed."}
+    return _page(request, person, said=texts.get(said, ""))
+
+
+def _page(
+    request: Request,
+    person: Person,
+    status_code: int = 200,
+    *,
+    said: str = "",
+    fault: str = "",
+    token: str = "",
+) -> Response:
+    with site_of(request).database.connect() as connection:
+        row = people.row_of(connection, person.name)
+        tokens = people.tokens(connection, person.name)
+    assert row is not None
+    return render(
+        request,
+        "account.html",
+        status_code,
+        tokens=tokens,
+        scopes=access.scopes_of(person),
+        has_password=row.password_hash is not None,
+        stamp=now(),
+        longest_days=LONGEST_TOKEN_DAYS,
+        said=said,
+        fault=fault,
+        token=token,
+    )
+
+
+@router.get("/account/password")
+def password_form(request: Request, _person: SignedIn) -> Response:
+    """Show the form for another password."""
+    return render(request, "password.html", fault="")
+
+
+@router.post("/account/password")
+def change_password(
+    request: Request, person: SignedIn, current: Text, password: Text, again: Text
+) -> Response:
+    """Change one's own password: all sessions end, and one begins."""
+    try:
+        if password != again:
+            raise PersonError("found two different new passwords, required is the same twice")
+        if password == current:
+            raise PersonError("found the current password as the new one, required is another")
+        _row, why = checked(request, person.name, current)
+        if why:
+            raise PersonError("the current password is another one, or the account is locked")
+        values = accounts.own(password, person.name)
+    except ThoracleError as fault:
+        return render(request, "password.html", 422, fault=str(fault))
+    with site_of(request).database.begin() as connection:
+        what = {"password": "changed"}
+        audited.change(connection, by(request, person.name), person.name, values, what)
+    return begin(request, person.name, "/account?said=password", "password changed")
+
+
+@router.post("/account/tokens")
+def add_token(
+    request: Request,
+    person: Anyone,
+    label: Text,
+    days: Annotated[int, Form()],
+    scopes: Annotated[list[str], Form()] = [],  # noqa: B006  # FastAPI copies it
+) -> Response:
+    """Make an API token, and show it this once."""
+    try:
+        values = _token(person, label.strip(), days, scopes)
+        token = TOKEN_PREFIX + secrets.token_urlsafe(cookies.BYTES)
+        with site_of(request).database.begin() as connection:
+            people.lock(connection)
+            good = [one for one in people.tokens(connection, person.name) if _is_good(one)]
+            if len(good) >= MOST_TOKENS:
+                raise PersonError(f"found {len(good)} tokens, required are at most {MOST_TOKENS}")
+            who = by(request, person.name)
+            audited.add_token(connection, who, person.name, cookies.digest(token), values)
+    except PersonError as fault:
+        return _page(request, person, 422, fault=str(fault))
+    return _page(request, person, token=token)
+
+
+def _is_good(row: Any) -> bool:
+    return row.revoked_at is None and (row.expires_at is None or row.expires_at > now())
+
+
+def _token(person: Person, label: str, days: int, scopes: list[str]) -> dict[str, Any]:
+    if not 0 < len(label) <= LONGEST_LABEL or not label.isprintable():
+        raise PersonError(
+            f"found a label of {len(label)} characters, required are 1 to {LONGEST_LABEL}, all of "
+            "them printable"
+        )
+    if not 1 <= days <= LONGEST_TOKEN_DAYS:
+        raise PersonError(f"found {days} days, required are 1 to {LONGEST_TOKEN_DAYS}")
+    theirs = access.scopes_of(person)
+    if not scopes or not set(scopes) <= set(theirs):
+        raise PersonError(f"found other scopes, required are some of {', '.join(theirs)}")
+    return {
+        "label": label,
+        "scopes": sorted(set(scopes)),
+        "expires_at": timestamp(datetime.now(UTC) + timedelta(days=days)),
+    }
+
+
+@router.post("/account/tokens/{token_id}/revoke")
+def revoke_token(request: Request, person: Anyone, token_id: int) -> Response:
+    """Let one of one's own tokens open nothing any more."""
+    try:
+        with site_of(request).database.begin() as connection:
+            audited.revoke_token(connection, by(request, person.name), person.name, token_id)
+    except PersonError as fault:
+        return _page(request, person, 404, fault=str(fault))
+    return RedirectResponse("/account?said=revoked", 303)

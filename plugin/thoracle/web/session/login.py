@@ -1,0 +1,195 @@
+"""Log-in, log-out, and the first administrator."""
+
+import secrets
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+from urllib.parse import quote, urlsplit
+
+from fastapi import APIRouter, Form, HTTPException, Request
+from starlette.responses import RedirectResponse, Response
+
+from thoracle.accounts import accounts as audited
+from thoracle.accounts import rows as people
+from thoracle.accounts.accounts import By, PersonError
+from thoracle.errors import ThoracleError
+from thoracle.store.tables import now, timestamp
+from thoracle.web.session import access, accounts, cookies, names, passwords
+from thoracle.web.session.throttle import Throttle
+from thoracle.web.site import Site, address_of, render, site_of
+
+router = APIRouter()
+
+REFUSAL = "Name and password do not fit, or the account is locked."
+Text = Annotated[str, Form()]
+
+
+def address(request: Request) -> str:
+    """Return the address of the log-in that leads back to where a request came from.
+
+    A part of a page leads back to the page that asked for it, and a form to the start.
+    """
+    if "hx-request" in request.headers:
+        here = urlsplit(request.headers.get("hx-current-url", ""))
+    elif request.method == "GET":
+        here = urlsplit(str(request.url))
+    else:
+        here = urlsplit("/")
+    back = here.path + (f"?{here.query}" if here.query else "")
+    return "/login" if back in ("", "/") else f"/login?next={quote(own(back), safe='/')}"
+
+
+def own(path: str) -> str:
+    """Return a path of ours; anything that a browser could take for another site becomes ``/``."""
+    plain = all("!" <= character <= "~" and character != "\\" for character in path)
+    return path if plain and path.startswith("/") and not path.startswith("//") else "/"
+
+
+def home(roles: Iterable[str], path: str) -> str:
+    """Return a path of ours; the start is the worklist for those who may see it."""
+    path = own(path)
+    if path != "/" or {access.Role.READER, access.Role.ADMINISTRATOR} & set(roles):
+        return path
+    return "/audit" if access.Role.AUDITOR in roles else "/account"
+
+
+@router.get("/login")
+def form(request: Request, next: str = "/") -> Response:
+    """Show the log-in."""
+    person = access.person_of(request)
+    if person is not None:
+        return RedirectResponse(home(person.roles, next), 303)
+    return form_again(request, next)
+
+
+def form_again(request: Request, back: str, fault: str = "", status_code: int = 200) -> Response:
+    """Show the log-in, with what was wrong."""
+    oidc = site_of(request).settings.web.oidc
+    return render(
+        request, "login.html", status_code, next=own(back), fault=fault, oidc=oidc is not None
+    )
+
+
+@router.post("/login")
+def log_in(request: Request, name: Text, password: Text = "", next: Text = "/") -> Response:
+    """Begin a session, or refuse in the same words and time for every reason."""
+    row, why = checked(request, names.folded(name), password)
+    if row is None or why:
+        with site_of(request).database.begin() as connection:
+            audited.refused(connection, by(request, None if row is None else row.name), why)
+        return form_again(request, next, REFUSAL, 401)
+    to = "/account/password" if row.one_time_until is not None else home(row.roles, next)
+    return begin(request, row.name, to, "password")
+
+
+def by(request: Request, name: str | None) -> By:
+    """Return who does something, for the audit."""
+    return By(name, address_of(request))
+
+
+def checked(request: Request, name: str, password: str) -> tuple[Any, str]:
+    """Return the row of a person, if there is one, and why the password is refused, if it is.
+
+    Raises
+    ------
+    HTTPException
+        429: the address tries too often.
+    """
+    throttle, address = throttle_of(request), address_of(request)
+    throttle.admit(address)
+    row, why = _compared(site_of(request), name, password)
+    if why:
+        throttle.failed(address)
+    return row, why
+
+
+def throttle_of(request: Request) -> Throttle:
+    """Return what counts the log-ins of each address."""
+    found = request.app.state.throttle
+    assert isinstance(found, Throttle)
+    return found
+
+
+def _compared(site: Site, name: str, password: str) -> tuple[Any, str]:
+    web = site.settings.web
+    with site.database.begin() as connection:
+        row = people.row_of(connection, name) if names.is_name(name) else None
+        may = row is not None and audited.attempt(
+            connection, name, web.lockout_failures, web.lockout_minutes
+        )
+        if not may:
+            people.lock(connection)  # a write as well, because its time could be measured
+    # Compared in any case: the time must not tell who exists or is locked.
+    same = passwords.matches(password, None if row is None else row.password_hash)
+    if row is None:
+        return None, "unknown name"
+    if not may:
+        return row, "disabled" if row.disabled else "locked"
+    if not same:
+        return row, "wrong password"
+    if row.one_time_until is not None and row.one_time_until <= now():
+        return row, "one-time password too old"
+    return row, ""
+
+
+def begin(request: Request, name: str, to: str, means: str) -> Response:
+    """Begin a session with a new cookie, end the one before, and go to a page."""
+    site = site_of(request)
+    cookie = secrets.token_urlsafe(cookies.BYTES)
+    hours = site.settings.web.session_hours
+    expires_at = timestamp(datetime.now(UTC) + timedelta(hours=hours))
+    before = cookies.value(request, site.secure)
+    with site.database.begin() as connection:
+        if before is not None:
+            people.end_session(connection, cookies.digest(before))
+        audited.logged_in(connection, by(request, name), cookies.digest(cookie), expires_at, means)
+    response = RedirectResponse(to, 303)
+    cookies.put(response, cookie, site.secure)
+    return response
+
+
+@router.post("/logout")
+def log_out(request: Request) -> Response:
+    """End the session; without one, do nothing."""
+    site = site_of(request)
+    person = access.person_of(request)
+    if person is not None:
+        with site.database.begin() as connection:
+            audited.logged_out(connection, by(request, person.name), request.state.session)
+    response = RedirectResponse("/login", 303)
+    cookies.clear(response, site.secure)
+    return response
+
+
+@router.get("/first-run")
+def first_run_form(request: Request) -> Response:
+    """Show the form of the first administrator, while there is nobody."""
+    _require_first_run(request)
+    return render(request, "first_run.html", fault="", name="")
+
+
+@router.post("/first-run")
+def first_run(request: Request, token: Text, name: Text, password: Text) -> Response:
+    """Make the first administrator and sign in."""
+    throttle_of(request).admit(address_of(request))
+    with request.app.state.first_run.turn:
+        _require_first_run(request)
+        name = names.folded(name)
+        try:
+            if not request.app.state.first_run.fits(token):
+                throttle_of(request).failed(address_of(request))
+                raise PersonError("found another token, required is the one printed at the start")
+            roles = [access.Role.ADMINISTRATOR, access.Role.AUDITOR]
+            values = accounts.values(name, name, roles, password)
+        except ThoracleError as fault:
+            return render(request, "first_run.html", 422, fault=str(fault), name=name)
+        with site_of(request).database.begin() as connection:
+            audited.add(connection, by(request, name), name, values)
+        request.app.state.first_run.end()
+    return begin(request, name, "/people", "first run")
+
+
+def _require_first_run(request: Request) -> None:
+    with site_of(request).database.connect() as connection:
+        if not request.app.state.first_run.open or people.anybody(connection):
+            raise HTTPException(404, "the first administrator was made already")

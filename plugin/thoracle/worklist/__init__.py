@@ -1,1 +1,0 @@
-"""Stage 8: tells those who keep reading worklists what was found."""
