@@ -191,7 +191,7 @@ def test_a_result_shows_itself_when_it_is_there(here: Ward, page: Page) -> None:
         page.goto(f"{here.site.url}/study/{study}")
         assert page.locator("#state .chip").inner_text().split() == ["◷", "queued"]
         assert "the study is not complete yet" in page.inner_text("main")
-        page.locator(".figure", has_text="calibrated probability").wait_for(timeout=60_000)
+    page.locator(".figure", has_text="calibrated probability").wait_for(timeout=60_000)
     viewed = [one for one in here.site.events("study viewed") if one.study_instance_uid == study]
     assert len(viewed) == 2  # before and after; what it asked for in between tells nothing
 

@@ -73,7 +73,6 @@ def ward(folder: Path) -> Iterator[Ward]:
             folder,
             archive,
             lists={"rule": [rule]},
-            complete={"quiet_otherwise_seconds": 6},
             report=pictures,
             web={"port": free_port(), "viewer_url": VIEWER, "site_name": "Ward 1"},
         )

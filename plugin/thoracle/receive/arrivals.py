@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ class Arrivals:
     def __init__(self, on_arrival: Arrival) -> None:
         self._on_arrival = on_arrival
         self._pushed: dict[Any, dict[str, float]] = {}
+        self._released: WeakSet[Any] = WeakSet()
         self._lock = threading.Lock()
 
     def push(self, assoc: Any, study_instance_uid: str) -> None:
@@ -50,9 +52,19 @@ class Arrivals:
             # The object is durable and will be acknowledged; the sweep completes its study.
             logger.exception("arrival not queued, study %s", study_instance_uid)
 
-    def end(self, assoc: Any, *, released: bool) -> None:
-        """Tell of every study of an association that has ended."""
+    def release(self, assoc: Any) -> None:
+        """Note that a sender has asked for the release of its association.
+
+        A sender may close the connection right after it, so this is told by the thread that reads
+        from the connection, when the A-RELEASE-RQ has come and before anything else is read.
+        """
         with self._lock:
+            self._released.add(assoc)
+
+    def end(self, assoc: Any) -> bool:
+        """Tell of every study of an association that has ended; return whether it was released."""
+        with self._lock:
+            released = assoc in self._released
             studies = self._pushed.pop(assoc, {})
             open_elsewhere = {uid for others in self._pushed.values() for uid in others}
         for study_instance_uid in studies:
@@ -60,3 +72,4 @@ class Arrivals:
                 study_instance_uid,
                 released=released and study_instance_uid not in open_elsewhere,
             )
+        return released

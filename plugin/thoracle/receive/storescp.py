@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from pydicom import Dataset
 from pynetdicom import AE, _config, dimse_messages, evt
+from pynetdicom.pdu import A_RELEASE_RQ
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -90,8 +91,7 @@ class Listener:
                 (evt.EVT_C_STORE, self._on_c_store),
                 (evt.EVT_N_EVENT_REPORT, self._on_commitment),
                 (evt.EVT_REJECTED, self._on_rejected),
-                (evt.EVT_RELEASED, self._on_released),
-                (evt.EVT_CONN_CLOSE, self._on_closed),
+                (evt.EVT_PDU_RECV, self._on_pdu),
                 *self._more,
             ],
         )
@@ -118,6 +118,7 @@ class Listener:
     def _on_connected(self, event: evt.Event) -> None:
         address = event.assoc.requestor.address
         settings = self._settings
+        transport.at_end(event.assoc, self._on_ended)
         try:
             if self._tls is not None:
                 transport.secure(event, self._tls, settings.acse_timeout_seconds)
@@ -218,18 +219,17 @@ class Listener:
             logger.exception("refusal not audited")
         return _answer(status, comment)
 
-    def _on_released(self, event: evt.Event) -> None:
-        self._end(event.assoc, released=True)
+    def _on_pdu(self, event: evt.Event) -> None:
+        if isinstance(event.pdu, A_RELEASE_RQ):
+            self._arrivals.release(event.assoc)
 
-    def _on_closed(self, event: evt.Event) -> None:
-        self._end(event.assoc, released=False)
-        message: Any = event.assoc.dimse.message
-        if message is not None and message._data_set_file is not None:
-            message._data_set_file.refuse("association ended within an object")
-
-    def _end(self, assoc: Any, *, released: bool) -> None:
+    def _on_ended(self, assoc: Any) -> None:
+        """Clear up after an association, whatever ended it; called in its own thread, once."""
+        # First the reading of its studies: what follows waits for the database.
+        released = self._arrivals.end(assoc)
         self._visits.end(assoc, released=released)
-        self._arrivals.end(assoc, released=released)
+        for file in transport.unread(assoc):
+            file.refuse("association ended within an object")
 
     def _on_rejected(self, event: evt.Event) -> None:
         requestor: Any = event.assoc.requestor

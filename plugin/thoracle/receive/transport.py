@@ -18,6 +18,7 @@ from typing import Any
 
 from pynetdicom import evt
 
+from thoracle.receive.inbox import IncomingFile
 from thoracle.settings import tls
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,32 @@ def secure(event: evt.Event, context: ssl.SSLContext, seconds: float) -> None:
         assoc.dul.socket.close()
         assoc.dul.to_user_queue.put(None)  # as below: nobody will ask for an association
         raise
+
+
+def at_end(assoc: Any, ended: Callable[[Any], None]) -> None:
+    """Have ``ended`` called with an association when its thread ends, whatever ends it.
+
+    pynetdicom's own events of an end come in two threads in any order, or not at all.
+    """
+    run = assoc.run
+
+    def run_to_its_end() -> None:
+        try:
+            run()
+        finally:
+            ended(assoc)
+
+    assoc.run = run_to_its_end
+
+
+def unread(assoc: Any) -> list[IncomingFile]:
+    """Return the files of objects that an association brought and nobody will take any more."""
+    messages = [assoc.dimse.message]
+    while not assoc.dimse.msg_queue.empty():
+        messages.append(assoc.dimse.msg_queue.get()[1])
+    names = ("_data_set_file", "_dataset_file")  # of a message, and of a primitive
+    files = [getattr(message, name, None) for message in messages for name in names]
+    return [file for file in files if file is not None]
 
 
 def prepare(
