@@ -131,8 +131,8 @@ def requested() -> dict[str, Any]:
             peer, "THORACLE", "2.25.3", "2.25.2", ["2.25.1"]
         )
         asked["Workitems of others"] = lambda: Worklist(peer).__enter__()
-        event = event_report.Report("2.25.1", 1, Dataset())
-        asked["Event reports on workitems"] = lambda: list(event_report.report(peer, [event]))
+        event = event_report.EventReport("2.25.1", 1, Dataset())
+        asked["Event reports on workitems"] = lambda: list(event_report.send_reports(peer, [event]))
         asked["Query"] = lambda: query.found(peer, "2.25.3", "2.25.2", ["2.25.1"])
         found = {}
         try:

@@ -155,7 +155,7 @@ def add_person(connection: Connection, name: str, roles: list[str], **columns: A
 
 def _kept() -> str:
     if PASSWORD not in _hashes:
-        _hashes[PASSWORD] = passwords.hashed(PASSWORD)
+        _hashes[PASSWORD] = passwords.hashed_password(PASSWORD)
     return _hashes[PASSWORD]
 
 

@@ -42,7 +42,7 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     site = Site(tmp_path_factory.mktemp("audit"), persons=PERSONS)
     filled(site.database)
-    anchors.drop(site.database, site.settings.data_folder / anchors.FILE)
+    anchors.drop_anchor(site.database, site.settings.data_folder / anchors.FILE)
     with site:
         yield Served(site, token(site.database, "auditor", "audit:read"))
 

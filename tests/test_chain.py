@@ -236,7 +236,7 @@ def test_a_transaction_that_fails_leaves_no_link(tmp_path: Path) -> None:
 def test_a_verification_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
     engine = database.open_database(database.sqlite_url(tmp_path))
     fill(engine, 10)
-    anchor = anchors.drop(engine, tmp_path / anchors.FILE)
+    anchor = anchors.drop_anchor(engine, tmp_path / anchors.FILE)
     fill(engine, 5)
     with engine.connect() as connection:
         found = verify(connection, since=anchor)
@@ -267,11 +267,11 @@ def test_anchors_are_dropped_once_for_each_end_and_survive_a_crash(tmp_path: Pat
     engine = database.open_database(database.sqlite_url(tmp_path))
     path = tmp_path / anchors.FILE
     fill(engine, 3)
-    assert anchors.drop(engine, path) == anchors.read(path)[0]
-    assert anchors.drop(engine, path) is None
+    assert anchors.drop_anchor(engine, path) == anchors.read_anchors(path)[0]
+    assert anchors.drop_anchor(engine, path) is None
     with path.open("a") as file:
         file.write('{"id": 5, "dig')
-    assert [one.id for one in anchors.read(path)] == [3]
+    assert [one.id for one in anchors.read_anchors(path)] == [3]
 
 
 def run(folder: Path, *arguments: str) -> tuple[int, str]:
@@ -284,7 +284,7 @@ def run(folder: Path, *arguments: str) -> tuple[int, str]:
 def test_the_command_says_that_all_fits_or_names_the_row(tmp_path: Path) -> None:
     engine = database.open_database(database.sqlite_url(tmp_path))
     fill(engine, 5)
-    anchors.drop(engine, tmp_path / anchors.FILE)
+    anchors.drop_anchor(engine, tmp_path / anchors.FILE)
     code, said = run(tmp_path, "verify")
     assert (code, said[:45]) == (0, "well: 5 rows from the beginning to row 5 fit,")
     fill(engine, 2)

@@ -165,7 +165,7 @@ def assert_nothing_lost_or_done_twice(gateway: Gateway, modality: Modality, pacs
 
 def assert_chain_verifies(gateway: Gateway) -> None:
     """Follow the chain of the audit to its end, and hold it against the anchors."""
-    found = anchors.read(gateway.data_folder / anchors.FILE)
+    found = anchors.read_anchors(gateway.data_folder / anchors.FILE)
     assert found, "no anchor was dropped"
     engine = database.existing(settings.load(gateway.config))
     with engine.connect() as connection:

@@ -691,7 +691,7 @@ def test_links_lead_through_all_pages_once_and_in_order(many: Engine, tmp_path: 
 
 def test_dates_cover_the_span_of_their_precision() -> None:
     def updated(value: str) -> tuple[tuple[str, str], ...]:
-        return fhir_search.parse("Task", [("_lastUpdated", value)]).search.updated
+        return fhir_search.parse_result_search("Task", [("_lastUpdated", value)]).search.updated
 
     assert updated("2026-12") == (
         (">=", "2026-12-01T00:00:00.000000Z"),

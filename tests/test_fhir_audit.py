@@ -316,5 +316,5 @@ def test_the_system_of_our_own_codes_is_that_of_the_resources() -> None:
 
 def test_the_document_has_each_parameter() -> None:
     text = (DOCS / "audit.md").read_text(encoding="utf-8")
-    for parameter in fhir_audit_search.PARAMETERS:
+    for parameter in fhir_audit_search.AUDIT_PARAMETERS:
         assert f"`{parameter.name}`" in text, parameter.name

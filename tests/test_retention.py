@@ -386,7 +386,7 @@ def consistent(folder: Path) -> None:
         assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     engine = database.open_database(database.sqlite_url(folder))
     with engine.connect() as connection:
-        assert verification.verify(connection, anchors.read(folder / anchors.FILE)).well
+        assert verification.verify(connection, anchors.read_anchors(folder / anchors.FILE)).well
     engine.dispose()
 
 
@@ -426,12 +426,12 @@ def test_the_audit_goes_after_its_days_and_the_chain_still_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = trailed(tmp_path, [30, 29, 20, 9, 1], monkeypatch)
-    anchors.drop(engine, tmp_path / anchors.FILE)
+    anchors.drop_anchor(engine, tmp_path / anchors.FILE)
     given = Settings(data_folder=tmp_path, retention=Retention(audit_days=10))
     assert Purge(engine, given).run().events == 3
     assert ids(engine) == [(4, "image read"), (5, "image read"), (6, "audit purged")]
     with engine.connect() as connection:
-        assert verification.verify(connection, anchors.read(tmp_path / anchors.FILE)).well
+        assert verification.verify(connection, anchors.read_anchors(tmp_path / anchors.FILE)).well
         told = connection.execute(
             select(audit_event.c.detail).where(audit_event.c.event == "audit purged")
         ).scalar_one()

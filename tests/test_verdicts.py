@@ -308,7 +308,7 @@ def test_postgresql_itself_refuses_to_change_or_delete_a_verdict(postgresql: Eng
             )
         )
         judged = stored.Judged("1.1", 1, DIGEST, "1.1.9", "positive", 0.9, None)
-        stored.add(connection, judged, Opinion.AGREE, "", "reader")
+        stored.add_row(connection, judged, Opinion.AGREE, "", "reader")
     for statement in (
         "UPDATE verdict SET opinion = 'disagree'",
         "DELETE FROM verdict",

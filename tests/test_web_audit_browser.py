@@ -18,7 +18,7 @@ OPEN = f"/audit?study_instance_uid={STUDY}&destination=pacs"
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     running = Site(tmp_path_factory.mktemp("site"), persons=PERSONS)
     filled(running.database)
-    anchors.drop(running.database, running.settings.data_folder / anchors.FILE)
+    anchors.drop_anchor(running.database, running.settings.data_folder / anchors.FILE)
     with running:
         yield running
 

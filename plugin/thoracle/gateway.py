@@ -29,7 +29,7 @@ from thoracle.store import engine, trail
 from thoracle.store.database import Database
 from thoracle.study import instances
 from thoracle.ups.scp import Workitems
-from thoracle.ups.subscriptions import Told
+from thoracle.ups.subscriptions import EventReports
 
 logger = logging.getLogger(__name__)
 
@@ -141,9 +141,9 @@ def _run(
             raise RuntimeError("not started yet")  # the archive is told to report again
         return pipeline.committed(calling_ae_title, answer)
 
-    def told(reports: Told) -> None:
+    def told(reports: EventReports) -> None:
         if started.is_set():  # what waits earlier is found when it is
-            pipeline.tell(reports)
+            pipeline.enqueue_reports(reports)
 
     more = Workitems(settings, database.begin, told).support if settings.ups.offer else None
     listener = Listener(settings.receive, inbox, database, arrived, committed, more)
@@ -157,7 +157,7 @@ def _run(
         _load_or_leave(classifier, settings)
         watchman = Watchman(database, settings.watch)
         watchman.look()
-        anchor = partial(anchors.drop, database, settings.data_folder / anchors.FILE)
+        anchor = partial(anchors.drop_anchor, database, settings.data_folder / anchors.FILE)
         idle: set[str] = set()
         while not stopped.wait(SWEEP_SECONDS):
             watchman.look()
@@ -184,7 +184,7 @@ def _identified(settings: Settings, database: Database) -> BundleIdentity:
 def _take_up(settings: Settings, stopped: threading.Event) -> None:
     """Begin with what is left from before, and with the worklists of others."""
     pipeline.sweep(untouched_seconds=0)
-    pipeline.restarted()
+    pipeline.report_restart()
     for manager in settings.workflow_manager:
         pipeline.Lookout(manager, stopped).start()
 
@@ -215,7 +215,7 @@ def _look_after(
     try:
         pipeline.sweep(settings.complete.quiet_otherwise_seconds + SWEEP_SECONDS)
         pipeline.bury()
-        pipeline.tell_the_rest()
+        pipeline.enqueue_pending_reports()
         anchor()
         return engine.revive(idle) if inbox.has_room() else set()
     except Exception:

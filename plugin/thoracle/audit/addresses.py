@@ -5,7 +5,7 @@ from sqlalchemy import Connection, func, select
 from thoracle.store.tables import audit_event
 
 
-def known(connection: Connection, limit: int) -> list[str]:
+def known_addresses(connection: Connection, limit: int) -> list[str]:
     """Return the addresses that events came from, so many at most.
 
     The index is asked for the next one after each: SELECT DISTINCT would read every row.

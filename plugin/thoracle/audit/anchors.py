@@ -35,12 +35,12 @@ class Anchor:
     """When it was the end, ISO 8601 in UTC."""
 
 
-def drop(database: Engine, path: Path) -> Anchor | None:
+def drop_anchor(database: Engine, path: Path) -> Anchor | None:
     """Add an anchor to a file and to the log; return it, or ``None`` when nothing is new."""
     with database.connect() as connection:
         last_id, digest = chain.head(connection)
     anchor = Anchor(last_id, digest, now())
-    before = read(path)
+    before = read_anchors(path)
     if before and before[-1].id >= last_id:
         return None
     with path.open("a", encoding="utf-8") as file:
@@ -51,7 +51,7 @@ def drop(database: Engine, path: Path) -> Anchor | None:
     return anchor
 
 
-def read(path: Path) -> list[Anchor]:
+def read_anchors(path: Path) -> list[Anchor]:
     """Return the anchors of a file, oldest first; none when there is no file.
 
     A last line that a crash cut short is left out.
@@ -80,9 +80,9 @@ def read(path: Path) -> list[Anchor]:
     return anchors
 
 
-def verified(folder: Path) -> Anchor | None:
+def last_verified(folder: Path) -> Anchor | None:
     """Return where the last verification ended that found all well, if there was one."""
-    found = read(folder / VERIFIED)
+    found = read_anchors(folder / VERIFIED)
     return found[-1] if found else None
 
 

@@ -27,7 +27,7 @@ class Difference:
     replayed: str
 
 
-def first(stored: bytes, replayed: bytes) -> Difference | None:
+def first_difference(stored: bytes, replayed: bytes) -> Difference | None:
     """Return where two files differ first; ``None`` when they are the same, byte by byte.
 
     UIDs of our objects follow from their content, so an element that is no UID is named if one

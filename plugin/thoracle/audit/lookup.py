@@ -23,7 +23,7 @@ class Ends:
     last_at: str | None = None
 
 
-def one(connection: Connection, row_id: int) -> dict[str, Any] | None:
+def event_row(connection: Connection, row_id: int) -> dict[str, Any] | None:
     """Return an event without its empty columns, if there is that row."""
     statement = select(audit_event).where(audit_event.c.id == row_id)
     row = connection.execute(statement).mappings().first()

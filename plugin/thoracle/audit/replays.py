@@ -73,7 +73,7 @@ def stored(connection: Connection, study_instance_uid: str, generation: int | No
     )
 
 
-def record(
+def record_replay(
     connection: Connection, of: Stored | None, study: str, outcome: str, what: str, user_id: str
 ) -> None:
     """Record that an analysis was run again, or that this was not possible.

@@ -70,7 +70,7 @@ def replay(
     except ThoracleError as error:  # no such analysis, no such bundle, or no result can be built
         found.impossible(str(error))
     with database.begin() as connection:
-        replays.record(connection, of, study, found.outcome, found.what, user_id)
+        replays.record_replay(connection, of, study, found.outcome, found.what, user_id)
     return found
 
 
@@ -183,5 +183,5 @@ def _compare_object(path: Path, row: Row[Any], again: bytes, where: str, found: 
     digest = hashlib.sha256(content).hexdigest()
     if digest != row.sha256:
         found.differs(f"{where}, its file, which was changed: SHA-256", row.sha256, digest)
-    if (first := difference.first(content, again)) is not None:
+    if (first := difference.first_difference(content, again)) is not None:
         found.differs(f"{where}, {first.path}", first.stored, first.replayed)

@@ -132,7 +132,7 @@ def _address(connection: Connection, token: Token) -> Sequence[_Condition]:
 
     One for all of them where there are too many: some of these are soon met with.
     """
-    known = addresses.known(connection, MOST_ADDRESSES)
+    known = addresses.known_addresses(connection, MOST_ADDRESSES)
     begin = token.code.lower()
     found = [one for one in known if one.lower().startswith(begin)]
     if len(known) < MOST_ADDRESSES and len(found) <= MOST_QUESTIONS:

@@ -43,7 +43,7 @@ def of_accession(connection: Connection, accession_number: str) -> list[str]:
     return list(connection.execute(statement).scalars())
 
 
-def known(connection: Connection, study_instance_uid: str) -> Known:
+def known_of(connection: Connection, study_instance_uid: str) -> Known:
     """Return what the tables and the trail say of a study, one that never came too."""
     events = list(query.events(connection, Question(study_instance_uid)))
     nothing = Known(study_instance_uid, None, 0, 0, "", None, (), (), (), (), (), events)

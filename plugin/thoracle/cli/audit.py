@@ -190,8 +190,8 @@ def verify_command(
     data = database(config)
     if anchors is not None and not anchors.exists():
         raise ThoracleError(f"{anchors}: found no file, required is one with anchors")
-    found = kept.read(anchors or folder / kept.FILE)
-    before = kept.verified(folder) if incremental else None
+    found = kept.read_anchors(anchors or folder / kept.FILE)
+    before = kept.last_verified(folder) if incremental else None
     with data.connect() as connection:
         result = verification.verify(connection, found, before)
     if not result.well:

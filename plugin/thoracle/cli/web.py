@@ -64,8 +64,8 @@ def add_command(
     from thoracle.accounts import accounts as audited
     from thoracle.web.session import accounts, names
 
-    name = names.folded(name)
-    values = accounts.values(name, shown, _roles(role), None)
+    name = names.folded_name(name)
+    values = accounts.account_columns(name, shown, _roles(role), None)
     password, secret = _password(name, ask)
     with _transaction(config) as connection:
         audited.add(connection, _by(), name, {**values, **secret})
@@ -140,7 +140,7 @@ def password_command(
     """Give a person another password, by default a one-time one; the sessions end."""
     from thoracle.web.session import names
 
-    password, values = _password(names.folded(name), ask)
+    password, values = _password(names.folded_name(name), ask)
     _change(config, name, values, {"password": "one-time" if password else "set"})
     _print_password(password)
 
@@ -155,7 +155,7 @@ def _change(
     from thoracle.accounts import accounts as audited
     from thoracle.web.session import names
 
-    name = names.folded(name)
+    name = names.folded_name(name)
     with _transaction(config) as connection:
         audited.change(connection, _by(), name, values, what, ends_sessions=ends_sessions)
     out.print(f"{name} changed", highlight=False)
@@ -176,11 +176,11 @@ def _password(name: str, ask: bool) -> tuple[str, dict[str, Any]]:
     from thoracle.web.session import accounts
 
     if not ask:
-        return accounts.one_time()
+        return accounts.one_time_password()
     typed = getpass.getpass("Password: ")
     if getpass.getpass("Again: ") != typed:
         raise ThoracleError("found two different passwords, required is the same twice")
-    return "", {**accounts.own(typed, name), "failures": 0, "locked_until": None}
+    return "", {**accounts.chosen_password(typed, name), "failures": 0, "locked_until": None}
 
 
 def _print_password(password: str) -> None:

@@ -22,7 +22,7 @@ LEAST_STEP = 0.1
 COARSE, FINE = 12, 40
 """Rows and columns in which a window is compared."""
 COARSE_CORRELATION = 0.97
-LEAST_CORRELATION = 0.99
+LEAST_CROP_CORRELATION = 0.99
 """Of the values in a window, in copies.
 
 Among 1.25 million pairs of chest radiographs from five collections, cropped copies correlated with
@@ -69,11 +69,13 @@ def cropped_copies(images: Sequence[Small], watch: Watch = iter) -> list[tuple[i
         best = np.array([score.max(axis=0) for score in scores])
         for other in np.flatnonzero(best.max(axis=0) >= COARSE_CORRELATION).tolist():
             pair = (min(position, other), max(position, other))
-            if position != other and found.get(pair, 0) < LEAST_CORRELATION:
+            if position != other and found.get(pair, 0) < LEAST_CROP_CORRELATION:
                 number = int(best[:, other].argmax())
                 start = grids[number].window(int(scores[number][:, other].argmax()))
                 found[pair] = max(found.get(pair, 0), _refined(image, start, images[other]))
-    return [(*pair, score) for pair, score in sorted(found.items()) if score >= LEAST_CORRELATION]
+    return [
+        (*pair, score) for pair, score in sorted(found.items()) if score >= LEAST_CROP_CORRELATION
+    ]
 
 
 def _middle(image: Small) -> _Grid:

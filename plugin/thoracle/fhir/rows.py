@@ -15,7 +15,7 @@ from thoracle.fhir.status import (
     STANDING,
     TASK_STATUS,
     UPDATED,
-    told,
+    is_told,
 )
 from thoracle.records import Kind
 from thoracle.store.tables import (
@@ -136,7 +136,7 @@ def _reports(uids: Sequence[str]) -> Select[Any]:
             & (analysis.c.generation == result.c.generation)
             & (analysis.c.bundle_digest == result.c.bundle_digest),
         )
-        .where(result.c.study_instance_uid.in_(uids), result.c.kind == Kind.SR, told(analysis))
+        .where(result.c.study_instance_uid.in_(uids), result.c.kind == Kind.SR, is_told(analysis))
         .order_by(result.c.generation, result.c.created_at)
     )
 

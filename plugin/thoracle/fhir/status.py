@@ -20,7 +20,7 @@ STANDING = analysis.alias("standing")
 _earlier = analysis.alias("earlier")
 
 
-def told(table: Any) -> ColumnElement[bool]:
+def is_told(table: Any) -> ColumnElement[bool]:
     """Return whether an analysis has said something to people outside."""
     return and_(
         table.c.state.in_(("done", "withdrawn")),
@@ -39,11 +39,11 @@ JOINED: FromClause = (
     .outerjoin(
         STANDING,
         (STANDING.c.study_instance_uid == study.c.study_instance_uid)
-        & told(STANDING)
+        & is_told(STANDING)
         & (
             STANDING.c.generation
             == select(func.max(_earlier.c.generation))
-            .where(_earlier.c.study_instance_uid == study.c.study_instance_uid, told(_earlier))
+            .where(_earlier.c.study_instance_uid == study.c.study_instance_uid, is_told(_earlier))
             .correlate(study)
             .scalar_subquery()
         ),

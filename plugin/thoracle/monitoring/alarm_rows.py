@@ -16,7 +16,7 @@ def rows(connection: Connection, level: str | None = None) -> Sequence[Row[Any]]
     return connection.execute(statement).all()
 
 
-def put(
+def put_row(
     connection: Connection, subject: str, level: str, sentence: str, device: str | None
 ) -> None:
     """Set what is said of a subject; ``since`` stays while the level does."""
@@ -32,6 +32,6 @@ def put(
         connection.execute(update(alarm).where(mine).values(since=moment, **values))
 
 
-def forget(connection: Connection, subjects: Sequence[str]) -> None:
+def forget_row(connection: Connection, subjects: Sequence[str]) -> None:
     """Remove what is said of subjects that are watched no longer."""
     connection.execute(delete(alarm).where(alarm.c.subject.in_(subjects)))

@@ -62,13 +62,13 @@ def keep(database: Engine, comparisons: Sequence[Comparison]) -> None:
     """
     with database.begin() as connection:
         before = {row.subject: Level(row.level) for row in alarms.rows(connection)}
-        alarms.forget(connection, sorted(set(before) - {one.subject for one in comparisons}))
+        alarms.forget_row(connection, sorted(set(before) - {one.subject for one in comparisons}))
         for one in comparisons:
             was = before.get(one.subject, Level.TOO_FEW)
             level = _standing(was, one.level)
             if level is not one.level and was is Level.ALARM:
                 continue  # what raised it stays to be read
-            alarms.put(connection, one.subject, level, one.sentence, one.device)
+            alarms.put_row(connection, one.subject, level, one.sentence, one.device)
             if (level is Level.ALARM) is not (was is Level.ALARM):
                 event = _EVENTS[level is Level.ALARM]
                 detail = {"subject": one.subject, "sentence": one.sentence, "device": one.device}

@@ -12,7 +12,7 @@ from thoracle.pipeline.analyse import arrived, bury, sweep
 from thoracle.pipeline.correct import reanalyse, retry, withdraw
 from thoracle.pipeline.route import release
 from thoracle.ups.perform import Lookout
-from thoracle.ups.tell import restarted, tell, tell_the_rest
+from thoracle.ups.tell import enqueue_pending_reports, enqueue_reports, report_restart
 
 __all__ = [
     "Line",
@@ -21,14 +21,14 @@ __all__ = [
     "bind",
     "bury",
     "committed",
+    "enqueue_pending_reports",
+    "enqueue_reports",
     "peer_of",
     "reanalyse",
     "release",
-    "restarted",
+    "report_restart",
     "retry",
     "sweep",
-    "tell",
-    "tell_the_rest",
     "web_peer_of",
     "withdraw",
 ]

@@ -21,7 +21,7 @@ from thoracle.store.tables import timestamp
 from thoracle.study import analyses, instances, reading_list, results
 from thoracle.study.results import AnalysisKey, Result
 from thoracle.ups import offer
-from thoracle.ups.tell import tell
+from thoracle.ups.tell import enqueue_reports
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def analyse(study_instance_uid: str, digest: str, generation: int, priority: int
         enqueue_deliver(destination, sop_instance_uid, 1, priority, None)
     for receiver, sop_instance_uid in waiting["notifications"]:
         enqueue_notify(receiver, sop_instance_uid, 1, None)
-    tell(waiting["told"])
+    enqueue_reports(waiting["told"])
 
 
 def _begin(connection: Connection, study: str, generation: int, digest: str) -> dict[str, Any]:
@@ -202,9 +202,9 @@ def _conclude(
     )
     reading_list.set_head_start(connection, study, *routing["head_start"])
     if line.settings.rule:
-        routes.decided(connection, key, routing, sending, columns)
+        routes.record_decision(connection, key, routing, sending, columns)
     pairs = [(name, one.sop_instance_uid) for one, names in addressed for name in names]
-    pairs += routes.pass_on(connection, key, decision.images, sends.originals, state)
+    pairs += routes.forward_originals(connection, key, decision.images, sends.originals, state)
     report = objects[0].sop_instance_uid
     told = [] if decision.shadow else written
     for receiver, path in told:

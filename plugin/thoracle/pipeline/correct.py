@@ -21,7 +21,7 @@ from thoracle.store import engine
 from thoracle.study import analyses
 from thoracle.study.results import AnalysisKey, Result
 from thoracle.ups import offer
-from thoracle.ups.tell import tell
+from thoracle.ups.tell import enqueue_reports
 
 STAT = 1
 """Queue priority: an answer that is wrong should not stand for long."""
@@ -41,7 +41,7 @@ def withdraw(study_instance_uid: str, reason: str, user_id: str) -> None:
         enqueue_deliver(destination, uid, 1, STAT, None)
     for receiver, uid in waiting["notifications"]:
         enqueue_notify(receiver, uid, 1, None)
-    tell(waiting["told"])
+    enqueue_reports(waiting["told"])
 
 
 @DBOS.step(name="correct")

@@ -70,7 +70,7 @@ def reanalyse(database: Engine, study: str, user: str) -> None:
     with database.connect() as connection:
         if not overview.studies(connection, 1, study):
             raise ThoracleError(f"{study}: found no such study, required is one that was received")
-        if missing := files.missing(connection, study):
+        if missing := files.missing_files(connection, study):
             besides = _without_images(connection, study)
             raise _gone(study, missing, "the pixels of all, to read them", besides)
     name = f"reanalyse:{study}:{uuid.uuid4()}"

@@ -23,7 +23,7 @@ from thoracle.routing.decision import Decision, Result
 from thoracle.store import engine
 from thoracle.study import instances, reading_list
 from thoracle.ups import workitems
-from thoracle.ups.tell import tell
+from thoracle.ups.tell import enqueue_reports
 
 logger = logging.getLogger(__name__)
 
@@ -150,13 +150,13 @@ def release(study_instance_uid: str, user_id: str) -> None:
         enqueue_deliver(destination, uid, 1, PRIORITIES["routine"], None)
     for receiver, uid in released["notifications"]:
         enqueue_notify(receiver, uid, 1, None)
-    tell(released["told"])
+    enqueue_reports(released["told"])
 
 
 def _release(
     connection: Connection, study_instance_uid: str, user_id: str
 ) -> dict[str, Any] | None:
-    released = routes.release(connection, study_instance_uid, user_id)
+    released = routes.release_rows(connection, study_instance_uid, user_id)
     if released is None:
         return None
     told = workitems.release(connection, study_instance_uid, str(DBOS.workflow_id))

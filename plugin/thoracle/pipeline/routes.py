@@ -15,7 +15,7 @@ HELD, SHADOW, RELEASED = "held", "shadow", "released"
 """What becomes of an analysis whose objects are not sent at once."""
 
 
-def decided(
+def record_decision(
     connection: Connection,
     key: AnalysisKey,
     routing: dict[str, Any],
@@ -31,7 +31,7 @@ def decided(
     )
 
 
-def pass_on(
+def forward_originals(
     connection: Connection,
     key: AnalysisKey,
     sop_instance_uids: Iterable[str],
@@ -51,7 +51,9 @@ def pass_on(
     ]
 
 
-def release(connection: Connection, study_instance_uid: str, user_id: str) -> dict[str, Any] | None:
+def release_rows(
+    connection: Connection, study_instance_uid: str, user_id: str
+) -> dict[str, Any] | None:
     """Release a study that is held, if it is.
 
     Returns a dictionary: ``deliveries``, pairs of destination and object, and ``notifications``,

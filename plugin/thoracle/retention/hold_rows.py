@@ -19,7 +19,7 @@ from sqlalchemy import (
 from thoracle.store.tables import audit_event, instance, legal_hold, now, study
 
 
-def add(
+def add_row(
     connection: Connection,
     *,
     patient_id: str | None,
@@ -40,7 +40,7 @@ def add(
     return int(connection.execute(statement.returning(legal_hold.c.id)).scalar_one())
 
 
-def release(connection: Connection, number: int, released_by: str) -> Row[Any] | None:
+def release_row(connection: Connection, number: int, released_by: str) -> Row[Any] | None:
     """End a hold; return its row, ``None`` when there is none that holds."""
     return connection.execute(
         update(legal_hold)

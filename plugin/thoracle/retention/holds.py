@@ -26,7 +26,7 @@ def place(
     issuer_of_patient_id
         ``None``: a patient of this ID, whoever issued it. Too much is kept rather than too little.
     """
-    number = holds.add(
+    number = holds.add_row(
         connection,
         patient_id=patient_id,
         issuer_of_patient_id=issuer_of_patient_id,
@@ -47,7 +47,7 @@ def place(
 
 def release(connection: Connection, number: int, columns: trail.Columns) -> Row[Any] | None:
     """End a hold; return its row, ``None`` when there is none of that number that holds."""
-    row = holds.release(connection, number, columns["user_id"] or "")
+    row = holds.release_row(connection, number, columns["user_id"] or "")
     if row is None:
         return None
     named: trail.Columns = {

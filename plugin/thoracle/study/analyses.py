@@ -76,7 +76,7 @@ def begin(
                 "detail": {"generation": key.generation},
             },
         )
-    elif missing := files.missing(connection, key.study_instance_uid):
+    elif missing := files.missing_files(connection, key.study_instance_uid):
         # Of the rest alone something else might be said, in place of the result that stands.
         detail = f"{missing} of its images are no longer kept: send them again, then reanalyse"
         fail(connection, key, detail, workflow_id)

@@ -9,7 +9,7 @@ KEPT, GOING, GONE = "kept", "going", "gone"
 """Values of ``file_state``."""
 
 
-def missing(connection: Connection, study_instance_uid: str) -> int:
+def missing_files(connection: Connection, study_instance_uid: str) -> int:
     """Return of how many images of a study no version is kept."""
     newest = (
         select(instance.c.sop_instance_uid, func.max(instance.c.version).label("version"))

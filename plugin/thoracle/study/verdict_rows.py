@@ -69,7 +69,7 @@ def judged(connection: Connection, study_instance_uid: str) -> Judged | None:
     return None if row is None or row.state != "done" else Judged(*row[:-1])
 
 
-def add(
+def add_row(
     connection: Connection, result_: Judged, opinion: Opinion, comment: str, person: str
 ) -> int:
     """Record a verdict; return its number."""

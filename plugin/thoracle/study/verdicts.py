@@ -57,7 +57,7 @@ def give(
         raise ResultChanged(
             f"{study_instance_uid}: found {found}, required is the result that was looked at"
         )
-    number = verdicts.add(connection, judged, opinion, comment, columns["user_id"] or "")
+    number = verdicts.add_row(connection, judged, opinion, comment, columns["user_id"] or "")
     # The comment stays with its row: it may name the patient, and the trail is read by others.
     detail = {"verdict": number, "opinion": opinion.value, "generation": judged.generation}
     trail.record(

@@ -14,12 +14,12 @@ from pynetdicom.status import code_to_category
 from thoracle.deliver.association import Call, Peer
 from thoracle.errors import ArchiveUnavailable
 
-TRY_AGAIN = (0x0110, 0x0213)
+REPORT_TRY_AGAIN = (0x0110, 0x0213)
 """Processing failure and resource limitation: time may heal them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class EventReport:
     """An event about a workitem."""
 
     sop_instance_uid: str
@@ -27,7 +27,7 @@ class Report:
     information: Dataset
 
 
-def report(peer: Peer, reports: Sequence[Report]) -> Iterator[str | None]:
+def send_reports(peer: Peer, reports: Sequence[EventReport]) -> Iterator[str | None]:
     """Send reports in their order on one association; yield why each was refused, or ``None``.
 
     Raises
@@ -42,10 +42,10 @@ def report(peer: Peer, reports: Sequence[Report]) -> Iterator[str | None]:
     call = Call(peer, [UnifiedProcedureStepEvent], roles=[UnifiedProcedureStepEvent])
     with call as assoc:
         for one in reports:
-            yield _send(assoc, peer, one)
+            yield _send_report(assoc, peer, one)
 
 
-def _send(assoc: Association, peer: Peer, one: Report) -> str | None:
+def _send_report(assoc: Association, peer: Peer, one: EventReport) -> str | None:
     try:
         answer, _ = assoc.send_n_event_report(
             one.information,
@@ -62,6 +62,6 @@ def _send(assoc: Association, peer: Peer, one: Report) -> str | None:
     if code_to_category(status) in ("Success", "Warning"):
         return None
     text = f"{peer.ae_title} answered the N-EVENT-REPORT with 0x{status:04X}"
-    if status in TRY_AGAIN:
+    if status in REPORT_TRY_AGAIN:
         raise ArchiveUnavailable(text)
     return text

@@ -11,7 +11,7 @@ from pynetdicom.status import code_to_category
 from thoracle.deliver.association import Call, Peer
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable
 
-TRY_AGAIN = (0x0110, 0x0213, 0xA701, 0xA702, 0xFE00)
+MOVE_TRY_AGAIN = (0x0110, 0x0213, 0xA701, 0xA702, 0xFE00)
 """Processing failure, resource limitation, out of resources, cancelled: time may heal them."""
 
 
@@ -46,7 +46,7 @@ def retrieve(
     if status is None:
         raise ArchiveUnavailable(f"{peer.ae_title} did not answer the C-MOVE")
     text = f"{peer.ae_title} answered 0x{status:04X} to the C-MOVE"
-    if status in TRY_AGAIN:
+    if status in MOVE_TRY_AGAIN:
         raise ArchiveUnavailable(text)
     if code_to_category(status) != "Success":
         raise ArchiveRefused(text)

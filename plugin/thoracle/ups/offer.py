@@ -18,7 +18,7 @@ from thoracle.routing.decision import Decision
 from thoracle.routing.route import UPS
 from thoracle.ups import review, workitems
 from thoracle.ups.attributes import from_json
-from thoracle.ups.subscriptions import Told
+from thoracle.ups.subscriptions import EventReports
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def conclude(
     attributes: dict[str, Any] | None,
     *,
     held: bool,
-) -> Told:
+) -> EventReports:
     """Offer the workitem of a new result in place of those of earlier ones.
 
     Returns the event reports that are to be sent.
@@ -88,7 +88,7 @@ def conclude(
     return told + workitems.offer(connection, values, held=held, workflow_id=workflow_id)
 
 
-def withdraw(connection: Connection, study: str) -> Told:
+def withdraw(connection: Connection, study: str) -> EventReports:
     """Cancel the workitems of a result that is withdrawn."""
     text = "The AI result is withdrawn."
     return workitems.supersede(connection, study, text, DISCONTINUED, str(DBOS.workflow_id))

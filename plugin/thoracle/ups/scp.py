@@ -28,7 +28,7 @@ from thoracle.ups import workitems as audited
 from thoracle.ups.attributes import from_json
 from thoracle.ups.states import GLOBAL_SUBSCRIPTION, Action, State
 from thoracle.ups.statuses import Refused, Status
-from thoracle.ups.subscriptions import Told
+from thoracle.ups.subscriptions import EventReports
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,9 @@ class Workitems:
         Told of event reports that are to be sent, once they are committed.
     """
 
-    def __init__(self, settings: Settings, begin: Begin, on_told: Callable[[Told], None]) -> None:
+    def __init__(
+        self, settings: Settings, begin: Begin, on_told: Callable[[EventReports], None]
+    ) -> None:
         self._settings = settings
         self._begin = begin
         self._on_told = on_told
@@ -128,7 +130,7 @@ class Workitems:
         if isinstance(wanted, int):  # pynetdicom has a list of one tag as the tag itself
             wanted = [wanted]
         with self._begin() as connection:
-            row = subscriptions.find(connection, uid)
+            row = subscriptions.require_row(connection, uid)
             item = subscriptions.dataset(row)
             item.InputInformationSequence = self._inputs(connection, row)
             columns: trail.Columns = {
@@ -189,7 +191,9 @@ class Workitems:
         self._tell(told)
         return status, None
 
-    def _subscribe(self, connection: Any, action: Action, uid: str, information: Dataset) -> Told:
+    def _subscribe(
+        self, connection: Any, action: Action, uid: str, information: Dataset
+    ) -> EventReports:
         if not self._receivers:
             raise Refused(statuses.NO_EVENTS)
         ae_title = str(information.get("ReceivingAE") or "").strip()
@@ -223,7 +227,7 @@ class Workitems:
             return _status(statuses.PROCESSING_FAILURE), None
         return _status(status), ds
 
-    def _tell(self, told: Told) -> None:
+    def _tell(self, told: EventReports) -> None:
         try:
             self._on_told(told)
         except Exception:
@@ -241,7 +245,7 @@ class Workitems:
 
 def _change(
     connection: Any, action: Action, uid: str, information: Dataset, caller: trail.Columns
-) -> tuple[Status, Told]:
+) -> tuple[Status, EventReports]:
     if action is Action.REQUEST_CANCEL:
         return audited.request_cancel(connection, uid, information, caller)
     wanted = str(information.get("ProcedureStepState") or "")

@@ -18,7 +18,7 @@ from thoracle.ups.attributes import from_json
 from thoracle.ups.states import GLOBAL_SUBSCRIPTION, EventType
 from thoracle.ups.statuses import NO_SUCH_WORKITEM, Refused
 
-Told = list[tuple[str, int]]
+EventReports = list[tuple[str, int]]
 """Event reports that wait to be sent: AE title of who is told, and number of the row."""
 
 
@@ -34,7 +34,7 @@ def dataset(row: Row[Any]) -> Dataset:
     return ds
 
 
-def find(connection: Connection, sop_instance_uid: str, *, lock: bool = False) -> Row[Any]:
+def require_row(connection: Connection, sop_instance_uid: str, *, lock: bool = False) -> Row[Any]:
     """Return a workitem; ``Refused`` when there is none. With ``lock`` it is held."""
     row = (workitems.lock if lock else workitems.row_of)(connection, sop_instance_uid)
     if row is None:
@@ -47,21 +47,21 @@ def find(connection: Connection, sop_instance_uid: str, *, lock: bool = False) -
 
 def subscribe(
     connection: Connection, sop_instance_uid: str, ae_title: str, deletion_lock: int
-) -> Told:
+) -> EventReports:
     """Subscribe to one workitem, or to all (PS3.4 Table CC.2.3-2); ``Refused`` when none."""
     if sop_instance_uid != GLOBAL_SUBSCRIPTION:
-        ds = dataset(find(connection, sop_instance_uid, lock=True))
+        ds = dataset(require_row(connection, sop_instance_uid, lock=True))
         workitems.subscribe(connection, ae_title, sop_instance_uid, deletion_lock)
         report = state_report(ds)
-        return tell(connection, sop_instance_uid, EventType.STATE_REPORT, report, [ae_title])
+        return add_reports(connection, sop_instance_uid, EventType.STATE_REPORT, report, [ae_title])
     workitems.subscribe(connection, ae_title, GLOBAL_SUBSCRIPTION, deletion_lock)
-    told: Told = []
+    told: EventReports = []
     for row in workitems.not_subscribed(connection, ae_title):
         workitems.subscribe(connection, ae_title, row.sop_instance_uid, deletion_lock)
         if deletion_lock:
             report = state_report(dataset(row))
             uid = row.sop_instance_uid
-            told += tell(connection, uid, EventType.STATE_REPORT, report, [ae_title])
+            told += add_reports(connection, uid, EventType.STATE_REPORT, report, [ae_title])
     return told
 
 
@@ -70,7 +70,7 @@ def unsubscribe(connection: Connection, sop_instance_uid: str, ae_title: str) ->
     if sop_instance_uid == GLOBAL_SUBSCRIPTION:
         workitems.unsubscribe(connection, ae_title)
         return
-    find(connection, sop_instance_uid, lock=True)
+    require_row(connection, sop_instance_uid, lock=True)
     workitems.unsubscribe(connection, ae_title, sop_instance_uid)
 
 
@@ -79,26 +79,28 @@ def suspend(connection: Connection, ae_title: str) -> None:
     workitems.unsubscribe(connection, ae_title, GLOBAL_SUBSCRIPTION)
 
 
-def restarted(connection: Connection) -> Told:
+def add_restart_reports(connection: Connection) -> EventReports:
     """Tell all subscribers that the listener is back, with all that it had."""
     information = Dataset()
     information.SCPStatus = "RESTARTED"
     information.SubscriptionListStatus = "WARM START"
     information.UnifiedProcedureStepListStatus = "WARM START"
     names = workitems.subscribers(connection)
-    return tell(connection, GLOBAL_SUBSCRIPTION, EventType.SCP_STATUS_CHANGE, information, names)
+    return add_reports(
+        connection, GLOBAL_SUBSCRIPTION, EventType.SCP_STATUS_CHANGE, information, names
+    )
 
 
 # ---- event reports ---------------------------------------------------------------------------
 
 
-def tell(
+def add_reports(
     connection: Connection,
     sop_instance_uid: str,
     event_type: EventType,
     information: Dataset | None,
     ae_titles: Iterable[str] | None = None,
-) -> Told:
+) -> EventReports:
     """Have subscribers, or some AE titles, told of an event; without information nobody is."""
     if information is None:
         return []
@@ -138,7 +140,7 @@ def assigned(ds: Dataset) -> Dataset | None:
     return report if len(report) else None
 
 
-def reported(
+def record_answer(
     connection: Connection, number: int, attempt: int, answer: dict[str, Any], settings: Deliver
 ) -> float | None:
     """Record what an attempt to send a report came to; return the seconds until the next, if any.

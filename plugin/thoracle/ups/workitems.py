@@ -26,7 +26,15 @@ from thoracle.ups.statuses import (
     Refused,
     Status,
 )
-from thoracle.ups.subscriptions import Told, assigned, dataset, find, moment, state_report, tell
+from thoracle.ups.subscriptions import (
+    EventReports,
+    add_reports,
+    assigned,
+    dataset,
+    moment,
+    require_row,
+    state_report,
+)
 
 DISCONTINUED = ("110513", "DCM", "Discontinued for unspecified reason")
 """Procedure Step Discontinuation Reason (CID 9300) where a request names none."""
@@ -42,7 +50,9 @@ def code(value: str, scheme: str, meaning: str) -> Dataset:
 # ---- created and ended by us -----------------------------------------------------------------
 
 
-def offer(connection: Connection, values: dict[str, Any], *, held: bool, workflow_id: str) -> Told:
+def offer(
+    connection: Connection, values: dict[str, Any], *, held: bool, workflow_id: str
+) -> EventReports:
     """Add a workitem about a result, unless there is one; one that is held is told to nobody.
 
     ``values`` holds columns of ``workitem``. Those about earlier results of the study that nobody
@@ -71,9 +81,9 @@ def _reference(sop_instance_uid: str) -> Dataset:
     return item
 
 
-def release(connection: Connection, study_instance_uid: str, workflow_id: str) -> Told:
+def release(connection: Connection, study_instance_uid: str, workflow_id: str) -> EventReports:
     """Offer the workitems of a study that are held."""
-    told: Told = []
+    told: EventReports = []
     for row in workitems.lock_study(connection, study_instance_uid):
         if row.state == workitems.HELD:
             workitems.set_row(connection, row.sop_instance_uid, {"state": State.SCHEDULED.value})
@@ -81,7 +91,7 @@ def release(connection: Connection, study_instance_uid: str, workflow_id: str) -
     return told
 
 
-def _appeared(connection: Connection, sop_instance_uid: str, workflow_id: str) -> Told:
+def _appeared(connection: Connection, sop_instance_uid: str, workflow_id: str) -> EventReports:
     row = workitems.row_of(connection, sop_instance_uid)
     assert row is not None
     for ae_title, lock in workitems.subscriptions(connection, GLOBAL_SUBSCRIPTION).items():
@@ -90,16 +100,16 @@ def _appeared(connection: Connection, sop_instance_uid: str, workflow_id: str) -
     _record(connection, row, event, None, row.state, {"correlation_id": workflow_id})
     ds = dataset(row)
     return [
-        *tell(connection, sop_instance_uid, EventType.STATE_REPORT, state_report(ds)),
-        *tell(connection, sop_instance_uid, EventType.ASSIGNED, assigned(ds)),
+        *add_reports(connection, sop_instance_uid, EventType.STATE_REPORT, state_report(ds)),
+        *add_reports(connection, sop_instance_uid, EventType.ASSIGNED, assigned(ds)),
     ]
 
 
 def supersede(
     connection: Connection, study_instance_uid: str, text: str, reason: Dataset, workflow_id: str
-) -> Told:
+) -> EventReports:
     """Cancel what nobody has begun for a study's earlier results; ask those who have to end it."""
-    told: Told = []
+    told: EventReports = []
     for row in workitems.lock_study(connection, study_instance_uid):
         if row.state in (State.SCHEDULED, workitems.HELD):
             told += _cancel(connection, row, text, [reason], {"correlation_id": workflow_id})
@@ -117,7 +127,7 @@ def _cancel(
     text: str,
     reasons: Sequence[Dataset],
     columns: trail.Columns,
-) -> Told:
+) -> EventReports:
     """Move what is SCHEDULED through IN PROGRESS to CANCELED (PS3.4 Section CC.2.2.3)."""
     ds = dataset(row)
     progress = Dataset()
@@ -129,7 +139,7 @@ def _cancel(
     states = [] if row.state == workitems.HELD else [State.IN_PROGRESS, State.CANCELED]
     for state in states:
         ds.ProcedureStepState = state.value
-        told += tell(connection, uid, EventType.STATE_REPORT, state_report(ds))
+        told += add_reports(connection, uid, EventType.STATE_REPORT, state_report(ds))
     _keep(connection, uid, ds, {"state": State.CANCELED.value})
     event = trail.Event.WORKITEM_CHANGED
     _record(connection, row, event, row.state, State.CANCELED, columns)
@@ -145,7 +155,7 @@ def change_state(
     wanted: str,
     transaction_uid: str,
     caller: trail.Columns,
-) -> tuple[Status, Told]:
+) -> tuple[Status, EventReports]:
     """Change the state of a workitem for its performer (PS3.4 Section CC.2.1).
 
     Raises
@@ -153,7 +163,7 @@ def change_state(
     Refused
         The state of the workitem, or the performer's Transaction UID, does not allow it.
     """
-    row = find(connection, sop_instance_uid, lock=True)
+    row = require_row(connection, sop_instance_uid, lock=True)
     status = change(State(row.state), row.transaction_uid, wanted, transaction_uid)
     if status is not SUCCESS:
         return status, []
@@ -171,12 +181,14 @@ def change_state(
     if wanted == State.COMPLETED:
         # Somebody looked at it, and said no more than that: the study is reviewed, without verdict.
         reading_list.review(connection, row.study_instance_uid)
-    return status, tell(connection, sop_instance_uid, EventType.STATE_REPORT, state_report(ds))
+    return status, add_reports(
+        connection, sop_instance_uid, EventType.STATE_REPORT, state_report(ds)
+    )
 
 
 def set_attributes(
     connection: Connection, sop_instance_uid: str, modification: Dataset, caller: trail.Columns
-) -> tuple[Status, Told]:
+) -> tuple[Status, EventReports]:
     """Set attributes of a workitem for its performer (PS3.4 Section CC.2.6).
 
     Raises
@@ -184,7 +196,7 @@ def set_attributes(
     Refused
         As for :func:`change_state`, or an attribute or value that may not be set.
     """
-    row = find(connection, sop_instance_uid, lock=True)
+    row = require_row(connection, sop_instance_uid, lock=True)
     transaction_uid = str(modification.get("TransactionUID") or "")
     check_settable(State(row.state), row.transaction_uid, transaction_uid)
     given = Dataset()
@@ -204,21 +216,21 @@ def set_attributes(
     keywords = sorted(element.keyword for element in given)
     columns: trail.Columns = {**caller, "detail": {"set": keywords}}
     _record(connection, row, trail.Event.WORKITEM_CHANGED, row.state, row.state, columns)
-    told: Told = []
+    told: EventReports = []
     if "ProcedureStepProgressInformationSequence" in given:
         progress = Dataset()
         progress.ProcedureStepProgressInformationSequence = (
             given.ProcedureStepProgressInformationSequence
         )
-        told += tell(connection, sop_instance_uid, EventType.PROGRESS_REPORT, progress)
+        told += add_reports(connection, sop_instance_uid, EventType.PROGRESS_REPORT, progress)
     if {"ScheduledStationNameCodeSequence", "ScheduledHumanPerformersSequence"} & set(keywords):
-        told += tell(connection, sop_instance_uid, EventType.ASSIGNED, assigned(ds))
+        told += add_reports(connection, sop_instance_uid, EventType.ASSIGNED, assigned(ds))
     return COERCED if coerced else SUCCESS, told
 
 
 def request_cancel(
     connection: Connection, sop_instance_uid: str, request: Dataset, caller: trail.Columns
-) -> tuple[Status, Told]:
+) -> tuple[Status, EventReports]:
     """Cancel a workitem that nobody has begun, or tell of the wish to (PS3.4 Section CC.2.2).
 
     Raises
@@ -226,7 +238,7 @@ def request_cancel(
     Refused
         It is COMPLETED, or nobody subscribes who could learn of the wish.
     """
-    row = find(connection, sop_instance_uid, lock=True)
+    row = require_row(connection, sop_instance_uid, lock=True)
     match State(row.state):
         case State.COMPLETED:
             raise Refused(CANNOT_CANCEL_COMPLETED)
@@ -245,7 +257,7 @@ def request_cancel(
 
 def _ask_to_cancel(
     connection: Connection, row: Row[Any], request: Dataset, caller: trail.Columns | None = None
-) -> Told:
+) -> EventReports:
     information = Dataset()
     for keyword in (
         "ReasonForCancellation",
@@ -258,7 +270,7 @@ def _ask_to_cancel(
     who = (caller or {}).get("calling_ae_title")
     if who:
         information.RequestingAE = who
-    told = tell(connection, row.sop_instance_uid, EventType.CANCEL_REQUESTED, information)
+    told = add_reports(connection, row.sop_instance_uid, EventType.CANCEL_REQUESTED, information)
     if told:
         columns: trail.Columns = {**(caller or {}), "detail": {"cancel requested": True}}
         _record(connection, row, trail.Event.WORKITEM_CHANGED, row.state, row.state, columns)

@@ -129,7 +129,7 @@ def event(
 ) -> EventAnswer:
     """Return one event."""
     with site_of(request).database.begin() as connection:
-        found = lookup.one(connection, row_id)
+        found = lookup.event_row(connection, row_id)
         asking.record_one(connection, request, person, row_id, found)
     if found is None:
         raise HTTPException(404, "found no row of this number, required is one of the audit")
@@ -143,7 +143,7 @@ def verification(request: Request, person: Auditor) -> VerificationAnswer:
     with site_of(request).database.connect() as connection:
         ends = lookup.ends(connection)
     try:
-        verified, kept = anchors.verified(folder), anchors.read(folder / anchors.FILE)
+        verified, kept = anchors.last_verified(folder), anchors.read_anchors(folder / anchors.FILE)
     except ThoracleError as error:
         raise HTTPException(503, str(error)) from error
     return VerificationAnswer(

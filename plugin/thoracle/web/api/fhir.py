@@ -21,9 +21,9 @@ from thoracle.fhir.conditions import Search
 from thoracle.fhir.rows import Study
 from thoracle.store import trail
 from thoracle.web.api import fhir_audit_search, fhir_search
-from thoracle.web.api.fhir_search import Wanted
+from thoracle.web.api.fhir_search import ResultSearch
 from thoracle.web.api.fhir_values import Parameter, SearchError
-from thoracle.web.pages.viewed import viewed
+from thoracle.web.pages.viewed import record_access
 from thoracle.web.session.access import Person, Role, anyone, scoped
 from thoracle.web.site import site_of
 
@@ -80,13 +80,13 @@ def metadata(request: Request, person: Anybody) -> Response:
 def search(request: Request, person: Reader, type_: str) -> Response:
     """Return a page of the resources that a search finds."""
     _known(type_)
-    wanted = fhir_search.parse(type_, request.query_params.multi_items())
+    wanted = fhir_search.parse_result_search(type_, request.query_params.multi_items())
     with site_of(request).database.begin() as connection:
         total = fhir_rows.count(connection, wanted.search)
         found = fhir_rows.page(connection, wanted.search, wanted.count + 1) if wanted.count else []
         shown = found[: wanted.count]
         bundle = _bundle(request, wanted, total, shown, more=len(found) > wanted.count)
-        viewed(connection, request, person, trail.Event.LIST_VIEWED, _asked(wanted, shown))
+        record_access(connection, request, person, trail.Event.LIST_VIEWED, _asked(wanted, shown))
     return resource_answer(bundle)
 
 
@@ -97,11 +97,11 @@ def read(request: Request, person: Reader, type_: str, id_: str) -> Response:
     given = [(name, value) for name, value in request.query_params.multi_items()]
     if unknown := {name for name, _ in given} - {"_format"}:
         raise SearchError(f"{sorted(unknown)[0][:64]}: not supported for a read", "not-supported")
-    fhir_search.parse(type_, given)
+    fhir_search.parse_result_search(type_, given)
     with site_of(request).database.begin() as connection:
         found = fhir_rows.page(connection, Search(type_, ids=((id_,),)), 1)
         resource = resources.BUILDERS[type_](found[0]) if found else None
-        viewed(connection, request, person, trail.Event.STUDY_VIEWED, _seen(type_, found))
+        record_access(connection, request, person, trail.Event.STUDY_VIEWED, _seen(type_, found))
     if resource is None:
         raise HTTPException(404, f"{type_}: found none with this id, required is one that exists")
     return resource_answer(resource)
@@ -150,7 +150,7 @@ def base_of(request: Request) -> str:
 
 
 def _bundle(
-    request: Request, wanted: Wanted, total: int, shown: list[Study], *, more: bool
+    request: Request, wanted: ResultSearch, total: int, shown: list[Study], *, more: bool
 ) -> Bundle:
     base, type_ = base_of(request), wanted.search.type
     given = [pair for pair in request.query_params.multi_items() if pair[0] != "_after"]
@@ -198,7 +198,7 @@ def _capabilities(base: str) -> dict[str, Any]:
                         _capability(type_, fhir_search.parameters(type_))
                         for type_ in resources.BUILDERS
                     ),
-                    _capability("AuditEvent", fhir_audit_search.PARAMETERS),
+                    _capability("AuditEvent", fhir_audit_search.AUDIT_PARAMETERS),
                 ],
             }
         ],
@@ -220,7 +220,7 @@ def _capability(type_: str, parameters: Sequence[Parameter]) -> dict[str, Any]:
 # ---- Audit -------------------------------------------------------------------------------------
 
 
-def _asked(wanted: Wanted, shown: list[Study]) -> trail.Columns:
+def _asked(wanted: ResultSearch, shown: list[Study]) -> trail.Columns:
     """Return what the trail keeps of a search: which parameters, and whose studies were shown."""
     columns: trail.Columns = {
         "detail": {

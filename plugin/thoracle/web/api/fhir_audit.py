@@ -12,10 +12,10 @@ from thoracle.audit.audit_event import audit_event
 from thoracle.store import trail
 from thoracle.web.api import fhir_audit_search
 from thoracle.web.api.fhir import FhirRoute, base_of, resource_answer
-from thoracle.web.api.fhir_audit_search import Wanted
+from thoracle.web.api.fhir_audit_search import AuditSearch
 from thoracle.web.api.fhir_values import SearchError
 from thoracle.web.pages import asked as asking
-from thoracle.web.pages.viewed import viewed
+from thoracle.web.pages.viewed import record_access
 from thoracle.web.session.access import Person, Role, scoped
 from thoracle.web.site import Site, site_of
 
@@ -32,11 +32,11 @@ def find(request: Request, person: Auditor) -> Response:
 
     It has no total: to count takes as long as to read them all.
     """
-    wanted = fhir_audit_search.parse(request.query_params.multi_items())
+    wanted = fhir_audit_search.parse_audit_search(request.query_params.multi_items())
     site = site_of(request)
     with site.database.begin() as connection:
         found = search.page(connection, wanted.search, source_of(site), wanted.count + 1)
-        viewed(connection, request, person, trail.Event.AUDIT_READ, _asked(wanted))
+        record_access(connection, request, person, trail.Event.AUDIT_READ, _asked(wanted))
     shown = found[: wanted.count]
     more = len(found) > wanted.count > 0
     return resource_answer(_bundle(request, site, shown, more=more))
@@ -51,7 +51,7 @@ def read(request: Request, person: Auditor, id_: str) -> Response:
     row_id = int(id_) if id_.isascii() and id_.isdecimal() and len(id_) < 19 else -1
     site = site_of(request)
     with site.database.begin() as connection:
-        found = lookup.one(connection, row_id)
+        found = lookup.event_row(connection, row_id)
         asking.record_one(connection, request, person, row_id, found)
     if found is None:
         raise HTTPException(404, "AuditEvent: found none with this id, required is one that exists")
@@ -87,7 +87,7 @@ def _bundle(request: Request, site: Site, shown: list[dict[str, Any]], *, more: 
     return Bundle.model_validate(values)
 
 
-def _asked(wanted: Wanted) -> trail.Columns:
+def _asked(wanted: AuditSearch) -> trail.Columns:
     """Return what the trail keeps of a search: all that was asked, and the patient if it is one."""
     question = [[name, value[:LONGEST_VALUE]] for name, value in wanted.given]
     columns: trail.Columns = {"detail": {"type": "AuditEvent", "question": question}}

@@ -23,7 +23,7 @@ from thoracle.web.api.fhir_values import (
     tokens,
 )
 
-PARAMETERS = (
+AUDIT_PARAMETERS = (
     Parameter("date", "date", "Required: a lower and an upper bound, with eq, ge, gt, le or lt."),
     Parameter("_id", "token", "Number of the row."),
     Parameter("address", "string", "Network address; its beginning is enough."),
@@ -70,7 +70,7 @@ MOST_VALUES = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class AuditSearch:
     """What a search asks for."""
 
     search: Search
@@ -79,7 +79,7 @@ class Wanted:
     """Name and value of each parameter, but for those of the page."""
 
 
-def parse(given: Iterable[tuple[str, str]]) -> Wanted:
+def parse_audit_search(given: Iterable[tuple[str, str]]) -> AuditSearch:
     """Return what the parameters of a query ask for.
 
     Raises
@@ -117,20 +117,20 @@ def parse(given: Iterable[tuple[str, str]]) -> Wanted:
             "required",
         )
     count, after = _page(paging)
-    return Wanted(Search(tuple(terms), tuple(recorded), after), count, tuple(asked))
+    return AuditSearch(Search(tuple(terms), tuple(recorded), after), count, tuple(asked))
 
 
 def _page(paging: dict[str, str]) -> tuple[int, tuple[str, int] | None]:
     if "_format" in paging:
         check_format(paging["_format"])
     count = count_of(paging["_count"]) if "_count" in paging else DEFAULT_COUNT
-    return count, _cursor(paging["_after"]) if "_after" in paging else None
+    return count, _audit_cursor(paging["_after"]) if "_after" in paging else None
 
 
 def _term(name: str, value: str) -> tuple[str, tuple[Token, ...]]:
     plain = name.replace(":identifier", ".identifier")
-    if plain not in {one.name for one in PARAMETERS}:
-        known = ", ".join(one.name for one in PARAMETERS)
+    if plain not in {one.name for one in AUDIT_PARAMETERS}:
+        known = ", ".join(one.name for one in AUDIT_PARAMETERS)
         raise SearchError(
             f"{name[:64]}: not supported, required is one of {known}, _count, _format",
             "not-supported",
@@ -157,7 +157,7 @@ def _coded(name: str, token: Token) -> Token:
     return _NOWHERE
 
 
-def _cursor(value: str) -> tuple[str, int]:
+def _audit_cursor(value: str) -> tuple[str, int]:
     match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z)~([0-9]{1,18})", value, re.ASCII)
     if match is None:
         raise SearchError("_after: found none of ours, required is the link `next` as it was given")

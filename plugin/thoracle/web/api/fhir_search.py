@@ -33,7 +33,7 @@ STATUSES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ResultSearch:
     """What a search asks for."""
 
     search: Search
@@ -76,7 +76,7 @@ def _identifiers(type_: str) -> str:
     return "Study Instance UID, or Accession Number."
 
 
-def parse(type_: str, given: Iterable[tuple[str, str]]) -> Wanted:
+def parse_result_search(type_: str, given: Iterable[tuple[str, str]]) -> ResultSearch:
     """Return what the parameters of a query ask for.
 
     Raises
@@ -107,7 +107,7 @@ def parse(type_: str, given: Iterable[tuple[str, str]]) -> Wanted:
             raise SearchError(
                 f"{name[:64]}: not supported, required is one of {known}", "not-supported"
             )
-    return Wanted(search, count, tuple(names))
+    return ResultSearch(search, count, tuple(names))
 
 
 Reader = Callable[[Search, str], Search]

@@ -19,7 +19,7 @@ from thoracle.fhir.rows import Study
 from thoracle.fhir.status import HIDDEN
 from thoracle.records import Outcome
 from thoracle.store import trail
-from thoracle.web.pages.viewed import viewed
+from thoracle.web.pages.viewed import record_access
 from thoracle.web.session.access import Person, Role, scoped
 from thoracle.web.site import RESEARCH_USE_ONLY, site_of
 
@@ -112,7 +112,7 @@ def study(request: Request, person: Reader, study_instance_uid: Uid) -> StudyAns
     with site_of(request).database.begin() as connection:
         found = fhir_rows.page(connection, Search(TYPE, ids=((study_instance_uid,),)), 1)
         answers = _answers(connection, found)
-        viewed(connection, request, person, trail.Event.STUDY_VIEWED, _seen(found))
+        record_access(connection, request, person, trail.Event.STUDY_VIEWED, _seen(found))
     if not answers:
         raise HTTPException(404, "found no study with this UID, required is one that was received")
     return answers[0]
@@ -126,7 +126,7 @@ def studies(request: Request, person: Reader, wanted: Annotated[Wanted, Query()]
         found = fhir_rows.page(connection, search, wanted.limit + 1)
         shown = found[: wanted.limit]
         answers = _answers(connection, shown)
-        viewed(connection, request, person, trail.Event.LIST_VIEWED, _asked(wanted, shown))
+        record_access(connection, request, person, trail.Event.LIST_VIEWED, _asked(wanted, shown))
     last = shown[-1].row if len(found) > wanted.limit else None
     after = f"{last.first_received_at}~{last.study_instance_uid}" if last else None
     return StudiesAnswer(studies=answers, after=after)

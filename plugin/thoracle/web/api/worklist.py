@@ -125,7 +125,7 @@ def judge(
     request: Request, person: Judge, study_instance_uid: Uid, given: Annotated[VerdictGiven, Body()]
 ) -> VerdictAnswer:
     """Keep the verdict of the person whose token it is."""
-    number = verdict.judge(
+    number = verdict.give_verdict(
         request,
         person,
         study_instance_uid,

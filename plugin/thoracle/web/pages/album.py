@@ -35,7 +35,7 @@ class NoPicture(ThoracleError):
     """There is no picture, for a reason that can be shown: it has no patient data."""
 
 
-def picture(settings: Settings, order: Order, digests: Sequence[str]) -> bytes:
+def stored_picture(settings: Settings, order: Order, digests: Sequence[str]) -> bytes:
     """Return the PNG file that an order asks for.
 
     Parameters

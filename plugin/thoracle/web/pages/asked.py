@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from thoracle.audit.query import Question
 from thoracle.store import trail
 from thoracle.store.tables import timestamp
-from thoracle.web.pages.viewed import viewed
+from thoracle.web.pages.viewed import record_access
 from thoracle.web.session.access import Person
 
 
@@ -108,7 +108,7 @@ def record(connection: Connection, request: Request, person: Person, asked: Aske
         "accession_number": question.accession_number,
         "detail": {"question": wanted},
     }
-    viewed(connection, request, person, trail.Event.AUDIT_READ, columns)
+    record_access(connection, request, person, trail.Event.AUDIT_READ, columns)
 
 
 def record_one(
@@ -127,7 +127,7 @@ def record_one(
         columns["patient_id"] = event.get("patient_id")
         columns["issuer_of_patient_id"] = event.get("issuer_of_patient_id")
         columns["accession_number"] = event.get("accession_number")
-    viewed(connection, request, person, trail.Event.AUDIT_READ, columns)
+    record_access(connection, request, person, trail.Event.AUDIT_READ, columns)
 
 
 def record_verification(
@@ -136,4 +136,4 @@ def record_verification(
     """Record that somebody has the trail verified."""
     verified = "whole" if whole else "since the last verification"
     columns: trail.Columns = {"detail": {"question": {"verify": verified}}}
-    viewed(connection, request, person, trail.Event.AUDIT_READ, columns)
+    record_access(connection, request, person, trail.Event.AUDIT_READ, columns)

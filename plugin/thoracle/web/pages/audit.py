@@ -98,7 +98,7 @@ def show_one(
 ) -> HTMLResponse:
     """Return one event."""
     with site_of(request).database.begin() as connection:
-        event = lookup.one(connection, row_id)
+        event = lookup.event_row(connection, row_id)
         asking.record_one(connection, request, person, row_id, event)
     found = event and shown(event)
     return render(request, "audit_event.html", 200 if event else 404, row=found, row_id=row_id)
@@ -190,8 +190,8 @@ def _proof(request: Request, site: Site) -> dict[str, Any]:
     values: dict[str, Any] = {"run": verifier_of(request).run, "verified": None, "kept": []}
     values["damage"] = ""
     try:
-        values["verified"] = anchors.verified(site.settings.data_folder)
-        values["kept"] = anchors.read(site.settings.data_folder / anchors.FILE)
+        values["verified"] = anchors.last_verified(site.settings.data_folder)
+        values["kept"] = anchors.read_anchors(site.settings.data_folder / anchors.FILE)
     except ThoracleError as error:
         values["damage"] = str(error)
     values["age"] = age(values["kept"][-1].recorded_at) if values["kept"] else ""

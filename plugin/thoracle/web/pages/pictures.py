@@ -81,7 +81,7 @@ def picture(
     if asked is None:
         raise HTTPException(404, "there is no such picture")
     try:
-        made = album.picture(site.settings, *asked)
+        made = album.stored_picture(site.settings, *asked)
     except album.NoPicture as error:
         raise HTTPException(422, f"this image cannot be shown: {error}") from error
     return Response(made, media_type="image/png")

@@ -23,7 +23,7 @@ from thoracle.study.rows import StudyRows
 from thoracle.study.verdict_rows import LONGEST_COMMENT, Opinion
 from thoracle.web import wording
 from thoracle.web.pages import content, pictures, study_trail, study_view, verdict
-from thoracle.web.pages.viewed import viewed
+from thoracle.web.pages.viewed import record_access
 from thoracle.web.pages.worklist import rank_sentence, viewer_address
 from thoracle.web.session.access import Person, Role, administrator, anyone
 from thoracle.web.site import Site, render, site_of
@@ -52,7 +52,7 @@ def show(
     with site.database.begin() as connection:
         rows = _known(connection, uid)
         values = _values(site, connection, rows, person)
-        viewed(connection, request, person, trail.Event.STUDY_VIEWED, _columns(rows))
+        record_access(connection, request, person, trail.Event.STUDY_VIEWED, _columns(rows))
     return render(request, "study.html", said=ASKED.get(done, ""), **values)
 
 
@@ -100,7 +100,7 @@ def judge(
     """Keep what a reader says of the result that the page showed."""
     if person.scopes is not None:
         raise HTTPException(403, "for programs it is /api/studies/{study_instance_uid}/verdicts")
-    verdict.judge(request, person, uid, report, opinion, comment)
+    verdict.give_verdict(request, person, uid, report, opinion, comment)
     return _back(uid, "verdict")
 
 

@@ -11,7 +11,7 @@ from thoracle.web.session.access import Person, Role
 from thoracle.web.site import address_of, site_of
 
 
-def judge(
+def give_verdict(
     request: Request, person: Person, study: str, report: str, opinion: Opinion, comment: str
 ) -> int:
     """Keep a verdict, and return its number.

@@ -8,7 +8,7 @@ from thoracle.web.session.access import Person
 from thoracle.web.site import address_of
 
 
-def viewed(
+def record_access(
     connection: Connection,
     request: Request,
     person: Person,

@@ -17,7 +17,7 @@ from thoracle.store.tables import timestamp
 from thoracle.study import reading_list
 from thoracle.study.reading_list import SORTS, STAT, STATES, Filter
 from thoracle.web.live import Live
-from thoracle.web.pages.viewed import viewed
+from thoracle.web.pages.viewed import record_access
 from thoracle.web.session.access import Person, Role, anyone, reader
 from thoracle.web.site import render, site_of
 from thoracle.web.wording import person_name
@@ -185,7 +185,7 @@ def record_view(
     """Record that a list was seen, and by which filter."""
     asked = {name: value for name, value in asdict(wanted).items() if value not in ("", ())}
     columns: trail.Columns = {"detail": {"filter": asked, "studies": studies}}
-    viewed(connection, request, person, trail.Event.LIST_VIEWED, columns)
+    record_access(connection, request, person, trail.Event.LIST_VIEWED, columns)
 
 
 # ---- a row -----------------------------------------------------------------------------------

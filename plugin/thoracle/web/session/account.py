@@ -92,7 +92,7 @@ def change_password(
         _row, why = checked(request, person.name, current)
         if why:
             raise PersonError("the current password is another one, or the account is locked")
-        values = accounts.own(password, person.name)
+        values = accounts.chosen_password(password, person.name)
     except ThoracleError as fault:
         return render(request, "password.html", 422, fault=str(fault))
     with site_of(request).database.begin() as connection:

@@ -12,7 +12,7 @@ from thoracle.web.session.access import Role
 LONGEST_DISPLAY_NAME = 128
 
 
-def values(
+def account_columns(
     name: str, display_name: str, roles: Iterable[Role], password: str | None
 ) -> dict[str, Any]:
     """Return the columns of a new person; without a password, nothing opens the account yet.
@@ -22,15 +22,15 @@ def values(
     ThoracleError
         The name, a role or the password is not as required.
     """
-    names.require(name)
+    names.require_name(name)
     kept = None
     if password is not None:
-        passwords.require(password, name)
-        kept = passwords.hashed(password)
-    return {**described(display_name or name, roles), "password_hash": kept}
+        passwords.require_password(password, name)
+        kept = passwords.hashed_password(password)
+    return {**person_columns(display_name or name, roles), "password_hash": kept}
 
 
-def described(display_name: str, roles: Iterable[Role]) -> dict[str, Any]:
+def person_columns(display_name: str, roles: Iterable[Role]) -> dict[str, Any]:
     """Return the columns that say who a person is.
 
     Raises
@@ -50,19 +50,19 @@ def described(display_name: str, roles: Iterable[Role]) -> dict[str, Any]:
     return {"display_name": display_name, "roles": [role.value for role in Role if role in chosen]}
 
 
-def one_time() -> tuple[str, dict[str, Any]]:
+def one_time_password() -> tuple[str, dict[str, Any]]:
     """Return a new one-time password, and the columns of the person who gets it."""
-    password = passwords.one_time()
+    password = passwords.new_password()
     until = timestamp(datetime.now(UTC) + timedelta(hours=passwords.ONE_TIME_HOURS))
     return password, {
-        "password_hash": passwords.hashed(password),
+        "password_hash": passwords.hashed_password(password),
         "one_time_until": until,
         "failures": 0,
         "locked_until": None,
     }
 
 
-def own(password: str, name: str) -> dict[str, Any]:
+def chosen_password(password: str, name: str) -> dict[str, Any]:
     """Return the columns of a person who chose a password.
 
     Raises
@@ -70,5 +70,5 @@ def own(password: str, name: str) -> dict[str, Any]:
     PasswordError
         It is not as required.
     """
-    passwords.require(password, name)
-    return {"password_hash": passwords.hashed(password), "one_time_until": None}
+    passwords.require_password(password, name)
+    return {"password_hash": passwords.hashed_password(password), "one_time_until": None}

@@ -73,7 +73,7 @@ def form_again(request: Request, back: str, fault: str = "", status_code: int = 
 @router.post("/login")
 def log_in(request: Request, name: Text, password: Text = "", next: Text = "/") -> Response:
     """Begin a session, or refuse in the same words and time for every reason."""
-    row, why = checked(request, names.folded(name), password)
+    row, why = checked(request, names.folded_name(name), password)
     if row is None or why:
         with site_of(request).database.begin() as connection:
             audited.refused(connection, by(request, None if row is None else row.name), why)
@@ -120,7 +120,7 @@ def _compared(site: Site, name: str, password: str) -> tuple[Any, str]:
         if not may:
             people.lock(connection)  # a write as well, because its time could be measured
     # Compared in any case: the time must not tell who exists or is locked.
-    same = passwords.matches(password, None if row is None else row.password_hash)
+    same = passwords.password_matches(password, None if row is None else row.password_hash)
     if row is None:
         return None, "unknown name"
     if not may:
@@ -174,13 +174,13 @@ def first_run(request: Request, token: Text, name: Text, password: Text) -> Resp
     throttle_of(request).admit(address_of(request))
     with request.app.state.first_run.turn:
         _require_first_run(request)
-        name = names.folded(name)
+        name = names.folded_name(name)
         try:
             if not request.app.state.first_run.fits(token):
                 throttle_of(request).failed(address_of(request))
                 raise PersonError("found another token, required is the one printed at the start")
             roles = [access.Role.ADMINISTRATOR, access.Role.AUDITOR]
-            values = accounts.values(name, name, roles, password)
+            values = accounts.account_columns(name, name, roles, password)
         except ThoracleError as fault:
             return render(request, "first_run.html", 422, fault=str(fault), name=name)
         with site_of(request).database.begin() as connection:

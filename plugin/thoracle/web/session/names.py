@@ -7,7 +7,7 @@ from thoracle.errors import ThoracleError
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 
 
-def folded(typed: str) -> str:
+def folded_name(typed: str) -> str:
     """Return a name as it is kept: capitals and spaces around it do not count."""
     return typed.strip().lower()
 
@@ -17,7 +17,7 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def require(name: str) -> None:
+def require_name(name: str) -> None:
     """Return when a text can be a name.
 
     Raises

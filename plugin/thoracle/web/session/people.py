@@ -62,10 +62,10 @@ def add(
     roles: Roles = [],  # noqa: B006  # FastAPI copies it
 ) -> Response:
     """Add a person with a one-time password, and show it this once."""
-    name = names.folded(name)
+    name = names.folded_name(name)
     try:
-        values = accounts.values(name, display_name, roles, None)
-        password, secret = accounts.one_time()
+        values = accounts.account_columns(name, display_name, roles, None)
+        password, secret = accounts.one_time_password()
         with site_of(request).database.begin() as connection:
             audited.add(connection, by(request, person.name), name, {**values, **secret})
     except ThoracleError as fault:
@@ -130,7 +130,7 @@ def describe(
 
     def change(connection: Any) -> None:
         row = people.row_of(connection, name)
-        values = accounts.described(display_name, roles)
+        values = accounts.person_columns(display_name, roles)
         other = row is not None and set(row.roles) != set(values["roles"])
         who = by(request, person.name)
         audited.change(connection, who, name, values, values, ends_sessions=other)
@@ -180,7 +180,7 @@ def _open(
 @router.post("/people/{name}/password")
 def one_time_password(request: Request, person: Administrator, name: str) -> Response:
     """Replace the password by a one-time one, and show it this once."""
-    password, values = accounts.one_time()
+    password, values = accounts.one_time_password()
     try:
         with site_of(request).database.begin() as connection:
             row = people.row_of(connection, name)

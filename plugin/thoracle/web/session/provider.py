@@ -155,7 +155,7 @@ def _described(site: Site, claims: dict[str, Any], settings: OIDC) -> tuple[str,
             raise OpenIDError(f"the account {row.name} is disabled")
         if not roles:
             raise OpenIDError(f"found no role of ours in the claim {settings.roles_claim}")
-        wanted = names.folded(str(claims.get("preferred_username", "")))
+        wanted = names.folded_name(str(claims.get("preferred_username", "")))
         # A name that a local account has is never taken over: the provider does not own it.
         if row is not None:
             name = row.name

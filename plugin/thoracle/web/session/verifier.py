@@ -94,7 +94,7 @@ class Verifier:
         with self._turn:
             if self._run is not None and self._run.ended_at is None:
                 return self._run
-            since = None if whole else anchors.verified(self._folder)
+            since = None if whole else anchors.last_verified(self._folder)
             with self._database.connect() as connection:
                 begin_id = max(checkpoint(connection)[0], since.id if since else 0)
                 total = max(head(connection)[0] - begin_id, 0)
@@ -120,7 +120,7 @@ class Verifier:
             self._run = replace(self._run, ended_at=now(), **values)  # type: ignore[arg-type]  # fields of Run
 
     def _verified(self, since: Anchor | None) -> Verification:
-        kept = anchors.read(self._folder / anchors.FILE)
+        kept = anchors.read_anchors(self._folder / anchors.FILE)
         with self._database.connect() as connection:
             result = verification.verify(connection, kept, since, self._told)
         if result.well:
