@@ -196,7 +196,7 @@ def questions(rows: int) -> dict[str, Question]:
     }
 
 
-def searches() -> dict[str, search.Search]:
+def searches() -> dict[str, search.EventSearch]:
     """Return searches of FHIR over all years: of what is often there, seldom, and never."""
     years = ((">=", "2021-01-01"), ("<", "2026-12-01"))
     wanted = {
@@ -212,7 +212,7 @@ def searches() -> dict[str, search.Search]:
         "agent": ("agent", "reader7"),
     }
     return {
-        f"FHIR {name}": search.Search(((parameter, (Token(None, code),)),), years)
+        f"FHIR {name}": search.EventSearch(((parameter, (Token(None, code),)),), years)
         for name, (parameter, code) in wanted.items()
     }
 

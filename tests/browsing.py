@@ -21,7 +21,7 @@ from thoracle.accounts import rows as people
 from thoracle.settings import Settings
 from thoracle.store.database import engine_of, prepare
 from thoracle.store.tables import audit_event
-from thoracle.web.session import passwords
+from thoracle.web.session import credentials
 
 PASSWORD = "correct horse battery staple"
 PERSONS = {"reader": ["reader"], "administrator": ["administrator"], "auditor": ["auditor"]}
@@ -155,7 +155,7 @@ def add_person(connection: Connection, name: str, roles: list[str], **columns: A
 
 def _kept() -> str:
     if PASSWORD not in _hashes:
-        _hashes[PASSWORD] = passwords.hashed_password(PASSWORD)
+        _hashes[PASSWORD] = credentials.hashed_password(PASSWORD)
     return _hashes[PASSWORD]
 
 

@@ -19,7 +19,7 @@ from test_softcopy import outline
 from thoracle.image import pixels
 from thoracle.report import header, segmentation, softcopy, sr
 from thoracle.settings import Settings, parse
-from thoracle.web.pages import album, content
+from thoracle.web.pages import pictures, study_view
 from thoracle.web.pages.rendering import LONGEST_SIDE, Order
 
 
@@ -58,7 +58,7 @@ def objects(source: Dataset, folder: Path) -> tuple[Path, Path]:
 
 def test_the_radiograph_is_what_the_model_is_given(tmp_path: Path) -> None:
     path = saved(chest(PhotometricInterpretation="MONOCHROME1"), tmp_path / "a.dcm")
-    shown = opened(album.stored_picture(settings(tmp_path), order(path), ["a"]))
+    shown = opened(pictures.stored_picture(settings(tmp_path), order(path), ["a"]))
     assert (shown.mode, shown.size) == ("L", (512, 512))
     model = pixels.read_image(path).array[0] * 255
     assert np.abs(np.asarray(shown, np.float32) - model).max() <= 0.5
@@ -66,7 +66,7 @@ def test_the_radiograph_is_what_the_model_is_given(tmp_path: Path) -> None:
 
 def test_a_large_radiograph_is_made_smaller_in_its_proportions(tmp_path: Path) -> None:
     path = saved(radiograph(gradient(3000, 2000)), tmp_path / "a.dcm")
-    shown = opened(album.stored_picture(settings(tmp_path), order(path), ["a"]))
+    shown = opened(pictures.stored_picture(settings(tmp_path), order(path), ["a"]))
     assert shown.size == (round(LONGEST_SIDE * 2 / 3), LONGEST_SIDE)
     values = np.asarray(shown)
     assert values[0, 0] < 10
@@ -79,7 +79,7 @@ def test_the_overlay_has_colours_and_outlines_where_they_belong_and_nothing_else
     source = chest()
     path = saved(source, tmp_path / "a.dcm")
     state, shares = objects(source, tmp_path)
-    made = album.stored_picture(
+    made = pictures.stored_picture(
         settings(tmp_path), order(path, states=[str(state)], segmentations=[str(shares)]), ["a"]
     )
     laid = np.asarray(opened(made))
@@ -97,7 +97,7 @@ def test_a_key_image_is_shown_as_it_is(tmp_path: Path) -> None:
     coloured = np.zeros((64, 48, 3), np.uint8)
     coloured[:32] = (10, 120, 200)
     path = saved(radiograph(coloured), tmp_path / "a.dcm")
-    shown = opened(album.stored_picture(settings(tmp_path), order(path, key_image=True), ["a"]))
+    shown = opened(pictures.stored_picture(settings(tmp_path), order(path, key_image=True), ["a"]))
     assert shown.size == (48, 64)
     assert shown.getpixel((3, 3)) == (10, 120, 200)
 
@@ -111,8 +111,8 @@ def test_an_image_that_cannot_be_decoded_says_why_and_nothing_of_the_patient(
     ds = chest()
     ds.PixelData = ds.PixelData[:1000]
     path = saved(ds, tmp_path / "a.dcm")
-    with pytest.raises(album.NoPicture) as caught:
-        album.stored_picture(settings(tmp_path), order(path), ["a"])
+    with pytest.raises(pictures.NoPicture) as caught:
+        pictures.stored_picture(settings(tmp_path), order(path), ["a"])
     assert "Pixel data cannot be decoded" in str(caught.value)
     assert "Doe" not in str(caught.value)
     assert kept(tmp_path) == []
@@ -120,16 +120,16 @@ def test_an_image_that_cannot_be_decoded_says_why_and_nothing_of_the_patient(
 
 def test_a_fault_of_the_child_is_none_of_its_parent(tmp_path: Path) -> None:
     path = saved(chest(), tmp_path / "a.dcm")
-    with pytest.raises(album.NoPicture, match="ended without one"):
-        album.stored_picture(
+    with pytest.raises(pictures.NoPicture, match="ended without one"):
+        pictures.stored_picture(
             settings(tmp_path), order(path, states=[str(tmp_path / "absent")]), ["a"]
         )
 
 
 def test_an_endless_image_is_given_up(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "endless")
-    with pytest.raises(album.NoPicture, match="longer than the 1 seconds allowed"):
-        album.stored_picture(
+    with pytest.raises(pictures.NoPicture, match="longer than the 1 seconds allowed"):
+        pictures.stored_picture(
             settings(tmp_path, timeout_seconds=1), order(tmp_path / "endless"), ["a"]
         )
 
@@ -137,8 +137,8 @@ def test_an_endless_image_is_given_up(tmp_path: Path) -> None:
 def test_an_image_needs_no_more_memory_than_allowed(tmp_path: Path) -> None:
     row = np.arange(9000, dtype=np.uint16)
     path = saved(radiograph(np.tile(row, (9000, 1))), tmp_path / "a.dcm")
-    with pytest.raises(album.NoPicture, match="ended without one"):
-        album.stored_picture(settings(tmp_path, memory_megabytes=512), order(path), ["a"])
+    with pytest.raises(pictures.NoPicture, match="ended without one"):
+        pictures.stored_picture(settings(tmp_path, memory_megabytes=512), order(path), ["a"])
 
 
 def test_a_codec_that_kills_its_process_costs_one_picture(tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ def test_a_codec_that_kills_its_process_costs_one_picture(tmp_path: Path) -> Non
 
     def ask() -> None:
         try:
-            album.stored_picture(settings(tmp_path), order(tmp_path / "endless"), ["a"])
-        except album.NoPicture as error:
+            pictures.stored_picture(settings(tmp_path), order(tmp_path / "endless"), ["a"])
+        except pictures.NoPicture as error:
             caught.append(error)
 
     thread = threading.Thread(target=ask)
@@ -158,7 +158,10 @@ def test_a_codec_that_kills_its_process_costs_one_picture(tmp_path: Path) -> Non
     thread.join()
     assert [str(error) for error in caught] == ["the process that makes pictures ended without one"]
     path = saved(chest(), tmp_path / "a.dcm")
-    assert opened(album.stored_picture(settings(tmp_path), order(path), ["b"])).size == (512, 512)
+    assert opened(pictures.stored_picture(settings(tmp_path), order(path), ["b"])).size == (
+        512,
+        512,
+    )
 
 
 def children_at_work() -> list[int]:
@@ -181,34 +184,34 @@ def children_at_work() -> list[int]:
 
 def test_a_picture_is_made_once(tmp_path: Path) -> None:
     path = saved(chest(), tmp_path / "a.dcm")
-    first = album.stored_picture(settings(tmp_path), order(path), ["a"])
+    first = pictures.stored_picture(settings(tmp_path), order(path), ["a"])
     (file,) = kept(tmp_path)
     assert (file.parent.stat().st_mode & 0o777) == 0o700
     assert (file.stat().st_mode & 0o777) == 0o600
     path.unlink()
-    assert album.stored_picture(settings(tmp_path), order(path), ["a"]) == first
+    assert pictures.stored_picture(settings(tmp_path), order(path), ["a"]) == first
 
 
 def test_a_corrected_image_has_another_picture(tmp_path: Path) -> None:
     path = saved(chest(), tmp_path / "a.dcm")
-    first = album.stored_picture(settings(tmp_path), order(path), ["a"])
+    first = pictures.stored_picture(settings(tmp_path), order(path), ["a"])
     saved(chest(WindowCenter=1000, WindowWidth=200), path)
-    assert album.stored_picture(settings(tmp_path), order(path), ["b"]) != first
+    assert pictures.stored_picture(settings(tmp_path), order(path), ["b"]) != first
 
 
 def test_what_was_not_looked_at_for_longest_makes_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = saved(chest(), tmp_path / "a.dcm")
-    size = len(album.stored_picture(settings(tmp_path), order(path), ["a"]))
-    monkeypatch.setattr(album, "LARGEST_ALBUM", size * 5 // 2)
+    size = len(pictures.stored_picture(settings(tmp_path), order(path), ["a"]))
+    monkeypatch.setattr(pictures, "LARGEST_ALBUM", size * 5 // 2)
     (first,) = kept(tmp_path)
-    album.stored_picture(settings(tmp_path), order(path), ["b"])
+    pictures.stored_picture(settings(tmp_path), order(path), ["b"])
     (second,) = set(kept(tmp_path)) - {first}
     os.utime(first, (1, 1))
-    album.stored_picture(settings(tmp_path), order(path), ["a"])  # looked at again
+    pictures.stored_picture(settings(tmp_path), order(path), ["a"])  # looked at again
     os.utime(second, (2, 2))
-    album.stored_picture(settings(tmp_path), order(path), ["c"])
+    pictures.stored_picture(settings(tmp_path), order(path), ["c"])
     left = kept(tmp_path)
     assert first in left
     assert second not in left
@@ -224,8 +227,8 @@ def test_a_report_becomes_text_with_every_kind_of_value(tmp_path: Path) -> None:
     report = sr.build([source], [reading], BUNDLE, **COMMON)
     path = tmp_path / "sr.dcm"
     path.write_bytes(header.encode(report))
-    root = content.read(path)
-    lines = [f"{one.name}|{one.value}|{one.code}" for one in content._walk(root)]
+    root = study_view.read(path)
+    lines = [f"{one.name}|{one.value}|{one.code}" for one in study_view._walk(root)]
     assert lines[0] == "Imaging Measurement Report||"
     assert "Observer Type|Device|121007, DCM" in lines
     assert any(line.startswith("Probability|91") and line.endswith(" %|") for line in lines)
@@ -244,12 +247,12 @@ def count(item: Dataset) -> int:
 
 def test_limitations_are_told_with_their_image_each_once() -> None:
     items = tuple(
-        content.Item("Comment", value, "")
+        study_view.Item("Comment", value, "")
         for value in (
             "Image 1 (PA): Limitation: lossy.",
             "nothing",
             "Image 1 (PA): Limitation: lossy.",
         )
     )
-    root = content.Item("", "", "", (content.Item("", "", "", items),))
-    assert content.limitations(root) == ["Image 1 (PA): lossy."]
+    root = study_view.Item("", "", "", (study_view.Item("", "", "", items),))
+    assert study_view.limitations(root) == ["Image 1 (PA): lossy."]

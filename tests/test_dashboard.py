@@ -24,8 +24,8 @@ from radiographs import chest
 from sender import send
 from thoracle.store import tables
 from thoracle.store.database import open_database, sqlite_url
-from thoracle.web.kept import Kept
 from thoracle.web.pages import charts, operations
+from thoracle.web.pages.dashboard import Kept
 from thoracle.web.session.cookies import digest
 
 HOSTILE = "<script>alert('x')</script>\n\x1b[31m{{191*193}}"

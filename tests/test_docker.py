@@ -39,7 +39,7 @@ from sender import send
 from thoracle import settings
 from thoracle.deliver import storescu
 from thoracle.deliver.association import Peer
-from thoracle.web.session import passwords
+from thoracle.web.session import credentials
 
 ROOT = Path(__file__).parent.parent
 DOCKER = ROOT / "docker"
@@ -511,7 +511,7 @@ def picture(container: Container, url: str, study: str) -> bytes:
         "    people.add(connection, 'reader', {'display_name': 'Reader', 'roles': ['reader'],\n"
         "        'password_hash': sys.argv[1]})\n"
     )
-    added = container.run("-c", add, passwords.hashed_password(PASSWORD))
+    added = container.run("-c", add, credentials.hashed_password(PASSWORD))
     assert added.returncode == 0, added.stderr
     with httpx.Client(base_url=url, verify=False, timeout=60) as client:
         assert log_in(client, "reader", PASSWORD).status_code == 303

@@ -37,8 +37,8 @@ from thoracle.store.database import open_database, sqlite_url
 from thoracle.study import analyses, instances, reading_list
 from thoracle.study.instances import Description, Received
 from thoracle.study.results import AnalysisKey, Result
-from thoracle.web.api import fhir_search, fhir_values
-from thoracle.web.api.fhir_values import SearchError
+from thoracle.web.api import fhir_search
+from thoracle.web.api.fhir_search import SearchError
 from thoracle.web.session import cookies
 
 TYPES = ("DiagnosticReport", "ImagingStudy", "Observation", "Task")
@@ -686,7 +686,7 @@ def test_links_lead_through_all_pages_once_and_in_order(many: Engine, tmp_path: 
         assert total["total"] == MANY // 3 + 1
         assert "entry" not in total
         largest = checked(httpx.get(f"{site.url}/fhir/Task?_count=100000", headers=headers))
-        assert len(largest["entry"]) == fhir_values.LARGEST_COUNT
+        assert len(largest["entry"]) == fhir_search.LARGEST_COUNT
 
 
 def test_dates_cover_the_span_of_their_precision() -> None:

@@ -18,7 +18,7 @@ from thoracle.fhir import elements
 from thoracle.fhir.conditions import Token
 from thoracle.store import trail
 from thoracle.store.trail import Columns, Event
-from thoracle.web.api import fhir_audit_search
+from thoracle.web.api import fhir_search
 
 SPAN = [("date", "ge2020-01-01"), ("date", "lt2100")]
 Pairs = list[tuple[str, str]]
@@ -203,7 +203,7 @@ def test_a_search_for_what_is_not_there_finds_nothing(served: Served, pairs: Pai
 def test_more_addresses_than_are_looked_through_make_no_difference(
     served: Served, begin: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = search.Search(terms=(("address", (Token(None, begin),)),))
+    wanted = search.EventSearch(terms=(("address", (Token(None, begin),)),))
     with served.site.database.connect() as connection:
         few = search.page(connection, wanted, "THORACLE", 200)
         monkeypatch.setattr(search, "MOST_ADDRESSES", 1)
@@ -316,5 +316,5 @@ def test_the_system_of_our_own_codes_is_that_of_the_resources() -> None:
 
 def test_the_document_has_each_parameter() -> None:
     text = (DOCS / "audit.md").read_text(encoding="utf-8")
-    for parameter in fhir_audit_search.AUDIT_PARAMETERS:
+    for parameter in fhir_search.AUDIT_PARAMETERS:
         assert f"`{parameter.name}`" in text, parameter.name

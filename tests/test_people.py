@@ -19,9 +19,9 @@ from thoracle.accounts.accounts import By, PersonError
 from thoracle.errors import ThoracleError
 from thoracle.store.database import connect, open_database, sqlite_url
 from thoracle.store.tables import now
-from thoracle.web.session import accounts, names, passwords
+from thoracle.web.session import credentials
 from thoracle.web.session.access import Role
-from thoracle.web.session.passwords import PasswordError
+from thoracle.web.session.credentials import PasswordError
 
 BY = By("tester")
 
@@ -41,40 +41,40 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 )
 def test_a_poor_password_is_refused(password: str) -> None:
     with pytest.raises(PasswordError):
-        passwords.require_password(password, "drwho123")
+        credentials.require_password(password, "drwho123")
 
 
 @pytest.mark.parametrize(
     "password", ["twelve chars", "x1y2z" * 51, "пароль из слов", " " * 8 + "abcdef"]
 )
 def test_any_long_password_will_do(password: str) -> None:
-    passwords.require_password(password, "drwho")
+    credentials.require_password(password, "drwho")
 
 
 def test_a_password_is_kept_as_argon2id_and_never_the_same_twice() -> None:
-    kept = passwords.hashed_password("correct horse battery staple")
+    kept = credentials.hashed_password("correct horse battery staple")
     assert kept.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
-    assert kept != passwords.hashed_password("correct horse battery staple")
-    assert passwords.password_matches("correct horse battery staple", kept)
-    assert not passwords.password_matches("correct horse battery stapl", kept)
+    assert kept != credentials.hashed_password("correct horse battery staple")
+    assert credentials.password_matches("correct horse battery staple", kept)
+    assert not credentials.password_matches("correct horse battery stapl", kept)
 
 
 def test_a_password_longer_than_allowed_is_not_cut_and_compared() -> None:
-    kept = passwords.hashed_password("")
-    assert passwords.password_matches("", kept)
-    assert not passwords.password_matches("x" * 257, kept)
+    kept = credentials.hashed_password("")
+    assert credentials.password_matches("", kept)
+    assert not credentials.password_matches("x" * 257, kept)
 
 
 def test_comparing_takes_as_long_when_there_is_nothing_to_compare() -> None:
     """The quickest of five: a log-in must not tell whether there is such a person."""
-    kept = passwords.hashed_password("correct horse battery staple")
-    passwords.password_matches("warm up", None)
+    kept = credentials.hashed_password("correct horse battery staple")
+    credentials.password_matches("warm up", None)
 
     def quickest(against: str | None) -> float:
         times = []
         for _ in range(5):
             began = time.perf_counter()
-            passwords.password_matches("wrong horse battery staple", against)
+            credentials.password_matches("wrong horse battery staple", against)
             times.append(time.perf_counter() - began)
         return min(times)
 
@@ -84,13 +84,13 @@ def test_comparing_takes_as_long_when_there_is_nothing_to_compare() -> None:
 @pytest.mark.parametrize("name", ["", "-a", "a b", "a" * 65, "é", "<b>", "a\n", "a/b", "A"])
 def test_a_name_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(ThoracleError, match="found a name of"):
-        names.require_name(name)
+        credentials.require_name(name)
 
 
 @pytest.mark.parametrize("shown", ["", "   ", "x" * 129, "a\x1b[31mb", "a\u202eb"])
 def test_a_name_to_show_is_printable(shown: str) -> None:
     with pytest.raises(PersonError, match="found a name to show"):
-        accounts.person_columns(shown, [Role.READER])
+        credentials.person_columns(shown, [Role.READER])
 
 
 def test_attempts_at_the_same_moment_are_all_counted(engine: Engine) -> None:
@@ -177,7 +177,7 @@ def test_persons_are_managed_from_the_command_line(engine: Engine, tmp_path: Pat
     with engine.connect() as connection:
         row = people.row_of(connection, "boss")
     assert row is not None
-    assert passwords.password_matches(password, row.password_hash)
+    assert credentials.password_matches(password, row.password_hash)
     assert row.one_time_until > now()
     assert json.loads(person("list", "--json").stdout) == {
         "name": "boss",

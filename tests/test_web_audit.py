@@ -23,7 +23,7 @@ from thoracle.records import Reason
 from thoracle.store import trail
 from thoracle.store.chain import COLUMNS
 from thoracle.store.trail import Columns, Event
-from thoracle.web.pages import asked, audit_view
+from thoracle.web.pages import asked, audit
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'; DROP TABLE x; --{{191*193}}"
 PERSONS = {
@@ -225,7 +225,7 @@ def test_text_of_others_is_inert_and_whole_columns_are_shown(client: httpx.Clien
 
 
 def test_every_column_has_a_name_on_the_page() -> None:
-    assert set(audit_view.NAMES) == {*COLUMNS, "digest"} - {"detail"}
+    assert set(audit.NAMES) == {*COLUMNS, "digest"} - {"detail"}
 
 
 def test_only_readers_get_a_link_to_the_study(site: Site, client: httpx.Client) -> None:

@@ -15,7 +15,7 @@ from browsing import csrf_token
 from ledger import eventually, rows
 from thoracle.image import pixels
 from thoracle.web import wording
-from thoracle.web.pages import modelcard
+from thoracle.web.pages import about
 from ward import HOSTILE, Ward, of_study, ward
 
 IMAGE = re.compile(r'(?:src|data-src)="(/study/[^"]+\.png\?view=[^"]+)"')
@@ -457,7 +457,7 @@ def test_the_model_card_is_a_page_with_its_pictures_and_parts(reader: httpx.Clie
 
 def test_a_model_card_of_strangers_cannot_run_anything() -> None:
     made = str(
-        modelcard.html(
+        about.html(
             "<script>alert(1)</script>\n\n[a](javascript:alert(1)) ![b](x.png) [c](../y.md)\n\n"
             "|a|\n|-:|\n|<img src=x onerror=alert(1)>|\n"
         )

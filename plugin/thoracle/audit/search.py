@@ -26,7 +26,7 @@ PATIENT, REPORT, SECURITY, JOB, SEARCH = "1", "3", "13", "20", "24"
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
+class EventSearch:
     """Which events are wanted."""
 
     terms: tuple[tuple[str, tuple[Token, ...]], ...] = ()
@@ -38,7 +38,7 @@ class Search:
 
 
 def page(
-    connection: Connection, search: Search, source_id: str, limit: int
+    connection: Connection, search: EventSearch, source_id: str, limit: int
 ) -> list[dict[str, Any]]:
     """Return so many of the events at most, newest first, without their empty columns.
 
@@ -71,7 +71,7 @@ MOST_QUESTIONS = 16
 
 
 def _questions(
-    connection: Connection, search: Search, source_id: str
+    connection: Connection, search: EventSearch, source_id: str
 ) -> Iterator[Sequence[_Condition]]:
     """Yield conditions that together let through what the terms demand."""
     terms, number = [], 1
@@ -87,7 +87,7 @@ def _questions(
     return itertools.product(*terms)
 
 
-def _span(search: Search) -> Iterator[_Condition]:
+def _span(search: EventSearch) -> Iterator[_Condition]:
     for comparison, moment in search.recorded:
         recorded = _column.recorded_at
         yield recorded >= moment if comparison == ">=" else recorded < moment

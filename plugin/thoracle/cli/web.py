@@ -62,10 +62,10 @@ def add_command(
 ) -> None:
     """Add a person, and print a one-time password."""
     from thoracle.accounts import accounts as audited
-    from thoracle.web.session import accounts, names
+    from thoracle.web.session import credentials
 
-    name = names.folded_name(name)
-    values = accounts.account_columns(name, shown, _roles(role), None)
+    name = credentials.folded_name(name)
+    values = credentials.account_columns(name, shown, _roles(role), None)
     password, secret = _password(name, ask)
     with _transaction(config) as connection:
         audited.add(connection, _by(), name, {**values, **secret})
@@ -138,9 +138,9 @@ def password_command(
     name: NameArgument, ask: AskOption = False, config: ConfigOption = None
 ) -> None:
     """Give a person another password, by default a one-time one; the sessions end."""
-    from thoracle.web.session import names
+    from thoracle.web.session import credentials
 
-    password, values = _password(names.folded_name(name), ask)
+    password, values = _password(credentials.folded_name(name), ask)
     _change(config, name, values, {"password": "one-time" if password else "set"})
     _print_password(password)
 
@@ -153,9 +153,9 @@ def _change(
     ends_sessions: bool = True,
 ) -> None:
     from thoracle.accounts import accounts as audited
-    from thoracle.web.session import names
+    from thoracle.web.session import credentials
 
-    name = names.folded_name(name)
+    name = credentials.folded_name(name)
     with _transaction(config) as connection:
         audited.change(connection, _by(), name, values, what, ends_sessions=ends_sessions)
     out.print(f"{name} changed", highlight=False)
@@ -173,14 +173,14 @@ def _roles(typed: list[str]) -> list[Any]:
 
 def _password(name: str, ask: bool) -> tuple[str, dict[str, Any]]:
     """Return a one-time password to be printed, or an empty text, and the columns of the person."""
-    from thoracle.web.session import accounts
+    from thoracle.web.session import credentials
 
     if not ask:
-        return accounts.one_time_password()
+        return credentials.one_time_password()
     typed = getpass.getpass("Password: ")
     if getpass.getpass("Again: ") != typed:
         raise ThoracleError("found two different passwords, required is the same twice")
-    return "", {**accounts.chosen_password(typed, name), "failures": 0, "locked_until": None}
+    return "", {**credentials.chosen_password(typed, name), "failures": 0, "locked_until": None}
 
 
 def _print_password(password: str) -> None:

@@ -21,14 +21,13 @@ from thoracle.web.api import (
 from thoracle.web.api import (
     worklist as api_worklist,
 )
-from thoracle.web.pages import about, audit, dashboard, modelcard, pictures, study, worklist
+from thoracle.web.pages import about, audit, dashboard, pictures, study, worklist
 from thoracle.web.session import access, account, login, people, provider
-from thoracle.web.session.first_run import FirstRun
 from thoracle.web.session.guard import Guard
+from thoracle.web.session.login import FirstRun, Throttle
 from thoracle.web.session.provider import Logins
-from thoracle.web.session.throttle import Throttle
-from thoracle.web.session.verifier import Verifier
 from thoracle.web.site import FOLDER, render, site
+from thoracle.web.verifier import Verifier
 
 ROUTERS = (
     about.router,
@@ -42,7 +41,6 @@ ROUTERS = (
     fhir.router,
     login.router,
     metrics.router,
-    modelcard.router,
     pictures.router,
     study.router,
     worklist.router,

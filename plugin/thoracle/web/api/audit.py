@@ -11,8 +11,8 @@ from thoracle.web.pages import asked as asking
 from thoracle.web.pages.asked import CURSOR, Asked
 from thoracle.web.pages.audit import verifier_of
 from thoracle.web.session.access import Person, Role, scoped
-from thoracle.web.session.verifier import Run, State
 from thoracle.web.site import RESEARCH_USE_ONLY, site_of
+from thoracle.web.verifier import Run, State
 
 router = APIRouter(prefix="/api/audit", tags=["audit"])
 Auditor = Annotated[Person, Depends(scoped("audit:read", Role.AUDITOR))]

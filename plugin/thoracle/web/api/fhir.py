@@ -20,11 +20,9 @@ from thoracle.fhir import rows as fhir_rows
 from thoracle.fhir.conditions import Search
 from thoracle.fhir.rows import Study
 from thoracle.store import trail
-from thoracle.web.api import fhir_audit_search, fhir_search
-from thoracle.web.api.fhir_search import ResultSearch
-from thoracle.web.api.fhir_values import Parameter, SearchError
-from thoracle.web.pages.viewed import record_access
-from thoracle.web.session.access import Person, Role, anyone, scoped
+from thoracle.web.api import fhir_search
+from thoracle.web.api.fhir_search import Parameter, ResultSearch, SearchError
+from thoracle.web.session.access import Person, Role, anyone, record_access, scoped
 from thoracle.web.site import site_of
 
 logger = logging.getLogger(__name__)
@@ -198,7 +196,7 @@ def _capabilities(base: str) -> dict[str, Any]:
                         _capability(type_, fhir_search.parameters(type_))
                         for type_ in resources.BUILDERS
                     ),
-                    _capability("AuditEvent", fhir_audit_search.AUDIT_PARAMETERS),
+                    _capability("AuditEvent", fhir_search.AUDIT_PARAMETERS),
                 ],
             }
         ],

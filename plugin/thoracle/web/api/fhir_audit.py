@@ -10,13 +10,11 @@ from fhir.resources.R4B.fhirresourcemodel import FHIRResourceModel
 from thoracle.audit import lookup, search
 from thoracle.audit.audit_event import audit_event
 from thoracle.store import trail
-from thoracle.web.api import fhir_audit_search
+from thoracle.web.api import fhir_search
 from thoracle.web.api.fhir import FhirRoute, base_of, resource_answer
-from thoracle.web.api.fhir_audit_search import AuditSearch
-from thoracle.web.api.fhir_values import SearchError
+from thoracle.web.api.fhir_search import AuditSearch, SearchError
 from thoracle.web.pages import asked as asking
-from thoracle.web.pages.viewed import record_access
-from thoracle.web.session.access import Person, Role, scoped
+from thoracle.web.session.access import Person, Role, record_access, scoped
 from thoracle.web.site import Site, site_of
 
 router = APIRouter(prefix="/fhir/AuditEvent", route_class=FhirRoute, include_in_schema=False)
@@ -32,7 +30,7 @@ def find(request: Request, person: Auditor) -> Response:
 
     It has no total: to count takes as long as to read them all.
     """
-    wanted = fhir_audit_search.parse_audit_search(request.query_params.multi_items())
+    wanted = fhir_search.parse_audit_search(request.query_params.multi_items())
     site = site_of(request)
     with site.database.begin() as connection:
         found = search.page(connection, wanted.search, source_of(site), wanted.count + 1)

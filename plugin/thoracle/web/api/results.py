@@ -19,8 +19,7 @@ from thoracle.fhir.rows import Study
 from thoracle.fhir.status import HIDDEN
 from thoracle.records import Outcome
 from thoracle.store import trail
-from thoracle.web.pages.viewed import record_access
-from thoracle.web.session.access import Person, Role, scoped
+from thoracle.web.session.access import Person, Role, record_access, scoped
 from thoracle.web.site import RESEARCH_USE_ONLY, site_of
 
 router = APIRouter(prefix="/api", tags=["results"])

@@ -16,7 +16,7 @@ from thoracle.study import reading_list, results
 from thoracle.study.reading_list import QUEUED, RUNNING, STAT
 from thoracle.study.verdict_rows import LONGEST_COMMENT, Opinion
 from thoracle.web.api.results import Uid
-from thoracle.web.pages import verdict
+from thoracle.web.pages import study
 from thoracle.web.pages.worklist import PAGE, Wanted, rank_sentence, reason, record_view, wanted_of
 from thoracle.web.session.access import Person, Role, scoped
 from thoracle.web.site import RESEARCH_USE_ONLY, site_of
@@ -58,7 +58,7 @@ class RowAnswer(BaseModel):
     head_start_minutes: int = Field(description="It stands as if it had come so much earlier.")
     why: str = Field(description="Why it stands where it stands.")
     reviewed_at: str | None = Field(description="Of the first verdict; ISO 8601, UTC.")
-    verdict: Opinion | None = Field(description="The newest one.")
+    study: Opinion | None = Field(description="The newest one.")
 
 
 class ListAnswer(BaseModel):
@@ -86,7 +86,7 @@ class VerdictGiven(BaseModel):
 class VerdictAnswer(BaseModel):
     """A verdict that is kept."""
 
-    verdict: int = Field(description="Its number.")
+    study: int = Field(description="Its number.")
 
 
 @router.get("/worklist")
@@ -125,7 +125,7 @@ def judge(
     request: Request, person: Judge, study_instance_uid: Uid, given: Annotated[VerdictGiven, Body()]
 ) -> VerdictAnswer:
     """Keep the verdict of the person whose token it is."""
-    number = verdict.give_verdict(
+    number = study.give_verdict(
         request,
         person,
         study_instance_uid,

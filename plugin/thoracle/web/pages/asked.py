@@ -12,8 +12,7 @@ from sqlalchemy import Connection
 from thoracle.audit.query import Question
 from thoracle.store import trail
 from thoracle.store.tables import timestamp
-from thoracle.web.pages.viewed import record_access
-from thoracle.web.session.access import Person
+from thoracle.web.session.access import Person, record_access
 
 
 def _moment(text: str) -> str:

@@ -16,17 +16,53 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from thoracle.errors import ThoracleError
 from thoracle.pipeline import overview, requests
 from thoracle.store import trail
-from thoracle.study import results
+from thoracle.study import results, verdicts
 from thoracle.study import rows as studies
 from thoracle.study import verdict_rows as stored
 from thoracle.study.rows import StudyRows
 from thoracle.study.verdict_rows import LONGEST_COMMENT, Opinion
 from thoracle.web import wording
-from thoracle.web.pages import content, pictures, study_trail, study_view, verdict
-from thoracle.web.pages.viewed import record_access
+from thoracle.web.pages import pictures, study_view
 from thoracle.web.pages.worklist import rank_sentence, viewer_address
-from thoracle.web.session.access import Person, Role, administrator, anyone
-from thoracle.web.site import Site, render, site_of
+from thoracle.web.session.access import Person, Role, administrator, anyone, record_access
+from thoracle.web.site import Site, address_of, render, site_of
+
+
+def give_verdict(
+    request: Request, person: Person, study: str, report: str, opinion: Opinion, comment: str
+) -> int:
+    """Keep a verdict, and return its number.
+
+    Readers judge, whatever else they are: the verdict of an administrator would be nobody's
+    reading.
+
+    Raises
+    ------
+    HTTPException
+        403: no reader. 404: no such study. 409: the result that was looked at is not the one that
+        stands. 422: the comment is too long.
+    """
+    if Role.READER not in person.roles:
+        raise HTTPException(403, "the role reader is required to judge a result")
+    route = request.scope["route"]
+    columns: trail.Columns = {
+        "user_id": person.name,
+        "network_address": address_of(request),
+        "detail": {"means": f"POST {route.path}"},
+    }
+    if person.scopes is not None:
+        columns["detail"]["token"] = True
+    try:
+        with site_of(request).database.begin() as connection:
+            if studies.rows(connection, study) is None:
+                raise HTTPException(404, "there is no such study")
+            return verdicts.give(connection, study, report, opinion, comment, columns)
+    except verdicts.ResultChanged as error:
+        text = "There is another result by now, or none: look at it, then judge."
+        raise HTTPException(409, text) from error
+    except ThoracleError as error:
+        raise HTTPException(422, str(error)) from error
+
 
 router = APIRouter()
 
@@ -100,7 +136,7 @@ def judge(
     """Keep what a reader says of the result that the page showed."""
     if person.scopes is not None:
         raise HTTPException(403, "for programs it is /api/studies/{study_instance_uid}/verdicts")
-    verdict.give_verdict(request, person, uid, report, opinion, comment)
+    give_verdict(request, person, uid, report, opinion, comment)
     return _back(uid, "verdict")
 
 
@@ -204,15 +240,15 @@ def _values(site: Site, connection: Connection, rows: StudyRows, person: Person)
         "images": study_view.images(settings, rows, pass_),
         "illustrated": study_view.illustrated(settings),
         "report": report,
-        "limitations": [] if report is None else content.limitations(report),
+        "limitations": [] if report is None else study_view.limitations(report),
         "judged": judged,
         "opinions": list(Opinion),
         "longest_comment": LONGEST_COMMENT,
         "may_judge": judged is not None and Role.READER in person.roles,
         "verdicts": stored.of_study(connection, uid),
-        "sent": study_trail.sent(connection, uid),
-        "trail": study_trail.trail(connection, uid, person),
-        "longest_trail": study_trail.LONGEST_TRAIL,
+        "sent": study_view.sent(connection, uid),
+        "trail": study_view.trail(connection, uid, person),
+        "longest_trail": study_view.LONGEST_TRAIL,
         "previous": studies.of_patient(connection, rows.study),
         "viewer": viewer_address(settings.web.viewer_url, _named(rows)),
         "actions": _actions(connection, uid) if person.has(Role.ADMINISTRATOR) else (),

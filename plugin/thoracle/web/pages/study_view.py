@@ -1,19 +1,127 @@
 """What the page of a study says, put together from its rows and files; nothing here is HTML."""
 
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
+from typing import Any
 
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
+from sqlalchemy import Connection
 
+from thoracle.audit import query
 from thoracle.classify import bundle
+from thoracle.deliver import rows as deliveries
 from thoracle.errors import BundleError
+from thoracle.hl7 import rows as notifications
 from thoracle.image.codecs import MALFORMED
 from thoracle.records import BundleIdentity, Kind
 from thoracle.settings import Classify, Settings
+from thoracle.store.trail import Event
 from thoracle.study.rows import StudyRows
-from thoracle.web.pages import content, pictures
+from thoracle.web.pages import pictures
 from thoracle.web.pages.worklist import reason
-from thoracle.web.wording import date, person_name, plain
+from thoracle.web.session.access import Person, Role
+from thoracle.web.wording import KINDS, PROOFS, date, person_name, plain
+
+LIMITATION = "Limitation: "
+"""Stands in a comment of ours that says what an image lacks (report/content.py)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A content item with those below it."""
+
+    name: str
+    """Meaning of its Concept Name Code; empty when it has none."""
+    value: str
+    """Empty for a container."""
+    code: str
+    """Value and scheme of a coded value, else empty."""
+    items: tuple["Item", ...] = field(default=())
+
+
+def read(path: Path) -> Item:
+    """Return the content of the report in a file.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    """
+    return item(dcmread(path))
+
+
+def item(ds: Dataset) -> Item:
+    """Return a content item and what is below it."""
+    value, code = _value(ds)
+    return Item(
+        name=_meaning(ds, "ConceptNameCodeSequence"),
+        value=value,
+        code=code,
+        items=tuple(item(child) for child in ds.get("ContentSequence") or []),
+    )
+
+
+def limitations(root: Item) -> list[str]:
+    """Return what a report says of limits of its images, each once, with the image before it."""
+    found = (one.value for one in _walk(root) if LIMITATION in one.value)
+    return list(dict.fromkeys(value.replace(LIMITATION, "", 1) for value in found))
+
+
+def _walk(root: Item) -> Iterator[Item]:
+    yield root
+    for one in root.items:
+        yield from _walk(one)
+
+
+def _meaning(ds: Dataset, keyword: str) -> str:
+    codes = ds.get(keyword) or []
+    return str(codes[0].get("CodeMeaning", "")) if codes else ""
+
+
+def _value(ds: Dataset) -> tuple[str, str]:
+    """Return the value of an item as a person reads it, and the code when it is one."""
+    match ds.get("ValueType"):
+        case "CODE":
+            code = ds.ConceptCodeSequence[0]
+            return str(code.CodeMeaning), f"{_code_value(code)}, {code.CodingSchemeDesignator}"
+        case "NUM":
+            return _measured(ds), ""
+        case "IMAGE" | "COMPOSITE" | "WAVEFORM":
+            return f"Instance {ds.ReferencedSOPSequence[0].ReferencedSOPInstanceUID}", ""
+        case "SCOORD":
+            corners = len(ds.GraphicData) // 2
+            return f"{ds.GraphicType.lower()} with {corners} corners", ""
+        case "CONTAINER" | None:
+            return "", ""
+        case kind:
+            return str(ds.get(_KEYWORDS.get(str(kind), ""), "")), ""
+
+
+_KEYWORDS = {
+    "TEXT": "TextValue",
+    "UIDREF": "UID",
+    "PNAME": "PersonName",
+    "DATETIME": "DateTime",
+    "DATE": "Date",
+    "TIME": "Time",
+}
+
+
+def _code_value(code: Dataset) -> str:
+    return str(code.get("CodeValue") or code.get("LongCodeValue") or code.get("URNCodeValue") or "")
+
+
+def _measured(ds: Dataset) -> str:
+    measured = ds.get("MeasuredValueSequence") or []
+    if not measured:
+        return "no value"
+    unit = measured[0].MeasurementUnitsCodeSequence[0]
+    shown = _code_value(unit)
+    shown = "" if shown == "1" else f" {shown}"
+    return f"{measured[0].NumericValue}{shown}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,17 +292,17 @@ def _element(header: Dataset, keyword: str) -> str:
         return ""
 
 
-def report(settings: Settings, rows: StudyRows) -> content.Item | None:
+def report(settings: Settings, rows: StudyRows) -> Item | None:
     """Return the content of the newest report on the study; ``None`` when there is none."""
     found = [one for one in rows.results if one.kind == Kind.SR]
     if not found:
         return None
     if found[-1].file_state != "kept":
-        return content.Item("", "The report is no longer kept here; the archive has it.", "")
+        return Item("", "The report is no longer kept here; the archive has it.", "")
     try:
-        return content.read(settings.data_folder / found[-1].path)
+        return read(settings.data_folder / found[-1].path)
     except (*MALFORMED, OSError):
-        return content.Item("", "The file of the report cannot be read.", "")
+        return Item("", "The file of the report cannot be read.", "")
 
 
 @cache
@@ -212,3 +320,109 @@ def identity(settings: Classify, digest: str) -> BundleIdentity | None:
     """
     found = _identity(settings)
     return found if found is not None and found.digest == digest else None
+
+
+LONGEST_TRAIL = 200
+"""Events that are shown, the newest."""
+VIEWS = frozenset(
+    one.verb for one in (Event.STUDY_VIEWED, Event.LIST_VIEWED, Event.AUDIT_READ, Event.EXPORTED)
+)
+"""Who looked at what: for auditors alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An object or a message, and what became of it at one destination."""
+
+    destination: str
+    what: str
+    state: str
+    proof: str
+    detail: str
+    at: str
+    next_at: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrailLine:
+    """An event of the audit."""
+
+    at: str
+    event: str
+    who: str
+    what: str
+    address: str
+    """Network address: for auditors alone."""
+
+
+def sent(connection: Connection, study_instance_uid: str) -> list[Sent]:
+    """Return what was to be sent where, and what became of it; the newest generation first."""
+    found = [
+        Sent(
+            destination=row.destination,
+            what=KINDS.get(Kind(row.kind), row.kind),
+            state=row.state,
+            proof=PROOFS.get(row.proof or "", ""),
+            detail=plain(row.detail),
+            at=row.changed_at,
+            next_at=row.next_attempt_at or "",
+            generation=row.generation,
+        )
+        for row in deliveries.of_study(connection, study_instance_uid)
+    ]
+    found += [
+        Sent(
+            destination=row.receiver,
+            what="message (HL7 ORU)",
+            state=row.state,
+            proof="it acknowledged the message" if row.state == "told" else "",
+            detail=plain(row.detail),
+            at=row.changed_at,
+            next_at=row.next_attempt_at or "",
+            generation=row.generation,
+        )
+        for row in notifications.of_study(connection, study_instance_uid)
+    ]
+    return sorted(found, key=lambda one: (-one.generation, one.destination, one.what))
+
+
+def trail(connection: Connection, study_instance_uid: str, person: Person) -> Sequence[TrailLine]:
+    """Return what happened to the study, oldest first.
+
+    Everybody sees what was done and by whom; who looked, and from which address, auditors alone.
+    """
+    auditor = Role.AUDITOR in person.roles
+    events = query.events(connection, query.Question(study_instance_uid))
+    return deque(_lines(events, auditor), LONGEST_TRAIL)
+
+
+def _lines(events: Iterable[dict[str, Any]], auditor: bool) -> Iterator[TrailLine]:
+    for event in events:
+        if auditor or event["event"] not in VIEWS:
+            yield TrailLine(
+                at=event["recorded_at"],
+                event=event["event"],
+                who=plain(event.get("user_id") or event.get("calling_ae_title")),
+                what=", ".join(_told(event)),
+                address=plain(event.get("network_address")) if auditor else "",
+            )
+
+
+def _told(event: dict[str, Any]) -> Iterator[str]:
+    """Yield what is worth saying of an event, in a few words each."""
+    if outcome := event.get("outcome"):
+        share = event.get("probability")
+        yield outcome if share is None else f"{outcome} {100 * share:.1f} %"
+    if code := event.get("reason_code"):
+        yield reason(code)
+    if destination := event.get("destination"):
+        yield f"to {plain(destination)}"
+    if proof := event.get("proof"):
+        yield f"proof: {proof}"
+    if status := event.get("status"):
+        yield f"status {plain(status)}"
+    detail = event.get("detail") or {}
+    for name in ("kind", "opinion", "reason", "images", "generation", "deliveries", "means"):
+        if detail.get(name) not in (None, "", []):
+            yield f"{name} {plain(detail[name])}"

@@ -17,8 +17,7 @@ from thoracle.store.tables import timestamp
 from thoracle.study import reading_list
 from thoracle.study.reading_list import SORTS, STAT, STATES, Filter
 from thoracle.web.live import Live
-from thoracle.web.pages.viewed import record_access
-from thoracle.web.session.access import Person, Role, anyone, reader
+from thoracle.web.session.access import Person, Role, anyone, reader, record_access
 from thoracle.web.site import render, site_of
 from thoracle.web.wording import person_name
 

@@ -15,11 +15,13 @@ from enum import StrEnum
 from typing import Any
 
 from fastapi import HTTPException, Request
+from sqlalchemy import Connection
 
 from thoracle.accounts import rows as people
+from thoracle.store import trail
 from thoracle.store.tables import now, timestamp
 from thoracle.web.session import cookies
-from thoracle.web.site import site_of
+from thoracle.web.site import address_of, site_of
 
 PROGRAM_PATHS = ("/api/", "/fhir/", "/metrics")
 """Where API tokens count, and where a refusal is JSON."""
@@ -240,3 +242,32 @@ async def same_site(request: Request) -> None:
         expected.encode(), sent.encode("utf-8", "replace")
     ):
         raise HTTPException(403, "this form is too old: load the page again")
+
+
+def record_access(
+    connection: Connection,
+    request: Request,
+    person: Person,
+    event: trail.Event,
+    columns: trail.Columns,
+) -> None:
+    """Record who saw what, in the transaction of the reading.
+
+    ``detail`` gets ``means``: the method and the route, without what stood in the query, and
+    ``token`` when an API token was used.
+    """
+    route = request.scope.get("route")
+    path = getattr(route, "path", request.url.path)
+    detail = {**columns.get("detail", {}), "means": f"{request.method} {path}"}
+    if person.scopes is not None:
+        detail["token"] = True
+    trail.record(
+        connection,
+        event,
+        {
+            **columns,
+            "user_id": person.name,
+            "network_address": address_of(request),
+            "detail": detail,
+        },
+    )

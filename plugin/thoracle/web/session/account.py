@@ -12,7 +12,7 @@ from thoracle.accounts import rows as people
 from thoracle.accounts.accounts import PersonError
 from thoracle.errors import ThoracleError
 from thoracle.store.tables import now, timestamp
-from thoracle.web.session import access, accounts, cookies
+from thoracle.web.session import access, cookies, credentials
 from thoracle.web.session.access import Person, anyone, signed_in
 from thoracle.web.session.login import Text, begin, by, checked
 from thoracle.web.site import render, site_of
@@ -92,7 +92,7 @@ def change_password(
         _row, why = checked(request, person.name, current)
         if why:
             raise PersonError("the current password is another one, or the account is locked")
-        values = accounts.chosen_password(password, person.name)
+        values = credentials.chosen_password(password, person.name)
     except ThoracleError as fault:
         return render(request, "password.html", 422, fault=str(fault))
     with site_of(request).database.begin() as connection:

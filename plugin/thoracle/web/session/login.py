@@ -1,12 +1,18 @@
 """Log-in, log-out, and the first administrator."""
 
+import hmac
+import ipaddress
 import secrets
+import threading
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, Form, HTTPException, Request
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
 from starlette.responses import RedirectResponse, Response
 
 from thoracle.accounts import accounts as audited
@@ -14,9 +20,81 @@ from thoracle.accounts import rows as people
 from thoracle.accounts.accounts import By, PersonError
 from thoracle.errors import ThoracleError
 from thoracle.store.tables import now, timestamp
-from thoracle.web.session import access, accounts, cookies, names, passwords
-from thoracle.web.session.throttle import Throttle
+from thoracle.web.session import access, cookies, credentials
 from thoracle.web.site import Site, address_of, render, site_of
+
+TRIES = RateLimitItemPerMinute(120)
+"""Log-ins, well or not: each costs a comparison of a password. Departments share addresses."""
+FAILURES = RateLimitItemPerMinute(20)
+
+
+class Throttle:
+    """Counts the log-ins of each address over the last minute."""
+
+    def __init__(self) -> None:
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    def admit(self, address: str | None) -> None:
+        """Count a log-in.
+
+        Raises
+        ------
+        HTTPException
+            429: there were too many.
+        """
+        who = _network(address)
+        if not self._limiter.hit(TRIES, "try", who) or not self._limiter.test(
+            FAILURES, "failure", who
+        ):
+            raise HTTPException(
+                429, "too many log-ins from this address: wait a minute", {"Retry-After": "60"}
+            )
+
+    def failed(self, address: str | None) -> None:
+        """Count a log-in that failed."""
+        self._limiter.hit(FAILURES, "failure", _network(address))
+
+
+def _network(address: str | None) -> str:
+    """Return what one attacker has: an address of IPv4, a /64 of IPv6."""
+    try:
+        found = ipaddress.ip_address(address or "")
+    except ValueError:
+        return address or ""
+    if found.version == 4:
+        return str(found)
+    return str(ipaddress.ip_network((found, 64), strict=False))
+
+
+class FirstRun:
+    """The one-time token of this process."""
+
+    def __init__(self) -> None:
+        self._digest: str | None = None
+        self.turn = threading.Lock()
+        """Held while an account is made: two requests at once must not both find the token good."""
+
+    def begin(self) -> str:
+        """Return a new token, to be printed once."""
+        token = secrets.token_urlsafe(cookies.BYTES)
+        self._digest = cookies.digest(token)
+        return token
+
+    def fits(self, token: str) -> bool:
+        """Return whether a token is the one that was printed."""
+        return self._digest is not None and hmac.compare_digest(
+            self._digest, cookies.digest(token.strip())
+        )
+
+    @property
+    def open(self) -> bool:
+        """Whether a token was printed and not used."""
+        return self._digest is not None
+
+    def end(self) -> None:
+        """Let no token fit any more."""
+        self._digest = None
+
 
 router = APIRouter()
 
@@ -73,7 +151,7 @@ def form_again(request: Request, back: str, fault: str = "", status_code: int = 
 @router.post("/login")
 def log_in(request: Request, name: Text, password: Text = "", next: Text = "/") -> Response:
     """Begin a session, or refuse in the same words and time for every reason."""
-    row, why = checked(request, names.folded_name(name), password)
+    row, why = checked(request, credentials.folded_name(name), password)
     if row is None or why:
         with site_of(request).database.begin() as connection:
             audited.refused(connection, by(request, None if row is None else row.name), why)
@@ -113,14 +191,14 @@ def throttle_of(request: Request) -> Throttle:
 def _compared(site: Site, name: str, password: str) -> tuple[Any, str]:
     web = site.settings.web
     with site.database.begin() as connection:
-        row = people.row_of(connection, name) if names.is_name(name) else None
+        row = people.row_of(connection, name) if credentials.is_name(name) else None
         may = row is not None and audited.attempt(
             connection, name, web.lockout_failures, web.lockout_minutes
         )
         if not may:
             people.lock(connection)  # a write as well, because its time could be measured
     # Compared in any case: the time must not tell who exists or is locked.
-    same = passwords.password_matches(password, None if row is None else row.password_hash)
+    same = credentials.password_matches(password, None if row is None else row.password_hash)
     if row is None:
         return None, "unknown name"
     if not may:
@@ -174,13 +252,13 @@ def first_run(request: Request, token: Text, name: Text, password: Text) -> Resp
     throttle_of(request).admit(address_of(request))
     with request.app.state.first_run.turn:
         _require_first_run(request)
-        name = names.folded_name(name)
+        name = credentials.folded_name(name)
         try:
             if not request.app.state.first_run.fits(token):
                 throttle_of(request).failed(address_of(request))
                 raise PersonError("found another token, required is the one printed at the start")
             roles = [access.Role.ADMINISTRATOR, access.Role.AUDITOR]
-            values = accounts.account_columns(name, name, roles, password)
+            values = credentials.account_columns(name, name, roles, password)
         except ThoracleError as fault:
             return render(request, "first_run.html", 422, fault=str(fault), name=name)
         with site_of(request).database.begin() as connection:

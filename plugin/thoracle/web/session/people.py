@@ -11,7 +11,7 @@ from thoracle.accounts import rows as people
 from thoracle.accounts.accounts import PersonError
 from thoracle.errors import ThoracleError
 from thoracle.store.tables import now
-from thoracle.web.session import accounts, names
+from thoracle.web.session import credentials
 from thoracle.web.session.access import Person, Role, administrator
 from thoracle.web.session.login import Text, by
 from thoracle.web.site import render, site_of
@@ -62,10 +62,10 @@ def add(
     roles: Roles = [],  # noqa: B006  # FastAPI copies it
 ) -> Response:
     """Add a person with a one-time password, and show it this once."""
-    name = names.folded_name(name)
+    name = credentials.folded_name(name)
     try:
-        values = accounts.account_columns(name, display_name, roles, None)
-        password, secret = accounts.one_time_password()
+        values = credentials.account_columns(name, display_name, roles, None)
+        password, secret = credentials.one_time_password()
         with site_of(request).database.begin() as connection:
             audited.add(connection, by(request, person.name), name, {**values, **secret})
     except ThoracleError as fault:
@@ -90,7 +90,7 @@ def _one(
     password: str = "",
 ) -> Response:
     with site_of(request).database.connect() as connection:
-        row = people.row_of(connection, name) if names.is_name(name) else None
+        row = people.row_of(connection, name) if credentials.is_name(name) else None
         if row is None:
             raise HTTPException(404, "there is no such person")
         return render(
@@ -130,7 +130,7 @@ def describe(
 
     def change(connection: Any) -> None:
         row = people.row_of(connection, name)
-        values = accounts.person_columns(display_name, roles)
+        values = credentials.person_columns(display_name, roles)
         other = row is not None and set(row.roles) != set(values["roles"])
         who = by(request, person.name)
         audited.change(connection, who, name, values, values, ends_sessions=other)
@@ -180,7 +180,7 @@ def _open(
 @router.post("/people/{name}/password")
 def one_time_password(request: Request, person: Administrator, name: str) -> Response:
     """Replace the password by a one-time one, and show it this once."""
-    password, values = accounts.one_time_password()
+    password, values = credentials.one_time_password()
     try:
         with site_of(request).database.begin() as connection:
             row = people.row_of(connection, name)

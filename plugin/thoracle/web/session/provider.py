@@ -17,8 +17,8 @@ from thoracle.accounts import rows as people
 from thoracle.accounts.openid import Begun, OpenIDError, Provider, require_libraries, roles_of
 from thoracle.errors import ThoracleError
 from thoracle.settings import OIDC
-from thoracle.web.session import cookies, login, names
-from thoracle.web.session.accounts import LONGEST_DISPLAY_NAME
+from thoracle.web.session import cookies, credentials, login
+from thoracle.web.session.credentials import LONGEST_DISPLAY_NAME
 from thoracle.web.site import Site, address_of, site_of
 
 logger = logging.getLogger(__name__)
@@ -155,11 +155,11 @@ def _described(site: Site, claims: dict[str, Any], settings: OIDC) -> tuple[str,
             raise OpenIDError(f"the account {row.name} is disabled")
         if not roles:
             raise OpenIDError(f"found no role of ours in the claim {settings.roles_claim}")
-        wanted = names.folded_name(str(claims.get("preferred_username", "")))
+        wanted = credentials.folded_name(str(claims.get("preferred_username", "")))
         # A name that a local account has is never taken over: the provider does not own it.
         if row is not None:
             name = row.name
-        elif names.is_name(wanted) and people.row_of(connection, wanted) is None:
+        elif credentials.is_name(wanted) and people.row_of(connection, wanted) is None:
             name = wanted
         else:
             name = "oidc-" + hashlib.sha256(subject.encode()).hexdigest()[:16]
