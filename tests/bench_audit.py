@@ -23,7 +23,7 @@ import psycopg
 from sqlalchemy import Connection, Engine, text
 
 from postgres import postgres
-from thoracle.audit import counts, query, search
+from thoracle.audit import query, search
 from thoracle.audit.query import Question
 from thoracle.audit.verification import verify
 from thoracle.fhir.conditions import Token
@@ -246,7 +246,7 @@ def counted(engine: Engine, by: str, span: tuple[str, str] | None) -> float:
     with engine.connect() as connection:
         for _ in range(5):
             began = time.perf_counter()
-            counts.count(connection, by, *(span or ()))
+            query.count(connection, by, *(span or ()))
             took.append((time.perf_counter() - began) * 1000)
     return statistics.median(took)
 
@@ -294,7 +294,7 @@ def _measure(engine: Engine, rows: int, table: dict[str, list[str]]) -> None:
     for name, page in pages.items():
         p50, p95 = asked(engine, page)
         table.setdefault(name, []).append(f"{p50:.1f} / {p95:.1f}")
-    for by in counts.BY:
+    for by in query.BY:
         whole, month = counted(engine, by, None), counted(engine, by, ("2025-03-01", "2025-04-01"))
         table.setdefault(f"count by {by}, all / a month", []).append(f"{whole:.0f} / {month:.1f}")
     table.setdefault("add a row, CPU ms", []).append(f"{added(engine):.3f}")

@@ -16,7 +16,7 @@ import numpy as np
 from browsing import Site
 from history import studies, write
 from thoracle.image.features import features
-from thoracle.monitoring.looking import look
+from thoracle.monitoring.watch import look
 from thoracle.records import Image
 from thoracle.settings import Watch
 

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from documents import DOCS
 from pacs import free_port
 from thoracle.audit.formats import Unfinished
-from thoracle.audit.rows import NAMES
+from thoracle.audit.query import NAMES
 from thoracle.cli import app, audit_export
 from thoracle.errors import ThoracleError
 from thoracle.retention.purge import Purge

@@ -28,8 +28,8 @@ from postgres import postgres
 from rsyslog import Repository
 from test_audit_message import filled
 from test_crash import Modality
-from thoracle.audit import forwarder, forwarding, syslog
-from thoracle.audit.forwarder import Forwarder
+from thoracle.audit import forwarding, syslog
+from thoracle.audit.forwarding import Forwarder
 from thoracle.cli import app, machine
 from thoracle.errors import ArchiveUnavailable
 from thoracle.settings import AuditRepository, Settings, parse
@@ -80,11 +80,11 @@ def rows_of(engine: Engine) -> dict[int, dict[str, Any]]:
 def forwarding_to(engine: Engine, settings: Settings) -> Iterator[list[Forwarder]]:
     with engine.begin() as connection:
         forwarding.begin(connection, settings.audit_repository)
-    running = forwarder.start_forwarding(settings, engine)
+    running = forwarding.start_forwarding(settings, engine)
     try:
         yield running
     finally:
-        forwarder.stop_forwarding(running)
+        forwarding.stop_forwarding(running)
         assert not any(one.is_alive() for one in running)
 
 
@@ -457,8 +457,8 @@ def test_one_repository_that_is_away_does_not_delay_another(tmp_path: Path, engi
 def test_what_cannot_be_reached_makes_two_events_and_not_one_for_each_attempt(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forwarder, "FIRST_DELAY", 0.01)
-    monkeypatch.setattr(forwarder, "LONGEST_DELAY", 0.05)
+    monkeypatch.setattr(forwarding, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(forwarding, "LONGEST_DELAY", 0.05)
     record(engine, 1)
     away = {"name": "away", "host": "127.0.0.1", "port": free_port(), "alert_seconds": 0}
     with forwarding_to(engine, settings_of(away)):
@@ -474,10 +474,10 @@ def test_one_that_takes_events_more_slowly_than_they_come_is_behind(engine: Engi
         forwarding.begin(connection, [repository])
         connection.execute(text("DROP TRIGGER audit_event_no_update"))
         connection.execute(text("UPDATE audit_event SET recorded_at = '2020-01-01' WHERE id > 5"))
-        assert forwarding.taken(connection, repository, 4) is None
-        assert forwarding.taken(connection, repository, 5) == forwarding.BEHIND
-        assert forwarding.taken(connection, repository, 6) is None
-        assert forwarding.taken(connection, repository, 10) == forwarding.SENDING
+        assert forwarding.record_taken(connection, repository, 4) is None
+        assert forwarding.record_taken(connection, repository, 5) == forwarding.BEHIND
+        assert forwarding.record_taken(connection, repository, 6) is None
+        assert forwarding.record_taken(connection, repository, 10) == forwarding.SENDING
     events = [row["event"] for row in rows_of(engine).values()][10:]
     assert events == [Event.AUDIT_BEHIND.verb, Event.AUDIT_CAUGHT_UP.verb]
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import bench_audit
 from postgres import postgres
-from thoracle.audit import counts, query
+from thoracle.audit import query
 from thoracle.cli import app
 from thoracle.cli.stats import COUNTED, By, bars, without_gaps
 from thoracle.store import database, trail
@@ -74,16 +74,16 @@ def ask(folder: Path, *arguments: str) -> str:
 
 
 def test_everything_that_can_be_counted_by_has_a_test() -> None:
-    assert set(By) == set(counts.BY) == {*EXPECTED, "day", "month"}
+    assert set(By) == set(query.BY) == {*EXPECTED, "day", "month"}
     assert set(COUNTED) <= set(By)
 
 
 @pytest.mark.parametrize("by", EXPECTED)
 def test_counts_are_those_of_the_rows(engine: Engine, by: str) -> None:
     with engine.connect() as connection:
-        assert counts.count(connection, by) == EXPECTED[by]
-        assert counts.count(connection, by, since="9999") == []
-        assert counts.count(connection, by, until="9999") == EXPECTED[by]
+        assert query.count(connection, by) == EXPECTED[by]
+        assert query.count(connection, by, since="9999") == []
+        assert query.count(connection, by, until="9999") == EXPECTED[by]
 
 
 def test_counts_are_the_same_on_postgresql() -> None:
@@ -93,11 +93,11 @@ def test_counts_are_the_same_on_postgresql() -> None:
             for event, columns in ROWS:
                 trail.record(connection, event, columns)
             for by, expected in EXPECTED.items():
-                found = counts.count(connection, by)
+                found = query.count(connection, by)
                 assert sorted(found) == sorted(expected), by
-            (((day, number),)) = counts.count(connection, "day")
+            (((day, number),)) = query.count(connection, "day")
             assert (len(day), number) == (10, len(ROWS))
-            assert counts.count(connection, "month", since="2020", until="9999") == [
+            assert query.count(connection, "month", since="2020", until="9999") == [
                 (day[:7], len(ROWS))
             ]
         engine.dispose()
@@ -108,8 +108,8 @@ def test_days_and_months_add_up_and_are_in_their_order(tmp_path: Path) -> None:
     engine = database.connect(database.sqlite_url(tmp_path))
     span = ("2024-01-01", "2025-01-01")
     with engine.connect() as connection:
-        days = counts.count(connection, "day", *span)
-        months = counts.count(connection, "month", *span)
+        days = query.count(connection, "day", *span)
+        months = query.count(connection, "month", *span)
         rows = len(list(query.events(connection, query.Question(since=span[0], until=span[1]))))
     assert sum(number for _, number in days) == sum(number for _, number in months) == rows
     assert [month for month, _ in months] == [f"2024-{number:02}" for number in range(1, 13)]

@@ -12,9 +12,8 @@ from sqlalchemy.exc import IntegrityError
 from typer.testing import CliRunner
 
 from test_migrations import at_revision
-from thoracle.audit import anchors
-from thoracle.audit.anchors import Anchor
-from thoracle.audit.verification import Verification, verify
+from thoracle.audit import verification
+from thoracle.audit.verification import Anchor, Verification, verify
 from thoracle.cli import app
 from thoracle.store import chain, database, trail
 from thoracle.store.trail import Columns, Event
@@ -236,7 +235,7 @@ def test_a_transaction_that_fails_leaves_no_link(tmp_path: Path) -> None:
 def test_a_verification_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
     engine = database.open_database(database.sqlite_url(tmp_path))
     fill(engine, 10)
-    anchor = anchors.drop_anchor(engine, tmp_path / anchors.FILE)
+    anchor = verification.drop_anchor(engine, tmp_path / verification.ANCHORS_FILE)
     fill(engine, 5)
     with engine.connect() as connection:
         found = verify(connection, since=anchor)
@@ -265,13 +264,13 @@ def test_rows_of_an_older_schema_are_chained_when_it_is_brought_up(tmp_path: Pat
 
 def test_anchors_are_dropped_once_for_each_end_and_survive_a_crash(tmp_path: Path) -> None:
     engine = database.open_database(database.sqlite_url(tmp_path))
-    path = tmp_path / anchors.FILE
+    path = tmp_path / verification.ANCHORS_FILE
     fill(engine, 3)
-    assert anchors.drop_anchor(engine, path) == anchors.read_anchors(path)[0]
-    assert anchors.drop_anchor(engine, path) is None
+    assert verification.drop_anchor(engine, path) == verification.read_anchors(path)[0]
+    assert verification.drop_anchor(engine, path) is None
     with path.open("a") as file:
         file.write('{"id": 5, "dig')
-    assert [one.id for one in anchors.read_anchors(path)] == [3]
+    assert [one.id for one in verification.read_anchors(path)] == [3]
 
 
 def run(folder: Path, *arguments: str) -> tuple[int, str]:
@@ -284,7 +283,7 @@ def run(folder: Path, *arguments: str) -> tuple[int, str]:
 def test_the_command_says_that_all_fits_or_names_the_row(tmp_path: Path) -> None:
     engine = database.open_database(database.sqlite_url(tmp_path))
     fill(engine, 5)
-    anchors.drop_anchor(engine, tmp_path / anchors.FILE)
+    verification.drop_anchor(engine, tmp_path / verification.ANCHORS_FILE)
     code, said = run(tmp_path, "verify")
     assert (code, said[:45]) == (0, "well: 5 rows from the beginning to row 5 fit,")
     fill(engine, 2)

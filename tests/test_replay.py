@@ -17,7 +17,7 @@ from pacs import Pacs
 from radiographs import chest
 from sender import send
 from test_proof import EVERYTHING, OBJECTS
-from thoracle.audit import difference
+from thoracle.audit.replay import Difference, first_difference
 from thoracle.classify import bundle
 from thoracle.cli import app
 from thoracle.settings import Classify, Settings, digests
@@ -243,13 +243,13 @@ def test_a_start_records_settings_and_the_association_its_counts(read: tuple[Pat
 def test_the_first_difference_is_no_uid_where_there_is_another(copy: Path) -> None:
     paths = [below for (below,) in ask(copy, "SELECT path FROM result WHERE kind = 'sr'")]
     content = (copy / "data" / paths[0]).read_bytes()
-    assert difference.first_difference(content, content) is None
-    assert difference.first_difference(content, b"") == difference.Difference(
+    assert first_difference(content, content) is None
+    assert first_difference(content, b"") == Difference(
         "the file", "unreadable (InvalidDicomError)", "readable"
     )
     other = dcmread(copy / "data" / paths[0])
     other.SOPInstanceUID = "1.2.3"
     other.SeriesNumber = 7
     other.save_as(copy / "other.dcm")
-    found = difference.first_difference(content, (copy / "other.dcm").read_bytes())
-    assert found == difference.Difference("SeriesNumber", "9001", "7")
+    found = first_difference(content, (copy / "other.dcm").read_bytes())
+    assert found == Difference("SeriesNumber", "9001", "7")

@@ -28,7 +28,7 @@ from radiographs import chest
 from sender import send
 from test_proof import ALWAYS, OBJECTS
 from thoracle import settings as configuration
-from thoracle.audit import anchors, verification
+from thoracle.audit import verification
 from thoracle.errors import DataFolderInUse, SettingsError
 from thoracle.report import source
 from thoracle.retention.purge import Done, Purge
@@ -386,7 +386,9 @@ def consistent(folder: Path) -> None:
         assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     engine = database.open_database(database.sqlite_url(folder))
     with engine.connect() as connection:
-        assert verification.verify(connection, anchors.read_anchors(folder / anchors.FILE)).well
+        assert verification.verify(
+            connection, verification.read_anchors(folder / verification.ANCHORS_FILE)
+        ).well
     engine.dispose()
 
 
@@ -426,12 +428,14 @@ def test_the_audit_goes_after_its_days_and_the_chain_still_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = trailed(tmp_path, [30, 29, 20, 9, 1], monkeypatch)
-    anchors.drop_anchor(engine, tmp_path / anchors.FILE)
+    verification.drop_anchor(engine, tmp_path / verification.ANCHORS_FILE)
     given = Settings(data_folder=tmp_path, retention=Retention(audit_days=10))
     assert Purge(engine, given).run().events == 3
     assert ids(engine) == [(4, "image read"), (5, "image read"), (6, "audit purged")]
     with engine.connect() as connection:
-        assert verification.verify(connection, anchors.read_anchors(tmp_path / anchors.FILE)).well
+        assert verification.verify(
+            connection, verification.read_anchors(tmp_path / verification.ANCHORS_FILE)
+        ).well
         told = connection.execute(
             select(audit_event.c.detail).where(audit_event.c.event == "audit purged")
         ).scalar_one()

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, insert
 from history import NOW, Study, studies, write
 from thoracle.monitoring import figures, statistics
 from thoracle.monitoring.comparison import Level
-from thoracle.monitoring.looking import look
+from thoracle.monitoring.watch import look
 from thoracle.settings import Watch
 from thoracle.store import tables
 from thoracle.store.database import open_database, sqlite_url

@@ -10,13 +10,19 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, select
 
-from thoracle.monitoring import alarm_rows as alarms
-from thoracle.monitoring import drift, rates
+from thoracle.monitoring import alarms, drift, rates
 from thoracle.monitoring.alarms import keep
-from thoracle.monitoring.comparison import Comparison, Level, shown, worst
+from thoracle.monitoring.comparison import (
+    Comparison,
+    Level,
+    difference,
+    population_stability,
+    shown,
+    wilson,
+    worst,
+)
 from thoracle.monitoring.drift import Sample
-from thoracle.monitoring.index import difference, population_stability, wilson
-from thoracle.monitoring.looking import spans
+from thoracle.monitoring.watch import spans
 from thoracle.settings import Watch
 from thoracle.store.database import open_database, sqlite_url
 from thoracle.store.tables import audit_event

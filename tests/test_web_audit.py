@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import Engine
 
 from browsing import Site
-from thoracle.audit import anchors
+from thoracle.audit import verification
 from thoracle.audit.query import Question
 from thoracle.records import Reason
 from thoracle.store import trail
@@ -84,7 +84,9 @@ def filled(database: Engine, rows: int = 130) -> None:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     running = Site(tmp_path_factory.mktemp("audit"), persons=PERSONS)
     filled(running.database)
-    anchors.drop_anchor(running.database, running.settings.data_folder / anchors.FILE)
+    verification.drop_anchor(
+        running.database, running.settings.data_folder / verification.ANCHORS_FILE
+    )
     with running:
         yield running
 
@@ -318,7 +320,7 @@ def test_a_verification_goes_on_where_the_last_one_ended(site: Site, client: htt
     whole = verified(client, whole="true")
     assert "rows behind row 0 up to row" in whole
     assert "are as they were written" in whole
-    remembered = anchors.last_verified(site.settings.data_folder)
+    remembered = verification.last_verified(site.settings.data_folder)
     assert remembered is not None
     assert f"up to row {remembered.id}" in whole
     assert f"rows behind row {remembered.id} up to row" in verified(client)
@@ -342,9 +344,11 @@ def test_a_broken_row_is_named(tmp_path: Path) -> None:
             page = verified(client)
             assert "<strong>Broken at row 33</strong>" in page
             assert "32 rows before it fit" in page
-            assert anchors.last_verified(site.settings.data_folder) is None
+            assert verification.last_verified(site.settings.data_folder) is None
             assert "Broken at row 33" in get(client, "/audit")
             assert "row 33" in site.log.read_text()
-            (site.settings.data_folder / anchors.FILE).write_text("nonsense\nnonsense\n")
+            (site.settings.data_folder / verification.ANCHORS_FILE).write_text(
+                "nonsense\nnonsense\n"
+            )
             assert "found no anchor" in get(client, "/audit")
             assert "could not be done" in verified(client)

@@ -16,7 +16,7 @@ from pacs import Pacs, free_port
 from radiographs import chest
 from sender import send
 from test_audit_message import row_of
-from thoracle.audit import query, story, why
+from thoracle.audit import query, story
 from thoracle.audit.sentences import SENTENCES, sentence
 from thoracle.audit.story import Known
 from thoracle.cli import app
@@ -397,5 +397,5 @@ def test_of_an_accession_number_every_study_is_told(tmp_path: Path, engine: Engi
         for study in ("1.1", "1.2"):
             columns: Columns = {"study_instance_uid": study, "accession_number": "A1"}
             trail.record(connection, Event.INSTANCE_STORED, columns)
-        assert why.of_accession(connection, "A1") == ["1.1", "1.2"]
+        assert story.of_accession(connection, "A1") == ["1.1", "1.2"]
     assert ask(tmp_path, "--accession", "A1").count("Research use only") == 2

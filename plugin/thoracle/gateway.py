@@ -10,7 +10,7 @@ from functools import partial
 from types import FrameType
 
 from thoracle import pipeline
-from thoracle.audit import anchors, forwarder, forwarding, starts
+from thoracle.audit import forwarding, starts, verification
 from thoracle.classify import bundle, runtime
 from thoracle.deliver.commitment_answers import Answer
 from thoracle.errors import BundleError, SettingsError
@@ -149,7 +149,7 @@ def _run(
     listener = Listener(settings.receive, inbox, database, arrived, committed, more)
     _listen(listener, settings)
     with _whole():
-        forwarders = forwarder.start_forwarding(settings, database)
+        forwarders = forwarding.start_forwarding(settings, database)
         engine.start(database, settings.deliver)
         started.set()
         _take_up(settings, stopped)
@@ -157,7 +157,9 @@ def _run(
         _load_or_leave(classifier, settings)
         watchman = Watchman(database, settings.watch)
         watchman.look()
-        anchor = partial(anchors.drop_anchor, database, settings.data_folder / anchors.FILE)
+        anchor = partial(
+            verification.drop_anchor, database, settings.data_folder / verification.ANCHORS_FILE
+        )
         idle: set[str] = set()
         while not stopped.wait(SWEEP_SECONDS):
             watchman.look()
@@ -167,7 +169,7 @@ def _run(
         engine.stop(DRAIN_SECONDS)
         with database.begin() as connection:
             trail.record(connection, trail.Event.APPLICATION_STOPPED, {})
-        forwarder.stop_forwarding(forwarders)
+        forwarding.stop_forwarding(forwarders)
         anchor()
 
 

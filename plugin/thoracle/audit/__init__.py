@@ -1,1 +1,1 @@
-"""Stage 9: the events of every step, committed together with their effect."""
+"""The audit log: asked, told in sentences, proven, replayed and sent on."""

@@ -14,9 +14,16 @@ from typing import Any
 from fhir.resources.R4B.auditevent import AuditEvent
 from fhir.resources.R4B.fhirresourcemodel import FHIRResourceModel
 
-from thoracle.audit.markup import as_text, reason
-from thoracle.audit.message import EVENTS, TYPES
-from thoracle.audit.objects import DETAILS, EXPORT, TRANSFERRED, WORKITEM
+from thoracle.audit.message import (
+    DETAILS,
+    EVENTS,
+    EXPORT,
+    TRANSFERRED,
+    TYPES,
+    WORKITEM,
+    as_text,
+    reason,
+)
 from thoracle.audit.search import JOB, PATIENT, QUERY, REPORT, SEARCH, SECURITY
 from thoracle.fhir import elements
 from thoracle.fhir.elements import Json

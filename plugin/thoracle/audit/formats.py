@@ -43,7 +43,7 @@ class ParquetWriter:
         import pyarrow
         from pyarrow import parquet
 
-        from thoracle.audit.rows import NAMES
+        from thoracle.audit.query import NAMES
 
         self._file = file
         self._arrow: Any = pyarrow
@@ -74,7 +74,7 @@ class CSVWriter:
     """Writes rows as CSV in which no cell is run as a formula."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        from thoracle.audit.rows import NAMES
+        from thoracle.audit.query import NAMES
 
         self._file = file
         self._names = NAMES

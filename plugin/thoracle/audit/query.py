@@ -1,14 +1,28 @@
 """Questions to the trail: which events, by whom, of whom, about what."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, TextClause, or_, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    String,
+    TextClause,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+)
 
+from thoracle.store import chain
+from thoracle.store.chain import COLUMNS
 from thoracle.store.tables import audit_event
 from thoracle.store.tables.audit import FAILED, SLOW
+from thoracle.store.trail import Event
 
 Condition = ColumnElement[bool] | TextClause
 _EQUAL = (
@@ -172,3 +186,143 @@ def _alternatives(question: Question) -> Iterator[list[Condition]]:
     """Yield conditions that together let through what the question wants."""
     for chosen in itertools.product(*_pairs(question)):
         yield [*_conditions(question), *chosen]
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Where the trail begins and ends."""
+
+    rows: int
+    """From the last purge to the end of the chain; held rows from before it come on top."""
+    first_id: int | None = None
+    first_at: str | None = None
+    """ISO 8601 in UTC."""
+    last_id: int | None = None
+    last_at: str | None = None
+
+
+def event_row(connection: Connection, row_id: int) -> dict[str, Any] | None:
+    """Return an event without its empty columns, if there is that row."""
+    statement = select(audit_event).where(audit_event.c.id == row_id)
+    row = connection.execute(statement).mappings().first()
+    return None if row is None else told(row)
+
+
+def ends(connection: Connection) -> Ends:
+    """Return where the trail begins and ends."""
+    column = audit_event.c
+    statement = select(column.id, column.recorded_at).limit(1)
+    first = connection.execute(statement.order_by(column.id)).first()
+    last = connection.execute(statement.order_by(column.id.desc())).first()
+    rows = chain.head(connection)[0] - chain.checkpoint(connection)[0]
+    if first is None or last is None:
+        return Ends(rows)
+    return Ends(rows, first.id, first.recorded_at, last.id, last.recorded_at)
+
+
+NAMES = (*COLUMNS, "digest")
+"""Columns of the rows that :func:`between` returns, in this order."""
+
+
+def bounds(connection: Connection, since: str | None, until: str | None) -> tuple[int, int] | None:
+    """Return the first and the last id of rows from ``since`` until before ``until``, if any."""
+    moment = audit_event.c.recorded_at
+    statement = select(func.min(audit_event.c.id), func.max(audit_event.c.id))
+    if since is not None:
+        statement = statement.where(moment >= since)
+    if until is not None:
+        statement = statement.where(moment < until)
+    first, last = connection.execute(statement).one()
+    return None if first is None else (int(first), int(last))
+
+
+def between(connection: Connection, after: int, up_to: int, limit: int) -> Sequence[Sequence[Any]]:
+    """Return rows behind one id and up to another, by id, at most so many; ``detail`` as text."""
+    detail = "detail" if connection.dialect.name == "sqlite" else "detail::text"
+    columns = ", ".join(detail if name == "detail" else name for name in NAMES)
+    # They come from the driver as they are, as in store/chain.py.
+    result = connection.exec_driver_sql(
+        f"SELECT {columns} FROM audit_event WHERE id > {int(after)} AND id <= {int(up_to)} "  # noqa: S608 - no text from outside
+        f"ORDER BY id LIMIT {int(limit)}"
+    )
+    cursor: Any = result.cursor
+    found: Sequence[Sequence[Any]] = cursor.fetchall()
+    result.close()
+    return found
+
+
+_column = audit_event.c
+DAY, MONTH, SHORT = 10, 7, 12
+"""Characters of a time that say the day, the month; of a digest that tell bundles apart."""
+MOST = 1000
+"""Values that are counted apart, the most frequent; days and months: the newest."""
+
+
+@dataclass(frozen=True, slots=True)
+class By:
+    """What is counted apart."""
+
+    of: ColumnElement[str]
+    event: Event | None = None
+    """Events of this kind alone are counted."""
+    in_time: bool = False
+    """In the order of time; else the most frequent come first."""
+
+
+def _beginning(of: ColumnElement[str], length: int) -> ColumnElement[str]:
+    """Return the first characters of a column, in words that can be grouped by on PostgreSQL."""
+    found: ColumnElement[str] = func.substr(
+        of, literal_column("1"), literal_column(str(length)), type_=String
+    )
+    return found
+
+
+_SPACE: ColumnElement[str] = literal_column("' '", String)
+BY = {
+    "day": By(_beginning(_column.recorded_at, DAY), in_time=True),
+    "month": By(_beginning(_column.recorded_at, MONTH), in_time=True),
+    "event": By(_column.event),
+    "device": By(_column.calling_ae_title, Event.INSTANCE_STORED),
+    "outcome": By(_column.outcome, Event.IMAGE_READ),
+    "reason": By(_column.reason_code, Event.IMAGE_READ),
+    "bundle": By(
+        _column.bundle_version + _SPACE + _beginning(_column.bundle_digest, SHORT),
+        Event.IMAGE_READ,
+    ),
+    "destination": By(_column.destination),
+    "user": By(_column.user_id),
+}
+"""What can be asked for. A device is the AE title that images came from; outcome, reason and bundle
+are those of images read; a bundle is its version and the beginning of its digest."""
+
+
+def count(
+    connection: Connection, by: str, since: str | None = None, until: str | None = None
+) -> list[tuple[str, int]]:
+    """Return each value with the number of its events.
+
+    Parameters
+    ----------
+    by
+        A key of ``BY``.
+    since, until
+        ISO 8601 in UTC, inclusive and exclusive.
+    """
+    wanted = BY[by]
+    number = func.count()
+    order = wanted.of.desc() if wanted.in_time else number.desc()
+    statement = (
+        select(wanted.of, number)
+        .where(wanted.of.is_not(None))
+        .group_by(wanted.of)
+        .order_by(order, wanted.of)
+        .limit(MOST)
+    )
+    if wanted.event is not None:
+        statement = statement.where(_column.event == wanted.event.verb)
+    if since is not None:
+        statement = statement.where(_column.recorded_at >= since)
+    if until is not None:
+        statement = statement.where(_column.recorded_at < until)
+    found = [(str(value), int(rows)) for value, rows in connection.execute(statement)]
+    return found[::-1] if wanted.in_time else found

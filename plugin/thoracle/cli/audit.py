@@ -182,15 +182,15 @@ def verify_command(
     ] = False,
 ) -> None:
     """Follow the chain of the trail and name the first row that was changed, added or taken out."""
-    from thoracle.audit import anchors as kept
     from thoracle.audit import verification
+    from thoracle.audit import verification as kept
 
     config = config or context.obj
     folder = settings_of(config).data_folder
     data = database(config)
     if anchors is not None and not anchors.exists():
         raise ThoracleError(f"{anchors}: found no file, required is one with anchors")
-    found = kept.read_anchors(anchors or folder / kept.FILE)
+    found = kept.read_anchors(anchors or folder / kept.ANCHORS_FILE)
     before = kept.last_verified(folder) if incremental else None
     with data.connect() as connection:
         result = verification.verify(connection, found, before)

@@ -88,7 +88,7 @@ def export(
 
 
 def _batches(database: "Engine", since: str | None, until: str | None) -> Iterator[Sequence[Row]]:
-    from thoracle.audit import rows as audit_rows
+    from thoracle.audit import query as audit_rows
 
     with database.connect() as connection:
         bounds = audit_rows.bounds(connection, since, until)
@@ -106,7 +106,7 @@ def _batches(database: "Engine", since: str | None, until: str | None) -> Iterat
 
 def _cut_month(database: "Engine") -> str | None:
     """Return the month of which the beginning has been purged, if any has."""
-    from thoracle.audit import rows as audit_rows
+    from thoracle.audit import query as audit_rows
     from thoracle.store import chain
 
     with database.connect() as connection:

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from thoracle.audit.rerun import Replay
+    from thoracle.audit.replay import Replay
 
 out = Console()
 
@@ -34,13 +34,13 @@ def replay_command(
 ) -> None:
     """Run a stored analysis again, and say whether the same comes of it; if not, exit code 1."""
     from thoracle import log
-    from thoracle.audit import rerun
+    from thoracle.audit import replay
     from thoracle.cli import audit
 
     config = config or context.obj
     log.configure("ERROR")
     settings, data = audit.settings_of(config), audit.database(config)
-    found = rerun.replay(settings, data, study, generation, getpass.getuser())
+    found = replay.replay(settings, data, study, generation, getpass.getuser())
     if as_json:
         sys.stdout.write(json.dumps(asdict(found), ensure_ascii=True) + "\n")
     else:

@@ -60,14 +60,14 @@ def stats_command(
     ] = None,
 ) -> None:
     """Count events, by day, device, outcome or the like."""
-    from thoracle.audit import counts
+    from thoracle.audit import query
     from thoracle.audit.query import Question
     from thoracle.cli import audit
 
     question = Question(since=audit.moment(since), until=audit.moment(until))
     data = audit.database(config or context.obj)
     with data.connect() as connection:
-        found = counts.count(connection, by, question.since, question.until)
+        found = query.count(connection, by, question.since, question.until)
     audit.asked(data, question, f"thoracle audit stats --by {by}")
     if by is By.DAY:
         found = without_gaps(found)
@@ -78,8 +78,8 @@ def stats_command(
     out.print(_table(by, found, out.width))
     total = sum(number for _, number in found)
     said = f"{total:,} {COUNTED.get(by, 'events')}"
-    if len(found) >= counts.MOST:
-        said += f"; of more than {counts.MOST} values, those that come first"
+    if len(found) >= query.MOST:
+        said += f"; of more than {query.MOST} values, those that come first"
     out.print(said, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 

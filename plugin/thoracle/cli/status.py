@@ -31,7 +31,7 @@ def status_command(
 ) -> None:
     """Show what is where. That studies were looked at is an event of the audit."""
     from thoracle.audit import forwarding
-    from thoracle.monitoring import alarm_rows as alarms
+    from thoracle.monitoring import alarms
     from thoracle.pipeline import overview
     from thoracle.store.database import existing
 

@@ -28,7 +28,7 @@ def why_command(
     ] = None,
 ) -> None:
     """Tell what became of a study, why, and what is waited for."""
-    from thoracle.audit import story, why
+    from thoracle.audit import story
     from thoracle.audit.query import Question
     from thoracle.cli import audit
 
@@ -36,8 +36,8 @@ def why_command(
         raise ThoracleError("found both or neither of STUDY and --accession, required is one")
     data = audit.database(config or context.obj)
     with data.connect() as connection:
-        studies = [study] if study else why.of_accession(connection, accession or "")
-        told = [_told(connection, story, why, one) for one in studies]
+        studies = [study] if study else story.of_accession(connection, accession or "")
+        told = [_told(connection, story, one) for one in studies]
     question = Question(study_instance_uid=study, accession_number=accession)
     audit.asked(data, question, "thoracle audit why")
     if not told:
@@ -50,15 +50,15 @@ def why_command(
             _print(_lines(one))
 
 
-def _told(connection: Any, story: Any, why: Any, study: str) -> dict[str, Any]:
-    known = why.known(connection, study)
+def _told(connection: Any, story: Any, study: str) -> dict[str, Any]:
+    known = story.known_of(connection, study)
     return {
         "study_instance_uid": study,
         "answer": story.answer(known),
         "waiting": story.waiting(known),
         "facts": [asdict(one) for one in story.facts(known.events)],
         "came": known.study is not None,
-        "around": [asdict(one) for one in story.facts(why.around(connection, known))],
+        "around": [asdict(one) for one in story.facts(story.around(connection, known))],
     }
 
 

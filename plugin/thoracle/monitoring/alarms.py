@@ -4,14 +4,45 @@ import logging
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 
-from thoracle.monitoring import alarm_rows as alarms
 from thoracle.monitoring.comparison import Comparison, Level
-from thoracle.monitoring.looking import look
+from thoracle.monitoring.watch import look
 from thoracle.settings import Watch
 from thoracle.store import trail
+from thoracle.store.tables import alarm, now
+
+
+def rows(connection: Connection, level: str | None = None) -> Sequence[Row[Any]]:
+    """Return what is said, in the order of the subjects; of one level, if one is given."""
+    statement = select(alarm).order_by(alarm.c.subject)
+    if level is not None:
+        statement = statement.where(alarm.c.level == level)
+    return connection.execute(statement).all()
+
+
+def put_row(
+    connection: Connection, subject: str, level: str, sentence: str, device: str | None
+) -> None:
+    """Set what is said of a subject; ``since`` stays while the level does."""
+    moment = now()
+    values = {"level": level, "sentence": sentence, "device": device, "changed_at": moment}
+    mine = alarm.c.subject == subject
+    before = connection.execute(select(alarm.c.level).where(mine)).scalar()
+    if before is None:
+        connection.execute(insert(alarm).values(subject=subject, since=moment, **values))
+    elif before == level:
+        connection.execute(update(alarm).where(mine).values(**values))
+    else:
+        connection.execute(update(alarm).where(mine).values(since=moment, **values))
+
+
+def forget_row(connection: Connection, subjects: Sequence[str]) -> None:
+    """Remove what is said of subjects that are watched no longer."""
+    connection.execute(delete(alarm).where(alarm.c.subject.in_(subjects)))
+
 
 logger = logging.getLogger(__name__)
 
@@ -61,14 +92,14 @@ def keep(database: Engine, comparisons: Sequence[Comparison]) -> None:
     one that cannot be compared for a while ends it.
     """
     with database.begin() as connection:
-        before = {row.subject: Level(row.level) for row in alarms.rows(connection)}
-        alarms.forget_row(connection, sorted(set(before) - {one.subject for one in comparisons}))
+        before = {row.subject: Level(row.level) for row in rows(connection)}
+        forget_row(connection, sorted(set(before) - {one.subject for one in comparisons}))
         for one in comparisons:
             was = before.get(one.subject, Level.TOO_FEW)
             level = _standing(was, one.level)
             if level is not one.level and was is Level.ALARM:
                 continue  # what raised it stays to be read
-            alarms.put_row(connection, one.subject, level, one.sentence, one.device)
+            put_row(connection, one.subject, level, one.sentence, one.device)
             if (level is Level.ALARM) is not (was is Level.ALARM):
                 event = _EVENTS[level is Level.ALARM]
                 detail = {"subject": one.subject, "sentence": one.sentence, "device": one.device}

@@ -12,10 +12,11 @@ from thoracle.monitoring.comparison import (
     WHY_INPUT,
     WHY_SCORES,
     Comparison,
+    Index,
     Level,
+    population_stability,
     shown,
 )
-from thoracle.monitoring.index import Index, population_stability
 from thoracle.settings import Watch
 
 LOOK = 0.4

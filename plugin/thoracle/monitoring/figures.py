@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thoracle.monitoring.comparison import shown
-from thoracle.monitoring.index import wilson
+from thoracle.monitoring.comparison import shown, wilson
 
 STATES = ("positive", "indeterminate", "negative", "rejected", "failed")
 """States of a study that has been concluded, as they are shown; the rest is ``open``."""

@@ -12,9 +12,10 @@ from thoracle.monitoring.comparison import (
     WHAT_TO_DO_VOLUME,
     Comparison,
     Level,
+    difference,
     shown,
+    wilson,
 )
-from thoracle.monitoring.index import difference, wilson
 from thoracle.settings import Watch
 
 ANALYSED = ("positive", "indeterminate", "negative")

@@ -12,9 +12,8 @@ from typing import Literal
 
 from sqlalchemy import Engine
 
-from thoracle.audit import anchors, verification
-from thoracle.audit.anchors import Anchor
-from thoracle.audit.verification import Verification
+from thoracle.audit import verification
+from thoracle.audit.verification import Anchor, Verification
 from thoracle.errors import ThoracleError
 from thoracle.store.chain import checkpoint, head
 from thoracle.store.tables import now
@@ -94,7 +93,7 @@ class Verifier:
         with self._turn:
             if self._run is not None and self._run.ended_at is None:
                 return self._run
-            since = None if whole else anchors.last_verified(self._folder)
+            since = None if whole else verification.last_verified(self._folder)
             with self._database.connect() as connection:
                 begin_id = max(checkpoint(connection)[0], since.id if since else 0)
                 total = max(head(connection)[0] - begin_id, 0)
@@ -120,11 +119,11 @@ class Verifier:
             self._run = replace(self._run, ended_at=now(), **values)  # type: ignore[arg-type]  # fields of Run
 
     def _verified(self, since: Anchor | None) -> Verification:
-        kept = anchors.read_anchors(self._folder / anchors.FILE)
+        kept = verification.read_anchors(self._folder / verification.ANCHORS_FILE)
         with self._database.connect() as connection:
             result = verification.verify(connection, kept, since, self._told)
         if result.well:
-            anchors.keep_verified(self._folder, result.last_id, result.digest)
+            verification.keep_verified(self._folder, result.last_id, result.digest)
         else:
             logger.error("the audit is broken at row %s: %s", result.broken_id, result.fault)
         return result

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 from pydantic import BaseModel, Field
 
-from thoracle.audit import anchors, lookup, query
+from thoracle.audit import query
+from thoracle.audit.verification import ANCHORS_FILE, last_verified, read_anchors
 from thoracle.errors import ThoracleError
 from thoracle.web.pages import asked as asking
 from thoracle.web.pages.asked import CURSOR, Asked
@@ -94,7 +95,7 @@ class VerificationAnswer(BaseModel):
     broken_id: int | None = Field(None, description="First row that is not as it was written.")
     fault: str | None = Field(None, description="What does not fit there, or why it failed.")
     verified: AnchorAnswer | None = Field(description="Up to here all was well, once.")
-    anchors: int = Field(description="How many anchors are kept beside the database.")
+    verification: int = Field(description="How many anchors are kept beside the database.")
     anchor: AnchorAnswer | None = Field(description="The last of them.")
     trail: EndsAnswer
 
@@ -129,7 +130,7 @@ def event(
 ) -> EventAnswer:
     """Return one event."""
     with site_of(request).database.begin() as connection:
-        found = lookup.event_row(connection, row_id)
+        found = query.event_row(connection, row_id)
         asking.record_one(connection, request, person, row_id, found)
     if found is None:
         raise HTTPException(404, "found no row of this number, required is one of the audit")
@@ -141,9 +142,12 @@ def verification(request: Request, person: Auditor) -> VerificationAnswer:
     """Return what became of the last verification, or how far it is. No event is shown."""
     folder = site_of(request).settings.data_folder
     with site_of(request).database.connect() as connection:
-        ends = lookup.ends(connection)
+        ends = query.ends(connection)
     try:
-        verified, kept = anchors.last_verified(folder), anchors.read_anchors(folder / anchors.FILE)
+        verified, kept = (
+            last_verified(folder),
+            read_anchors(folder / ANCHORS_FILE),
+        )
     except ThoracleError as error:
         raise HTTPException(503, str(error)) from error
     return VerificationAnswer(

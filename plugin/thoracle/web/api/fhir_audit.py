@@ -7,8 +7,9 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fhir.resources.R4B.bundle import Bundle
 from fhir.resources.R4B.fhirresourcemodel import FHIRResourceModel
 
-from thoracle.audit import lookup, search
+from thoracle.audit import search
 from thoracle.audit.audit_event import audit_event
+from thoracle.audit.query import event_row
 from thoracle.store import trail
 from thoracle.web.api import fhir_search
 from thoracle.web.api.fhir import FhirRoute, base_of, resource_answer
@@ -49,7 +50,7 @@ def read(request: Request, person: Auditor, id_: str) -> Response:
     row_id = int(id_) if id_.isascii() and id_.isdecimal() and len(id_) < 19 else -1
     site = site_of(request)
     with site.database.begin() as connection:
-        found = lookup.event_row(connection, row_id)
+        found = event_row(connection, row_id)
         asking.record_one(connection, request, person, row_id, found)
     if found is None:
         raise HTTPException(404, "AuditEvent: found none with this id, required is one that exists")

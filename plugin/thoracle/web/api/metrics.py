@@ -9,8 +9,7 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from thoracle.audit import forwarding
-from thoracle.monitoring import alarm_rows as alarms
-from thoracle.monitoring import operations
+from thoracle.monitoring import alarms, operations
 from thoracle.receive.inbox import MEGABYTE
 from thoracle.settings import Settings
 from thoracle.web.pages.operations import Operations, gather

@@ -16,7 +16,8 @@ from pydantic import Field
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from thoracle import spreadsheet
-from thoracle.audit import anchors, lookup, query
+from thoracle.audit import query
+from thoracle.audit.verification import ANCHORS_FILE, last_verified, read_anchors
 from thoracle.errors import ThoracleError
 from thoracle.records import Outcome, Reason
 from thoracle.store.chain import COLUMNS
@@ -197,7 +198,7 @@ def show(request: Request, person: Auditor, wanted: Annotated[Page, Query()]) ->
     with site.database.begin() as connection:
         events = query.page(connection, wanted.question(), PAGE + 1, asking.position(wanted.before))
         asking.record(connection, request, person, wanted)
-        ends = lookup.ends(connection)
+        ends = query.ends(connection)
     rows = events[:PAGE]
     more = asking.cursor_of(rows[-1]) if len(events) > PAGE else None
     return render(
@@ -219,7 +220,7 @@ def show_one(
 ) -> HTMLResponse:
     """Return one event."""
     with site_of(request).database.begin() as connection:
-        event = lookup.event_row(connection, row_id)
+        event = query.event_row(connection, row_id)
         asking.record_one(connection, request, person, row_id, event)
     found = event and shown(event)
     return render(request, "audit_event.html", 200 if event else 404, row=found, row_id=row_id)
@@ -281,7 +282,7 @@ def verification(request: Request, person: Auditor) -> HTMLResponse:
     """Return what became of the last verification, or how far it is; no event is shown."""
     site = site_of(request)
     with site.database.connect() as connection:
-        ends = lookup.ends(connection)
+        ends = query.ends(connection)
     return render(request, "audit_verification.html", ends=ends, **_proof(request, site))
 
 
@@ -311,8 +312,8 @@ def _proof(request: Request, site: Site) -> dict[str, Any]:
     values: dict[str, Any] = {"run": verifier_of(request).run, "verified": None, "kept": []}
     values["damage"] = ""
     try:
-        values["verified"] = anchors.last_verified(site.settings.data_folder)
-        values["kept"] = anchors.read_anchors(site.settings.data_folder / anchors.FILE)
+        values["verified"] = last_verified(site.settings.data_folder)
+        values["kept"] = read_anchors(site.settings.data_folder / ANCHORS_FILE)
     except ThoracleError as error:
         values["damage"] = str(error)
     values["age"] = age(values["kept"][-1].recorded_at) if values["kept"] else ""

@@ -17,13 +17,12 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from thoracle.errors import DeliveryError, ThoracleError
-from thoracle.monitoring import alarm_rows as alarms
-from thoracle.monitoring import figures, reach, statistics
+from thoracle.monitoring import alarms, figures, reach, statistics
 from thoracle.monitoring import operations as stored
 from thoracle.monitoring.comparison import Level, shown
 from thoracle.monitoring.figures import OPEN, STATES, TurnAround, Volume
-from thoracle.monitoring.looking import Watching, look
 from thoracle.monitoring.statistics import DAY, MONTH
+from thoracle.monitoring.watch import Watching, look
 from thoracle.pipeline import requests
 from thoracle.settings import Settings, Watch
 from thoracle.store import tables, trail
