@@ -40,10 +40,9 @@ from thoracle.receive import negotiation
 from thoracle.receive.statuses import STATUSES
 from thoracle.report import header
 from thoracle.settings import Receive, Settings
-from thoracle.ups import event_report, movescu
 from thoracle.ups import scp as upsscp
-from thoracle.ups.scu import Worklist
-from thoracle.ups.statuses import STATUSES as STATUSES_OF_WORKITEMS
+from thoracle.ups.scu import EventReport, Worklist, retrieve, send_reports
+from thoracle.ups.states import STATUSES as STATUSES_OF_WORKITEMS
 
 ANSWERS = (
     *(0x0000, 0x0110, 0x0111, 0x0118, 0x0122, 0x0124, 0x0211, 0x0213),
@@ -127,12 +126,12 @@ def requested() -> dict[str, Any]:
         asked["Storage Commitment"] = lambda: commitment.request(
             peer, "2.25.1", [REFERENCE], lambda _: True, 0
         )
-        asked["Retrieve of images"] = lambda: movescu.retrieve(
+        asked["Retrieve of images"] = lambda: retrieve(
             peer, "THORACLE", "2.25.3", "2.25.2", ["2.25.1"]
         )
         asked["Workitems of others"] = lambda: Worklist(peer).__enter__()
-        event = event_report.EventReport("2.25.1", 1, Dataset())
-        asked["Event reports on workitems"] = lambda: list(event_report.send_reports(peer, [event]))
+        event = EventReport("2.25.1", 1, Dataset())
+        asked["Event reports on workitems"] = lambda: list(send_reports(peer, [event]))
         asked["Query"] = lambda: query.found(peer, "2.25.3", "2.25.2", ["2.25.1"])
         found = {}
         try:

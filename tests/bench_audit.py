@@ -26,7 +26,7 @@ from postgres import postgres
 from thoracle.audit import query, search
 from thoracle.audit.query import Question
 from thoracle.audit.verification import verify
-from thoracle.fhir.conditions import Token
+from thoracle.fhir.rows import Token
 from thoracle.store import chain, database, trail
 from thoracle.store.trail import Event
 

@@ -17,7 +17,7 @@ from thoracle.records import Reason
 from thoracle.settings import Deliver, Destination, Receive, Section, Settings
 from thoracle.settings.template import section_of
 from thoracle.store.trail import Event
-from thoracle.ups.statuses import STATUSES as OF_WORKITEMS
+from thoracle.ups.states import STATUSES as OF_WORKITEMS
 
 DOCS = Path(__file__).parent.parent / "docs"
 MADE = "<!-- Made by `make docs` from the code: do not edit. -->"

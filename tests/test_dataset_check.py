@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from pictures import clean, leaky, patient, save
 from thoracle.cli import app
-from thoracle.dataset.patients import patient_of_name
+from thoracle.dataset.layout import patient_of_name
 from thoracle.errors import ThoracleError
 
 

@@ -10,7 +10,7 @@ from pictures import public_images
 from thoracle.dataset import fingerprint, layout
 from thoracle.dataset.check import Report, check
 from thoracle.dataset.convert import encoded
-from thoracle.dataset.crops import cropped_copies
+from thoracle.dataset.groups import cropped_copies
 from thoracle.dataset.layout import Part
 from thoracle.image.pixels import read_image
 from validators import dciodvfy

@@ -31,7 +31,7 @@ from sources import BUNDLE
 from thoracle.accounts import rows as people
 from thoracle.fhir import elements
 from thoracle.fhir import rows as fhir_rows
-from thoracle.fhir.conditions import Search
+from thoracle.fhir.rows import Search
 from thoracle.records import Kind, Outcome, Reading, Reason
 from thoracle.store.database import open_database, sqlite_url
 from thoracle.study import analyses, instances, reading_list

@@ -15,7 +15,7 @@ from test_fhir import checked, token
 from test_web_audit import HOSTILE, PERSONS, STUDY, filled
 from thoracle.audit import search
 from thoracle.fhir import elements
-from thoracle.fhir.conditions import Token
+from thoracle.fhir.rows import Token
 from thoracle.store import trail
 from thoracle.store.trail import Columns, Event
 from thoracle.web.api import fhir_search

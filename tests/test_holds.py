@@ -12,7 +12,7 @@ from test_store import received
 from thoracle.audit import verification
 from thoracle.cli import app
 from thoracle.errors import ThoracleError
-from thoracle.retention import hold_rows as holds
+from thoracle.retention import holds
 from thoracle.retention.purge import Purge
 from thoracle.retention.rules import prefix
 from thoracle.settings import Retention, Settings

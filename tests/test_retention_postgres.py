@@ -14,8 +14,8 @@ from thoracle.audit import verification
 from thoracle.cli import audit_export
 from thoracle.deliver import rows as deliveries
 from thoracle.report import source
-from thoracle.retention import hold_rows as stored_holds
 from thoracle.retention import holds, research, subject
+from thoracle.retention import holds as stored_holds
 from thoracle.retention.purge import Purge
 from thoracle.retention.rows import What
 from thoracle.retention.subject import Subject

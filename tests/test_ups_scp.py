@@ -42,8 +42,7 @@ from thoracle.study.instances import Received
 from thoracle.ups import review
 from thoracle.ups import workitems as audited
 from thoracle.ups.scp import Workitems
-from thoracle.ups.states import GLOBAL_SUBSCRIPTION
-from thoracle.ups.statuses import STATUSES
+from thoracle.ups.states import GLOBAL_SUBSCRIPTION, STATUSES
 from workflow import Reader, Station, coded, data, everything, performed
 
 NOBODY = "2.25.4711"

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, and_, false, func, or_, select
 
 from thoracle.audit.message import TYPES, WORKITEM
 from thoracle.audit.query import told
-from thoracle.fhir.conditions import DICOM_UID, OID, Token
+from thoracle.fhir.rows import DICOM_UID, OID, Token
 from thoracle.store.tables import audit_event
 from thoracle.store.tables.audit import FAILED
 from thoracle.store.trail import Event

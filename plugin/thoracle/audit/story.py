@@ -19,7 +19,7 @@ from thoracle.hl7 import rows as notifications
 from thoracle.store.tables import audit_event, instance, timestamp
 from thoracle.store.trail import Event
 from thoracle.study import rows as studies
-from thoracle.ups import performance_rows as performances
+from thoracle.ups import performances
 from thoracle.ups import workitem_rows as workitems
 
 

@@ -90,9 +90,8 @@ def plan_command(
 
 def _planned(connection: "Connection", what: Any, limits: Any) -> Iterator[dict[str, Any]]:
     """Yield the studies with files, by UID: what they have, and why it stays."""
-    from thoracle.retention import hold_rows as holds
+    from thoracle.retention import holds, rules
     from thoracle.retention import rows as stored
-    from thoracle.retention import rules
     from thoracle.retention.rows import What
     from thoracle.study import headers
 
@@ -196,7 +195,7 @@ def list_command(
     config: ConfigOption = None,
 ) -> None:
     """Show what is under legal hold."""
-    from thoracle.retention import hold_rows as holds
+    from thoracle.retention import holds
     from thoracle.store import trail
 
     with database_of(settings_of(config)).begin() as connection:

@@ -6,12 +6,101 @@ from dataclasses import asdict, dataclass
 from itertools import combinations, product
 from typing import Any
 
-from thoracle.dataset import crops, groups
+import numpy as np
+from numpy.typing import NDArray
+
+from thoracle.dataset import groups
 from thoracle.dataset.fingerprint import Fingerprint
 from thoracle.dataset.groups import Measured, Place
 from thoracle.dataset.layout import PARTS, Entry, Part
-from thoracle.dataset.shortcuts import UNLABELLED, Shortcut, shortcuts
 from thoracle.errors import NotAnalysable
+
+POSITIVE = "covid"
+UNLABELLED = ("", "unknown", "todo")
+ORIGIN = ("source_repo", "age_group", "view")
+"""Columns of the manifest that should not tell the class either."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shortcut:
+    """The best rule on one property of the file."""
+
+    name: str
+    """Of the property or column; ``nothing`` for the guess that all are of the commoner class."""
+    rule: str
+    """E.g. ``channels > 1.5``: then the image is taken for COVID-19."""
+    accuracy: dict[str, float]
+    """Share of images, 0 to 1, that the rule puts into their class, for each part."""
+
+
+def shortcuts(images: Sequence[Measured]) -> list[Shortcut]:
+    """Return the best rule for each property, the most telling first.
+
+    COVID-19 is one class and every other label the other; images without a label do not count.
+    Rules are fitted on Train, or on all images when Train lacks a class. Without two classes
+    there is nothing to predict, and the list is empty.
+    """
+    images = [image for image in images if image.entry.label not in UNLABELLED]
+    truth = np.array([image.entry.label == POSITIVE for image in images], np.bool_)
+    parts = np.array([image.entry.part.value for image in images])
+    fitted = parts == Part.TRAIN.value
+    if len(set(truth[fitted])) < 2:
+        fitted = np.ones_like(truth)
+    if len(set(truth[fitted])) < 2:
+        return []
+    commoner = bool(truth[fitted].mean() >= 0.5)
+    guess = "always" if commoner else "never"
+    found = [Shortcut("nothing", guess, _accuracy(truth == commoner, parts))]
+    for name, values in _properties(images).items():
+        best_rule = _threshold if values.dtype.kind in "if" else _categories
+        if len(set(values[fitted])) > 1:
+            text, said = best_rule(name, values, truth, fitted)
+            found.append(Shortcut(name, text, _accuracy(said == truth, parts)))
+    shown = Part.VAL.value if Part.VAL.value in parts else str(parts[0])
+    return sorted(found, key=lambda one: -one.accuracy[shown])
+
+
+def _properties(images: Sequence[Measured]) -> dict[str, NDArray[Any]]:
+    """Return the values of each property, and of each column that a manifest has."""
+    found = {
+        name: np.array([image.fingerprint.properties[name] for image in images])
+        for name in images[0].fingerprint.properties
+    }
+    for column in ORIGIN:
+        found[column] = np.array([image.entry.row.get(column, "") for image in images])
+    return found
+
+
+def _accuracy(right: NDArray[np.bool_], parts: NDArray[np.str_]) -> dict[str, float]:
+    return {str(part): round(float(right[parts == part].mean()), 4) for part in np.unique(parts)}
+
+
+def _threshold(
+    name: str, values: NDArray[np.float64], truth: NDArray[np.bool_], fitted: NDArray[np.bool_]
+) -> tuple[str, NDArray[np.bool_]]:
+    """Return the best rule "more than" or "less than", and what it says of each image."""
+    steps, index = np.unique(values[fitted], return_inverse=True)
+    positive = np.bincount(index, truth[fitted], len(steps))
+    signed = 2 * positive - np.bincount(index, minlength=len(steps))
+    # Right answers of "more than step" beyond those of "always not", for each step but the last.
+    gain = signed.sum() - np.cumsum(signed)[:-1]
+    more, most = int(np.argmax(gain)), int(np.argmin(gain))
+    above = gain[more] >= signed.sum() - gain[most]
+    step = more if above else most
+    limit = float(steps[step] + steps[step + 1]) / 2
+    said = values > limit
+    return f"{name} {'>' if above else '<'} {limit:g}", said if above else ~said
+
+
+def _categories(
+    name: str, values: NDArray[np.str_], truth: NDArray[np.bool_], fitted: NDArray[np.bool_]
+) -> tuple[str, NDArray[np.bool_]]:
+    """Return the values that mostly mean COVID-19, and what they say of each image."""
+    score: Counter[str] = Counter()
+    for value, positive in zip(values[fitted], truth[fitted], strict=True):
+        score[str(value)] += 1 if positive else -1
+    telling = sorted(value for value, votes in score.items() if votes > 0)
+    return f"{name} is {' or '.join(telling) or 'nothing'}", np.isin(values, telling)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +206,7 @@ class Report:
 
 
 def check(
-    found: Iterable[tuple[Entry, Fingerprint | NotAnalysable]], watch: crops.Watch | None = None
+    found: Iterable[tuple[Entry, Fingerprint | NotAnalysable]], watch: groups.Watch | None = None
 ) -> Report:
     """Return what is found in files that were measured, given in order of their names.
 
@@ -165,11 +254,11 @@ def _alike(images: Sequence[Measured], positions: Iterable[int], patient: str = 
 
 
 def _near_pairs(
-    images: Sequence[Measured], copies: Sequence[Sequence[int]], watch: crops.Watch | None
+    images: Sequence[Measured], copies: Sequence[Sequence[int]], watch: groups.Watch | None
 ) -> dict[tuple[int, int], str]:
     """Return the positions of near copies, and what tells that they are; exact copies left out."""
     small = [image.fingerprint.small for image in images]
-    cropped = crops.cropped_copies(small, watch) if watch else []
+    cropped = groups.cropped_copies(small, watch) if watch else []
     found = {(one, other): f"cropped, correlation {score:.3f}" for one, other, score in cropped}
     for one, other, bits in groups.near_copies(images):
         found[one, other] = f"{bits} of 256 bits apart"

@@ -20,10 +20,118 @@ from pydicom.uid import (
     DigitalXRayImageStorageForProcessing,
 )
 
-from thoracle.fhir import conclusion, elements
+from thoracle.fhir import elements
 from thoracle.fhir.elements import Json
 from thoracle.fhir.rows import Study
-from thoracle.records import Outcome
+from thoracle.records import Outcome, Reason
+
+NOTICE = "AI result for research, not verified by a physician, not for diagnosis."
+NO_STATEMENT = "This says nothing about COVID-19."
+_SENTENCES = {
+    Outcome.POSITIVE: "COVID-19 finding suggested",
+    Outcome.NEGATIVE: "COVID-19 finding not suggested; this does not exclude COVID-19",
+    Outcome.INDETERMINATE: "COVID-19 result indeterminate, the model is not confident",
+}
+
+
+def sentence(study: Study) -> str:
+    """Return the conclusion of a report: one sentence, and that it is for research."""
+    row = study.row
+    if row.report_status == "registered":
+        return f"{NOTICE} No result yet. {NO_STATEMENT}"
+    if row.report_status == "cancelled":
+        return f"{NOTICE} No result: the analysis failed. {NO_STATEMENT}"
+    if row.report_status == "entered-in-error":
+        return f"{NOTICE} The AI result is withdrawn and must not be used. {NO_STATEMENT}"
+    if row.outcome == Outcome.REJECTED:
+        meanings = "; ".join(one["display"] for one in _reasons(study))
+        return f"{NOTICE} Not analysed: {meanings}. {NO_STATEMENT}"
+    numbers = f"probability {elements.percentage(row.probability):g} %"
+    if (threshold := _threshold(study)) is not None:
+        numbers += f", decision threshold {threshold:g} %"
+    return f"{NOTICE} {_SENTENCES[Outcome(row.outcome)]}: {numbers}."
+
+
+def notes(study: Study) -> list[str]:
+    """Return what is to be known of an observation: of how many images it is, and details."""
+    said = [NOTICE]
+    if study.row.state == "withdrawn":
+        return said
+    analysed = sum(one.outcome != Outcome.REJECTED for one in study.readings)
+    if len(study.readings) > 1:
+        said.append(
+            f"Images analysed: {analysed} of {len(study.readings)}. The study takes the most "
+            "telling outcome: positive before indeterminate before negative."
+        )
+    details = dict.fromkeys(one.detail for one in study.readings if one.reason_code and one.detail)
+    return said + [shown for detail in details if (shown := elements.text(detail))]
+
+
+def probability(study: Study) -> Json:
+    """Return the component of an observation that has the probability, in percent."""
+    threshold = _threshold(study)
+    component: Json = {
+        "code": elements.concept(codes.DCM.Probability),
+        "valueQuantity": {
+            "value": elements.percentage(study.row.probability),
+            "unit": "%",
+            "system": elements.SYSTEMS["UCUM"],
+            "code": "%",
+        },
+    }
+    if threshold is not None:
+        # Text alone: "high" would say that all below it is normal, and some is indeterminate.
+        component["referenceRange"] = [{"text": f"Decision threshold {threshold:g} %"}]
+    return component
+
+
+def absent(study: Study) -> Json:
+    """Return why an observation has no value."""
+    reasons = _reasons(study)
+    failed = any(one["code"] == Reason.SOFTWARE_FAILURE.code.value for one in reasons)
+    general = ("error", "Error") if failed else ("not-performed", "Not Performed")
+    if study.row.state == "withdrawn":
+        general = ("unknown", "Unknown")  # there was a value, and it must not be used
+    return {
+        "coding": [
+            elements.coded(f"{elements.TERMINOLOGY}/data-absent-reason", *general),
+            *reasons,
+        ],
+        "text": "; ".join(one["display"] for one in reasons) or general[1],
+    }
+
+
+def task_reason(study: Study) -> Json | None:
+    """Return why a task is where it is, if there is anything to say."""
+    row = study.row
+    if row.task_status == "failed":
+        return {"text": f"The analysis failed. {NO_STATEMENT}"}
+    if row.task_status == "on-hold":
+        return {"text": "A rule holds the result until somebody releases it."}
+    shown = row.task_status == "completed" and row.newest_sending != "shadow"
+    if shown and (row.outcome == Outcome.REJECTED or row.state == "withdrawn"):
+        reasons = _reasons(study)
+        return {"coding": reasons, "text": "; ".join(one["display"] for one in reasons)}
+    return None
+
+
+def _threshold(study: Study) -> float | None:
+    found = [one.threshold for one in study.readings if one.threshold is not None]
+    return elements.percentage(found[0]) if found else None
+
+
+def _reasons(study: Study) -> list[Json]:
+    if study.row.state == "withdrawn":
+        return [elements.own(Reason.WITHDRAWN.code.value, Reason.WITHDRAWN.code.meaning)]
+    found: dict[str, Json] = {}
+    for one in study.readings:
+        if one.reason_code:
+            system = elements.SYSTEMS.get(one.reason_scheme, elements.SCHEME_URI)
+            found[one.reason_code] = elements.coded(
+                system, one.reason_code, elements.meaning(one.reason_code)
+            )
+    return list(found.values())
+
 
 _COVID_19 = Concept("840539006", "SCT", "COVID-19")
 _FINDINGS = {
@@ -61,7 +169,7 @@ def diagnostic_report(study: Study) -> FHIRResourceModel:
         },
         "subject": elements.subject(row),
         "imagingStudy": [_reference("ImagingStudy", row)],
-        "conclusion": conclusion.sentence(study),
+        "conclusion": sentence(study),
         **elements.based_on(row),
         **elements.effective(row),
     }
@@ -101,16 +209,16 @@ def observation(study: Study) -> FHIRResourceModel:
         "method": elements.concept(codes.cid7162.ArtificialIntelligence),
         "device": {"reference": "#model"},
         "derivedFrom": [_reference("ImagingStudy", row)],
-        "note": [{"text": text} for text in conclusion.notes(study)],
+        "note": [{"text": text} for text in notes(study)],
         **elements.based_on(row),
         **elements.effective(row),
     }
     values["identifier"] += [elements.uid(one.sop_instance_uid) for one in _standing_reports(study)]
     if row.observation_status == "preliminary" and row.outcome != Outcome.REJECTED:
         values["valueCodeableConcept"] = elements.concept(_FINDINGS[Outcome(row.outcome)])
-        values["component"] = [conclusion.probability(study)]
+        values["component"] = [probability(study)]
     else:
-        values["dataAbsentReason"] = conclusion.absent(study)
+        values["dataAbsentReason"] = absent(study)
     return Observation.model_validate(values)
 
 
@@ -166,7 +274,7 @@ def task(study: Study) -> FHIRResourceModel:
         "lastModified": row.updated,
         **elements.based_on(row),
     }
-    if reason := conclusion.task_reason(study):
+    if reason := task_reason(study):
         values["statusReason"] = reason
     shown = row.newest_state in ("done", "withdrawn") and row.newest_sending not in (
         "held",

@@ -11,8 +11,8 @@ from thoracle.deliver.workflows import committed
 from thoracle.pipeline.analyse import arrived, bury, sweep
 from thoracle.pipeline.correct import reanalyse, retry, withdraw
 from thoracle.pipeline.route import release
-from thoracle.ups.perform import Lookout
-from thoracle.ups.tell import enqueue_pending_reports, enqueue_reports, report_restart
+from thoracle.ups.performer import Lookout
+from thoracle.ups.subscriptions import enqueue_pending_reports, enqueue_reports, report_restart
 
 __all__ = [
     "Line",

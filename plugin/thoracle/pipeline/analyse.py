@@ -20,8 +20,8 @@ from thoracle.store import engine
 from thoracle.store.tables import timestamp
 from thoracle.study import analyses, instances, reading_list, results
 from thoracle.study.results import AnalysisKey, Result
-from thoracle.ups import offer
-from thoracle.ups.tell import enqueue_reports
+from thoracle.ups import review
+from thoracle.ups.subscriptions import enqueue_reports
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def analyse(study_instance_uid: str, digest: str, generation: int, priority: int
     written = route.messages(
         study_instance_uid, sources[0], readings, made[0], begin["content_datetime"], decision
     )
-    proposed = offer.propose(sources, readings, made[0], begin["content_datetime"], decision)
+    proposed = review.propose(sources, readings, made[0], begin["content_datetime"], decision)
     waiting = engine.transaction(_conclude, *key, readings, made, decision, written, proposed)
     for destination, sop_instance_uid in waiting["deliveries"]:
         enqueue_deliver(destination, sop_instance_uid, 1, priority, None)
@@ -210,7 +210,7 @@ def _conclude(
     for receiver, path in told:
         notifications.add(connection, report, receiver, path, state if path else "failed")
     held = state == "held"
-    reports = offer.conclude(connection, study, generation, digest, proposed, held=held)
+    reports = review.conclude(connection, study, generation, digest, proposed, held=held)
     if held:
         return {"deliveries": [], "notifications": [], "told": reports}
     return {

@@ -20,8 +20,8 @@ from thoracle.report.header import Instance
 from thoracle.store import engine
 from thoracle.study import analyses
 from thoracle.study.results import AnalysisKey, Result
-from thoracle.ups import offer
-from thoracle.ups.tell import enqueue_reports
+from thoracle.ups import review
+from thoracle.ups.subscriptions import enqueue_reports
 
 STAT = 1
 """Queue priority: an answer that is wrong should not stand for long."""
@@ -132,7 +132,7 @@ def _withdrawn(
     return {
         "deliveries": [(name, one.sop_instance_uid) for one, names in objects for name in names],
         "notifications": [(receiver, report) for receiver, _ in written],
-        "told": offer.withdraw(connection, study),
+        "told": review.withdraw(connection, study),
     }
 
 

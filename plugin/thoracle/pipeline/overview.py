@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Row, func, select, text
 
 from thoracle.deliver import rows as deliveries
 from thoracle.hl7 import rows as notifications
-from thoracle.retention import hold_rows as holds
+from thoracle.retention import holds
 from thoracle.store import workflows
 from thoracle.store.tables import (
     analysis,
@@ -22,7 +22,7 @@ from thoracle.store.tables import (
     workitem,
 )
 from thoracle.study import results
-from thoracle.ups import performance_rows as performances
+from thoracle.ups import performances
 from thoracle.ups import workitem_rows as workitems
 
 _NOTIFICATION = (

@@ -23,7 +23,7 @@ from thoracle.routing.decision import Decision, Result
 from thoracle.store import engine
 from thoracle.study import instances, reading_list
 from thoracle.ups import workitems
-from thoracle.ups.tell import enqueue_reports
+from thoracle.ups.subscriptions import enqueue_reports
 
 logger = logging.getLogger(__name__)
 

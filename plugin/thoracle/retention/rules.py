@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row
 
-from thoracle.retention import hold_rows as holds
+from thoracle.retention import holds
 from thoracle.retention import rows as stored
 from thoracle.retention.rows import Facts, What
 from thoracle.settings import Retention

@@ -6,12 +6,12 @@ from typing import Any
 from pydicom import Dataset
 from pydicom.valuerep import format_number_as_ds
 
-from thoracle.ups.states import State
-from thoracle.ups.statuses import (
+from thoracle.ups.states import (
     INVALID_ATTRIBUTE_VALUE,
     NO_SUCH_ATTRIBUTE,
     ONLY_CREATED_SCHEDULED,
     Refused,
+    State,
 )
 
 

@@ -4,35 +4,123 @@ Each function asks the manager, the archives and our own rows, and returns colum
 ``performance``. All may run twice: a claim is recognised by its lock, an end by its state.
 """
 
+import logging
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
+from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
 from pydicom import Dataset
+from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
+from pydicom.sr.coding import Code as Concept
+from sqlalchemy import Connection
 
 from thoracle.deliver.association import Peer
 from thoracle.deliver.line import parts, peer_of, peer_of_manager
-from thoracle.errors import ArchiveRefused, ArchiveUnavailable, ThoracleError
+from thoracle.errors import ArchiveRefused, ArchiveUnavailable, DeliveryError, ThoracleError
 from thoracle.receive.negotiation import IMAGE_STORAGE
+from thoracle.records import SCHEME
 from thoracle.settings import WorkflowManager
-from thoracle.ups import movescu, performed, review, statuses
-from thoracle.ups import performance_rows as performances
+from thoracle.store import engine
+from thoracle.ups import performances, review, scu, states
 from thoracle.ups import workitem_rows as stored
 from thoracle.ups.scu import Worklist
 from thoracle.ups.states import State, is_uid
+
+COMPUTER_AIDED_DIAGNOSIS: Final = codes.cid9231.ComputerAidedDiagnosis
+OBJECT_SET_INCOMPLETE: Final = codes.cid9300.ObjectSetIncomplete
+OBJECT_TYPES_NOT_SUPPORTED: Final = codes.cid9300.ObjectTypesNotSupported
+EQUIPMENT_FAILURE: Final = codes.cid9300.EquipmentFailure
+"""Procedure Step Discontinuation Reasons (CID 9300)."""
+
+
+def progress(percent: int, text: str) -> Dataset:
+    """Return the modification that tells how far we are."""
+    item = Dataset()
+    item.ProcedureStepProgress = str(percent)
+    item.ProcedureStepProgressDescription = text[:64]
+    return _with(ProcedureStepProgressInformationSequence=[item])
+
+
+def completed(
+    workitem_code: str,
+    station: str,
+    begun: datetime,
+    text: str,
+    outputs: Sequence[Dataset],
+) -> Dataset:
+    """Return the modification that meets the requirements for COMPLETED (PS3.4 Table CC.2.5-3).
+
+    Parameters
+    ----------
+    workitem_code
+        Code Value (DCM) of the workitem.
+    station
+        Our AE title.
+    begun
+        When the workitem was claimed.
+    text
+        What came of it, for people.
+    outputs
+        Items of Output Information Sequence.
+    """
+    standard = workitem_code == COMPUTER_AIDED_DIAGNOSIS.value
+    meaning = COMPUTER_AIDED_DIAGNOSIS.meaning if standard else "AI analysis"
+    item = Dataset()
+    item.PerformedStationNameCodeSequence = [_item(Concept(station, SCHEME, "Thoracle"))]
+    item.PerformedStationClassCodeSequence = []
+    item.PerformedStationGeographicLocationCodeSequence = []
+    item.PerformedProcessingParametersSequence = []
+    item.PerformedProcedureStepStartDateTime = _moment(begun)
+    item.PerformedProcedureStepEndDateTime = _moment(datetime.now(UTC))
+    item.PerformedProcedureStepDescription = text[:64]
+    item.PerformedWorkitemCodeSequence = [_item(Concept(workitem_code, "DCM", meaning))]
+    item.OutputInformationSequence = list(outputs)
+    modification = progress(100, "Done")
+    modification.UnifiedProcedureStepPerformedProcedureSequence = [item]
+    return modification
+
+
+def canceled(reason: Concept, text: str) -> Dataset:
+    """Return the modification that meets the requirements for CANCELED (PS3.4 Table CC.2.5-3)."""
+    item = Dataset()
+    item.ProcedureStepCancellationDateTime = _moment(datetime.now(UTC))
+    item.ReasonForCancellation = text
+    item.ProcedureStepDiscontinuationReasonCodeSequence = [_item(reason)]
+    return _with(ProcedureStepProgressInformationSequence=[item])
+
+
+def _moment(when: datetime) -> str:
+    return when.astimezone(UTC).strftime("%Y%m%d%H%M%S+0000")
+
+
+def _item(code: Concept) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code[:3]
+    return item
+
+
+def _with(**attributes: object) -> Dataset:
+    ds = Dataset()
+    for keyword, value in attributes.items():
+        setattr(ds, keyword, value)
+    return ds
+
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 TAKEN = {
     one.code
     for one in (
-        statuses.WRONG_TRANSACTION,
-        statuses.ALREADY_IN_PROGRESS,
-        statuses.NO_LONGER_UPDATED,
+        states.WRONG_TRANSACTION,
+        states.ALREADY_IN_PROGRESS,
+        states.NO_LONGER_UPDATED,
     )
 }
 """Answers to a claim that came second; ours may be the first, too, if its answer was lost."""
-SUCCESSES = {0x0000, 0x0001, 0x0107, 0x0116, statuses.COERCED.code}
+SUCCESSES = {0x0000, 0x0001, 0x0107, 0x0116, states.COERCED.code}
 
 
 class Lost(ThoracleError):
@@ -94,7 +182,7 @@ def give_up(item: Item, detail: str) -> dict[str, Any]:
     try:
         with Worklist(item.peer) as worklist:
             text = "Thoracle failed; the images may be read by a person as always."
-            columns = _cancel(worklist, item, performed.EQUIPMENT_FAILURE, text)
+            columns = _cancel(worklist, item, EQUIPMENT_FAILURE, text)
     except (ThoracleError, OSError):
         columns = {"state": "lost"}
     return {**columns, "detail": detail, "trouble": False}
@@ -106,7 +194,7 @@ def give_up(item: Item, detail: str) -> dict[str, Any]:
 def _claim(item: Item) -> dict[str, Any]:
     with Worklist(item.peer) as worklist:
         status = worklist.change(item.uid, item.transaction_uid, State.IN_PROGRESS)
-        claim = performed.progress(0, "Claimed by Thoracle")
+        claim = progress(0, "Claimed by Thoracle")
         if status in TAKEN and worklist.set(item.uid, item.transaction_uid, claim) not in SUCCESSES:
             raise Lost(f"another was first: 0x{status:04X}")
         if status not in TAKEN | SUCCESSES:
@@ -119,7 +207,7 @@ def _claim(item: Item) -> dict[str, Any]:
         study = next((one["study"] for one in inputs if one["images"]), None)
         if study is None:
             text = "The workitem names no image of a kind that is read here."
-            return _cancel(worklist, item, performed.OBJECT_TYPES_NOT_SUPPORTED, text)
+            return _cancel(worklist, item, OBJECT_TYPES_NOT_SUPPORTED, text)
     inputs = [one for one in inputs if one["images"] and one["study"] == study]
     return {"state": "claimed", "study_instance_uid": study, "inputs": inputs, "detail": None}
 
@@ -172,7 +260,7 @@ def _retrieve(item: Item, one: dict[str, Any], missing: set[str]) -> str | None:
     if peer is None:
         return "its images are in no archive that is known here"
     try:
-        movescu.retrieve(peer, settings.receive.ae_title, one["study"], one["series"], wanted)
+        scu.retrieve(peer, settings.receive.ae_title, one["study"], one["series"], wanted)
     except (ArchiveUnavailable, ArchiveRefused) as error:
         return str(error)
     return None
@@ -196,22 +284,22 @@ def _await(item: Item) -> dict[str, Any]:
         if state == "done" and analysis is not None:
             return _complete(worklist, item, analysis)
         text = f"The analysis ended as {state}; the images may be read by a person as always."
-        return _cancel(worklist, item, performed.EQUIPMENT_FAILURE, text)
+        return _cancel(worklist, item, EQUIPMENT_FAILURE, text)
 
 
 def _is_open(connection: Any, analysis: Any) -> bool:
     """Return whether the result may yet reach an archive that has not got it."""
     if analysis.state != "done" or analysis.sending == "shadow":
         return False
-    states = {one.state for one in performances.deliveries(connection, analysis)}
-    return bool(states & {"waiting", "held"}) and not states & {"sent", "delivered"}
+    sending = {one.state for one in performances.deliveries(connection, analysis)}
+    return bool(sending & {"waiting", "held"}) and not sending & {"sent", "delivered"}
 
 
 def _ended(worklist: Worklist, item: Item) -> dict[str, Any] | None:
     """Return columns when the workitem has ended at its manager: by us, before a crash, or not."""
     # Two, for pynetdicom as SCP stumbles over a list of one.
     status, ds = worklist.get(item.uid, ("ProcedureStepState", "InputReadinessState"))
-    if status == statuses.NO_SUCH_WORKITEM.code:
+    if status == states.NO_SUCH_WORKITEM.code:
         raise Lost("its manager does not know it any more")
     state = ds.get("ProcedureStepState")
     if state == State.COMPLETED:
@@ -225,9 +313,9 @@ def _wait(worklist: Worklist, item: Item, state: str) -> dict[str, Any]:
     if item.is_over:
         if state == "missing":
             text = f"Images did not come within {item.manager.patience_seconds:g} s."
-            return _cancel(worklist, item, performed.OBJECT_SET_INCOMPLETE, text)
+            return _cancel(worklist, item, OBJECT_SET_INCOMPLETE, text)
         text = f"No result within {item.manager.patience_seconds:g} s."
-        return _cancel(worklist, item, performed.EQUIPMENT_FAILURE, text)
+        return _cancel(worklist, item, EQUIPMENT_FAILURE, text)
     said = item.row["detail"] if state == "missing" else "Images are here, reading them"
     if said and said != item.row["detail"]:
         _tell(worklist, item, 50, said)
@@ -240,7 +328,7 @@ def _complete(worklist: Worklist, item: Item, analysis: Any) -> dict[str, Any]:
     with parts().database.connect() as connection:
         made = stored.outputs(connection, analysis) if told else []
     text = f"AI (research): {analysis.outcome}" if told else "Done; nothing is sent"
-    modification = performed.completed(
+    modification = completed(
         item.manager.workitem_code,
         settings.receive.ae_title,
         datetime.fromisoformat(item.row["created_at"]),
@@ -252,7 +340,7 @@ def _complete(worklist: Worklist, item: Item, analysis: Any) -> dict[str, Any]:
 
 
 def _cancel(worklist: Worklist, item: Item, reason: Code, text: str) -> dict[str, Any]:
-    _end(worklist, item, performed.canceled(reason, text), State.CANCELED)
+    _end(worklist, item, canceled(reason, text), State.CANCELED)
     return {"state": "canceled", "detail": text}
 
 
@@ -261,12 +349,115 @@ def _end(worklist: Worklist, item: Item, modification: Dataset, state: State) ->
     if status not in SUCCESSES:
         raise Lost(f"what was done is refused with 0x{status:04X}")
     status = worklist.change(item.uid, item.transaction_uid, state)
-    there = {statuses.ALREADY_COMPLETED.code, statuses.ALREADY_CANCELED.code}
+    there = {states.ALREADY_COMPLETED.code, states.ALREADY_CANCELED.code}
     if status not in SUCCESSES | there:
         raise Lost(f"the end as {state} is refused with 0x{status:04X}")
 
 
 def _tell(worklist: Worklist, item: Item, percent: int, text: str) -> None:
-    status = worklist.set(item.uid, item.transaction_uid, performed.progress(percent, text))
-    if status == statuses.WRONG_TRANSACTION.code:
+    status = worklist.set(item.uid, item.transaction_uid, progress(percent, text))
+    if status == states.WRONG_TRANSACTION.code:
         raise Lost("its manager gave it to another")
+
+
+logger = logging.getLogger(__name__)
+
+PRIORITY = 1
+AT_ONCE = 20
+"""Workitems that one look takes: other performers may want some, too."""
+LONGEST_SECONDS = 600.0
+"""Between two looks at a manager that is away."""
+
+
+class Lookout(threading.Thread):
+    """Looks into a manager's worklist again and again, until ``stopped`` is set."""
+
+    def __init__(self, manager: WorkflowManager, stopped: threading.Event) -> None:
+        super().__init__(name=f"lookout-{manager.name}", daemon=True)
+        self._manager = manager
+        self._stopped = stopped
+
+    def run(self) -> None:
+        """Look, wait, look; longer each time while the manager is away."""
+        failures = 0
+        while not self._stopped.wait(self._delay(failures)):
+            try:
+                look(self._manager)
+                failures = 0
+            except (DeliveryError, OSError) as error:
+                failures += 1
+                logger.warning("workflow manager %s: %s", self._manager.name, error)
+            except Exception:
+                if self._stopped.is_set():  # the engine has ended meanwhile
+                    return
+                # The database may be out of reach for a while; the next look may be better.
+                failures += 1
+                logger.exception("workflow manager %s not looked at", self._manager.name)
+
+    def _delay(self, failures: int) -> float:
+        doubled = self._manager.poll_seconds * 2.0 ** min(failures, 20)
+        return min(doubled, max(LONGEST_SECONDS, self._manager.poll_seconds))
+
+
+def look(manager: WorkflowManager) -> None:
+    """Have what is ours in a manager's worklist performed; what is known already is left alone."""
+    with Worklist(peer_of_manager(manager, parts().settings)) as worklist:
+        found = worklist.find(manager.workitem_code, manager.station_code)
+    with parts().database.begin() as connection:
+        performances.looked(connection, manager.name, len(found), found[:AT_ONCE])
+    for uid in found[:AT_ONCE]:
+        enqueue_perform(manager.name, uid, 1, None)
+
+
+def enqueue_perform(manager: str, uid: str, attempt: int, delay: float | None) -> None:
+    """Have a workitem attended to, after so many seconds."""
+    with (
+        SetWorkflowID(f"perform:{manager}:{uid}:{attempt}"),
+        SetEnqueueOptions(priority=PRIORITY, queue_partition_key=manager, delay_seconds=delay),
+    ):
+        DBOS.enqueue_workflow(engine.PERFORM, perform, manager, uid, attempt)
+
+
+@DBOS.workflow(name="perform", max_recovery_attempts=None)
+def perform(manager: str, uid: str, attempt: int) -> None:
+    """Do the next thing about a workitem, and look again later unless it has ended."""
+    row = engine.transaction(_begin, manager, uid)
+    if row is None:
+        return
+    done = _act(manager, uid, row)
+    delay = engine.transaction(_acted, manager, uid, attempt, done)
+    if delay is not None:
+        enqueue_perform(manager, uid, attempt + 1, delay)
+
+
+def _begin(connection: Connection, manager: str, uid: str) -> dict[str, Any] | None:
+    return performances.begin(connection, manager, uid, str(DBOS.workflow_id))
+
+
+@DBOS.step(name="act")
+def _act(manager: str, uid: str, row: dict[str, Any]) -> dict[str, Any]:
+    known = {one.name: one for one in parts().settings.workflow_manager}
+    if manager not in known:
+        detail = f"{manager} is no longer in the settings"
+        return {"state": "lost", "detail": detail, "trouble": False}
+    item = Item(known[manager], uid, row["transaction_uid"], row)
+    try:
+        return act(item)
+    except Exception as error:
+        # A fault of ours: without an end here it would be tried for ever, unseen.
+        logger.exception("workitem of %s not performed", manager)
+        return give_up(item, f"{type(error).__name__}, see log")
+
+
+def _acted(
+    connection: Connection, manager: str, uid: str, attempt: int, done: dict[str, Any]
+) -> float | None:
+    return performances.acted(
+        connection,
+        manager,
+        uid,
+        attempt,
+        done,
+        parts().settings.deliver,
+        str(DBOS.workflow_id),
+    )

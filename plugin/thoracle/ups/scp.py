@@ -22,12 +22,11 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 from thoracle.settings import Settings
 from thoracle.store import trail
 from thoracle.study import analyses
-from thoracle.ups import matching, review, statuses, subscriptions
+from thoracle.ups import matching, review, states, subscriptions
 from thoracle.ups import workitem_rows as stored
 from thoracle.ups import workitems as audited
 from thoracle.ups.attributes import from_json
-from thoracle.ups.states import GLOBAL_SUBSCRIPTION, Action, State
-from thoracle.ups.statuses import Refused, Status
+from thoracle.ups.states import GLOBAL_SUBSCRIPTION, Action, Refused, State, Status
 from thoracle.ups.subscriptions import EventReports
 
 logger = logging.getLogger(__name__)
@@ -76,11 +75,11 @@ class Workitems:
     # ---- C-FIND --------------------------------------------------------------------------------
 
     def _on_c_find(self, event: evt.Event) -> Iterator[tuple[Dataset, Dataset | None]]:
-        """Yield each match; every Status that can come is in ``ups/statuses.py``."""
+        """Yield each match; every Status that can come is in ``ups/states.py``."""
         request: Any = event.request
         try:
             identifier = _read(
-                request.Identifier, lambda: event.identifier, statuses.IDENTIFIER_UNREADABLE
+                request.Identifier, lambda: event.identifier, states.IDENTIFIER_UNREADABLE
             )
         except Refused as error:
             yield _status(error.status, error.comment), None
@@ -89,24 +88,26 @@ class Workitems:
         try:
             for match in self._found(identifier):
                 if event.is_cancelled:
-                    yield _status(statuses.CANCELLED), None
+                    yield _status(states.CANCELLED), None
                     return
                 found += 1
-                yield _status(statuses.MATCH), match
+                yield _status(states.MATCH), match
         except Exception:
             logger.exception("workitems not read")
-            yield _status(statuses.PROCESSING_FAILURE), None
+            yield _status(states.PROCESSING_FAILURE), None
         finally:
             self._viewed(event, trail.Event.LIST_VIEWED, {"detail": {"workitems": found}}, found)
 
     def _found(self, identifier: Dataset) -> Iterator[Dataset]:
         wanted = str(identifier.get("ProcedureStepState") or "")
-        states = [wanted] if wanted in list(State) else [one.value for one in State]
+        wanted_states = [wanted] if wanted in list(State) else [one.value for one in State]
         uids: Any = identifier.get("SOPInstanceUID") or None
         if isinstance(uids, str):
             uids = [uids]
         with self._begin() as connection:
-            for rows in stored.pages(connection, states, uids and [str(uid) for uid in uids]):
+            for rows in stored.pages(
+                connection, wanted_states, uids and [str(uid) for uid in uids]
+            ):
                 for row in rows:
                     item = subscriptions.dataset(row)
                     if "InputInformationSequence" in identifier:
@@ -139,10 +140,10 @@ class Workitems:
             }
             trail.record(connection, trail.Event.STUDY_VIEWED, {**columns, **_caller(event)})
         if not wanted:
-            return statuses.SUCCESS, _in_utf8(item)
+            return states.SUCCESS, _in_utf8(item)
         found = Dataset()
         found.update({tag: item[tag] for tag in wanted if tag in item})
-        return statuses.SUCCESS, _in_utf8(found)
+        return states.SUCCESS, _in_utf8(found)
 
     # ---- N-SET ---------------------------------------------------------------------------------
 
@@ -154,11 +155,11 @@ class Workitems:
         modification = _read(
             request.ModificationList,
             lambda: event.modification_list,
-            statuses.INVALID_ATTRIBUTE_VALUE,
+            states.INVALID_ATTRIBUTE_VALUE,
         )
         uid = str(request.RequestedSOPInstanceUID)
         if uid == GLOBAL_SUBSCRIPTION:
-            raise Refused(statuses.NOT_APPROPRIATE)
+            raise Refused(states.NOT_APPROPRIATE)
         with self._begin() as connection:
             status, told = audited.set_attributes(connection, uid, modification, _caller(event))
         self._tell(told)
@@ -172,21 +173,21 @@ class Workitems:
     def _act(self, event: evt.Event) -> tuple[Status, None]:
         request: Any = event.request
         if event.action_type not in list(Action):
-            raise Refused(statuses.NO_SUCH_ACTION)
+            raise Refused(states.NO_SUCH_ACTION)
         information = _read(
             request.ActionInformation,
             lambda: event.action_information,
-            statuses.INVALID_ARGUMENT_VALUE,
+            states.INVALID_ARGUMENT_VALUE,
         )
         uid, action = str(request.RequestedSOPInstanceUID), Action(event.action_type)
         changes = action in (Action.CHANGE_STATE, Action.REQUEST_CANCEL)
         if changes and uid == GLOBAL_SUBSCRIPTION:
-            raise Refused(statuses.NOT_APPROPRIATE)
+            raise Refused(states.NOT_APPROPRIATE)
         with self._begin() as connection:
             if changes:
                 status, told = _change(connection, action, uid, information, _caller(event))
             else:
-                status = statuses.SUCCESS
+                status = states.SUCCESS
                 told = self._subscribe(connection, action, uid, information)
         self._tell(told)
         return status, None
@@ -195,13 +196,13 @@ class Workitems:
         self, connection: Any, action: Action, uid: str, information: Dataset
     ) -> EventReports:
         if not self._receivers:
-            raise Refused(statuses.NO_EVENTS)
+            raise Refused(states.NO_EVENTS)
         ae_title = str(information.get("ReceivingAE") or "").strip()
         if ae_title not in self._receivers:
-            raise Refused(statuses.UNKNOWN_RECEIVER)
+            raise Refused(states.UNKNOWN_RECEIVER)
         if action is Action.SUSPEND_GLOBAL:
             if uid != GLOBAL_SUBSCRIPTION:
-                raise Refused(statuses.NOT_APPROPRIATE)
+                raise Refused(states.NOT_APPROPRIATE)
             subscriptions.suspend(connection, ae_title)
             return []
         if action is Action.UNSUBSCRIBE:
@@ -209,7 +210,7 @@ class Workitems:
             return []
         lock = str(information.get("DeletionLock") or "")
         if lock not in ("TRUE", "FALSE"):
-            raise Refused(statuses.INVALID_ARGUMENT_VALUE, "DeletionLock is TRUE or FALSE")
+            raise Refused(states.INVALID_ARGUMENT_VALUE, "DeletionLock is TRUE or FALSE")
         return subscriptions.subscribe(connection, uid, ae_title, int(lock == "TRUE"))
 
     # ---- alike for all -------------------------------------------------------------------------
@@ -217,14 +218,14 @@ class Workitems:
     def _answer(self, event: evt.Event, act: Callable[[], tuple[Status, Dataset | None]]) -> Answer:
         request: Any = event.request
         if request.RequestedSOPClassUID != UnifiedProcedureStepPush:
-            return _status(statuses.NO_SUCH_SOP_CLASS), None
+            return _status(states.NO_SUCH_SOP_CLASS), None
         try:
             status, ds = act()
         except Refused as error:
             return _status(error.status, error.comment), None
         except Exception:
             logger.exception("request about a workitem not answered")
-            return _status(statuses.PROCESSING_FAILURE), None
+            return _status(states.PROCESSING_FAILURE), None
         return _status(status), ds
 
     def _tell(self, told: EventReports) -> None:
@@ -263,7 +264,7 @@ def _read(encoded: Any, decode: Callable[[], Dataset], unreadable: Status) -> Da
     if encoded is None:
         return Dataset()
     if len(encoded.getbuffer()) > LARGEST:
-        raise Refused(statuses.RESOURCE_LIMITATION)
+        raise Refused(states.RESOURCE_LIMITATION)
     try:
         return from_json(decode().to_json_dict())
     except Exception as error:  # pydicom decodes an element when it is looked at: raises anything

@@ -1,11 +1,15 @@
 """SCU of Unified Procedure Steps: UPS Pull, to perform workitems of others (PS3.4 Annex CC)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Self
 
 from pydicom import Dataset
 from pydicom.tag import Tag
-from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
+from pynetdicom.association import Association
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import  # type: ignore[attr-defined]  # made at import  # type: ignore[attr-defined]  # made at import
+    StudyRootQueryRetrieveInformationModelMove,
+    UnifiedProcedureStepEvent,
     UnifiedProcedureStepPull,
     UnifiedProcedureStepPush,
 )
@@ -145,3 +149,97 @@ def _code(value: str, scheme: str) -> Dataset:
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator = value, scheme
     return item
+
+
+REPORT_TRY_AGAIN = (0x0110, 0x0213)
+"""Processing failure and resource limitation: time may heal them."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventReport:
+    """An event about a workitem."""
+
+    sop_instance_uid: str
+    event_type_id: int
+    information: Dataset
+
+
+def send_reports(peer: Peer, reports: Sequence[EventReport]) -> Iterator[str | None]:
+    """Send reports in their order on one association; yield why each was refused, or ``None``.
+
+    Raises
+    ------
+    ArchiveUnavailable
+        Not reached; or the station did not answer, or answered one of ``TRY_AGAIN``: then this
+        report and those behind it are not sent.
+    ArchiveRefused
+        The station takes no event reports at all.
+    """
+    # The SCP of the service calls, so it asks for its role (PS3.7 Section D.3.3.4).
+    call = Call(peer, [UnifiedProcedureStepEvent], roles=[UnifiedProcedureStepEvent])
+    with call as assoc:
+        for one in reports:
+            yield _send_report(assoc, peer, one)
+
+
+def _send_report(assoc: Association, peer: Peer, one: EventReport) -> str | None:
+    try:
+        answer, _ = assoc.send_n_event_report(
+            one.information,
+            one.event_type_id,
+            UnifiedProcedureStepPush,
+            one.sop_instance_uid,
+            meta_uid=UnifiedProcedureStepEvent,
+        )
+    except RuntimeError as error:  # the station ended the association before
+        raise ArchiveUnavailable(f"{peer.ae_title} ended the association") from error
+    if "Status" not in answer:
+        raise ArchiveUnavailable(f"{peer.ae_title} did not answer the N-EVENT-REPORT")
+    status = int(answer.Status)
+    if code_to_category(status) in ("Success", "Warning"):
+        return None
+    text = f"{peer.ae_title} answered the N-EVENT-REPORT with 0x{status:04X}"
+    if status in REPORT_TRY_AGAIN:
+        raise ArchiveUnavailable(text)
+    return text
+
+
+MOVE_TRY_AGAIN = (0x0110, 0x0213, 0xA701, 0xA702, 0xFE00)
+"""Processing failure, resource limitation, out of resources, cancelled: time may heal them."""
+
+
+def retrieve(
+    peer: Peer,
+    ae_title: str,
+    study_instance_uid: str,
+    series_instance_uid: str,
+    sop_instance_uids: Sequence[str],
+) -> None:
+    """Have an archive send objects of a series to an AE title, and return when it says it has.
+
+    Raises
+    ------
+    ArchiveUnavailable
+        Not reached, no answer, or one of ``TRY_AGAIN``.
+    ArchiveRefused
+        Another failure, or sub-operations that failed.
+    """
+    keys = Dataset()
+    keys.QueryRetrieveLevel = "IMAGE"
+    keys.StudyInstanceUID, keys.SeriesInstanceUID = study_instance_uid, series_instance_uid
+    keys.SOPInstanceUID = list(sop_instance_uids)
+    status = None
+    with Call(peer, [StudyRootQueryRetrieveInformationModelMove]) as assoc:
+        try:
+            answers = assoc.send_c_move(keys, ae_title, StudyRootQueryRetrieveInformationModelMove)
+            for answer, _ in answers:
+                status = int(answer.Status) if "Status" in answer else None
+        except RuntimeError as error:  # the archive ended the association before
+            raise ArchiveUnavailable(f"{peer.ae_title} ended the association") from error
+    if status is None:
+        raise ArchiveUnavailable(f"{peer.ae_title} did not answer the C-MOVE")
+    text = f"{peer.ae_title} answered 0x{status:04X} to the C-MOVE"
+    if status in MOVE_TRY_AGAIN:
+        raise ArchiveUnavailable(text)
+    if code_to_category(status) != "Success":
+        raise ArchiveRefused(text)

@@ -15,16 +15,20 @@ from thoracle.store import trail
 from thoracle.study import analyses, reading_list
 from thoracle.ups import workitem_rows as workitems
 from thoracle.ups.attributes import check_values, from_json, unmet
-from thoracle.ups.states import GLOBAL_SUBSCRIPTION, EventType, State, change, check_settable
-from thoracle.ups.statuses import (
+from thoracle.ups.states import (
     ALREADY_CANCELED,
     CANNOT_CANCEL_COMPLETED,
     COERCED,
     FINAL_STATE_UNMET,
+    GLOBAL_SUBSCRIPTION,
     PERFORMER_UNREACHABLE,
     SUCCESS,
+    EventType,
     Refused,
+    State,
     Status,
+    change,
+    check_settable,
 )
 from thoracle.ups.subscriptions import (
     EventReports,

@@ -17,8 +17,7 @@ from pydantic import ValidationError
 from thoracle import __version__
 from thoracle.fhir import elements, resources
 from thoracle.fhir import rows as fhir_rows
-from thoracle.fhir.conditions import Search
-from thoracle.fhir.rows import Study
+from thoracle.fhir.rows import Search, Study
 from thoracle.store import trail
 from thoracle.web.api import fhir_search
 from thoracle.web.api.fhir_search import Parameter, ResultSearch, SearchError

@@ -12,7 +12,7 @@ from thoracle.audit.audit_event import DCM, ROLE_SYSTEM, TYPE_SYSTEM
 from thoracle.audit.search import EventSearch
 from thoracle.errors import ThoracleError
 from thoracle.fhir import elements
-from thoracle.fhir.conditions import Search, Token
+from thoracle.fhir.rows import Search, Token
 from thoracle.store.tables import timestamp
 
 DEFAULT_COUNT, LARGEST_COUNT = 50, 200

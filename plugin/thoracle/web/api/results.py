@@ -14,9 +14,7 @@ from sqlalchemy import Connection
 from thoracle.deliver import rows as deliveries
 from thoracle.fhir import elements
 from thoracle.fhir import rows as fhir_rows
-from thoracle.fhir.conditions import Search, Token
-from thoracle.fhir.rows import Study
-from thoracle.fhir.status import HIDDEN
+from thoracle.fhir.rows import HIDDEN, Search, Study, Token
 from thoracle.records import Outcome
 from thoracle.store import trail
 from thoracle.web.session.access import Person, Role, record_access, scoped
