@@ -19,7 +19,7 @@ from thoracle.errors import DataFolderInUse, SettingsError, ThoracleError
 from thoracle.settings import Settings
 from thoracle.store import database, trail
 from thoracle.store.database import DatabaseError, sqlite_url
-from thoracle.store.sole import SoleGateway
+from thoracle.store.postgresql import SoleGateway
 from thoracle.store.tables import alarm, audit_event, now
 
 SECRET = "s3cret-of-the-database"
@@ -353,12 +353,12 @@ def test_a_second_gateway_is_refused_and_told_which_the_first_is(running: Server
     lost: list[str] = []
     first, second = (database.connect(running.create()) for _ in range(2))
     other = database.connect(first.url.render_as_string())
-    held = SoleGateway(first, lost.append)
-    SoleGateway(second, lost.append).close()  # of another database
+    held = SoleGateway(first, database.named(first), lost.append)
+    SoleGateway(second, database.named(second), lost.append).close()  # of another database
     with pytest.raises(DataFolderInUse, match=r"found thoracle serve on .+ at work since 20"):
-        SoleGateway(other, lost.append)
+        SoleGateway(other, database.named(other), lost.append)
     held.close()
-    SoleGateway(other, lost.append).close()
+    SoleGateway(other, database.named(other), lost.append).close()
     assert lost == []
     for one in (first, second, other):
         one.dispose()
@@ -367,7 +367,7 @@ def test_a_second_gateway_is_refused_and_told_which_the_first_is(running: Server
 def test_a_gateway_that_lost_its_lock_is_told_and_gets_no_new_connection(running: Server) -> None:
     told = threading.Event()
     engine = database.open_database(running.create())
-    held = SoleGateway(engine, lambda _: told.set())
+    held = SoleGateway(engine, database.named(engine), lambda _: told.set())
     engine.dispose()
     with engine.connect():  # while it has the lock, it gets them
         pass

@@ -20,7 +20,8 @@ from thoracle.errors import SettingsError, ThoracleError
 from thoracle.records import Image, Kind, Outcome, Reading, Reason, Saliency
 from thoracle.report import header
 from thoracle.report.result_set import Picture, build
-from thoracle.routing import expression, route
+from thoracle.routing import expression
+from thoracle.routing import rules as routing_rules
 from thoracle.routing.decision import NOTHING, Decision, Result, Sends
 from thoracle.routing.expression import LONGEST, condition
 from thoracle.settings import Report, Settings
@@ -65,7 +66,7 @@ def decide(
     result: Result | None = POSITIVE,
 ) -> Decision:
     receivers = [one.name for one in chosen.hl7]
-    decision = route.decide(
+    decision = routing_rules.decide(
         chosen.rule, chosen.destination, headers or (dx(),), sender, result, receivers
     )
     stored = json.loads(json.dumps(decision.to_json()))
@@ -200,7 +201,7 @@ def test_a_number_that_is_none_is_unknown(keyword: str, vr: str, value: Any) -> 
 )
 def test_a_faulty_condition_is_named_with_line_and_column(when: str, fault: str) -> None:
     chosen = configured({"when": when, "hold": True})
-    found = dict(route.faults(chosen))
+    found = dict(routing_rules.faults(chosen))
     assert fault in found["rule0"]
     with pytest.raises(SettingsError, match=re.escape(fault)):
         condition(when)
@@ -426,7 +427,7 @@ def test_an_image_of_which_nobody_can_say_who_made_it_is_not_sent_on() -> None:
     ],
 )
 def test_a_faulty_rule_is_found(rules: list[dict[str, Any]], fault: str) -> None:
-    found = [text for _, text in route.faults(configured(*rules))]
+    found = [text for _, text in routing_rules.faults(configured(*rules))]
     assert any(text.startswith(fault) for text in found), found
 
 
@@ -435,7 +436,7 @@ def test_rules_without_fault_are_found_to_be_well() -> None:
         {"when": "PatientAge < 16", "hold": True},
         {"send": ["second"], "kinds": [], "originals": True},
     )
-    assert list(route.faults(chosen)) == []
+    assert list(routing_rules.faults(chosen)) == []
     assert [one.well for one in machine._rules(chosen)] == [True, True]
 
 
@@ -496,7 +497,7 @@ def test_the_examples_of_the_page_say_what_the_page_says(
             destinations = text if "[[destination]]" in text else destinations
             rules = "" if text is destinations else text
             (tmp_path / "thoracle.toml").write_text(destinations + rules)
-            assert list(route.faults(settings.load(tmp_path / "thoracle.toml"))) == []
+            assert list(routing_rules.faults(settings.load(tmp_path / "thoracle.toml"))) == []
         for command, output in re.findall(
             r"^\$ thoracle route explain (.*)\n((?:[^$].*\n)*)", text, re.MULTILINE
         ):

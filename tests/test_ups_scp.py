@@ -33,7 +33,7 @@ from thoracle.errors import SettingsError
 from thoracle.receive import negotiation, storescp
 from thoracle.receive.inbox import Inbox
 from thoracle.report import context
-from thoracle.routing import route
+from thoracle.routing import rules as routing_rules
 from thoracle.settings import Receive, Settings, parse
 from thoracle.store.database import open_database, sqlite_url
 from thoracle.store.tables import audit_event, workitem_event, workitem_subscription
@@ -775,8 +775,8 @@ def test_rules_say_for_which_studies_there_is_a_workitem(tmp_path: Path) -> None
 
 def test_a_rule_cannot_name_workitems_that_are_not_offered() -> None:
     rule = {"name": "r", "when": "true", "notify": ["ups"]}
-    assert list(route.faults(parse({"rule": [rule], "ups": {"offer": True}}))) == []
-    (fault,) = route.faults(parse({"rule": [rule]}))
+    assert list(routing_rules.faults(parse({"rule": [rule], "ups": {"offer": True}}))) == []
+    (fault,) = routing_rules.faults(parse({"rule": [rule]}))
     assert fault == ("r", "notify: found ups while ups.offer is false, required is that it is true")
     hl7 = {"name": "ups", "host": "h", "port": 1}
     with pytest.raises(SettingsError, match=r"hl7\.name: found ups, required is another name"):

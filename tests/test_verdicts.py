@@ -35,9 +35,9 @@ from thoracle.store.tables import (
     verdict,
     worklist,
 )
-from thoracle.study import verdict_rows as stored
 from thoracle.study import verdicts
-from thoracle.study.verdict_rows import Opinion
+from thoracle.study import verdicts as stored
+from thoracle.study.verdicts import Opinion
 
 DIGEST = bundle.identify(Classify()).digest
 FORMULA = '=HYPERLINK("http://example.org","<b>&")'

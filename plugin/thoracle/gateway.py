@@ -22,7 +22,7 @@ from thoracle.receive.inbox import Inbox
 from thoracle.receive.storescp import Listener
 from thoracle.records import BundleIdentity
 from thoracle.retention.purge import Keeper
-from thoracle.routing import rank, route
+from thoracle.routing import rank, rules
 from thoracle.settings import Settings
 from thoracle.store import database as databases
 from thoracle.store import engine, trail
@@ -193,7 +193,7 @@ def _take_up(settings: Settings, stopped: threading.Event) -> None:
 
 def _refuse_faulty_rules(settings: Settings) -> None:
     """Refuse rules that cannot be decided: one that holds would hold every study."""
-    faults = [f"rule {name}: {text}" for name, text in route.faults(settings)]
+    faults = [f"rule {name}: {text}" for name, text in rules.faults(settings)]
     faults += [f"rank {name}: {text}" for name, text in rank.faults(settings)]
     if faults:
         raise SettingsError("\n".join(faults))

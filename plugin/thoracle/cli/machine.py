@@ -20,7 +20,7 @@ from thoracle.errors import (
 from thoracle.monitoring import reach
 from thoracle.receive.inbox import MEGABYTE
 from thoracle.routing import rank as priority
-from thoracle.routing import route
+from thoracle.routing import rules
 from thoracle.settings import (
     HL7,
     AuditRepository,
@@ -78,7 +78,7 @@ def check(settings: Settings) -> Iterator[Finding]:
 
 
 def _rules(settings: Settings) -> Iterator[Finding]:
-    faults = list(route.faults(settings))
+    faults = list(rules.faults(settings))
     for name, text in faults:
         yield Finding(f"rule {name}", False, text)
     for rule in settings.rule:

@@ -45,16 +45,16 @@ def explain_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say which rules fire for a study and why, and what goes where. Nothing is sent."""
-    from thoracle.routing import route
+    from thoracle.routing import rules
 
     settings = Settings() if config is None else load(config)
-    decision = route.decide(
+    decision = rules.decide(
         settings.rule,
         settings.destination,
         _study(paths),
         sender,
         None if result is None else _result(result, settings),
-        route.receivers(settings),
+        rules.receivers(settings),
     )
     if as_json:
         sys.stdout.write(json.dumps(decision.to_json(), ensure_ascii=True) + "\n")

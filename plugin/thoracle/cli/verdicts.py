@@ -69,7 +69,7 @@ def verdicts_command(
 def _exported(settings: Settings, means: str) -> list[dict[str, Any]]:
     """Return all verdicts, and record that they leave."""
     from thoracle.store import database, trail
-    from thoracle.study import verdict_rows as verdicts
+    from thoracle.study import verdicts
 
     with database.existing(settings).begin() as connection:
         found = list(verdicts.exported(connection))

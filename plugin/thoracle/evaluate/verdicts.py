@@ -14,8 +14,8 @@ from thoracle.evaluate.results import Result
 from thoracle.records import Outcome
 from thoracle.settings import Settings
 from thoracle.store import database, trail
-from thoracle.study import verdict_rows as verdicts
-from thoracle.study.verdict_rows import Opinion
+from thoracle.study import verdicts
+from thoracle.study.verdicts import Opinion
 
 CAVEAT = (
     "The labels are verdicts of readers who had seen the model's answer: they favour it, and "

@@ -12,7 +12,7 @@ from thoracle.deliver.line import keep, parts
 from thoracle.deliver.workflows import enqueue_deliver
 from thoracle.hl7 import rows as notifications
 from thoracle.hl7.workflow import enqueue_notify
-from thoracle.pipeline import route, routes
+from thoracle.pipeline import route
 from thoracle.records import Kind, Reading
 from thoracle.report.header import Instance
 from thoracle.routing.decision import NOTHING, Decision
@@ -184,8 +184,8 @@ def _conclude(
     line = parts()
     key = AnalysisKey(study, generation, digest)
     decision = Decision.from_json(routing)
-    sending = routes.SHADOW if decision.shadow else routes.HELD if decision.held else None
-    state = "held" if sending == routes.HELD else "waiting"
+    sending = route.SHADOW if decision.shadow else route.HELD if decision.held else None
+    state = "held" if sending == route.HELD else "waiting"
     sends = NOTHING if decision.shadow else decision.planned
     objects = [Result(**{**values, "kind": Kind(values["kind"])}) for values in made]
     addressed = [
@@ -202,9 +202,9 @@ def _conclude(
     )
     reading_list.set_head_start(connection, study, *routing["head_start"])
     if line.settings.rule:
-        routes.record_decision(connection, key, routing, sending, columns)
+        route.record_decision(connection, key, routing, sending, columns)
     pairs = [(name, one.sop_instance_uid) for one, names in addressed for name in names]
-    pairs += routes.forward_originals(connection, key, decision.images, sends.originals, state)
+    pairs += route.forward_originals(connection, key, decision.images, sends.originals, state)
     report = objects[0].sop_instance_uid
     told = [] if decision.shadow else written
     for receiver, path in told:

@@ -1,5 +1,6 @@
 """withdraw, reanalyse, retry: what a person asks for when things should not stay as they are."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -7,21 +8,133 @@ from typing import Any
 from dbos import DBOS
 from sqlalchemy import Connection
 
+from thoracle.deliver import attempts
+from thoracle.deliver import rows as stored
 from thoracle.deliver.line import keep, parts
 from thoracle.deliver.workflows import enqueue_deliver
 from thoracle.hl7 import rows as notifications
 from thoracle.hl7.oru import ReportReference
 from thoracle.hl7.workflow import enqueue_notify, message
-from thoracle.pipeline import corrections, route
+from thoracle.pipeline import route
 from thoracle.pipeline.analyse import enqueue_analyse
 from thoracle.records import Kind
 from thoracle.report import keyobject, sentences, sr
 from thoracle.report.header import Instance
-from thoracle.store import engine
-from thoracle.study import analyses
+from thoracle.store import engine, trail
+from thoracle.store.tables import now
+from thoracle.study import analyses, headers, instances, reading_list, results
 from thoracle.study.results import AnalysisKey, Result
 from thoracle.ups import review
 from thoracle.ups.subscriptions import enqueue_reports
+
+AT_ARCHIVE = ("sent", "delivered")
+"""States of a delivery whose object the archive has."""
+NOT_ARRIVED = ("waiting", "held", "refused", "failed")
+"""States of what a withdrawal takes back, so that no retry sends it later."""
+
+
+def begin(connection: Connection, study_instance_uid: str) -> dict[str, Any] | None:
+    """Return what a withdrawal of a study's newest result needs.
+
+    ``None`` when the study has none, it is withdrawn already, or of an image not even the header
+    is kept.
+    Else: ``generation`` and ``digest`` of the analysis; ``predecessor``, the report, as class,
+    instance and series;
+    ``made_at``; ``content_datetime`` of the withdrawal, fixed here once; ``sources``, paths;
+    ``report_to``, the destinations of the report; ``kept``, for each destination the objects of
+    the study that it has, as class, instance and series.
+    """
+    report = results.standing(connection, study_instance_uid)
+    if report is None:
+        return None
+    key = AnalysisKey(study_instance_uid, report.generation, report.bundle_digest)
+    if headers.missing(connection, study_instance_uid):
+        return None  # gone since it was asked for: requests.py has seen to the rest
+    rows = stored.of_study(connection, study_instance_uid)
+    kept: dict[str, list[list[str]]] = {}
+    for row in rows:
+        if row.state in AT_ARCHIVE and row.kind not in (Kind.REJECTION, Kind.ORIGINAL):
+            kept.setdefault(row.destination, []).append(
+                [
+                    # Rows of the first schema do not say it.
+                    row.delivered_sop_class_uid or row.sop_class_uid,
+                    row.delivered_sop_instance_uid,
+                    row.series_instance_uid,
+                ]
+            )
+    return {
+        "generation": key.generation,
+        "digest": key.bundle_digest,
+        "predecessor": [report.sop_class_uid, report.sop_instance_uid, report.series_instance_uid],
+        "made_at": report.created_at,
+        "content_datetime": now(),
+        "sources": [
+            row.path for row in instances.sources(connection, study_instance_uid, key.generation)
+        ],
+        "report_to": [
+            row.destination
+            for row in rows
+            if row.sop_instance_uid == report.sop_instance_uid
+            and row.state in ("waiting", *AT_ARCHIVE)
+        ],
+        "kept": kept,
+    }
+
+
+def withdrawn(
+    connection: Connection,
+    key: AnalysisKey,
+    made: Sequence[tuple[Result, Sequence[str]]],
+    reason: str,
+    user_id: str,
+    workflow_id: str,
+) -> None:
+    """Record that a result is withdrawn, and by which objects; take back what was not yet sent."""
+    results.withdraw(connection, key)
+    reading_list.set_state(connection, key.study_instance_uid, reading_list.WITHDRAWN)
+    for row in stored.of_study(connection, key.study_instance_uid):
+        if row.state in NOT_ARRIVED and row.kind != Kind.ORIGINAL:
+            attempts.withdrawn(connection, row)
+    for row in notifications.of_study(connection, key.study_instance_uid):
+        if row.state in NOT_ARRIVED:
+            values = {"state": "withdrawn", "next_attempt_at": None}
+            notifications.set_row(connection, row.sop_instance_uid, row.receiver, values)
+    columns: trail.Columns = {
+        **analyses.of_study(connection, key.study_instance_uid),
+        "bundle_digest": key.bundle_digest,
+        "user_id": user_id,
+        "correlation_id": workflow_id,
+    }
+    detail = {"generation": key.generation, "reason": reason}
+    trail.record(connection, trail.Event.RESULT_WITHDRAWN, {**columns, "detail": detail})
+    for result, destinations in made:
+        analyses.add_result(connection, key, result, destinations, columns)
+
+
+def retried(
+    connection: Connection, study_instance_uid: str, user_id: str, workflow_id: str
+) -> dict[str, Any]:
+    """Take up a study's dead deliveries and notifications again, and record who asked for it.
+
+    Returns a dictionary: ``deliveries``, each destination, object and attempt, and
+    ``notifications``, each receiver, report and attempt.
+    """
+    taken = {
+        "deliveries": stored.retry(connection, study_instance_uid),
+        "notifications": notifications.retry(connection, study_instance_uid),
+    }
+    trail.record(
+        connection,
+        trail.Event.DELIVERY_RETRIED,
+        {
+            **analyses.of_study(connection, study_instance_uid),
+            "user_id": user_id,
+            "correlation_id": workflow_id,
+            "detail": {name: len(found) for name, found in taken.items()},
+        },
+    )
+    return taken
+
 
 STAT = 1
 """Queue priority: an answer that is wrong should not stand for long."""
@@ -30,7 +143,7 @@ STAT = 1
 @DBOS.workflow(name="withdraw", max_recovery_attempts=5)
 def withdraw(study_instance_uid: str, reason: str, user_id: str) -> None:
     """Withdraw a study's result: a correcting report, and a rejection note where one is allowed."""
-    begun = engine.transaction(corrections.begin, study_instance_uid)
+    begun = engine.transaction(begin, study_instance_uid)
     if begun is None:
         return
     made = _correct(study_instance_uid, reason, begun)
@@ -125,7 +238,7 @@ def _withdrawn(
         (Result(**{**values, "kind": Kind(values["kind"])}), names) for values, names in made
     ]
     key = AnalysisKey(study, generation, digest)
-    corrections.withdrawn(connection, key, objects, reason, user_id, str(DBOS.workflow_id))
+    withdrawn(connection, key, objects, reason, user_id, str(DBOS.workflow_id))
     report = objects[0][0].sop_instance_uid
     for receiver, path in written:
         notifications.add(connection, report, receiver, path, "waiting")
@@ -151,9 +264,7 @@ def reanalyse(study_instance_uid: str, user_id: str) -> None:
 @DBOS.workflow(name="retry", max_recovery_attempts=None)
 def retry(study_instance_uid: str, user_id: str) -> None:
     """Send again what was refused, or given up."""
-    taken = engine.transaction(
-        corrections.retried, study_instance_uid, user_id, str(DBOS.workflow_id)
-    )
+    taken = engine.transaction(retried, study_instance_uid, user_id, str(DBOS.workflow_id))
     for destination, uid, attempt in taken["deliveries"]:
         enqueue_deliver(destination, uid, attempt, STAT, None)
     for receiver, uid, attempt in taken["notifications"]:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 from thoracle.errors import ThoracleError
 from thoracle.pipeline import overview
 from thoracle.store import engine
-from thoracle.study import files, headers, results
+from thoracle.study import headers, instances, results
 
 LONGEST_REASON = 1024
 """Characters; of the standard's texts that viewers show whole, LT has 10240 and ST 1024."""
@@ -70,7 +70,7 @@ def reanalyse(database: Engine, study: str, user: str) -> None:
     with database.connect() as connection:
         if not overview.studies(connection, 1, study):
             raise ThoracleError(f"{study}: found no such study, required is one that was received")
-        if missing := files.missing_files(connection, study):
+        if missing := instances.missing_files(connection, study):
             besides = _without_images(connection, study)
             raise _gone(study, missing, "the pixels of all, to read them", besides)
     name = f"reanalyse:{study}:{uuid.uuid4()}"

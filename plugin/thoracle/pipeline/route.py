@@ -1,6 +1,7 @@
 """route: who gets what and who is told, as the rules decide; and the release of what they hold."""
 
 import logging
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -8,6 +9,7 @@ from dbos import DBOS
 from pydicom import Dataset
 from sqlalchemy import Connection
 
+from thoracle.deliver import rows as stored
 from thoracle.deliver.line import parts
 from thoracle.deliver.workflows import enqueue_deliver
 from thoracle.errors import NotAnalysable
@@ -15,15 +17,85 @@ from thoracle.hl7 import rows as notifications
 from thoracle.hl7.oru import ReportReference, Status
 from thoracle.hl7.workflow import enqueue_notify, message
 from thoracle.image.header import header_of
-from thoracle.pipeline import routes
 from thoracle.records import Reading, study_outcome
 from thoracle.report import sentences
-from thoracle.routing import expression, rank, route
+from thoracle.routing import expression, rank, rules
 from thoracle.routing.decision import Decision, Result
-from thoracle.store import engine
-from thoracle.study import instances, reading_list
+from thoracle.store import engine, trail
+from thoracle.study import analyses, instances, reading_list, results
+from thoracle.study.results import AnalysisKey
 from thoracle.ups import workitems
 from thoracle.ups.subscriptions import enqueue_reports
+
+HELD, SHADOW, RELEASED = "held", "shadow", "released"
+"""What becomes of an analysis whose objects are not sent at once."""
+
+
+def record_decision(
+    connection: Connection,
+    key: AnalysisKey,
+    routing: dict[str, Any],
+    sending: str | None,
+    columns: trail.Columns,
+) -> None:
+    """Record what the rules say about a study, and why."""
+    results.routed(connection, key, routing, sending)
+    trail.record(
+        connection,
+        trail.Event.RULES_DECIDED,
+        {**columns, "detail": {"generation": key.generation, "sending": sending, **routing}},
+    )
+
+
+def forward_originals(
+    connection: Connection,
+    key: AnalysisKey,
+    sop_instance_uids: Iterable[str],
+    destinations: Sequence[str],
+    state: str,
+) -> list[tuple[str, str]]:
+    """Record that destinations are to get received images; return the new pairs of both."""
+    if not destinations:
+        return []
+    wanted = set(sop_instance_uids)
+    rows = instances.sources(connection, key.study_instance_uid, key.generation)
+    return [
+        (name, row.sop_instance_uid)
+        for row in rows
+        if row.sop_instance_uid in wanted
+        for name in results.pass_on(connection, key, row, destinations, state)
+    ]
+
+
+def release_rows(
+    connection: Connection, study_instance_uid: str, user_id: str
+) -> dict[str, Any] | None:
+    """Release a study that is held, if it is.
+
+    Returns a dictionary: ``deliveries``, pairs of destination and object, and ``notifications``,
+    pairs of receiver and report, that now wait to be sent.
+    """
+    row = results.held(connection, study_instance_uid)
+    if row is None:
+        return None
+    key = AnalysisKey(study_instance_uid, row.generation, row.bundle_digest)
+    results.routed(connection, key, row.routing, RELEASED)
+    reading_list.touch(connection, study_instance_uid)
+    trail.record(
+        connection,
+        trail.Event.STUDY_RELEASED,
+        {
+            **analyses.of_study(connection, study_instance_uid),
+            "bundle_digest": row.bundle_digest,
+            "user_id": user_id,
+            "detail": {"generation": row.generation},
+        },
+    )
+    return {
+        "deliveries": stored.release(connection, study_instance_uid),
+        "notifications": notifications.release(connection, study_instance_uid),
+    }
+
 
 logger = logging.getLogger(__name__)
 
@@ -84,13 +156,13 @@ def _decision(study: str, sources: list[str], result: Result | None) -> Decision
     line = parts()
     with line.database.connect() as connection:
         sender = instances.sender(connection, study)
-    return route.decide(
+    return rules.decide(
         line.settings.rule,
         line.settings.destination,
         [_header(path) for path in sources],
         sender,
         result,
-        route.receivers(line.settings),
+        rules.receivers(line.settings),
     )
 
 
@@ -156,7 +228,7 @@ def release(study_instance_uid: str, user_id: str) -> None:
 def _release(
     connection: Connection, study_instance_uid: str, user_id: str
 ) -> dict[str, Any] | None:
-    released = routes.release_rows(connection, study_instance_uid, user_id)
+    released = release_rows(connection, study_instance_uid, user_id)
     if released is None:
         return None
     told = workitems.release(connection, study_instance_uid, str(DBOS.workflow_id))

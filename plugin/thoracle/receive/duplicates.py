@@ -15,8 +15,7 @@ from thoracle.errors import CannotUnderstand
 from thoracle.receive.inbox import Inbox
 from thoracle.store import trail
 from thoracle.study import instances, reading_list
-from thoracle.study.files import KEPT
-from thoracle.study.instances import Received
+from thoracle.study.instances import KEPT, Received
 
 
 def record(database: Engine, inbox: Inbox, received: Received, started: float) -> trail.Event:

@@ -35,7 +35,7 @@ from thoracle.store.tables import (
     result,
     study,
 )
-from thoracle.study.files import GOING, GONE, KEPT
+from thoracle.study.instances import GOING, GONE, KEPT
 
 TABLES: tuple[Table, ...] = (instance, result, notification)
 """Those whose rows have a file."""

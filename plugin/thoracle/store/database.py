@@ -265,9 +265,9 @@ def of_gateway(settings: Settings, lost: Callable[[str], None]) -> Iterator[Data
     with ExitStack() as held:
         held.callback(engine.dispose)  # the last that closes folds the write-ahead log in
         if engine.dialect.name != "sqlite":
-            from thoracle.store.sole import SoleGateway
+            from thoracle.store.postgresql import SoleGateway
 
-            held.enter_context(closing(SoleGateway(engine, lost)))
+            held.enter_context(closing(SoleGateway(engine, named(engine), lost)))
         prepare(engine)
         yield engine
 

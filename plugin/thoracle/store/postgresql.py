@@ -12,16 +12,22 @@ Three things differ, and each is settled here once, for every statement of ours:
 """
 
 import hashlib
+import logging
+import select
+import socket
+import threading
+import time
 import weakref
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 from psycopg.types.string import StrDumperUnknown
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 
-from thoracle.errors import SettingsError
+from thoracle.errors import DataFolderInUse, SettingsError
 from thoracle.settings.section import require_private
 
 OLDEST = 15
@@ -205,3 +211,95 @@ def begin_writing(connection: Connection) -> None:
     """Take the writers' lock until the transaction ends."""
     connection.exec_driver_sql(_LOCK, (WRITERS,))
     connection.info["writers"] = weakref.ref(connection.get_transaction())
+
+
+logger = logging.getLogger(__name__)
+
+WAIT_SECONDS = 5.0
+"""Until a server has noticed that the process before is dead."""
+LOOK_SECONDS = 2.0
+"""An end that nobody told of is noticed so soon, and libpq's ``tcp_user_timeout``."""
+GATEWAY = key("gateway")
+
+_HELD_BY = """
+SELECT pid, application_name, coalesce(host(client_addr), 'this machine') AS address,
+       backend_start::timestamptz(0)::text AS since
+FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'advisory' AND granted AND objsubid = 1
+  AND (classid::bigint << 32 | objid::bigint) = %s
+  AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+class SoleGateway:
+    """The right to be the gateway of a database.
+
+    Parameters
+    ----------
+    name
+        Of the database, in messages.
+    lost
+        Called once, from a thread of its own, with the reason, when the right is lost.
+
+    Raises
+    ------
+    DataFolderInUse
+        Another process has it.
+    """
+
+    def __init__(self, database: Engine, name: str, lost: Callable[[str], None]) -> None:
+        self._database, self._name = database, name
+        # Kept, because the connection is closed with it.
+        self._pooled = cast(Any, database.raw_connection())
+        self._connection = self._pooled.driver_connection
+        self._pooled.detach()
+        self._connection.autocommit = True
+        self._closed = threading.Event()
+        self._pid = int(self._connection.info.backend_pid)
+        self._take()
+        event.listen(database, "connect", self._require)
+        threading.Thread(target=self._watch, args=(lost,), name="lock", daemon=True).start()
+
+    def _take(self) -> None:
+        name = f"thoracle serve on {socket.gethostname()}"[:63]
+        self._connection.execute("SELECT set_config('application_name', %s, false)", (name,))
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not self._one("SELECT pg_try_advisory_lock(%s)", GATEWAY)[0]:
+            if time.monotonic() > deadline:
+                _, who, address, since = self._one(_HELD_BY, GATEWAY) or (0, "another", "", "")
+                self._connection.close()
+                raise DataFolderInUse(
+                    f"{self._name}: found {who} ({address}) at work since {since}, "
+                    "required is no other gateway"
+                )
+            time.sleep(0.2)
+
+    def _one(self, statement: str, *values: object) -> Any:
+        return self._connection.execute(statement, values).fetchone()
+
+    def _require(self, connection: Any, _record: Any) -> None:
+        """Refuse a new connection to a server on which the lock is not: another one, or restarted.
+
+        So nothing is written there while the end of the connection with the lock has not been
+        noticed yet.
+        """
+        held = connection.execute(_HELD_BY, (GATEWAY,)).fetchone()
+        if held is None or held[0] != self._pid:
+            refuse(connection, "the lock of this gateway is not on the server any more")
+        connection.commit()
+
+    def _watch(self, lost: Callable[[str], None]) -> None:
+        try:
+            while not self._closed.is_set():
+                # Readable without a question: the server says goodbye, or is gone.
+                select.select([self._connection.fileno()], [], [], LOOK_SECONDS)
+                self._connection.execute("SELECT 1")
+        except (psycopg.Error, OSError, ValueError) as error:
+            if not self._closed.is_set():
+                lost(" ".join(str(error).split()))
+
+    def close(self) -> None:
+        """Give the right back."""
+        self._closed.set()
+        event.remove(self._database, "connect", self._require)
+        self._connection.close()

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from thoracle.records import BundleIdentity, Outcome, Reading, study_outcome
 from thoracle.store import trail
 from thoracle.store.tables import now
-from thoracle.study import files, instances, reading_list, results
+from thoracle.study import instances, reading_list, results
 from thoracle.study.results import AnalysisKey, Result
 
 
@@ -76,7 +76,7 @@ def begin(
                 "detail": {"generation": key.generation},
             },
         )
-    elif missing := files.missing_files(connection, key.study_instance_uid):
+    elif missing := instances.missing_files(connection, key.study_instance_uid):
         # Of the rest alone something else might be said, in place of the result that stands.
         detail = f"{missing} of its images are no longer kept: send them again, then reanalyse"
         fail(connection, key, detail, workflow_id)

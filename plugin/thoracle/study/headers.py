@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select
 
 from thoracle.store.tables import analysis, header, instance, now, study
 from thoracle.study import instances, results
-from thoracle.study.files import KEPT
+from thoracle.study.instances import KEPT
 
 
 def _sources(connection: Connection, study_instance_uid: str) -> Sequence[Row[Any]]:

@@ -1,14 +1,119 @@
 """A reader's verdict: its row, its mark on the worklist and its event, in one transaction."""
 
 import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row, func, insert, select
 
 from thoracle.errors import ThoracleError
+from thoracle.records import Kind
 from thoracle.store import trail
+from thoracle.store.tables import analysis, now, result, study, verdict, worklist
 from thoracle.study import analyses, reading_list
-from thoracle.study import verdict_rows as verdicts
-from thoracle.study.verdict_rows import LONGEST_COMMENT, Opinion
+
+LONGEST_COMMENT = 2000
+"""Characters."""
+
+
+class Opinion(StrEnum):
+    """What a reader says of a result."""
+
+    AGREE = "agree"
+    DISAGREE = "disagree"
+    NOT_APPLICABLE = "not applicable"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The result that is judged, as it was at that time."""
+
+    study_instance_uid: str
+    generation: int
+    bundle_digest: str
+    sop_instance_uid: str
+    """Of the report."""
+    outcome: str
+    probability: float | None
+    """Calibrated, 0 to 1; ``None`` when rejected."""
+    device: str | None
+    """That made the images, as the worklist names it."""
+
+
+def result_to_judge(connection: Connection, study_instance_uid: str) -> Judged | None:
+    """Return the newest result of a study; ``None`` when there is none or it was withdrawn."""
+    row = connection.execute(
+        select(
+            analysis.c.study_instance_uid,
+            analysis.c.generation,
+            analysis.c.bundle_digest,
+            result.c.sop_instance_uid,
+            analysis.c.outcome,
+            analysis.c.probability,
+            worklist.c.device,
+            analysis.c.state,
+        )
+        .join(
+            result,
+            (result.c.study_instance_uid == analysis.c.study_instance_uid)
+            & (result.c.generation == analysis.c.generation)
+            & (result.c.bundle_digest == analysis.c.bundle_digest)
+            & (result.c.kind == Kind.SR),
+        )
+        .outerjoin(worklist, worklist.c.study_instance_uid == analysis.c.study_instance_uid)
+        .where(analysis.c.study_instance_uid == study_instance_uid)
+        .order_by(analysis.c.generation.desc(), result.c.created_at.desc())
+        .limit(1)
+    ).first()
+    return None if row is None or row.state != "done" else Judged(*row[:-1])
+
+
+def add_row(
+    connection: Connection, result_: Judged, opinion: Opinion, comment: str, person: str
+) -> int:
+    """Record a verdict; return its number."""
+    values = {**asdict(result_), "opinion": opinion.value, "comment": comment, "person": person}
+    statement = insert(verdict).values(recorded_at=now(), **values).returning(verdict.c.id)
+    return int(connection.execute(statement).scalar_one())
+
+
+def of_study(connection: Connection, study_instance_uid: str) -> Sequence[Row[Any]]:
+    """Return the verdicts on a study, newest first."""
+    return connection.execute(
+        select(verdict)
+        .where(verdict.c.study_instance_uid == study_instance_uid)
+        .order_by(verdict.c.id.desc())
+    ).all()
+
+
+def exported(connection: Connection) -> Iterator[dict[str, Any]]:
+    """Yield all verdicts, oldest first, with Accession Number and whether each is the newest."""
+    newest = _newest().subquery()
+    statement = (
+        select(verdict, study.c.accession_number, newest.c.id.is_not(None).label("counts"))
+        .join(study, study.c.study_instance_uid == verdict.c.study_instance_uid)
+        .outerjoin(newest, newest.c.id == verdict.c.id)
+        .order_by(verdict.c.id)
+    )
+    for row in connection.execute(statement).mappings():
+        yield {**row, "counts": bool(row["counts"])}
+
+
+def newest(connection: Connection) -> Sequence[Row[Any]]:
+    """Return the newest verdict of each study, with its patient; by Study Instance UID."""
+    ids = _newest().subquery()
+    return connection.execute(
+        select(verdict, study.c.patient_id, study.c.issuer_of_patient_id)
+        .join(ids, ids.c.id == verdict.c.id)
+        .join(study, study.c.study_instance_uid == verdict.c.study_instance_uid)
+        .order_by(verdict.c.study_instance_uid)
+    ).all()
+
+
+def _newest() -> Any:
+    return select(func.max(verdict.c.id).label("id")).group_by(verdict.c.study_instance_uid)
 
 
 class ResultChanged(ThoracleError):
@@ -51,13 +156,13 @@ def give(
         )
     # First, because it is the lock: no other result is recorded between the question and the row.
     reading_list.review(connection, study_instance_uid, opinion.value)
-    judged = verdicts.judged(connection, study_instance_uid)
+    judged = result_to_judge(connection, study_instance_uid)
     if judged is None or judged.sop_instance_uid != report:
         found = "none" if judged is None else "another one"
         raise ResultChanged(
             f"{study_instance_uid}: found {found}, required is the result that was looked at"
         )
-    number = verdicts.add_row(connection, judged, opinion, comment, columns["user_id"] or "")
+    number = add_row(connection, judged, opinion, comment, columns["user_id"] or "")
     # The comment stays with its row: it may name the patient, and the trail is read by others.
     detail = {"verdict": number, "opinion": opinion.value, "generation": judged.generation}
     trail.record(

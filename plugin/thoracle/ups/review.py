@@ -22,7 +22,7 @@ from thoracle.report import context
 from thoracle.report.codes import item
 from thoracle.report.identity import derived_uid
 from thoracle.routing.decision import Decision
-from thoracle.routing.route import UPS
+from thoracle.routing.rules import UPS
 from thoracle.settings import Destination
 from thoracle.ups import workitems
 from thoracle.ups.attributes import Reference, from_json

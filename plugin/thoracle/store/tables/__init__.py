@@ -4,12 +4,11 @@ Points in time are ISO 8601 strings in UTC with microseconds (:func:`now`): they
 the same on SQLite and PostgreSQL, and are readable in any tool an auditor uses.
 """
 
-from thoracle.store.tables.audit import audit_checkpoint, audit_event, audit_head
-from thoracle.store.tables.forward import audit_forward
-from thoracle.store.tables.holds import legal_hold
-from thoracle.store.tables.images import header, instance, study
+from thoracle.store.tables.audit import audit_checkpoint, audit_event, audit_forward, audit_head
+from thoracle.store.tables.images import header, instance, legal_hold, study
 from thoracle.store.tables.people import api_token, person, web_session
 from thoracle.store.tables.results import (
+    alarm,
     analysis,
     commitment,
     delivery,
@@ -18,14 +17,14 @@ from thoracle.store.tables.results import (
     result,
 )
 from thoracle.store.tables.schema import metadata, now, timestamp
-from thoracle.store.tables.watch import alarm
-from thoracle.store.tables.workitems import (
+from thoracle.store.tables.worklist import (
     performance,
+    verdict,
     workitem,
     workitem_event,
     workitem_subscription,
+    worklist,
 )
-from thoracle.store.tables.worklist import verdict, worklist
 
 __all__ = [
     "alarm",

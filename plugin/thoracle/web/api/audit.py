@@ -95,7 +95,7 @@ class VerificationAnswer(BaseModel):
     broken_id: int | None = Field(None, description="First row that is not as it was written.")
     fault: str | None = Field(None, description="What does not fit there, or why it failed.")
     verified: AnchorAnswer | None = Field(description="Up to here all was well, once.")
-    verification: int = Field(description="How many anchors are kept beside the database.")
+    anchors: int = Field(description="How many anchors are kept beside the database.")
     anchor: AnchorAnswer | None = Field(description="The last of them.")
     trail: EndsAnswer
 

@@ -14,7 +14,7 @@ from sqlalchemy import Row
 from thoracle.records import Outcome
 from thoracle.study import reading_list, results
 from thoracle.study.reading_list import QUEUED, RUNNING, STAT
-from thoracle.study.verdict_rows import LONGEST_COMMENT, Opinion
+from thoracle.study.verdicts import LONGEST_COMMENT, Opinion
 from thoracle.web.api.results import Uid
 from thoracle.web.pages import study
 from thoracle.web.pages.worklist import PAGE, Wanted, rank_sentence, reason, record_view, wanted_of
@@ -58,7 +58,7 @@ class RowAnswer(BaseModel):
     head_start_minutes: int = Field(description="It stands as if it had come so much earlier.")
     why: str = Field(description="Why it stands where it stands.")
     reviewed_at: str | None = Field(description="Of the first verdict; ISO 8601, UTC.")
-    study: Opinion | None = Field(description="The newest one.")
+    verdict: Opinion | None = Field(description="The newest one.")
 
 
 class ListAnswer(BaseModel):
@@ -86,7 +86,7 @@ class VerdictGiven(BaseModel):
 class VerdictAnswer(BaseModel):
     """A verdict that is kept."""
 
-    study: int = Field(description="Its number.")
+    verdict: int = Field(description="Its number.")
 
 
 @router.get("/worklist")

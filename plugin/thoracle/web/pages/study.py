@@ -18,9 +18,9 @@ from thoracle.pipeline import overview, requests
 from thoracle.store import trail
 from thoracle.study import results, verdicts
 from thoracle.study import rows as studies
-from thoracle.study import verdict_rows as stored
+from thoracle.study import verdicts as stored
 from thoracle.study.rows import StudyRows
-from thoracle.study.verdict_rows import LONGEST_COMMENT, Opinion
+from thoracle.study.verdicts import LONGEST_COMMENT, Opinion
 from thoracle.web import wording
 from thoracle.web.pages import pictures, study_view
 from thoracle.web.pages.worklist import rank_sentence, viewer_address
@@ -224,7 +224,7 @@ def _values(site: Site, connection: Connection, rows: StudyRows, person: Person)
     pass_ = pictures.pass_for(person, uid)
     now, newest_report = studies.state(connection, uid) or ("queued", "")
     report = study_view.report(settings, rows)
-    judged = stored.judged(connection, uid)
+    judged = stored.result_to_judge(connection, uid)
     header = (
         pictures.header(settings.data_folder / rows.images[0].path) if rows.images else Dataset()
     )
