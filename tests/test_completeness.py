@@ -1,12 +1,15 @@
 """Acknowledged means whole: data sets that are cut short, or that are not what they claim."""
 
 import struct
+import tracemalloc
 import zlib
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.config import disable_value_validation
 from pydicom.encaps import encapsulate
 from pydicom.filewriter import write_file_meta_info
@@ -24,10 +27,13 @@ from pydicom.uid import (
 from pynetdicom import dsutils
 from pynetdicom.dsutils import create_file_meta
 
+import hostile
 from radiographs import radiograph
-from thoracle.errors import CannotUnderstand, DataSetMismatch, ReceiveError
+from thoracle.errors import BeyondBudget, CannotUnderstand, DataSetMismatch, ReceiveError
 from thoracle.receive import completeness
 from thoracle.receive.completeness import Command, Walked
+from thoracle.receive.walk import walk
+from thoracle.settings import Budget
 
 NATIVE = [
     ExplicitVRLittleEndian,
@@ -37,6 +43,9 @@ NATIVE = [
 ]
 ANY = NATIVE[0]
 ROWS, COLUMNS = 16, 10
+DEFAULT = Budget()
+WARNS = pytest.mark.filterwarnings("ignore::UserWarning")
+"""pydicom warns of what it mends."""
 SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
 ITEM_DELIMITER = b"\xfe\xff\x0d\xe0\x00\x00\x00\x00"
 UNDEFINED = b"\xff\xff\xff\xff"
@@ -64,6 +73,7 @@ def check(
     *,
     sop_class: UID = ComputedRadiographyImageStorage,
     sop_instance: str | None = None,
+    budget: Budget = DEFAULT,
 ) -> Walked:
     """Check bytes in a file such as the listener writes."""
     instance = UID(sop_instance or _instance_in(data_set, syntax))
@@ -75,10 +85,10 @@ def check(
         file.write(b"\0" * 128 + b"DICM")
         write_file_meta_info(file, meta)  # type: ignore[arg-type]  # any file will do
         file.write(data_set)
-    return completeness.check(path, Command(sop_class, instance, syntax))
+    return completeness.check(path, Command(sop_class, instance, syntax), budget)
 
 
-def _instance_in(data_set: bytes, syntax: UID) -> str:
+def _instance_in(data_set: bytes | bytearray, syntax: UID) -> str:
     plain = zlib.decompressobj(-15).decompress(data_set) if syntax.is_deflated else data_set
     order = "<" if syntax.is_little_endian else ">"
     start = plain.find(struct.pack(f"{order}HH", 0x0008, 0x0018)) + 8
@@ -281,6 +291,111 @@ def test_nesting_without_end_is_refused(tmp_path: Path, depth: int) -> None:
     place = whole.rindex(b"\xe0\x7f\x10\x00OW")
     nested = down * depth + (ITEM_DELIMITER + SEQUENCE_DELIMITER) * depth
     assert refused(tmp_path, whole[:place] + nested + whole[place:]).status == 0xC000
+
+
+@pytest.mark.parametrize("name", hostile.COSTLY)
+def test_what_costs_more_than_the_budget_is_refused_with_its_name(
+    tmp_path: Path, name: str
+) -> None:
+    make, number, comment = hostile.COSTLY[name]
+    made = make(number)
+    tracemalloc.start()
+    error = refused(tmp_path, made.data_set, made.syntax)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (error.status, len(str(error)) <= 64) == (0xC000, True)
+    assert comment in str(error)
+    assert peak < 4_000_000  # bytes, whatever the object's
+
+
+@pytest.mark.parametrize(
+    "make",
+    [hostile.nested, hostile.nested_undefined, hostile.nested_unknown, hostile.nested_faulty],
+)
+def test_sixty_levels_of_sequences_are_accepted(
+    tmp_path: Path, make: Callable[[int], hostile.Hostile]
+) -> None:
+    made = make(60)
+    check(tmp_path, made.data_set, made.syntax)
+    assert refused(tmp_path, make(65).data_set).status == 0xC000
+
+
+def test_a_clock_that_runs_out_ends_the_walk(tmp_path: Path) -> None:
+    made = hostile.elements(40_000)
+    clock = iter(range(0, 10_000, 6))
+    with pytest.raises(BeyondBudget, match="more than 10 seconds"):
+        walk(
+            BytesIO(made.data_set),
+            len(made.data_set),
+            made.syntax,
+            (),
+            4096,
+            Budget(),
+            lambda: next(clock),
+        )
+
+
+def test_an_item_that_is_cut_costs_its_sequence_alone(tmp_path: Path) -> None:
+    cut = hostile.item(struct.pack("<HH2sH", 8, 0x100, b"SH", 6))
+    made = hostile.image(hostile.element(8, 0x2218, "SQ", cut))
+    assert check(tmp_path, made.data_set).text("PatientID") == "HOSTILE"
+
+
+def test_a_backslash_in_a_patient_id_is_part_of_it(tmp_path: Path) -> None:
+    made = hostile.image(
+        hostile.element(8, 0x50, "SH", b"2024\\17"),
+        patient=hostile.element(0x10, 0x20, "LO", b" AB\\123"),
+    )
+    walked = check(tmp_path, made.data_set)
+    assert (walked.text("PatientID"), walked.text("AccessionNumber")) == ("AB\\123", "2024\\17")
+
+
+@WARNS
+@pytest.mark.parametrize("uid", ["..", "1..2", ".1", "1.", "1.2a"])
+def test_dots_alone_make_no_uid(tmp_path: Path, uid: str) -> None:
+    made = hostile.image(study=uid)
+    assert refused(tmp_path, made.data_set).status == 0xA900
+
+
+@WARNS
+def test_a_uid_with_leading_zeros_is_accepted(tmp_path: Path) -> None:
+    check(tmp_path, hostile.image(study="1.02.003").data_set)
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 32), (32, 0)])
+def test_an_image_of_no_size_is_a_mismatch(tmp_path: Path, size: tuple[int, int]) -> None:
+    made = hostile.image(rows=size[0], columns=size[1])
+    assert refused(tmp_path, made.data_set).status == 0xA900
+
+
+@WARNS
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian], ids=str)
+def test_what_is_accepted_is_what_pydicom_reads(tmp_path: Path, syntax: UID) -> None:
+    """A difference between the two would be a way around the walk."""
+    inner = Dataset()
+    inner.RequestedProcedureID = "RP"
+    inner.CodeValue = "A"
+    whole = bytearray(
+        encoded(image(RequestAttributesSequence=[inner, inner], IssuerOfPatientID="H"), syntax)
+    )
+    header = len(whole) - ROWS * COLUMNS * 2
+    noise = np.random.default_rng(20261129)
+    instance = _instance_in(whole, syntax)
+    accepted = 0
+    for _ in range(500):
+        mutant = bytearray(whole)
+        for _ in range(int(noise.integers(1, 4))):
+            mutant[int(noise.integers(0, header))] = int(noise.integers(0, 256))
+        try:
+            walked = check(tmp_path, bytes(mutant), syntax, sop_instance=instance)
+        except ReceiveError:
+            continue
+        accepted += 1
+        read = dcmread(tmp_path / "object.dcm")
+        for keyword in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows"):
+            assert walked.header[keyword].value == read[keyword].value
+        assert walked.header.get("PatientID") == read.get("PatientID")
+    assert accepted > 50
 
 
 def test_random_bytes_are_refused(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ ThoracleError
 ├── ReceiveError            answered to the sender as a C-STORE status (receive/statuses.py)
 │   ├── OutOfResources      0xA700: the sender should try again
 │   ├── DataSetMismatch     0xA900: the data set is not what the command announced
-│   └── CannotUnderstand    0xC000: the data set cannot be read; sending it again will not help
+│   ├── CannotUnderstand    0xC000: the data set cannot be read; sending it again will not help
+│   │   └── BeyondBudget    0xC000: reading it would cost more than receive.budget allows
+│   └── NotAuthorized       0x0124: the caller may not use this service
 ├── NotAnalysable           final for this image; the study's report says why, with a code
 ├── BundleError             not the bundle that the settings name; the program does not start
 ├── ReportError             final: the report would not be valid
@@ -53,6 +55,16 @@ class CannotUnderstand(ReceiveError):
     """The data set cannot be parsed (PS3.4 Table B.2-1, Error: Cannot Understand)."""
 
     status = 0xC000
+
+
+class BeyondBudget(CannotUnderstand):
+    """Reading the data set would cost more than the budget of an object; says which."""
+
+
+class NotAuthorized(ReceiveError):
+    """The caller may not use this service (PS3.7 Section C.4.19, Refused: Not Authorized)."""
+
+    status = 0x0124
 
 
 class NotAnalysable(ThoracleError):

@@ -1,36 +1,29 @@
-"""The check that an object is whole, and is what its C-STORE command said.
+"""The check that an object is whole, within its budget, and what its C-STORE command said.
 
-pydicom reads a file that is cut short without complaint, so every element's end is compared with
-the end of the file here. Values are skipped, not read: the cost does not grow with the image.
+pydicom reads a file that is cut short without complaint, and believes whatever nests or inflates.
+So a walk of our own goes first (``walk.py``); what it brings back is compared here.
 """
 
 import re
-import zlib
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
 
-from pydicom import DataElement, Dataset
+from pydicom import Dataset
 from pydicom.charset import convert_encodings
-from pydicom.filereader import data_element_generator, read_file_meta_info
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.filereader import read_file_meta_info
+from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID
 
 from thoracle.errors import CannotUnderstand, DataSetMismatch
+from thoracle.receive.walk import UNDEFINED_LENGTH, Found, Pixels, walk
+from thoracle.settings import Budget
 
-UNDEFINED_LENGTH = 0xFFFFFFFF
-LARGE_VALUE = 4096
-"""Values longer than this many bytes are skipped."""
-INFLATE_RATIO = 100
-"""A deflated data set may grow at most so many times; more is a bomb, not an image."""
-INFLATE_FLOOR = 16 * 1024 * 1024
-INFLATE_CEILING = 1024 * 1024 * 1024
-"""Bytes; the decoder takes no larger image either."""
-LARGEST_PADDING = 1024 * 1024
-DEEPEST_NESTING = 64
-PIXEL_DATA = Tag("PixelData")
-_UID = re.compile(r"[0-9.]{1,64}")
+LONGEST_VALUE = 4096
+"""Bytes of a value that we keep; the longest is a name of five components in three writings."""
+_UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
+"""Components without leading zeros are what the standard asks for; the field has others, too."""
 
 _HEADER = tuple(
     Tag(keyword)
@@ -78,142 +71,121 @@ class Walked:
     """The elements of ``_HEADER`` that are present."""
     data_set_offset: int
     """Where the data set begins in the file, bytes."""
-    pixel_data_length: int | None
-    """Bytes of native pixel data; ``None`` when encapsulated."""
+    pixels: Pixels | None
 
     def text(self, keyword: str, longest: int = 64) -> str:
-        """Return an element as text of at most so many characters, empty when absent."""
-        return str(self.header.get(keyword) or "")[:longest]
+        """Return an element as text of at most so many characters, empty when absent.
+
+        Each is one value: the standard has no backslash in it (PS3.5 Section 6.2), so one that is
+        there is part of the value. One that cannot be read is empty.
+        """
+        try:
+            value = self.header.get(keyword)
+        # pydicom raises whatever its converters raise; what identifies has been read before.
+        except Exception:  # noqa: BLE001
+            return ""
+        if isinstance(value, MultiValue):
+            value = "\\".join(str(one) for one in value)
+        return str(value or "").strip(" \0")[:longest]
 
 
-def check(path: Path, command: Command) -> Walked:
+IDENTIFYING = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
+    *("PatientID", "IssuerOfPatientID"),
+)
+"""Whose object it is: such a value has to be readable, others are left out when they are not."""
+
+
+def check(path: Path, command: Command, budget: Budget) -> Walked:
     """Return the header of a Part 10 file that is whole and agrees with its command.
 
     Raises
     ------
     CannotUnderstand
-        The data set is cut short, cannot be parsed or inflates without measure.
+        The data set is cut short or cannot be parsed.
+    BeyondBudget
+        It costs more than the budget.
     DataSetMismatch
         UIDs differ from the command or are missing, or pixel data is shorter than its image.
     """
     read_file_meta_info(path)  # raises InvalidDicomError; pynetdicom wrote it
+    syntax = UID(command.transfer_syntax_uid)
     try:
-        with path.open("rb") as file:
-            walked = _walk(file, UID(command.transfer_syntax_uid), path.stat().st_size)
-        list(walked.header)  # converts each value, so that none fails later
-        _agree(walked.header, command)
-        _enough_pixels(walked)
-    # pydicom raises all of these, and more in future, on bytes from outside: to the sender they
-    # are one and the same. The three of ours pass through.
+        found, offset = _walked(path, syntax, budget)
+        walked = Walked(_dataset(found.elements, syntax), offset, found.pixels)
+        for keyword in IDENTIFYING:
+            walked.header.get(keyword)  # raises what its converter raises
+        _agree(walked, command)
+        _pixels(walked, syntax)
     except (CannotUnderstand, DataSetMismatch):
         raise
+    # pydicom raises many errors, and more in future, on bytes from outside: to the sender they
+    # are one and the same.
     except Exception as error:
         raise CannotUnderstand(f"data set: {type(error).__name__}") from error
     return walked
 
 
-def _walk(file: BinaryIO, syntax: UID, size: int) -> Walked:
-    offset = _data_set_offset(file)
-    file.seek(offset)
-    source: BinaryIO = file
-    if syntax == DeflatedExplicitVRLittleEndian:
-        source, size = _inflate(file, size - offset)
-    else:
-        source.seek(offset)
-    found: dict[BaseTag, Any] = {}
-    pixel_data_length = None
-    end = source.tell()
-    element: Any  # RawDataElement, or DataElement for a sequence of undefined length
-    for element in data_element_generator(
-        source, syntax.is_implicit_VR, syntax.is_little_endian, defer_size=LARGE_VALUE
-    ):
-        end = _end_of(element, source, size)
-        _limit_nesting(element, DEEPEST_NESTING)
-        if element.tag in _HEADER and element.value is not None:
-            found[element.tag] = element
-        if element.tag == PIXEL_DATA:
-            pixel_data_length = element.length
-    source.seek(end)
-    # Some writers pad with zeros; those are no loss.
-    if size - end > LARGEST_PADDING or source.read().strip(b"\0"):
-        raise CannotUnderstand(f"data set ends at byte {end} of {size}")
-    if pixel_data_length is None:
-        raise DataSetMismatch("no Pixel Data (7FE0,0010)")
-    if syntax.is_encapsulated:
-        pixel_data_length = None
-    return Walked(_dataset(found, syntax), offset, pixel_data_length)
+def _walked(path: Path, syntax: UID, budget: Budget) -> tuple[Found, int]:
+    with path.open("rb") as file:
+        offset = _data_set_offset(file.read(144))
+        file.seek(offset)
+        size = path.stat().st_size
+        return walk(file, size, syntax, _HEADER, LONGEST_VALUE, budget), offset
 
 
-def _end_of(element: Any, source: BinaryIO, size: int) -> int:
-    length = getattr(element, "length", UNDEFINED_LENGTH)
-    if length == UNDEFINED_LENGTH:
-        return source.tell()
-    end = int(element.value_tell + length)
-    if end > size:
-        raise CannotUnderstand(f"{element.tag} ends at byte {end} of {size}")
-    return end
-
-
-def _limit_nesting(element: Any, levels: int) -> None:
-    # Sequences of defined length are still bytes here: pydicom parses them when they are read.
-    if not isinstance(element, DataElement) or element.VR != "SQ":
-        return
-    if levels == 0:
-        raise CannotUnderstand(f"sequences nested deeper than {DEEPEST_NESTING}")
-    for item in element.value:
-        for below in item.values():
-            _limit_nesting(below, levels - 1)
-
-
-def _dataset(found: dict[BaseTag, Any], syntax: UID) -> Dataset:
+def _dataset(found: dict[BaseTag, DataElement | RawDataElement], syntax: UID) -> Dataset:
     header = Dataset(found)
-    encoding = convert_encodings(header.get("SpecificCharacterSet") or "ISO_IR 6")
+    try:
+        encoding = convert_encodings(header.get("SpecificCharacterSet") or "ISO_IR 6")
+    except Exception:  # noqa: BLE001 - as above; then text is read as ASCII
+        encoding = convert_encodings("ISO_IR 6")
     header.set_original_encoding(syntax.is_implicit_VR, syntax.is_little_endian, encoding)
     return header
 
 
-def _data_set_offset(file: BinaryIO) -> int:
+def _data_set_offset(beginning: bytes) -> int:
     """Return where the data set begins: after preamble, prefix and File Meta Information."""
-    file.seek(132)
-    group_length = file.read(12)
+    group_length = beginning[132:144]
     if group_length[:8] != b"\x02\x00\x00\x00UL\x04\x00":
         raise CannotUnderstand("File Meta Information without its group length")
     return 144 + int.from_bytes(group_length[8:], "little")
 
 
-def _inflate(file: BinaryIO, compressed: int) -> tuple[BytesIO, int]:
-    limit = min(max(compressed * INFLATE_RATIO, INFLATE_FLOOR), INFLATE_CEILING)
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = inflater.decompress(file.read(), limit)
-    if inflater.unconsumed_tail:
-        raise CannotUnderstand(f"deflated data set grows beyond {limit} bytes")
-    if not inflater.eof:
-        raise CannotUnderstand("deflated data set is cut short")
-    # The stream marks its own end. Old writers put a checksum behind it, which is no loss.
-    return BytesIO(inflated), len(inflated)
-
-
-def _agree(header: Dataset, command: Command) -> None:
+def _agree(walked: Walked, command: Command) -> None:
     for keyword, announced in (
         ("SOPClassUID", command.affected_sop_class_uid),
         ("SOPInstanceUID", command.affected_sop_instance_uid),
         ("StudyInstanceUID", None),
         ("SeriesInstanceUID", None),
     ):
-        value = str(header.get(keyword, "") or "")
+        value = str(walked.header.get(keyword, "") or "")
         if not _UID.fullmatch(value):
             raise DataSetMismatch(f"{keyword}: no valid UID")
         if announced is not None and value != announced:
             raise DataSetMismatch(f"{keyword} differs from the command's")
 
 
-def _enough_pixels(walked: Walked) -> None:
-    found = walked.pixel_data_length
-    if found is None:
+def _pixels(walked: Walked, syntax: UID) -> None:
+    if walked.pixels is None:
+        raise DataSetMismatch("no Pixel Data (7FE0,0010)")
+    for keyword in ("Rows", "Columns"):
+        if keyword not in walked.header or walked.header[keyword].is_empty:
+            raise CannotUnderstand(f"{keyword}: found nothing, required at least 1")
+        if _number(walked, keyword, 0) < 1:
+            raise DataSetMismatch(f"{keyword}: found 0, required at least 1")
+    if syntax.is_encapsulated or walked.pixels.length == UNDEFINED_LENGTH:
         return
-    header = walked.header
-    frame = int(header.Rows) * int(header.Columns) * int(header.get("SamplesPerPixel", 1) or 1)
-    frames = int(header.get("NumberOfFrames", 1) or 1)
-    required = frame * frames * int(header.BitsAllocated) // 8
-    if found < required:
-        raise DataSetMismatch(f"Pixel Data has {found} of {required} bytes")
+    required = _number(walked, "Rows", 0) * _number(walked, "Columns", 0)
+    required *= _number(walked, "SamplesPerPixel", 1) * _number(walked, "NumberOfFrames", 1)
+    required = required * _number(walked, "BitsAllocated", 0) // 8
+    if walked.pixels.length < required:
+        raise DataSetMismatch(f"Pixel Data has {walked.pixels.length} of {required} bytes")
+
+
+def _number(walked: Walked, keyword: str, default: int) -> int:
+    """Return a number; one that cannot be read is for the stages that need it to judge."""
+    try:
+        return int(walked.header.get(keyword, default) or default)
+    except Exception:  # noqa: BLE001 - pydicom raises whatever its converters raise
+        return default

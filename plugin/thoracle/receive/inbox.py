@@ -42,19 +42,28 @@ class IncomingFile:
     def write(self, data: bytes) -> int:
         """Write a fragment, or remember why that is not possible."""
         self._fragment = data
+        self._write(memoryview(data))
+        return len(data)
+
+    def append(self, fragment: memoryview) -> None:
+        """Write a fragment of the data set and take it into the digest, without a copy."""
+        self._fragment = b""
+        self._write(fragment)
+        if self._descriptor is not None:
+            self._sha256.update(fragment)
+
+    def _write(self, view: memoryview) -> None:
         if self._descriptor is None:
-            return len(data)
-        self._left -= len(data)
+            return
+        self._left -= len(view)
         if self._left < 0:
             self.refuse("object larger than receive.maximum_object_megabytes")
-            return len(data)
-        view = memoryview(data)
+            return
         try:
             while view:
                 view = view[os.write(self._descriptor, view) :]
         except OSError as error:
             self.refuse(error.strerror or str(error))
-        return len(data)
 
     def flush(self) -> None:
         """Take the last fragment into the digest; writes are not buffered.

@@ -1,4 +1,6 @@
-"""What the listener negotiates: its application entity, SOP classes and transfer syntaxes."""
+"""What the listener negotiates: its application entity, SOP classes, transfer syntaxes."""
+
+from typing import Any
 
 from pydicom import uid as syntaxes
 from pydicom.uid import (
@@ -12,7 +14,8 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 
 from thoracle import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from thoracle.receive import commitment
-from thoracle.settings import Receive
+from thoracle.receive.places import Places
+from thoracle.settings import Receive, tls
 
 IMAGE_STORAGE = (
     ComputedRadiographyImageStorage,
@@ -38,6 +41,33 @@ TRANSFER_SYNTAXES = (
     syntaxes.HTJ2KLosslessRPCL,
     syntaxes.HTJ2K,
 )
+
+MOST_CONTEXTS = 128
+"""Presentation contexts of an association: their IDs are odd, and at most 255 (PS3.8 9.3.2.2)."""
+Rejection = tuple[int, int, int]
+"""Result, source and reason of an A-ASSOCIATE-RJ (PS3.8 Section 9.3.4)."""
+NOT_RECOGNISED: Rejection = (0x01, 0x01, 0x03)
+NO_REASON: Rejection = (0x01, 0x01, 0x01)
+LOCAL_LIMIT_EXCEEDED: Rejection = (0x02, 0x03, 0x02)
+
+
+def objection(assoc: Any, settings: Receive, places: Places) -> tuple[str, Rejection] | None:
+    """Return why a request for an association is rejected that pynetdicom would accept."""
+    request = assoc.requestor.primitive
+    address, calling = assoc.requestor.address, str(request.calling_ae_title)
+    bound = settings.tls.fingerprints if settings.tls is not None else {}
+    certificates = bound.get(calling)
+    if certificates is not None and tls.fingerprint(assoc.dul.socket.socket) not in certificates:
+        reason = "its certificate is not one that receive.tls.fingerprints has for this AE title"
+        return reason, NOT_RECOGNISED
+    contexts = [one.context_id for one in request.presentation_context_definition_list]
+    if len(contexts) > MOST_CONTEXTS or len(set(contexts)) < len(contexts):
+        reason = f"{len(contexts)} presentation contexts, allowed are 128 with different IDs"
+        return reason, NO_REASON
+    if not places.call(assoc, address, calling):
+        reason = f"this AE title has {places.per_ae_title} associations already"
+        return reason, LOCAL_LIMIT_EXCEEDED
+    return None
 
 
 def application_entity(settings: Receive) -> AE:

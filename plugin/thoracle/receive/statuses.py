@@ -31,15 +31,22 @@ DATA_SET_MISMATCH = Status(
     0xA900,
     "Error: Data Set Does Not Match SOP Class",
     "PS3.4 Table B.2-1",
-    "UIDs differ from the command's, a required UID is missing, or there is less pixel data than "
-    "Rows and Columns call for.",
+    "UIDs differ from the command's, a required UID is missing or none, Rows or Columns are 0, or "
+    "there is less pixel data than they call for.",
 )
 CANNOT_UNDERSTAND = Status(
     0xC000,
     "Error: Cannot Understand",
     "PS3.4 Table B.2-1",
-    "The data set is cut short or cannot be parsed, or its UID was used before for another "
-    "patient or other pixels; sending it again will not help.",
+    "The data set is missing, cut short or cannot be parsed; reading it would cost more than "
+    "receive.budget allows (the comment says of what); or its UID was used before for another "
+    "study or other pixels. Sending it again will not help.",
+)
+NOT_AUTHORIZED = Status(
+    0x0124,
+    "Refused: Not Authorized",
+    "PS3.7 Section C.4.19",
+    "receive.store_ae_titles does not name the caller.",
 )
 
-STATUSES = (SUCCESS, OUT_OF_RESOURCES, DATA_SET_MISMATCH, CANNOT_UNDERSTAND)
+STATUSES = (SUCCESS, OUT_OF_RESOURCES, DATA_SET_MISMATCH, CANNOT_UNDERSTAND, NOT_AUTHORIZED)

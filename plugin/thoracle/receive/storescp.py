@@ -17,12 +17,12 @@ from pynetdicom.pdu import A_RELEASE_RQ
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from thoracle.errors import OutOfResources, ReceiveError
-from thoracle.receive import commitment, duplicates, statuses, transport
+from thoracle.errors import CannotUnderstand, NotAuthorized, OutOfResources, ReceiveError
+from thoracle.receive import commitment, duplicates, negotiation, statuses, transport
 from thoracle.receive.arrivals import Arrival, Arrivals
 from thoracle.receive.completeness import Command, Walked, check
 from thoracle.receive.inbox import Inbox, IncomingFile
-from thoracle.receive.negotiation import application_entity
+from thoracle.receive.places import Places
 from thoracle.receive.refusals import Refusal, Refusals
 from thoracle.receive.visits import Visits
 from thoracle.settings import Receive, tls
@@ -62,9 +62,10 @@ class Listener:
         self._on_commitment = commitment.handler(on_commitment)
         self._tls = None if settings.tls is None else tls.server_context(settings.tls)
         self._refusals = Refusals(database)
+        self._places = Places(settings.maximum_associations)
         self._visits = Visits(database)
         self._arrivals = Arrivals(on_arrival)
-        self._ae = application_entity(settings)
+        self._ae = negotiation.application_entity(settings)
         self._more = [] if more is None else more(self._ae)
         self._server: Any = None
 
@@ -95,7 +96,8 @@ class Listener:
                 *self._more,
             ],
         )
-
+        # It would collect all of the interpreter's garbage every half minute, with its lock held.
+        self._server.service_actions = lambda: None
         # pynetdicom queues five connections; a sixth sender waits for its SYN to be repeated.
         self._server.socket.listen(self._settings.maximum_associations)
 
@@ -116,9 +118,15 @@ class Listener:
         self._refusals.flush()
 
     def _on_connected(self, event: evt.Event) -> None:
-        address = event.assoc.requestor.address
+        assoc: Any = event.assoc
+        address = assoc.requestor.address
         settings = self._settings
-        transport.at_end(event.assoc, self._on_ended)
+        if not self._places.enter(assoc, address):
+            transport.turn_away(assoc)
+            reason = f"this address has {self._places.per_address} associations already"
+            self._refusals.add(Refusal(address, reason))
+            return
+        transport.at_end(assoc, self._on_ended)
         try:
             if self._tls is not None:
                 transport.secure(event, self._tls, settings.acse_timeout_seconds)
@@ -128,38 +136,34 @@ class Listener:
         except tls.HandshakeFailed as error:
             self._refusals.add(Refusal(address, str(error)))
             return
-        transport.prepare(
-            event,
-            settings.maximum_pdu_bytes,
-            settings.dimse_timeout_seconds,
-            lambda reason: self._refusals.add(Refusal(address, reason)),
-        )
+        transport.prepare(assoc, settings, lambda reason: self._refused(assoc, reason))
+
+    def _refused(self, assoc: Any, reason: str) -> None:
+        """Tell of an association that was rejected, or ended for what it sent."""
+        primitive = assoc.requestor.primitive
+        called = None if primitive is None else str(primitive.called_ae_title)
+        calling = None if primitive is None else str(primitive.calling_ae_title)
+        self._refusals.add(Refusal(assoc.requestor.address, reason, calling, called))
 
     def _on_requested(self, event: evt.Event) -> None:
-        """Reject an AE title that calls with another certificate than the settings bind it to."""
+        """Reject what pynetdicom would accept."""
         assoc: Any = event.assoc
-        request = assoc.requestor.primitive
-        bound = self._settings.tls.fingerprints if self._settings.tls is not None else {}
-        certificates = bound.get(request.calling_ae_title)
-        if certificates is None or tls.fingerprint(assoc.dul.socket.socket) in certificates:
-            return
-        assoc.acse.send_reject(0x01, 0x01, 0x03)  # calling AE title not recognised (PS3.8 9.3.4)
-        self._refusals.add(
-            Refusal(
-                assoc.requestor.address,
-                "its certificate is not one that receive.tls.fingerprints has for this AE title",
-                request.calling_ae_title,
-                request.called_ae_title,
-            )
-        )
-        assoc.kill()
+        objection = negotiation.objection(assoc, self._settings, self._places)
+        if objection is not None:
+            reason, answer = objection
+            assoc.acse.send_reject(*answer)
+            self._refused(assoc, reason)
+            assoc.kill()
 
     def _on_c_store(self, event: evt.Event) -> Dataset:
         """Answer a C-STORE-RQ; every Status that can come back is in ``statuses.STATUSES``."""
-        file = cast(IncomingFile, cast(Any, event.request)._dataset_file)
+        file: IncomingFile | None = cast(Any, event.request)._dataset_file
         started = time.perf_counter()
         received: Received | None = None
         try:
+            self._authorize(event)
+            if file is None:
+                raise CannotUnderstand("C-STORE-RQ without a data set")
             received = self._keep(event, file)
             event_recorded = duplicates.record(self._database, self._inbox, received, started)
         except ReceiveError as error:
@@ -172,8 +176,9 @@ class Listener:
             logger.exception("object not stored")
             return self._refuse(event, statuses.CANNOT_UNDERSTAND.code, "internal error, see log")
         finally:
-            file.close()
-            Path(file.name).unlink(missing_ok=True)
+            if file is not None:
+                file.close()
+                Path(file.name).unlink(missing_ok=True)
         self._visits.count(event.assoc, event_recorded)
         if event_recorded is not trail.Event.INSTANCE_DUPLICATE:
             self._arrivals.push(event.assoc, received.study_instance_uid)
@@ -187,10 +192,15 @@ class Listener:
             str(event.context.transfer_syntax),
         )
         file.raise_error()
-        walked = check(Path(file.name), command)
+        walked = check(Path(file.name), command, self._settings.budget)
         size = Path(file.name).stat().st_size - walked.data_set_offset
         received = _received(command, walked, event.assoc, size, file.sha256)
         return replace(received, path=self._inbox.keep(file))
+
+    def _authorize(self, event: evt.Event) -> None:
+        allowed = self._settings.store_ae_titles
+        if allowed and event.assoc.requestor.ae_title not in allowed:
+            raise NotAuthorized("receive.store_ae_titles does not name this AE title")
 
     def _refuse(
         self, event: evt.Event, status: int, comment: str, received: Received | None = None
@@ -227,6 +237,7 @@ class Listener:
         """Clear up after an association, whatever ended it; called in its own thread, once."""
         # First the reading of its studies: what follows waits for the database.
         released = self._arrivals.end(assoc)
+        self._places.leave(assoc)
         self._visits.end(assoc, released=released)
         for file in transport.unread(assoc):
             file.refuse("association ended within an object")

@@ -15,7 +15,7 @@ from thoracle.errors import SettingsError
 from thoracle.settings.audit import AuditRepository
 from thoracle.settings.database import Database
 from thoracle.settings.deliver import HL7, Deliver, Destination, Rule
-from thoracle.settings.receive import Complete, Decode, Receive, ReceiveTLS, Select
+from thoracle.settings.receive import Budget, Complete, Decode, Receive, ReceiveTLS, Select
 from thoracle.settings.result import Classify, Report
 from thoracle.settings.retention import Retention
 from thoracle.settings.section import ClientTLS, Section, is_loopback
@@ -27,6 +27,7 @@ __all__ = [
     "OIDC",
     "UPS",
     "AuditRepository",
+    "Budget",
     "Classify",
     "ClientTLS",
     "Complete",

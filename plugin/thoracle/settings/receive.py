@@ -25,6 +25,27 @@ class ReceiveTLS(Section):
     )
 
 
+class Budget(Section):
+    """What an object may cost before it is taken: the table [receive.budget]. More is refused with 0xC000."""
+
+    nesting: int = Field(64, ge=1, le=100, description="Depth of sequences within sequences.")
+    elements: int = Field(
+        50_000, ge=1000, description="Data elements, those in sequences included."
+    )
+    items: int = Field(10_000, ge=100, description="Items of sequences.")
+    fragments: int = Field(100_000, ge=1000, description="Fragments of encapsulated pixel data.")
+    header_megabytes: int = Field(
+        32, ge=1, description="All values but Pixel Data together, megabytes."
+    )
+    text_kilobytes: int = Field(64, ge=16, description="One value of text, kilobytes.")
+    inflated_megabytes: int = Field(
+        64, ge=16, description="What a deflated data set may grow to, megabytes."
+    )
+    seconds: float = Field(
+        10, gt=0, le=60, description="Processor time to check one object, seconds."
+    )
+
+
 class Receive(Section):
     """The DICOM listener."""
 
@@ -37,14 +58,18 @@ class Receive(Section):
         (),
         description="AE titles that may send. Required once host is not a loopback address; empty accepts any.",
     )
+    store_ae_titles: tuple[AETitle, ...] = Field(
+        (),
+        description="Those of them that may send images; empty: all. Who may ask for workitems, claim them and be told of them is set in [ups] and [[subscriber]].",
+    )
     secondary_capture: bool = Field(
         False, description="Accept Secondary Capture too (digitised film, photographs of screens)."
     )
     maximum_associations: int = Field(
-        50,
+        100,
         ge=1,
         le=500,
-        description="Associations at the same time, 1 to 500. A PACS opens several per route.",
+        description="Associations at the same time, 1 to 500. One address may have half of them, one AE title at one address two fifths.",
     )
     maximum_pdu_bytes: int = Field(
         131072,
@@ -75,6 +100,7 @@ class Receive(Section):
     maximum_object_megabytes: int = Field(
         2048, ge=1, le=4095, description="Largest object that is taken, megabytes."
     )
+    budget: Budget = Budget()
     tls: ReceiveTLS | None = Field(
         None, description="TLS: the table [receive.tls]; unset: plain DICOM."
     )
