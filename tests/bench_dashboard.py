@@ -16,7 +16,7 @@ import numpy as np
 from browsing import Site
 from history import studies, write
 from thoracle.image.features import features
-from thoracle.monitoring.watch import look
+from thoracle.monitoring.watch import compare
 from thoracle.records import Image
 from thoracle.settings import Watch
 
@@ -43,7 +43,7 @@ def pages(days: float) -> list[str]:
         fill(site, days)
         started = time.perf_counter()
         with site.database.connect() as connection:
-            look(connection, Watch(), datetime.now(UTC))
+            compare(connection, Watch(), datetime.now(UTC))
         lines = [f"| the comparison alone | {time.perf_counter() - started:.2f} | |"]
         with site, site.client("administrator") as client:
             for path in ("?days=30", "?days=7", "?days=90", "?days=365", "/operations"):

@@ -82,13 +82,13 @@ def test_a_workflow_that_stopped_without_a_trace_is_taken_up_again(database: Eng
         connection.execute(
             text(f"UPDATE {table(database)} SET status = 'PENDING' WHERE workflow_uuid = 'lost'")
         )
-    idle = engine.revive(set())
+    idle = engine.requeue_stalled(set())
     assert idle == {"lost"}
     assert runs == ["lost"]  # seen once, it might be about to begin
-    engine.revive(idle)
+    engine.requeue_stalled(idle)
     eventually(lambda: runs == ["lost", "lost"])
     eventually(lambda: state(database, "lost") == "SUCCESS")
-    assert engine.revive(set()) == set()
+    assert engine.requeue_stalled(set()) == set()
 
 
 def test_an_analysis_that_the_engine_gave_up_is_recorded_as_failed_once(
@@ -117,7 +117,7 @@ def test_an_analysis_that_the_engine_gave_up_is_recorded_as_failed_once(
             )
         )
     for _ in range(2):
-        pipeline.bury()
+        pipeline.fail_abandoned_analyses()
     with database.connect() as connection:
         told = [row["event"] for row in query.events(connection, query.Question("1.4"))]
         assert told == ["analysis failed"]
@@ -129,9 +129,9 @@ def test_what_has_ended_is_forgotten_and_what_others_ask_for_is_done(database: E
     eventually(lambda: state(database, "asked") == "SUCCESS")
     engine.request(database, engine.INTAKE, "test_counted", "asked")  # the same: nothing happens
     later = datetime.now(UTC) + timedelta(days=1)
-    assert engine.forget(database, later, 10) == 1
+    assert engine.delete_ended(database, later, 10) == 1
     assert runs == ["asked"]
-    assert engine.forget(database, later, 10) == 0
+    assert engine.delete_ended(database, later, 10) == 0
 
 
 begun, held = threading.Event(), threading.Event()

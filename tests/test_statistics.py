@@ -11,7 +11,7 @@ from sqlalchemy import Engine, insert
 from history import NOW, Study, studies, write
 from thoracle.monitoring import figures, statistics
 from thoracle.monitoring.comparison import Level
-from thoracle.monitoring.watch import look
+from thoracle.monitoring.watch import compare
 from thoracle.settings import Watch
 from thoracle.store import tables
 from thoracle.store.database import open_database, sqlite_url
@@ -128,7 +128,7 @@ def test_the_newest_verdict_of_a_study_is_the_one_that_counts(database: Engine) 
 def test_months_of_the_same_work_are_calm(database: Engine) -> None:
     write(database, [replace(one, verdict="agree") for one in studies(1800, 60)])
     with database.connect() as connection:
-        found = look(connection, Watch(), NOW)
+        found = compare(connection, Watch(), NOW)
     assert found.level is Level.TOO_FEW  # features that these images do not have
     levels = {one.subject: one.level for one in found.comparisons}
     for subject in ("volume", "scores", "positive", "rejected", "agreement", "input sharpness"):
@@ -148,7 +148,7 @@ def test_a_week_of_another_device_raises_the_alarms_that_it_should(database: Eng
     ]
     write(database, before + week)
     with database.connect() as connection:
-        found = {one.subject: one for one in look(connection, Watch(), NOW).comparisons}
+        found = {one.subject: one for one in compare(connection, Watch(), NOW).comparisons}
     for subject in ("scores", "positive", "input sharpness"):
         assert found[subject].level is Level.ALARM, found[subject].sentence
         assert "XR-NEW" in str(found[subject].device)
@@ -158,5 +158,5 @@ def test_a_week_of_another_device_raises_the_alarms_that_it_should(database: Eng
 
 def test_an_empty_database_is_too_few_of_everything(database: Engine) -> None:
     with database.connect() as connection:
-        found = look(connection, Watch(), NOW)
+        found = compare(connection, Watch(), NOW)
     assert {one.level for one in found.comparisons} == {Level.TOO_FEW}

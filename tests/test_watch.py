@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from thoracle.monitoring import alarms, drift, rates
-from thoracle.monitoring.alarms import keep
+from thoracle.monitoring.alarms import record
 from thoracle.monitoring.comparison import (
     Comparison,
     Level,
@@ -282,21 +282,21 @@ def test_an_alarm_is_recorded_once_and_stands_until_it_is_calm(database: Engine)
         (Level.ALARM, Level.ALARM, 3),
     ]
     for now, kept, recorded in steps:
-        keep(database, [comparison(now)])
+        record(database, [comparison(now)])
         with database.connect() as connection:
-            row = alarms.rows(connection)[0]
+            row = alarms.alarm_rows(connection)[0]
         assert (row.level, len(events(database))) == (kept, recorded)
     assert events(database) == ["alarm raised", "alarm ended", "alarm raised"]
     assert row.sentence == "They are alarm."
 
 
 def test_an_alarm_knows_since_when_and_goes_with_its_figure(database: Engine) -> None:
-    keep(database, [comparison(Level.ALARM), comparison(Level.CALM, "rejected")])
+    record(database, [comparison(Level.ALARM), comparison(Level.CALM, "rejected")])
     with database.connect() as connection:
-        first = alarms.rows(connection, "alarm")[0]
-    keep(database, [comparison(Level.ALARM)])
+        first = alarms.alarm_rows(connection, "alarm")[0]
+    record(database, [comparison(Level.ALARM)])
     with database.connect() as connection:
-        (again,) = alarms.rows(connection)
+        (again,) = alarms.alarm_rows(connection)
     assert again.since == first.since
     assert again.changed_at > first.changed_at
     assert again.since <= again.changed_at

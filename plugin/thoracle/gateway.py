@@ -15,13 +15,13 @@ from thoracle.classify import bundle, runtime
 from thoracle.deliver.commitment_answers import Answer
 from thoracle.errors import BundleError, SettingsError
 from thoracle.image.decoder import Decoder
-from thoracle.monitoring.alarms import Watchman
+from thoracle.monitoring.alarms import AlarmMonitor
 from thoracle.pipeline import Line
 from thoracle.pipeline.reader import Classifier, Reader
 from thoracle.receive.inbox import Inbox
 from thoracle.receive.storescp import Listener
 from thoracle.records import BundleIdentity
-from thoracle.retention.purge import Keeper
+from thoracle.retention.purge import RetentionJob
 from thoracle.routing import rank, rules
 from thoracle.settings import Settings
 from thoracle.store import database as databases
@@ -33,7 +33,7 @@ from thoracle.ups.subscriptions import EventReports
 
 logger = logging.getLogger(__name__)
 
-SWEEP_SECONDS = 60.0
+HOUSEKEEPING_SECONDS = 60.0
 DRAIN_SECONDS = 5
 """For associations under way, and again for workflows: ten seconds in all (R11)."""
 
@@ -101,7 +101,7 @@ def _end(reason: str) -> None:
 
 
 @contextmanager
-def _whole() -> Iterator[None]:
+def _exit_on_error() -> Iterator[None]:
     """End the process when something fails inside the block.
 
     The threads that listen would go on without those that work, and without the lock that makes
@@ -132,38 +132,38 @@ def _run(
     pipeline.bind(Line(settings, database, Reader(settings, identity, decoder, classifier)))
     started = threading.Event()
 
-    def arrived(study_instance_uid: str, released: bool) -> None:
-        if started.is_set():  # what arrives earlier is found by the first sweep
-            pipeline.arrived(study_instance_uid, released)
+    def on_stored(study_instance_uid: str, released: bool) -> None:
+        if started.is_set():  # what arrives earlier is found by the recovery at the start
+            pipeline.start_quiet_period(study_instance_uid, released)
 
-    def committed(calling_ae_title: str, answer: Answer) -> bool:
+    def on_commitment(calling_ae_title: str, answer: Answer) -> bool:
         if not started.is_set():
             raise RuntimeError("not started yet")  # the archive is told to report again
         return pipeline.committed(calling_ae_title, answer)
 
-    def told(reports: EventReports) -> None:
+    def on_reports(reports: EventReports) -> None:
         if started.is_set():  # what waits earlier is found when it is
             pipeline.enqueue_reports(reports)
 
-    more = Workitems(settings, database.begin, told).support if settings.ups.offer else None
-    listener = Listener(settings.receive, inbox, database, arrived, committed, more)
+    more = Workitems(settings, database.begin, on_reports).support if settings.ups.offer else None
+    listener = Listener(settings.receive, inbox, database, on_stored, on_commitment, more)
     _listen(listener, settings)
-    with _whole():
+    with _exit_on_error():
         forwarders = forwarding.start_forwarding(settings, database)
         engine.start(database, settings.deliver)
         started.set()
-        _take_up(settings, stopped)
-        Keeper(database, settings, stopped).start()
-        _load_or_leave(classifier, settings)
-        watchman = Watchman(database, settings.watch)
-        watchman.look()
+        _recover(settings, stopped)
+        RetentionJob(database, settings, stopped).start()
+        _load_or_exit(classifier, settings)
+        alarms = AlarmMonitor(database, settings.watch)
+        alarms.check()
         anchor = partial(
             verification.drop_anchor, database, settings.data_folder / verification.ANCHORS_FILE
         )
         idle: set[str] = set()
-        while not stopped.wait(SWEEP_SECONDS):
-            watchman.look()
-            idle = _look_after(settings, inbox, anchor, idle)
+        while not stopped.wait(HOUSEKEEPING_SECONDS):
+            alarms.check()
+            idle = _run_housekeeping(settings, inbox, anchor, idle)
         logger.info("stopping")
         listener.stop(DRAIN_SECONDS)
         engine.stop(DRAIN_SECONDS)
@@ -183,12 +183,12 @@ def _identified(settings: Settings, database: Database) -> BundleIdentity:
         raise
 
 
-def _take_up(settings: Settings, stopped: threading.Event) -> None:
+def _recover(settings: Settings, stopped: threading.Event) -> None:
     """Begin with what is left from before, and with the worklists of others."""
-    pipeline.sweep(untouched_seconds=0)
+    pipeline.recover_unplanned_studies(untouched_seconds=0)
     pipeline.report_restart()
     for manager in settings.workflow_manager:
-        pipeline.Lookout(manager, stopped).start()
+        pipeline.WorklistPoller(manager, stopped).start()
 
 
 def _refuse_faulty_rules(settings: Settings) -> None:
@@ -210,23 +210,25 @@ def _listen(listener: Listener, settings: Settings) -> None:
     logger.info("listening as %s on %s", settings.receive.ae_title, where)
 
 
-def _look_after(
+def _run_housekeeping(
     settings: Settings, inbox: Inbox, anchor: Callable[[], object], idle: set[str]
 ) -> set[str]:
     """Mend what fell out of the line; return the workflows that seem to have stopped."""
     try:
-        pipeline.sweep(settings.complete.quiet_otherwise_seconds + SWEEP_SECONDS)
-        pipeline.bury()
+        pipeline.recover_unplanned_studies(
+            settings.complete.quiet_otherwise_seconds + HOUSEKEEPING_SECONDS
+        )
+        pipeline.fail_abandoned_analyses()
         pipeline.enqueue_pending_reports()
         anchor()
-        return engine.revive(idle) if inbox.has_room() else set()
+        return engine.requeue_stalled(idle) if inbox.has_room() else set()
     except Exception:
         # The database may be out of reach for a while; the service goes on, and so does this.
         logger.exception("could not look for work that stopped")
         return set()
 
 
-def _load_or_leave(classifier: LateClassifier, settings: Settings) -> None:
+def _load_or_exit(classifier: LateClassifier, settings: Settings) -> None:
     try:
         classifier.load(settings)
     except Exception:

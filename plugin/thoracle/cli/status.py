@@ -40,7 +40,7 @@ def status_command(
         counts = overview.counts(connection)
         studies = overview.studies(connection, limit, study)
         _record_status(connection, study, [row["study_instance_uid"] for row in studies])
-        raised = [row._asdict() for row in alarms.rows(connection, "alarm")]
+        raised = [row._asdict() for row in alarms.alarm_rows(connection, "alarm")]
         repositories = forwarding.repositories(connection)
     if as_json:
         told = {"counts": counts, "alarms": raised, "audit_repositories": repositories}

@@ -9,13 +9,13 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 
 from thoracle.monitoring.comparison import Comparison, Level
-from thoracle.monitoring.watch import look
+from thoracle.monitoring.watch import compare
 from thoracle.settings import Watch
 from thoracle.store import trail
 from thoracle.store.tables import alarm, now
 
 
-def rows(connection: Connection, level: str | None = None) -> Sequence[Row[Any]]:
+def alarm_rows(connection: Connection, level: str | None = None) -> Sequence[Row[Any]]:
     """Return what is said, in the order of the subjects; of one level, if one is given."""
     statement = select(alarm).order_by(alarm.c.subject)
     if level is not None:
@@ -23,7 +23,7 @@ def rows(connection: Connection, level: str | None = None) -> Sequence[Row[Any]]
     return connection.execute(statement).all()
 
 
-def put_row(
+def set_row(
     connection: Connection, subject: str, level: str, sentence: str, device: str | None
 ) -> None:
     """Set what is said of a subject; ``since`` stays while the level does."""
@@ -39,7 +39,7 @@ def put_row(
         connection.execute(update(alarm).where(mine).values(since=moment, **values))
 
 
-def forget_row(connection: Connection, subjects: Sequence[str]) -> None:
+def delete_rows(connection: Connection, subjects: Sequence[str]) -> None:
     """Remove what is said of subjects that are watched no longer."""
     connection.execute(delete(alarm).where(alarm.c.subject.in_(subjects)))
 
@@ -53,13 +53,13 @@ EVERY_SECONDS = 600.0
 """The newest days change slowly, and months of work take a second to compare."""
 
 
-class Watchman:
-    """Looks from time to time; a fault of his own is logged and ends nothing.
+class AlarmMonitor:
+    """Compares from time to time; a fault of its own is logged and ends nothing.
 
     Parameters
     ----------
     database, settings
-        Where to look, and what counts as an alarm.
+        What is compared, and what counts as an alarm.
     """
 
     def __init__(self, database: Engine, settings: Watch) -> None:
@@ -67,39 +67,39 @@ class Watchman:
         self._settings = settings
         self._due = time.monotonic()
 
-    def look(self) -> None:
-        """Look, unless he has looked less than ``EVERY_SECONDS`` ago."""
+    def check(self) -> None:
+        """Compare, unless that was done less than ``EVERY_SECONDS`` ago."""
         if time.monotonic() < self._due:
             return
         self._due = time.monotonic() + EVERY_SECONDS
         try:
-            watch(self._database, self._settings, datetime.now(UTC))
+            check(self._database, self._settings, datetime.now(UTC))
         except Exception:
             logger.exception("could not compare with the reference")
 
 
-def watch(database: Engine, settings: Watch, now: datetime) -> None:
+def check(database: Engine, settings: Watch, now: datetime) -> None:
     """Compare, and keep what came of it; an alarm that is raised or ends is logged and audited."""
     with database.connect() as connection:
-        found = look(connection, settings, now)
-    keep(database, found.comparisons)
+        found = compare(connection, settings, now)
+    record(database, found.comparisons)
 
 
-def keep(database: Engine, comparisons: Sequence[Comparison]) -> None:
+def record(database: Engine, comparisons: Sequence[Comparison]) -> None:
     """Keep levels and sentences, and record what changed.
 
     An alarm stands until its figure is calm again: neither a figure that hovers about the limit nor
     one that cannot be compared for a while ends it.
     """
     with database.begin() as connection:
-        before = {row.subject: Level(row.level) for row in rows(connection)}
-        forget_row(connection, sorted(set(before) - {one.subject for one in comparisons}))
+        before = {row.subject: Level(row.level) for row in alarm_rows(connection)}
+        delete_rows(connection, sorted(set(before) - {one.subject for one in comparisons}))
         for one in comparisons:
             was = before.get(one.subject, Level.TOO_FEW)
             level = _standing(was, one.level)
             if level is not one.level and was is Level.ALARM:
                 continue  # what raised it stays to be read
-            put_row(connection, one.subject, level, one.sentence, one.device)
+            set_row(connection, one.subject, level, one.sentence, one.device)
             if (level is Level.ALARM) is not (was is Level.ALARM):
                 event = _EVENTS[level is Level.ALARM]
                 detail = {"subject": one.subject, "sentence": one.sentence, "device": one.device}

@@ -63,7 +63,7 @@ def spans(settings: Watch, first_day: str | None, now: datetime) -> tuple[Span, 
     )
 
 
-def look(connection: Connection, settings: Watch, now: datetime) -> Watching:
+def compare(connection: Connection, settings: Watch, now: datetime) -> Watching:
     """Return all comparisons, each with its level."""
     reference, window = spans(settings, statistics.first_day(connection), now)
     days = settings.window_days

@@ -8,27 +8,31 @@ UIDs and bytes are deterministic, and rows are written in the transaction of the
 
 from thoracle.deliver.line import Line, bind, peer_of, web_peer_of
 from thoracle.deliver.workflows import committed
-from thoracle.pipeline.analyse import arrived, bury, sweep
+from thoracle.pipeline.analyse import (
+    fail_abandoned_analyses,
+    recover_unplanned_studies,
+    start_quiet_period,
+)
 from thoracle.pipeline.correct import reanalyse, retry, withdraw
 from thoracle.pipeline.route import release
-from thoracle.ups.performer import Lookout
+from thoracle.ups.performer import WorklistPoller
 from thoracle.ups.subscriptions import enqueue_pending_reports, enqueue_reports, report_restart
 
 __all__ = [
     "Line",
-    "Lookout",
-    "arrived",
+    "WorklistPoller",
     "bind",
-    "bury",
     "committed",
     "enqueue_pending_reports",
     "enqueue_reports",
+    "fail_abandoned_analyses",
     "peer_of",
     "reanalyse",
+    "recover_unplanned_studies",
     "release",
     "report_restart",
     "retry",
-    "sweep",
+    "start_quiet_period",
     "web_peer_of",
     "withdraw",
 ]

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 # ---- complete --------------------------------------------------------------------------------
 
 
-def arrived(study_instance_uid: str, released: bool) -> None:
+def start_quiet_period(study_instance_uid: str, released: bool) -> None:
     """Start or push back the quiet period after which a study counts as complete."""
     settings = parts().settings.complete
     debouncer = Debouncer.create(
@@ -38,16 +38,16 @@ def arrived(study_instance_uid: str, released: bool) -> None:
     debouncer.debounce(study_instance_uid, quiet, study_instance_uid)
 
 
-def sweep(untouched_seconds: float) -> None:
+def recover_unplanned_studies(untouched_seconds: float) -> None:
     """Complete studies whose arrival was not queued, e.g. for a crash."""
     before = timestamp(datetime.now(UTC) - timedelta(seconds=untouched_seconds))
     with parts().database.connect() as connection:
         studies = instances.unplanned_studies(connection, before)
     for study_instance_uid in studies:
-        arrived(study_instance_uid, released=True)
+        start_quiet_period(study_instance_uid, released=True)
 
 
-def bury() -> None:
+def fail_abandoned_analyses() -> None:
     """Record as failed the analyses that the engine gave up, e.g. for killing the process."""
     given_up = DBOS.list_workflows(
         name="analyse",

@@ -193,7 +193,7 @@ class Purge:
     def _workflows(self) -> None:
         days = self._settings.retention.workflow_days
         before = self._limits.moment - timedelta(days=days)
-        forget = partial(engine.forget, self._database, before, WORKFLOWS)
+        forget = partial(engine.delete_ended, self._database, before, WORKFLOWS)
         self._done.workflows = self._repeat(forget, WORKFLOWS) if days else 0
 
     def _audit(self) -> None:
@@ -235,8 +235,8 @@ def _alone(data_folder: Path) -> Iterator[None]:
         yield
 
 
-class Keeper(threading.Thread):
-    """Looks in the gateway, time and again, for what is due."""
+class RetentionJob(threading.Thread):
+    """Deletes in the gateway, every so many hours, what is due."""
 
     def __init__(self, database: Engine, settings: Settings, stopped: threading.Event) -> None:
         super().__init__(name="retention", daemon=True)

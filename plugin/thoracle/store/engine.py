@@ -110,7 +110,7 @@ def stop(seconds: int) -> None:
     DBOS.destroy(workflow_completion_timeout_sec=seconds)
 
 
-def revive(idle_before: set[str]) -> set[str]:
+def requeue_stalled(idle_before: set[str]) -> set[str]:
     """Return the workflows that count as running and are not; take up those idle before, too.
 
     A workflow whose checkpoint meets a full disk ends without a trace of its end; DBOS looks for
@@ -129,7 +129,7 @@ def revive(idle_before: set[str]) -> set[str]:
 ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 
 
-def forget(database: Engine, before: datetime, limit: int) -> int:
+def delete_ended(database: Engine, before: datetime, limit: int) -> int:
     """Delete at most so many workflows that ended before a moment; return how many there were.
 
     From any process. Their rows had two uses: to go on after a crash, which what has ended does
@@ -152,7 +152,7 @@ def forget(database: Engine, before: datetime, limit: int) -> int:
         if ids:
             # First what DBOS would leave behind: a crash in between leaves what is found again.
             with database.begin() as connection:
-                workflows.forget_steps(connection, ids)
+                workflows.delete_steps(connection, ids)
             client.delete_workflows(ids)
     finally:
         client.destroy()

@@ -19,7 +19,7 @@ def table(connection: Connection, name: str) -> str | None:
     return name if schema is None else f"{schema}.{name}"
 
 
-def forget_steps(connection: Connection, workflow_ids: Sequence[str]) -> None:
+def delete_steps(connection: Connection, workflow_ids: Sequence[str]) -> None:
     """Delete what the transactions of workflows returned; they have run, so there is a table."""
     steps = table(connection, OF_STEPS)
     statement = text(f"DELETE FROM {steps} WHERE workflow_id IN :ids")  # noqa: S608 - a constant

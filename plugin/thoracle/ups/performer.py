@@ -369,11 +369,11 @@ LONGEST_SECONDS = 600.0
 """Between two looks at a manager that is away."""
 
 
-class Lookout(threading.Thread):
+class WorklistPoller(threading.Thread):
     """Looks into a manager's worklist again and again, until ``stopped`` is set."""
 
     def __init__(self, manager: WorkflowManager, stopped: threading.Event) -> None:
-        super().__init__(name=f"lookout-{manager.name}", daemon=True)
+        super().__init__(name=f"poll-{manager.name}", daemon=True)
         self._manager = manager
         self._stopped = stopped
 
@@ -382,7 +382,7 @@ class Lookout(threading.Thread):
         failures = 0
         while not self._stopped.wait(self._delay(failures)):
             try:
-                look(self._manager)
+                poll(self._manager)
                 failures = 0
             except (DeliveryError, OSError) as error:
                 failures += 1
@@ -399,7 +399,7 @@ class Lookout(threading.Thread):
         return min(doubled, max(LONGEST_SECONDS, self._manager.poll_seconds))
 
 
-def look(manager: WorkflowManager) -> None:
+def poll(manager: WorkflowManager) -> None:
     """Have what is ours in a manager's worklist performed; what is known already is left alone."""
     with Worklist(peer_of_manager(manager, parts().settings)) as worklist:
         found = worklist.find(manager.workitem_code, manager.station_code)

@@ -232,7 +232,7 @@ class Workitems:
         try:
             self._on_told(told)
         except Exception:
-            # They are rows: the next sweep has them sent. What was asked for is done.
+            # They are rows: the next housekeeping has them sent. What was asked for is done.
             logger.exception("event reports not queued")
 
     def _viewed(

@@ -54,7 +54,7 @@ def _stored(registry: CollectorRegistry, connection: Connection) -> None:
         for state, number in states.items():
             sent.labels(kind, state).set(number)
     raised = _gauge(registry, "alarm", "1 while an alarm of the watch stands.", "subject")
-    for row in alarms.rows(connection):
+    for row in alarms.alarm_rows(connection):
         raised.labels(row.subject).set(row.level == "alarm")
     _sent_on(registry, connection)
 

@@ -22,7 +22,7 @@ from thoracle.monitoring import operations as stored
 from thoracle.monitoring.comparison import Level, shown
 from thoracle.monitoring.figures import OPEN, STATES, TurnAround, Volume
 from thoracle.monitoring.statistics import DAY, MONTH
-from thoracle.monitoring.watch import Watching, look
+from thoracle.monitoring.watch import Watching, compare
 from thoracle.pipeline import requests
 from thoracle.settings import Settings, Watch
 from thoracle.store import tables, trail
@@ -111,7 +111,7 @@ def board(
     volumes = figures.volumes(statistics.outcomes(connection, since, until, length), periods)
     times = statistics.times(connection, since, until)
     opinions = statistics.opinions(connection, _months(now, MONTHS)[0], until)
-    raised = alarms.rows(connection, Level.ALARM.value)
+    raised = alarms.alarm_rows(connection, Level.ALARM.value)
     levels = {one.subject: one.level for one in watching.comparisons}
     return Board(
         days=days,
@@ -250,7 +250,7 @@ def _board(request: Request, days: int) -> Board:
 
     def watching() -> Watching:
         with site.database.connect() as connection:
-            return look(connection, watch, now)
+            return compare(connection, watch, now)
 
     found = memory.watching.get("watching", watching)
 
