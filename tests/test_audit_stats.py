@@ -11,7 +11,7 @@ import bench_audit
 from postgres import postgres
 from thoracle.audit import query
 from thoracle.cli import app
-from thoracle.cli.stats import COUNTED, By, bars, without_gaps
+from thoracle.cli.audit import COUNTED, By, bars, without_gaps
 from thoracle.store import database, trail
 from thoracle.store.trail import Columns, Event
 

@@ -1,6 +1,7 @@
 """The commands, run as a user runs them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,15 @@ import pytest
 from PIL import Image
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
+from typer.core import TyperGroup
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from gateway import Gateway
 from orthanc import Orthanc
 from pacs import Pacs, free_port
 from radiographs import FULL_12_BIT, lungs, radiograph
+from thoracle import __version__
 from thoracle.cli import app
 from thoracle.errors import ThoracleError
 
@@ -38,7 +42,9 @@ def invoke(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-@pytest.mark.parametrize("command", ["--help", "status --help", "echo --help", "version"])
+@pytest.mark.parametrize(
+    "command", ["--help", "status --help", "echo --help", "version", "--version"]
+)
 def test_help_imports_nothing_slow(command: str) -> None:
     code = (
         "import sys\nfrom thoracle.cli import app\n"
@@ -63,6 +69,24 @@ def test_a_question_to_the_audit_imports_neither_torch_nor_monai(tmp_path: Path)
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_help_has_each_command_in_a_group() -> None:
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    panels: dict[str, set[str]] = {}
+    for line in invoke("--help")[1].splitlines():
+        if title := re.match(r"╭─ (\w+) ─", line):
+            names = panels.setdefault(title[1], set())
+        elif command := re.match(r"│ ([a-z][a-z-]*) ", line):
+            names.add(command[1])
+    assert list(panels) == ["Options", "Run", "Look", "Correct", "Keep", "Evaluate"]
+    assert set(group.commands) == set.union(*panels.values())
+    assert panels["Correct"] == {"withdraw", "reanalyse", "release", "retry"}
+
+
+def test_the_version_is_an_option_and_a_command() -> None:
+    assert invoke("--version") == invoke("version") == (0, f"{__version__}\n")
 
 
 def test_init_writes_a_configuration_and_never_overwrites_one(tmp_path: Path) -> None:

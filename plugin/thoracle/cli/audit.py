@@ -1,32 +1,37 @@
-"""`thoracle audit`: its commands. Each imports what it needs when it runs, as in ``cli``."""
+"""`thoracle audit`: its commands but for the export. Each imports what it needs when it runs."""
 
 import getpass
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from thoracle.audit import formats
-from thoracle.cli.replay import replay_command
-from thoracle.cli.stats import stats_command
-from thoracle.cli.why import why_command
+from thoracle.cli.options import (
+    ConfigOption,
+    JsonOption,
+    database_of,
+    out,
+    print_json,
+    say,
+    settings_of,
+)
 from thoracle.errors import ThoracleError
-from thoracle.settings import Settings, load
+
+if TYPE_CHECKING:
+    from thoracle.audit.replay import Replay
+    from thoracle.store.database import Database
 
 app = typer.Typer(help="Ask the trail, and prove that nobody changed it.")
-out = Console()
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="Configuration file; without it, the defaults."),
-]
-Text = Annotated[str | None, typer.Option()]
 LEADING = ("id", "recorded_at", "event", "event_id", "event_type_code", "action")
 
 
@@ -60,7 +65,7 @@ def audit_command(
     status: Annotated[str | None, typer.Option(help="Status, e.g. 0xA700.")] = None,
     slower_than: Annotated[float | None, typer.Option(help="Seconds that it took.")] = None,
     config: ConfigOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON, one object a line.")] = False,
+    as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV, safe for spreadsheets.")] = False,
     parquet: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write them to a Parquet file.")
@@ -110,34 +115,32 @@ def show(
     if parquet is not None:
         formats.require_pyarrow()
     data = database(config)
-    asked(data, question, "thoracle audit")
+    record_question(data, question, "thoracle audit")
     with data.connect() as connection:
         events = query.events(connection, question)
         if parquet is not None:
             found = query.rows(connection, question)
             number = formats.write_parquet(parquet, ([*map(_value, row.values())] for row in found))
-            out.print(f"{parquet}: {number} events", markup=False, highlight=False, soft_wrap=True)
+            say(f"{parquet}: {number} events")
         elif as_csv:
             rows = ([_cell(event.get(name)) for name in COLUMNS] for event in events)
             for line in spreadsheet.lines(COLUMNS, rows):
                 sys.stdout.write(line)
         elif as_json:
             for event in events:
-                sys.stdout.write(json.dumps(event, ensure_ascii=True) + "\n")
+                print_json(event)
         else:
-            _print(events)
+            for event in events:
+                say(_event_line(event))
 
 
-def _print(events: Iterable[dict[str, Any]]) -> None:
-    for event in events:
-        rest = {name: value for name, value in event.items() if name not in LEADING}
-        del rest["digest"]
-        facts = " ".join(
-            f"{name}={json.dumps(value) if isinstance(value, dict) else value}"
-            for name, value in rest.items()
-        )
-        line = f"{event['recorded_at']} {event['event']} {facts}"
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+def _event_line(event: dict[str, Any]) -> str:
+    rest = {name: value for name, value in event.items() if name not in (*LEADING, "digest")}
+    facts = " ".join(
+        f"{name}={json.dumps(value) if isinstance(value, dict) else value}"
+        for name, value in rest.items()
+    )
+    return f"{event['recorded_at']} {event['event']} {facts}"
 
 
 def _value(value: Any) -> Any:
@@ -149,7 +152,7 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(_value(value))
 
 
-def asked(database: Any, question: Any, means: str) -> None:
+def record_question(database: Any, question: Any, means: str) -> None:
     """Record that somebody reads the trail, and what for."""
     from thoracle.store import trail
 
@@ -165,11 +168,6 @@ def asked(database: Any, question: Any, means: str) -> None:
         trail.record(connection, trail.Event.AUDIT_READ, columns)
 
 
-app.command("why")(why_command)
-app.command("replay")(replay_command)
-app.command("stats")(stats_command)
-
-
 @app.command("verify")
 def verify_command(
     context: typer.Context,
@@ -183,41 +181,31 @@ def verify_command(
 ) -> None:
     """Follow the chain of the trail and name the first row that was changed, added or taken out."""
     from thoracle.audit import verification
-    from thoracle.audit import verification as kept
 
     config = config or context.obj
     folder = settings_of(config).data_folder
     data = database(config)
     if anchors is not None and not anchors.exists():
         raise ThoracleError(f"{anchors}: found no file, required is one with anchors")
-    found = kept.read_anchors(anchors or folder / kept.ANCHORS_FILE)
-    before = kept.last_verified(folder) if incremental else None
+    found = verification.read_anchors(anchors or folder / verification.ANCHORS_FILE)
+    before = verification.last_verified(folder) if incremental else None
     with data.connect() as connection:
         result = verification.verify(connection, found, before)
     if not result.well:
-        out.print(f"BROKEN at row {result.broken_id}: {result.fault}", highlight=False)
-        out.print(f"{result.rows} rows before it fit", highlight=False)
+        say(f"BROKEN at row {result.broken_id}: {result.fault}")
+        say(f"{result.rows} rows before it fit")
         raise typer.Exit(1)
-    kept.keep_verified(folder, result.last_id, result.digest)
+    verification.keep_verified(folder, result.last_id, result.digest)
     where = f"row {before.id}" if before else "the beginning"
-    out.print(
+    say(
         f"well: {result.rows} rows from {where} to row {result.last_id} fit, "
-        f"{len(found)} anchors with them; the end is {result.digest}",
-        highlight=False,
-        soft_wrap=True,
+        f"{len(found)} anchors with them; the end is {result.digest}"
     )
 
 
-def settings_of(config: Path | None) -> Settings:
-    """Return the settings in a file, without one the defaults."""
-    return Settings() if config is None else load(config)
-
-
-def database(config: Path | None) -> Any:
+def database(config: Path | None) -> "Database":
     """Return the database of a configuration, which must be there."""
-    from thoracle.store.database import existing
-
-    return existing(settings_of(config))
+    return database_of(settings_of(config))
 
 
 def moment(text: str | None) -> str | None:
@@ -237,3 +225,221 @@ def moment(text: str | None) -> str | None:
     except ValueError as error:
         raise ThoracleError(f"found {text!r}, required is a time as 2026-11-22T18:30") from error
     return timestamp(found if found.tzinfo else found.replace(tzinfo=UTC))
+
+
+@app.command("why")
+def why_command(
+    context: typer.Context,
+    study: Annotated[str | None, typer.Argument(help="Study Instance UID.")] = None,
+    accession: Annotated[
+        str | None, typer.Option(help="Accession Number, instead of the study.")
+    ] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Tell what became of a study, why, and what is waited for."""
+    from thoracle.audit import story
+    from thoracle.audit.query import Question
+
+    if (study is None) is (accession is None):
+        raise ThoracleError("found both or neither of STUDY and --accession, required is one")
+    data = database(config or context.obj)
+    with data.connect() as connection:
+        studies = [study] if study else story.of_accession(connection, accession or "")
+        told = [_story(connection, one) for one in studies]
+    question = Question(study_instance_uid=study, accession_number=accession)
+    record_question(data, question, "thoracle audit why")
+    if not told:
+        raise ThoracleError(f"found no study with accession number {accession!r:.80}")
+    for number, one in enumerate(told):
+        if as_json:
+            print_json(one)
+        else:
+            for line in (*[""] * bool(number), *_story_lines(one)):
+                say(line)
+
+
+def _story(connection: Any, study: str) -> dict[str, Any]:
+    from thoracle.audit import story
+
+    known = story.known_of(connection, study)
+    return {
+        "study_instance_uid": study,
+        "answer": story.answer(known),
+        "waiting": story.waiting(known),
+        "facts": [asdict(one) for one in story.facts(known.events)],
+        "came": known.study is not None,
+        "around": [asdict(one) for one in story.facts(story.around(connection, known))],
+    }
+
+
+def _story_lines(told: dict[str, Any]) -> Iterable[str]:
+    yield told["answer"]
+    yield "Research use only, not for diagnosis."
+    if told["waiting"]:
+        yield from ("", "What is waited for:", *(f"  {one}" for one in told["waiting"]))
+    if told["facts"]:
+        yield from ("", "What happened (UTC):", *map(_line, told["facts"]))
+    if told["around"]:
+        title = (
+            "What its senders had refused around that time:"
+            if told["came"]
+            else "The newest that was refused, of whichever study:"
+        )
+        yield from ("", title, *map(_line, told["around"]))
+
+
+def _line(fact: dict[str, Any]) -> str:
+    began, ended = _moment(fact["at"]), _moment(fact["until"])
+    until = "" if ended == began else f" to {ended}"
+    return f"  {began}{until}  {fact['sentence']}"
+
+
+def _moment(text: str) -> str:
+    return text[:19].replace("T", " ")
+
+
+BLOCKS = " ▏▎▍▌▋▊▉█"
+"""Eighths of a character cell."""
+MOST_DAYS = 400
+"""Days without an event are filled in up to so many in all."""
+NARROWEST, WIDEST = 10, 60
+"""Cells of a bar."""
+
+
+class By(StrEnum):
+    """What is counted apart."""
+
+    DAY = "day"
+    MONTH = "month"
+    DEVICE = "device"
+    OUTCOME = "outcome"
+    REASON = "reason"
+    BUNDLE = "bundle"
+    DESTINATION = "destination"
+    USER = "user"
+    EVENT = "event"
+
+
+COUNTED = {
+    By.DEVICE: "images stored, by the AE title that sent them",
+    By.OUTCOME: "images read",
+    By.REASON: "images rejected",
+    By.BUNDLE: "images read",
+}
+"""What is counted, where it is not events."""
+
+
+@app.command("stats")
+def stats_command(
+    context: typer.Context,
+    by: Annotated[By, typer.Option(help="What is counted apart.")] = By.EVENT,
+    since: Annotated[
+        str | None, typer.Option(help="UTC, e.g. 2026-11-22 or 2026-11-22T18:30.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="UTC, exclusive.")] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Count events, by day, device, outcome or the like."""
+    from thoracle.audit import query
+    from thoracle.audit.query import Question
+
+    question = Question(since=moment(since), until=moment(until))
+    data = database(config or context.obj)
+    with data.connect() as connection:
+        found = query.count(connection, by, question.since, question.until)
+    record_question(data, question, f"thoracle audit stats --by {by}")
+    if by is By.DAY:
+        found = without_gaps(found)
+    if as_json:
+        for value, number in found:
+            print_json({by: value, "count": number})
+        return
+    out.print(_table(by, found, out.width))
+    total = sum(number for _, number in found)
+    said = f"{total:,} {COUNTED.get(by, 'events')}"
+    if len(found) >= query.MOST:
+        said += f"; of more than {query.MOST} values, those that come first"
+    say(said)
+
+
+def without_gaps(found: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Return counts by day with those days too on which nothing was, unless they are too many."""
+    counted = dict(found)
+    if not counted:
+        return []
+    first, last = (date.fromisoformat(one) for one in (found[0][0], found[-1][0]))
+    days = (last - first).days + 1
+    if days > MOST_DAYS:
+        return list(found)
+    every = ((first + timedelta(days=number)).isoformat() for number in range(days))
+    return [(day, counted.get(day, 0)) for day in every]
+
+
+def _table(by: By, found: Sequence[tuple[str, int]], width: int) -> Table:
+    from thoracle.audit.sentences import inert
+
+    names = [inert(value, 64) for value, _ in found]
+    taken = max(map(len, [by, *names])) + 24  # count, share, and the space between columns
+    cells = min(WIDEST, max(NARROWEST, width - taken))
+    table = Table(box=None, pad_edge=False)
+    table.add_column(by, overflow="fold")
+    table.add_column("count", justify="right", no_wrap=True)
+    table.add_column("share", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    total = sum(number for _, number in found) or 1
+    for name, (_, number), drawn in zip(names, found, bars(found, cells), strict=True):
+        # As Text, so that nothing in a name is markup.
+        share = f"{100 * number / total:.1f} %"
+        table.add_row(Text(name), Text(f"{number:,}"), Text(share), Text(drawn))
+    return table
+
+
+def bars(found: Sequence[tuple[str, int]], cells: int) -> Iterator[str]:
+    """Yield a bar for each count, the longest of so many cells; what is not nothing is seen."""
+    most = max((number for _, number in found), default=1) or 1
+    for _, number in found:
+        eighths = round(8 * cells * number / most)
+        if number:
+            eighths = max(1, eighths)
+        yield BLOCKS[8] * (eighths // 8) + BLOCKS[eighths % 8].strip()
+
+
+@app.command("replay")
+def replay_command(
+    context: typer.Context,
+    study: Annotated[str, typer.Argument(help="Study Instance UID.")],
+    generation: Annotated[
+        int | None, typer.Option(min=1, help="Which analysis of it; default: the newest.")
+    ] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Run a stored analysis again, and say whether the same comes of it; if not, exit code 1."""
+    from thoracle import log
+    from thoracle.audit import replay
+
+    config = config or context.obj
+    log.configure("ERROR")
+    settings, data = settings_of(config), database(config)
+    found = replay.replay(settings, data, study, generation, getpass.getuser())
+    if as_json:
+        print_json(asdict(found))
+    else:
+        for line in _replay_lines(found):
+            say(line)
+    raise typer.Exit(0 if found.outcome == "same" else 1)
+
+
+def _replay_lines(found: "Replay") -> Iterator[str]:
+    yield from found.beforehand
+    match found.outcome:
+        case "same":
+            yield f"same: the readings, and {found.objects} objects byte by byte"
+        case "different":
+            yield f"different: first in {found.what}"
+            yield from (f"  {one}" for one in found.differences)
+        case _:
+            yield f"impossible: {found.what}"
+    yield "Research use only, not for diagnosis."

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from thoracle.audit.formats import BATCH, Row, Unfinished, begin, require_pyarrow
+from thoracle.cli.audit import app, record_question
+from thoracle.cli.audit import database as open_database
+from thoracle.cli.options import ConfigOption, say
 from thoracle.errors import ThoracleError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from thoracle.store.database import Database
 
-out = Console()
 
 OPEN = 3
 """Files at a time; each takes some megabytes until it is closed."""
@@ -28,6 +29,7 @@ _RECORDED_AT = 1
 """Place of ``recorded_at`` among the columns."""
 
 
+@app.command("export")
 def export_command(
     parquet: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for Parquet files, a month each.")
@@ -40,14 +42,10 @@ def export_command(
     until: Annotated[
         str | None, typer.Option(metavar="YYYY-MM", help="Unfinished before which it ends, UTC.")
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", "-c", help="Configuration file; without it, the defaults."),
-    ] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Write the trail as files, partitioned by month. That it was read is an event itself."""
     from thoracle.audit.query import Question
-    from thoracle.cli import audit
 
     if (parquet is None) is (csv is None):
         raise ThoracleError("found both or neither of --parquet and --csv, required is one")
@@ -58,15 +56,15 @@ def export_command(
     assert folder is not None
     if parquet is not None:
         require_pyarrow()
-    database = audit.database(config)
-    audit.asked(database, Question(since=since, until=until), "thoracle audit export")
+    database = open_database(config)
+    record_question(database, Question(since=since, until=until), "thoracle audit export")
     for path, rows in export(database, folder, parquet is not None, since, until):
         said = f"{rows} events" if rows else "kept as it is: events of that month have been purged"
-        out.print(f"{path}: {said}", markup=False, highlight=False, soft_wrap=True)
+        say(f"{path}: {said}")
 
 
 def export(
-    database: "Engine", folder: Path, as_parquet: bool, since: str | None, until: str | None
+    database: "Database", folder: Path, as_parquet: bool, since: str | None, until: str | None
 ) -> Iterator[tuple[Path, int]]:
     """Write the months of the trail; yield each file with its number of events, by month.
 
@@ -87,7 +85,7 @@ def export(
     yield from months.finish(cut)
 
 
-def _batches(database: "Engine", since: str | None, until: str | None) -> Iterator[Sequence[Row]]:
+def _batches(database: "Database", since: str | None, until: str | None) -> Iterator[Sequence[Row]]:
     from thoracle.audit import query as audit_rows
 
     with database.connect() as connection:
@@ -104,7 +102,7 @@ def _batches(database: "Engine", since: str | None, until: str | None) -> Iterat
         after = int(rows[-1][0])
 
 
-def _cut_month(database: "Engine") -> str | None:
+def _cut_month(database: "Database") -> str | None:
     """Return the month of which the beginning has been purged, if any has."""
     from thoracle.audit import query as audit_rows
     from thoracle.store import chain

@@ -1,21 +1,18 @@
 """`thoracle dataset`: its commands. Each imports what it needs when it runs, as in ``cli``."""
 
-import json
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-from rich.console import Console
+
+from thoracle.cli.options import JsonOption, err, out, print_json, say, with_progress
 
 app = typer.Typer(
     help="Check sets of images for leaks, and convert them to DICOM.", no_args_is_help=True
 )
 Found = TypeVar("Found")
-out = Console()
-err = Console(stderr=True)
 
 FolderArgument = Annotated[
     Path, typer.Argument(metavar="PATH", help="Folder with Dataset/ in it, or any tree of images.")
@@ -36,7 +33,7 @@ class SopClass(StrEnum):
 @app.command("check")
 def check_command(
     path: FolderArgument,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
     split: Annotated[
         Path | None, typer.Option(help="CSV file to write: a split without the leaks.")
     ] = None,
@@ -56,10 +53,10 @@ def check_command(
     from thoracle.store import files
 
     entries = layout.entries(path, manifest)
-    measured = _with_progress(fingerprint.fingerprints(entries), len(entries), "reading")
+    measured = with_progress(fingerprint.fingerprints(entries), len(entries), "reading")
     report = check(measured, _comparing if crops else None)
     if as_json:
-        sys.stdout.write(json.dumps(report.to_json(), ensure_ascii=True) + "\n")
+        print_json(report.to_json())
     else:
         show(report, out)
     if split is not None:
@@ -90,24 +87,14 @@ def convert_command(
     entries = layout.entries(path, manifest)
     faults = 0
     converted = convert.convert(entries, folder, sop_class.value)
-    for entry, fault in _with_progress(converted, len(entries), "converting"):
+    for entry, fault in with_progress(converted, len(entries), "converting"):
         if fault:
             faults += 1
             err.print(f"{entry.name}: {fault}", markup=False, highlight=False, soft_wrap=True)
     done = len(entries) - faults
-    out.print(f"{done} images converted, {faults} not", markup=False, highlight=False)
+    say(f"{done} images converted, {faults} not")
     raise typer.Exit(1 if faults else 0)
 
 
 def _comparing(images: list[Found]) -> Iterator[Found]:
-    return _with_progress(images, len(images), "comparing")
-
-
-def _with_progress(found: Iterable[Found], total: int, verb: str) -> Iterator[Found]:
-    from rich.progress import Progress
-
-    with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
-        bar = progress.add_task(verb, total=total)
-        for one in found:
-            progress.advance(bar)
-            yield one
+    return with_progress(images, len(images), "comparing")

@@ -1,24 +1,62 @@
-"""`thoracle evaluate`. It imports what it needs when it runs, as the others in ``cli``."""
+"""`thoracle analyse`, `evaluate` and `verdicts`: what the model says, and how good it is."""
 
 import importlib.util
-import json
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from thoracle import spreadsheet
+from thoracle.cli.options import (
+    ConfigOption,
+    JsonOption,
+    database_of,
+    err,
+    out,
+    print_json,
+    say,
+    settings_of,
+    who,
+    with_progress,
+)
 from thoracle.errors import ThoracleError
+from thoracle.settings import Settings
 
 if TYPE_CHECKING:
     from thoracle.evaluate.labels import Labels
     from thoracle.evaluate.match import Matched
 
-out = Console()
-err = Console(stderr=True)
+
+def analyse_command(
+    paths: Annotated[list[Path], typer.Argument(help="DICOM, PNG or JPEG files, or folders.")],
+    as_json: JsonOption = False,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the result objects, per study.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Read images without a network, and say what the pipeline says of them."""
+    from thoracle import log
+    from thoracle.pipeline import offline
+
+    settings = settings_of(config)
+    log.configure("ERROR")
+    images = offline.images(paths)
+    answers = offline.analyse(settings, images, out_folder)
+    for answer in with_progress(answers, len(images)):
+        if as_json:
+            print_json(answer)
+        else:
+            say(_sentence(answer))
+
+
+def _sentence(answer: dict[str, Any]) -> str:
+    if answer["outcome"] == "rejected":
+        text = f"rejected: {answer['reason']['meaning']} ({answer['detail']})"
+    else:
+        text = f"{answer['outcome']}, probability {answer['probability']:.4f}"
+    return f"{answer['path']}: {text} [{answer['seconds']:.2f} s; research, not for diagnosis]"
 
 
 def evaluate_command(
@@ -41,7 +79,7 @@ def evaluate_command(
             "favour the model: readers had seen its answer.",
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
     plot: Annotated[
         Path | None, typer.Option(help="PNG file to write: ROC and reliability.")
     ] = None,
@@ -58,10 +96,7 @@ def evaluate_command(
     predictions_file: Annotated[
         Path | None, typer.Option("--predictions", help="CSV file to write: a line an image.")
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", "-c", help="Configuration file; without it, the defaults."),
-    ] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Say how well the model does on your own labelled images, and propose thresholds.
 
@@ -71,7 +106,6 @@ def evaluate_command(
     from thoracle.classify import bundle
     from thoracle.evaluate import evaluation, results, verdicts
     from thoracle.evaluate.show import show
-    from thoracle.settings import Settings, load
     from thoracle.store import files
 
     targets = evaluation.Targets(
@@ -81,21 +115,21 @@ def evaluate_command(
     )
     pair = _pair(path, labels_file, use_verdicts, predictions_file)
     _can_be_written(plot, predictions_file)
-    settings = Settings() if config is None else load(config)
+    settings = settings_of(config)
     log.configure("ERROR")
     identity = bundle.identify(settings.classify)
     if pair is None:
         found, matched, read = verdicts.read(settings, identity.digest)
     else:
         found, matched = _matched(*pair)
-        read = results.read(settings, matched.cases, _with_progress)
+        read = results.read(settings, matched.cases, with_progress)
     said = evaluation.evaluate(identity, found, matched, read, targets)
     if predictions_file is not None:
         files.keep(predictions_file, _csv(results.predictions(read)).encode())
     if plot is not None:
         _plot(*evaluation.curves(said), plot, identity.decision.threshold)
     if as_json:
-        sys.stdout.write(json.dumps(said.to_json(), ensure_ascii=True) + "\n")
+        print_json(said.to_json())
     else:
         show(said, out)
 
@@ -156,11 +190,70 @@ def _csv(rows: Iterable[dict[str, str]]) -> str:
     return spreadsheet.text(columns, (tuple(row.values()) for row in rows))
 
 
-def _with_progress(answers: Iterable[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
-    from rich.progress import Progress
+COLUMNS = (
+    "recorded_at",
+    "study_instance_uid",
+    "accession_number",
+    "generation",
+    "sop_instance_uid",
+    "bundle_digest",
+    "outcome",
+    "probability",
+    "device",
+    "opinion",
+    "comment",
+    "person",
+    "counts",
+)
+"""Of the table ``verdict``, but for ``counts``: whether it is the newest verdict of its study."""
 
-    with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
-        bar = progress.add_task("reading", total=total)
-        for answer in answers:
-            progress.advance(bar)
-            yield answer
+
+def verdicts_command(
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="CSV file to write: a line a verdict.")
+    ] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Export what readers said of results: all verdicts, oldest first. It is audited."""
+    from thoracle.store import files
+
+    if (csv_file is None) is not as_json:
+        raise ThoracleError("found both or neither of --csv and --json, required is one")
+    if csv_file is not None and not csv_file.parent.is_dir():
+        raise ThoracleError(f"{csv_file}: found no folder {csv_file.parent}, required is one")
+    rows = _exported(settings_of(config))
+    if csv_file is None:
+        for row in rows:
+            print_json(row)
+        return
+    files.keep(csv_file, _verdicts_csv(rows).encode())
+    say(f"{csv_file} written: {len(rows)} verdicts")
+
+
+def _exported(settings: Settings) -> list[dict[str, Any]]:
+    """Return all verdicts, and record that they leave."""
+    from thoracle.store import trail
+    from thoracle.study import verdicts
+
+    with database_of(settings).begin() as connection:
+        found = list(verdicts.exported(connection))
+        columns = who("thoracle verdicts", verdicts=len(found))
+        trail.record(connection, trail.Event.EXPORTED, columns)
+    return [{name: row[name] for name in COLUMNS} for row in found]
+
+
+def _verdicts_csv(rows: Iterable[dict[str, Any]]) -> str:
+    return spreadsheet.text(COLUMNS, ([_cell(row[name]) for name in COLUMNS] for row in rows))
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4f}"
+        case _:
+            return str(value)

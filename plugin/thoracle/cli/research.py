@@ -17,16 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from thoracle import spreadsheet
-from thoracle.cli.retention import ConfigOption, database_of, settings_of, who
+from thoracle.cli.options import ConfigOption, database_of, say, settings_of, who
 from thoracle.errors import ThoracleError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine, Row
+    from thoracle.store.database import Database
 
-out = Console()
 
 SHORTEST_KEY = 32
 """Bytes: as long as the digest."""
@@ -112,7 +110,7 @@ def research_export_command(
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    out.print(f"{folder} written: {number} readings", highlight=False, soft_wrap=True)
+    say(f"{folder} written: {number} readings")
 
 
 def secret(path: Path) -> bytes:
@@ -153,7 +151,7 @@ class Pseudonyms:
 
 
 def _rows(
-    database: "Engine", pseudonyms: Pseudonyms, since: str | None, until: str | None
+    database: "Database", pseudonyms: Pseudonyms, since: str | None, until: str | None
 ) -> Iterator[Sequence[dict[str, Any]]]:
     """Yield the rows in pieces, each read in a transaction of its own."""
     from thoracle.retention import research
@@ -173,7 +171,7 @@ def _rows(
         )
 
 
-def _row(row: "Row[Any]", pseudonyms: Pseudonyms) -> dict[str, Any]:
+def _row(row: Any, pseudonyms: Pseudonyms) -> dict[str, Any]:
     of = pseudonyms.of
     study, features, seconds = row.study_instance_uid, row.features or {}, row.seconds or {}
     # Without an ID nobody is meant: such images must not become one patient.

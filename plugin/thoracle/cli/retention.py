@@ -1,57 +1,28 @@
 """`thoracle retention` and `thoracle hold`. Each command imports what it needs when it runs."""
 
-import getpass
-import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from thoracle.cli.options import (
+    ConfigOption,
+    JsonOption,
+    database_of,
+    print_json,
+    say,
+    settings_of,
+    who,
+)
 from thoracle.errors import ThoracleError
-from thoracle.settings import Settings, load
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
-
-    from thoracle.store import trail
 
 retention = typer.Typer(help="What is kept, for how long, and why.", no_args_is_help=True)
 hold = typer.Typer(
     help="Legal holds: what must stay, whatever the rules of retention say.", no_args_is_help=True
 )
-out = Console()
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="Configuration file; without it, the defaults."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 STUDIES = 200
 """Looked at in one query."""
-
-
-def settings_of(config: Path | None) -> Settings:
-    """Return the settings of a configuration file, the defaults without one."""
-    return Settings() if config is None else load(config)
-
-
-def database_of(settings: Settings) -> "Engine":
-    """Return the gateway's database, which must be there."""
-    from thoracle.store.database import existing
-
-    return existing(settings)
-
-
-def who(means: str, **more: Any) -> "trail.Columns":
-    """Return the columns of an event that say who asked, and how."""
-    return {"user_id": getpass.getuser(), "detail": {"means": means, **more}}
-
-
-def _say(line: str) -> None:
-    out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 # ---- retention -------------------------------------------------------------------------------
@@ -83,12 +54,12 @@ def plan_command(
         found = rules.prefix(connection, settings.retention.audit_days, repositories, limits.moment)
     if as_json:
         values = {"what": "audit", "rows": found.rows, "up_to": found.up_to}
-        sys.stdout.write(json.dumps({**values, "stays_because": found.stopped_by}) + "\n")
+        print_json({**values, "stays_because": found.stopped_by})
         return
-    _say(f"audit: {found.rows} rows would go" + (f"; {found.stopped_by}" * bool(found.stopped_by)))
+    say(f"audit: {found.rows} rows would go" + (f"; {found.stopped_by}" * bool(found.stopped_by)))
 
 
-def _planned(connection: "Connection", what: Any, limits: Any) -> Iterator[dict[str, Any]]:
+def _planned(connection: Any, what: Any, limits: Any) -> Iterator[dict[str, Any]]:
     """Yield the studies with files, by UID: what they have, and why it stays."""
     from thoracle.retention import holds, rules
     from thoracle.retention import rows as stored
@@ -120,11 +91,11 @@ def _planned(connection: "Connection", what: Any, limits: Any) -> Iterator[dict[
 
 def _show(one: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(one, ensure_ascii=True) + "\n")
+        print_json(one)
         return
     said = "go" if one["goes"] else f"stay: {'; '.join(one['stays_because'])}"
     number = f"{one['files']} {'rows' if one['what'] == 'headers' else 'files'}"
-    _say(f"{one['what']} of {one['study_instance_uid']}: {number} {said}")
+    say(f"{one['what']} of {one['study_instance_uid']}: {number} {said}")
 
 
 @retention.command("run")
@@ -135,7 +106,7 @@ def run_command(config: ConfigOption = None) -> None:
 
     settings = settings_of(config)
     log.configure("ERROR")
-    _say(f"gone are {Purge(database_of(settings), settings).run()}")
+    say(f"gone are {Purge(database_of(settings), settings).run()}")
 
 
 # ---- holds -----------------------------------------------------------------------------------
@@ -170,7 +141,7 @@ def add_command(
             issuer_of_patient_id=issuer,
             study_instance_uid=study,
         )
-    _say(f"hold {number} is placed")
+    say(f"hold {number} is placed")
 
 
 @hold.command("release")
@@ -185,7 +156,7 @@ def release_command(
         row = holds.release(connection, number, who("thoracle hold release"))
     if row is None:
         raise ThoracleError(f"found no hold {number} that holds, required is one")
-    _say(f"hold {number} is released")
+    say(f"hold {number} is released")
 
 
 @hold.command("list")
@@ -203,11 +174,11 @@ def list_command(
         trail.record(connection, trail.Event.LIST_VIEWED, who("thoracle hold list"))
     for row in found:
         if as_json:
-            sys.stdout.write(json.dumps(row, ensure_ascii=True) + "\n")
+            print_json(row)
         else:
-            _say(_sentence(row))
+            say(_sentence(row))
     if not found and not as_json:
-        _say("nothing is under legal hold")
+        say("nothing is under legal hold")
 
 
 def _sentence(row: dict[str, Any]) -> str:

@@ -1,17 +1,16 @@
 """`thoracle route`: its commands. Each imports what it needs when it runs, as in ``cli``."""
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from thoracle.cli.options import ConfigOption, JsonOption, print_json, say, settings_of
 from thoracle.errors import ThoracleError
 from thoracle.records import Outcome, Reason
-from thoracle.settings import Settings, load
+from thoracle.settings import Settings
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from thoracle.routing.decision import Decision, Result
 
 app = typer.Typer(help="Say which routing rules fire, and why.", no_args_is_help=True)
-out = Console()
 
 
 @app.callback()
@@ -30,10 +28,7 @@ def _group() -> None:
 @app.command("explain")
 def explain_command(
     paths: Annotated[list[Path], typer.Argument(metavar="FILE...", help="The images of a study.")],
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", "-c", help="Configuration file; without it, the defaults."),
-    ] = None,
+    config: ConfigOption = None,
     result: Annotated[
         str | None,
         typer.Option(
@@ -42,12 +37,12 @@ def explain_command(
         ),
     ] = None,
     sender: Annotated[str, typer.Option(metavar="AET", help="AE title that sent it.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Say which rules fire for a study and why, and what goes where. Nothing is sent."""
     from thoracle.routing import rules
 
-    settings = Settings() if config is None else load(config)
+    settings = settings_of(config)
     decision = rules.decide(
         settings.rule,
         settings.destination,
@@ -57,10 +52,10 @@ def explain_command(
         rules.receivers(settings),
     )
     if as_json:
-        sys.stdout.write(json.dumps(decision.to_json(), ensure_ascii=True) + "\n")
+        print_json(decision.to_json())
         return
     for line in explained(decision, settings):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(line)
 
 
 def _study(paths: Sequence[Path]) -> "list[Dataset]":

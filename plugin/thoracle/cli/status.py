@@ -1,42 +1,35 @@
 """`thoracle status`: what is where. It imports what it needs when it runs."""
 
-import getpass
-import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from thoracle.settings import Settings, load
-
-if TYPE_CHECKING:
-    pass
-
-out = Console()
+from thoracle.cli.options import (
+    ConfigOption,
+    JsonOption,
+    database_of,
+    print_json,
+    say,
+    settings_of,
+    who,
+)
 
 
 def status_command(
     study: Annotated[
         str | None, typer.Argument(help="Study Instance UID; default: the last ones.")
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", "-c", help="Configuration file; without it, the defaults."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
     limit: Annotated[int, typer.Option(min=1, help="How many studies.")] = 20,
 ) -> None:
     """Show what is where. That studies were looked at is an event of the audit."""
     from thoracle.audit import forwarding
     from thoracle.monitoring import alarms
     from thoracle.pipeline import overview
-    from thoracle.store.database import existing
 
-    settings = Settings() if config is None else load(config)
-    with existing(settings).begin() as connection:
+    with database_of(settings_of(config)).begin() as connection:
         counts = overview.counts(connection)
         studies = overview.studies(connection, limit, study)
         _record_status(connection, study, [row["study_instance_uid"] for row in studies])
@@ -44,18 +37,18 @@ def status_command(
         repositories = forwarding.repositories(connection)
     if as_json:
         told = {"counts": counts, "alarms": raised, "audit_repositories": repositories}
-        sys.stdout.write(json.dumps({**told, "studies": studies}, ensure_ascii=True) + "\n")
+        print_json({**told, "studies": studies})
         return
     said = "; ".join(f"{one['sentence']} (since {one['since']})" for one in raised) or "none"
-    out.print(f"alarms: {said}", markup=False, highlight=False, soft_wrap=True)
+    say(f"alarms: {said}")
     for one in repositories:
-        out.print(_repository(one), markup=False, highlight=False, soft_wrap=True)
+        say(_repository(one))
     for title, numbers in counts.items():
         text = ", ".join(f"{number} {name}" for name, number in numbers.items()) or "none"
-        out.print(f"{title}: {text}", highlight=False)
+        say(f"{title}: {text}")
     for row in studies:
         for line in _study(row):
-            out.print(line, markup=False, highlight=False, soft_wrap=True)
+            say(line)
 
 
 def _repository(one: dict[str, Any]) -> str:
@@ -72,9 +65,8 @@ def _record_status(connection: Any, study: str | None, shown: list[str]) -> None
 
     event = trail.Event.STUDY_VIEWED if study else trail.Event.LIST_VIEWED
     columns: trail.Columns = {
-        "user_id": getpass.getuser()[:64],
+        **who("thoracle status", studies=shown),
         "study_instance_uid": study and study[:64],
-        "detail": {"means": "thoracle status", "studies": shown},
     }
     if study and not shown:
         columns["event_outcome"] = trail.MINOR_FAILURE

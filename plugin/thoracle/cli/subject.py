@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from thoracle.cli.retention import ConfigOption, database_of, settings_of, who
+from thoracle.cli.options import ConfigOption, database_of, say, settings_of, who
 from thoracle.errors import ThoracleError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from thoracle.retention.subject import Subject
+    from thoracle.store.database import Database
 
-out = Console()
 
 README = """\
 What this is
@@ -93,10 +90,10 @@ def subject_export_command(
             part.rename(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    out.print(f"{target} written: {files} files", markup=False, highlight=False, soft_wrap=True)
+    say(f"{target} written: {files} files")
 
 
-def _subject(database: "Engine", patient: str, issuer: str | None) -> "Subject":
+def _subject(database: "Database", patient: str, issuer: str | None) -> "Subject":
     from thoracle.retention import subject
 
     with database.connect() as connection:
@@ -127,7 +124,7 @@ class _Export:
     """One patient's export while it is written."""
 
     def __init__(
-        self, database: "Engine", data_folder: Path, subject: "Subject", folder: Path
+        self, database: "Database", data_folder: Path, subject: "Subject", folder: Path
     ) -> None:
         self._database = database
         self._data_folder = data_folder

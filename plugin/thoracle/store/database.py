@@ -10,7 +10,7 @@ import alembic.config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from thoracle.errors import ThoracleError
 from thoracle.settings import Settings
@@ -121,6 +121,13 @@ def require_reach(engine: Engine) -> None:
     except DBAPIError as error:
         reason = " ".join(str(error.orig).split()).removeprefix("connection failed: ")
         raise DatabaseError(f"{named(engine)}: {reason}") from error
+
+
+def operational_fault(error: Exception) -> str | None:
+    """Return what the database says when it can do no work: full, locked, away; else ``None``."""
+    if not isinstance(error, OperationalError):
+        return None
+    return " ".join(str(error.orig).split())
 
 
 def named(engine: Engine) -> str:

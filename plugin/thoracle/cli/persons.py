@@ -1,26 +1,18 @@
-"""`thoracle web` and `thoracle person`. Each imports what it needs when it runs, as in ``cli``."""
+"""`thoracle person`: its commands. Each imports what it needs when it runs."""
 
 import getpass
-import json
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from thoracle.cli.options import ConfigOption, JsonOption, database_of, print_json, say, settings_of
 from thoracle.errors import ThoracleError
-from thoracle.settings import Settings, load
 
-person = typer.Typer(help="Say who may open the pages.", no_args_is_help=True)
-out = Console()
+app = typer.Typer(help="Say who may open the pages.", no_args_is_help=True)
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="Configuration file; without it, the defaults."),
-]
 NameArgument = Annotated[str, typer.Argument(help="Name to log in with.")]
 RoleOption = Annotated[
     list[str], typer.Option("--role", help="reader, administrator or auditor; can be repeated.")
@@ -30,29 +22,13 @@ AskOption = Annotated[
 ]
 
 
-def _settings(config: Path | None) -> Settings:
-    return Settings() if config is None else load(config)
-
-
-def web_command(config: ConfigOption = None) -> None:
-    """Serve the pages: worklist, dashboard, people; beside the gateway, until SIGTERM."""
-    from thoracle import log
-    from thoracle.web import serve
-
-    settings = _settings(config)
-    log.configure(settings.log_level)
-    serve.serve(settings)
-
-
 @contextmanager
 def _transaction(config: Path | None) -> Iterator[Any]:
-    from thoracle.store.database import existing
-
-    with existing(_settings(config)).begin() as connection:
+    with database_of(settings_of(config)).begin() as connection:
         yield connection
 
 
-@person.command("add")
+@app.command("add")
 def add_command(
     name: NameArgument,
     role: RoleOption,
@@ -69,14 +45,14 @@ def add_command(
     password, secret = _password(name, ask)
     with _transaction(config) as connection:
         audited.add(connection, _by(), name, {**values, **secret})
-    out.print(f"{name} added: {', '.join(values['roles'])}", highlight=False)
+    say(f"{name} added: {', '.join(values['roles'])}")
     _print_password(password)
 
 
-@person.command("list")
+@app.command("list")
 def list_command(
     config: ConfigOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show who may open the pages."""
     from thoracle.accounts import rows as people
@@ -95,10 +71,10 @@ def list_command(
             "sessions": row.sessions,
         }
         if as_json:
-            sys.stdout.write(json.dumps(facts) + "\n")
+            print_json(facts)
         else:
             text = f"{row.name} ({row.display_name}): {', '.join(row.roles)}; {facts['state']}"
-            out.print(text, markup=False, highlight=False, soft_wrap=True)
+            say(text)
 
 
 def _state(row: Any, stamp: str) -> str:
@@ -109,7 +85,7 @@ def _state(row: Any, stamp: str) -> str:
     return "one-time password" if row.one_time_until is not None else "active"
 
 
-@person.command("roles")
+@app.command("roles")
 def roles_command(name: NameArgument, role: RoleOption, config: ConfigOption = None) -> None:
     """Give a person these roles and no others; the sessions end."""
     from thoracle.web.session.access import Role
@@ -119,13 +95,13 @@ def roles_command(name: NameArgument, role: RoleOption, config: ConfigOption = N
     _change(config, name, values, values)
 
 
-@person.command("disable")
+@app.command("disable")
 def disable_command(name: NameArgument, config: ConfigOption = None) -> None:
     """Let nobody in by an account; its sessions end, and its tokens open nothing."""
     _change(config, name, {"disabled": 1}, {"disabled": True})
 
 
-@person.command("enable")
+@app.command("enable")
 def enable_command(name: NameArgument, config: ConfigOption = None) -> None:
     """Let a person in again, also after failed log-ins have locked the account."""
     _change(
@@ -133,7 +109,7 @@ def enable_command(name: NameArgument, config: ConfigOption = None) -> None:
     )
 
 
-@person.command("password")
+@app.command("password")
 def password_command(
     name: NameArgument, ask: AskOption = False, config: ConfigOption = None
 ) -> None:
@@ -158,7 +134,7 @@ def _change(
     name = credentials.folded_name(name)
     with _transaction(config) as connection:
         audited.change(connection, _by(), name, values, what, ends_sessions=ends_sessions)
-    out.print(f"{name} changed", highlight=False)
+    say(f"{name} changed")
 
 
 def _roles(typed: list[str]) -> list[Any]:
@@ -185,11 +161,7 @@ def _password(name: str, ask: bool) -> tuple[str, dict[str, Any]]:
 
 def _print_password(password: str) -> None:
     if password:
-        out.print(
-            f"one-time password, to be changed at the first log-in within 72 hours: {password}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(f"one-time password, to be changed at the first log-in within 72 hours: {password}")
 
 
 def _by() -> Any:

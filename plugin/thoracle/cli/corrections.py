@@ -1,0 +1,54 @@
+"""What a person asks for about a study: `thoracle withdraw`, `reanalyse`, `release`, `retry`."""
+
+import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from thoracle.cli.options import ConfigOption, StudyArgument, database_of, say, settings_of
+
+if TYPE_CHECKING:
+    from thoracle.store.database import Database
+
+
+def withdraw(
+    study: StudyArgument,
+    reason: Annotated[str, typer.Option(help="Why, in words that the report will show.")],
+    config: ConfigOption = None,
+) -> None:
+    """Withdraw the newest result of a study, by a correcting report."""
+    from thoracle.pipeline import requests
+
+    report = requests.withdraw(
+        _database(config), study, reason, getpass.getuser(), named="--reason"
+    )
+    say(f"to be withdrawn: report {report}; `thoracle status {study}` shows when it is done")
+
+
+def reanalyse(study: StudyArgument, config: ConfigOption = None) -> None:
+    """Read a study again, e.g. with a new bundle; its report names the earlier one."""
+    from thoracle.pipeline import requests
+
+    requests.reanalyse(_database(config), study, getpass.getuser())
+    say(f"to be read again; `thoracle status {study}` shows when it is done")
+
+
+def release(study: StudyArgument, config: ConfigOption = None) -> None:
+    """Send the result of a study that a rule holds."""
+    from thoracle.pipeline import requests
+
+    requests.release(_database(config), study, getpass.getuser())
+    say(f"to be released; `thoracle status {study}` shows when it is done")
+
+
+def retry(study: StudyArgument, config: ConfigOption = None) -> None:
+    """Send again what a destination refused, or what was given up."""
+    from thoracle.pipeline import requests
+
+    dead = requests.retry(_database(config), study, getpass.getuser())
+    say(f"{dead} to be sent again; `thoracle status {study}` shows what becomes of it")
+
+
+def _database(config: Path | None) -> "Database":
+    return database_of(settings_of(config))
