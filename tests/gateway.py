@@ -15,6 +15,8 @@ from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
 
 from pacs import free_port
+from thoracle.audit import query
+from thoracle.store.database import connect, sqlite_url
 
 AE_TITLE = "THORACLE"
 
@@ -140,14 +142,23 @@ class Gateway:
             [*command, *arguments[1:]], check=True, capture_output=True, text=True
         ).stdout
 
-    def events(self, *arguments: str) -> list[dict[str, Any]]:
-        """Return the rows of the audit that match the options given."""
-        lines = self.run("audit", "--json", *arguments).splitlines()
-        return [json.loads(line) for line in lines]
+    def events(self, event: str | None = None, study: str | None = None) -> list[dict[str, Any]]:
+        """Return rows of the audit, oldest first, as `thoracle audit --json` gives them.
+
+        Read from the database: a process each time would take what the gateway needs to go on.
+        """
+        database = connect(self.database_url or sqlite_url(self.data_folder))
+        try:
+            with database.connect() as connection:
+                question = query.Question(event=event, study_instance_uid=study)
+                return list(query.events(connection, question))
+        finally:
+            database.dispose()
 
     def wait_for_event(self, event: str, study: str, seconds: float = 30) -> None:
         """Return when the audit has an event of a study; ``TimeoutError`` when it has not."""
         deadline = time.monotonic() + seconds
-        while event not in {row["event"] for row in self.events("--study", study)}:
+        while not self.events(event, study):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"no {event!r} after {seconds} s")
+            time.sleep(0.1)

@@ -179,7 +179,7 @@ def test_a_backup_made_while_studies_arrive_starts_and_serves(tmp_path: Path) ->
         assert send(copy.port, chest(StudyInstanceUID=fresh)).status == 0x0000
         eventually(lambda: len(archive.reports_on(fresh)) >= 1, 60)
         assert {"instance stored", "result created"} <= {
-            row["event"] for row in copy.events("--study", first)
+            row["event"] for row in copy.events(study=first)
         }
 
 

@@ -73,7 +73,8 @@ def test_a_withdrawal_is_a_report_that_names_the_withdrawn_one(
         assert "withdrawn" in text
         assert REASON in text
         assert correction.VerificationFlag == "UNVERIFIED"
-    eventually(lambda: "withdrawn (was" in site.gateway.run("status", study))
+    site.gateway.wait_for_event("result withdrawn", study)
+    assert "withdrawn (was" in site.gateway.run("status", study)
     (event,) = rows(
         site.gateway,
         "SELECT * FROM audit_event WHERE event = 'result withdrawn' AND study_instance_uid = ?",
@@ -184,7 +185,7 @@ def test_no_retry_sends_what_was_refused_of_a_withdrawn_result(tmp_path: Path) -
                 )
             )
             withdraw(site, study)
-            eventually(lambda: "result withdrawn" in [one["event"] for one in gateway.events()])
+            gateway.wait_for_event("result withdrawn", study)
             with pytest.raises(CalledProcessError) as caught:
                 gateway.run("retry", study)
             assert "found nothing refused or given up" in caught.value.stderr
@@ -196,7 +197,7 @@ def test_a_message_that_waits_is_taken_back_with_its_result(tmp_path: Path) -> N
         site = Site(gateway)
         study = site.send()
         states = "SELECT state FROM notification ORDER BY created_at"
-        eventually(lambda: gateway.events("--event", "notification postponed"))
+        gateway.wait_for_event("notification postponed", study)
         withdraw(site, study)
         # The correction alone waits: the receiver may have got the message without our knowing.
         eventually(

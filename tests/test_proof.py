@@ -84,7 +84,7 @@ class Site:
 
     def queries(self, study: str) -> list[dict[str, Any]]:
         """Return the details of the queries for what was sent, in order."""
-        events = self.gateway.events("--study", study, "--event", "archive queried")
+        events = self.gateway.events("archive queried", study)
         assert {one["event_id"] for one in events} <= {"110112"}
         return [one["detail"] for one in events]
 

@@ -114,7 +114,7 @@ def test_it_has_a_row_for_each_reading_with_what_was_said(here: Ward, folder: Pa
     text = (folder / "readings.csv").read_text()
     lines = list(csv.DictReader(io.StringIO(text)))
     assert [one["image"] for one in lines] == [one["image"] for one in found]
-    exports = here.gateway.events("--event", "exported")
+    exports = here.gateway.events("exported")
     assert exports[0]["detail"]["means"] == "thoracle research-export"
 
 

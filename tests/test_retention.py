@@ -61,7 +61,7 @@ def paths(ward: Ward, table: str, study: str) -> list[Path]:
 
 
 def deleted(ward: Ward, study: str) -> list[dict[str, Any]]:
-    return ward.gateway.events("--study", study, "--event", "retention deleted")
+    return ward.gateway.events("retention deleted", study)
 
 
 def planned(ward: Ward, study: str) -> dict[str, dict[str, Any]]:
@@ -124,7 +124,7 @@ def gone(ward: Ward, *images: Dataset) -> str:
 
 def failed(ward: Ward, study: str) -> dict[str, Any]:
     def found() -> list[dict[str, Any]]:
-        return ward.gateway.events("--study", study, "--event", "analysis failed")
+        return ward.gateway.events("analysis failed", study)
 
     return eventually(found)[0]
 
@@ -169,7 +169,7 @@ def test_what_needs_images_that_are_gone_is_refused_until_they_are_sent_again(he
     assert "found 1 images that are no longer kept" in refused.value.stderr
     assert send(here.gateway.port, image).status == 0x0000
     here.gateway.run("withdraw", study, "--reason", "wrong patient")
-    eventually(lambda: here.gateway.events("--study", study, "--event", "result withdrawn"))
+    here.gateway.wait_for_event("result withdrawn", study, 60)
     assert states(here, "instance", study) == {"kept"}
 
 

@@ -73,10 +73,10 @@ def test_a_bundle_that_was_changed_ends_the_start_and_stands_in_the_audit(tmp_pa
     gateway = Gateway(tmp_path, classify=classify)
     with pytest.raises(RuntimeError, match="found digest"):
         gateway.start()
-    (event,) = gateway.events("--event", "bundle refused")
+    (event,) = gateway.events("bundle refused")
     assert (event["event_outcome"], event["bundle_digest"]) == (8, required)
     assert bundle.digest(folder) in event["detail"]["reason"]
-    assert gateway.events("--event", "application started") == []
+    assert gateway.events("application started") == []
 
 
 def test_only_settings_that_shape_a_result_are_in_their_digest() -> None:

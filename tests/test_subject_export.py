@@ -50,7 +50,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
             for of in (CLARA, ANNA):
                 image = chest(StudyInstanceUID=mixed, AccessionNumber="ACC-MIXED", **of)
                 assert send(gateway.port, image).status == 0x0000
-            eventually(lambda: gateway.events("--study", mixed, "--event", "analysis failed"))
+            gateway.wait_for_event("analysis failed", mixed, 60)
             ward.studies["mixed"] = mixed
             judge(ward, "anna", "Agreed about Anna.")
             judge(ward, "berta", "Agreed about Berta.")
@@ -114,7 +114,7 @@ def test_the_log_has_what_happened_to_the_patient(here: Ward, folder: Path) -> N
     lines = (folder / "audit.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in lines]
     study = here.studies["anna"]
-    told = here.gateway.events("--study", study)
+    told = here.gateway.events(study=study)
     until = max(one["id"] for one in events)
     mine = {one["id"] for one in events if one["study_instance_uid"] == study}
     assert mine == {one["id"] for one in told if one["id"] <= until}

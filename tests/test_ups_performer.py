@@ -119,7 +119,7 @@ def test_a_workitem_about_images_that_are_here_is_completed_with_what_was_made(
         steps = rows(gateway, statement, uid)
         assert [one["destination"] for one in steps] == ["manager"] * 4
         assert '"to": "completed"' in steps[-1]["detail"]
-        looks = gateway.events("--event", "worklist queried")
+        looks = gateway.events("worklist queried")
         assert {one["destination"] for one in looks} == {"manager"}
         assert looks[0]["detail"] == {"means": "C-FIND", "found": 1, "workitems": [uid]}
         said = gateway.run("status", image.StudyInstanceUID)

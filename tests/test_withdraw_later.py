@@ -289,7 +289,7 @@ def test_headers_stay_while_the_result_stands_and_go_with_the_files_of_a_withdra
     asked(here.gateway, "hold", "release", held)
     asked(here.gateway, "retention", "run")
     assert here.headers(study) == []
-    event = here.gateway.events("--study", study, "--event", "retention deleted")[-1]
+    event = here.gateway.events("retention deleted", study)[-1]
     assert {name: event["detail"][name] for name in ("what", "files", "days")} == {
         "what": "headers",
         "files": 2,
