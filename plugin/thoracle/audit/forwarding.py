@@ -184,6 +184,17 @@ def repositories(connection: Connection) -> list[dict[str, Any]]:
 
 logger = logging.getLogger(__name__)
 
+# ---- the sender ----------------------------------------------------------------------------------
+# forward: the events of the audit, sent on to repositories in their order (IHE ITI-20).
+#
+# A thread a repository, for each is a stream of its own; how far it is, is a row. An event counts
+# as taken when the connection on which it was sent has not broken for a while (audit/syslog.py
+# says why): what was sent later is sent again. So a repository gets every event at least once,
+# across ends of it, of us and of the network; the id of the row shows what it has twice.
+#
+# Nothing else waits for it: a repository that is away costs a row, and one event of the audit
+# when it stays away and one when it is back.
+
 BATCH = 200
 """Events read and sent at a time."""
 POLL_SECONDS = 0.5

@@ -19,6 +19,12 @@ from xml.etree import ElementTree
 
 from thoracle.records import SCHEME
 
+# ---- markup --------------------------------------------------------------------------------------
+# Elements of an audit message, and how text gets into them.
+#
+# XML 1.0 has no control characters, and an attribute does not keep a line feed. Such characters
+# are written as U+FFFD; the values of details are base64, so they may be any text.
+
 Row = Mapping[str, Any]
 """Columns of ``audit_event``; ``detail`` as text or as what it means."""
 
@@ -78,6 +84,12 @@ def reason(row: Row) -> str:
     found = (detail.get(name) for name in ("reason", "comment", "why", "sentence", "detail"))
     return next((one for one in found if isinstance(one, str) and one), "")
 
+
+# ---- participant objects -------------------------------------------------------------------------
+# Participant objects of an audit message: what an event is about, and its row.
+#
+# What the standard has a place for goes there. Every other column, those that a later version
+# adds too, is a detail of an object of its own, the row.
 
 DETAILS = {
     "bundle_version": "AlgorithmVersion",
@@ -235,6 +247,8 @@ def _patient(row: Row) -> str:
     )
     return f"{patient}^^^{issuer}" if issuer else patient
 
+
+# ---- message -------------------------------------------------------------------------------------
 
 LEFT_OUT = "left out: {bytes} bytes, SHA-256 {digest}"
 """In place of a text that was too long; the row has it."""

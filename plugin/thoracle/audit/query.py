@@ -188,6 +188,10 @@ def _alternatives(question: Question) -> Iterator[list[Condition]]:
         yield [*_conditions(question), *chosen]
 
 
+# ---- single rows ---------------------------------------------------------------------------------
+# Single rows of the trail, and its two ends: quick however long it is.
+
+
 @dataclass(frozen=True, slots=True)
 class Ends:
     """Where the trail begins and ends."""
@@ -220,6 +224,12 @@ def ends(connection: Connection) -> Ends:
     return Ends(rows, first.id, first.recorded_at, last.id, last.recorded_at)
 
 
+# ---- pieces --------------------------------------------------------------------------------------
+# The trail in pieces, each read in a transaction of its own.
+#
+# One long reading transaction would keep SQLite from folding its write-ahead log in, and the log
+# would grow with all that arrives meanwhile.
+
 NAMES = (*COLUMNS, "digest")
 """Columns of the rows that :func:`between` returns, in this order."""
 
@@ -250,6 +260,12 @@ def between(connection: Connection, after: int, up_to: int, limit: int) -> Seque
     result.close()
     return found
 
+
+# ---- counts --------------------------------------------------------------------------------------
+# How many events there are of each kind, counted by the database.
+#
+# A count by anything but time reads an index that has all it needs in its order, or the rows of a
+# span of time; docs/audit-questions.md says which.
 
 _column = audit_event.c
 DAY, MONTH, SHORT = 10, 7, 12

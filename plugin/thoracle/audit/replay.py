@@ -28,6 +28,9 @@ from thoracle.store import trail
 from thoracle.store.tables import analysis, instance, reading, result
 from thoracle.study import analyses, results
 
+# ---- difference ----------------------------------------------------------------------------------
+# Where two DICOM objects differ first: which element, and the two values.
+
 LONGEST = 120
 """Characters of a value that are shown."""
 
@@ -100,6 +103,9 @@ def _byte(one: bytes, other: bytes) -> str:
     number = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
     return f"byte {min(len(one), len(other)) if number is None else number}"
 
+
+# ---- what is stored ------------------------------------------------------------------------------
+# What an analysis was made of and what came of it, to run it again; and that somebody did.
 
 _MADE = tuple(kind.value for kind in (Kind.SR, Kind.SC, Kind.PR, Kind.KO, Kind.SEG))
 SAME, DIFFERENT, IMPOSSIBLE = "same", "different", "impossible"
@@ -261,6 +267,9 @@ def _image_read(connection: Connection, study: str, report: Row[Any]) -> dict[st
         sop_instance_uid=report.sop_instance_uid,
     )
     return next(query.events(connection, question), None)
+
+
+# ---- replay --------------------------------------------------------------------------------------
 
 
 @dataclass

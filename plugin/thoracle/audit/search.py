@@ -17,6 +17,9 @@ from thoracle.store.tables import audit_event
 from thoracle.store.tables.audit import FAILED
 from thoracle.store.trail import Event
 
+# ---- addresses -----------------------------------------------------------------------------------
+# The network addresses of the trail: few, in very many rows.
+
 
 def known_addresses(connection: Connection, limit: int) -> list[str]:
     """Return the addresses that events came from, so many at most.
@@ -31,6 +34,8 @@ def known_addresses(connection: Connection, limit: int) -> list[str]:
     rows = connection.execute(select(every.c.address).limit(limit))
     return [one for one in rows.scalars() if one is not None]
 
+
+# ---- searches ------------------------------------------------------------------------------------
 
 QUERY = "110112"
 """EventID of events of which the row is a query."""

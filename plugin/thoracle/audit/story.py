@@ -22,6 +22,11 @@ from thoracle.study import rows as studies
 from thoracle.ups import performances
 from thoracle.ups import workitem_rows as workitems
 
+# ---- story ---------------------------------------------------------------------------------------
+# The story of a study in sentences: what happened, how it stands, and what is waited for.
+#
+# Pure functions of the rows that :mod:`thoracle.audit.why` gathers.
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:
@@ -278,6 +283,9 @@ def _for_receiver(row: Row) -> Iterator[str]:
         case "failed" | "refused":
             yield f"Nothing more is tried to tell {to}, which is {row['state']}{why}."
 
+
+# ---- what is known -------------------------------------------------------------------------------
+# What is known of a study, gathered for its story: rows of the tables, and of the trail.
 
 AROUND = timedelta(minutes=10)
 """Before the first and after the last arrival: what its sender had refused then may belong here."""

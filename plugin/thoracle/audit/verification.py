@@ -22,6 +22,13 @@ logger = logging.getLogger(__name__)
 
 ANCHORS_FILE = "audit-anchors.jsonl"
 """Below the data folder."""
+# ---- anchors -------------------------------------------------------------------------------------
+# Anchors: what the end of the chain was, kept in a second file and in the log.
+#
+# Each is a line of JSON with id, digest and time. Copy the file to where nobody who can write to
+# the database can write, or have each line signed: the more often, the less can be cut off
+# unseen.
+
 VERIFIED = "audit-verified.json"
 """Below the data folder: where the last verification ended that found all well."""
 
@@ -92,6 +99,9 @@ def keep_verified(folder: Path, row_id: int, digest: str) -> None:
     """Remember where a verification ended that found all well."""
     text = json.dumps(asdict(Anchor(row_id, digest, now())))
     files.keep(folder / VERIFIED, f"{text}\n".encode())
+
+
+# ---- verification --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,12 @@ from thoracle.dataset.groups import Measured, Place
 from thoracle.dataset.layout import PARTS, Entry, Part
 from thoracle.errors import NotAnalysable
 
+# ---- shortcuts -----------------------------------------------------------------------------------
+# How well the class is predicted without looking at the picture: by the file, or its origin.
+#
+# The rule is fitted where the model would be trained and counted elsewhere, as the model would
+# be.
+
 POSITIVE = "covid"
 UNLABELLED = ("", "unknown", "todo")
 ORIGIN = ("source_repo", "age_group", "view")
@@ -101,6 +107,9 @@ def _categories(
         score[str(value)] += 1 if positive else -1
     telling = sorted(value for value, votes in score.items() if votes > 0)
     return f"{name} is {' or '.join(telling) or 'nothing'}", np.isin(values, telling)
+
+
+# ---- report --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,13 @@ from thoracle.image.codecs import decode_file
 from thoracle.report.identity import derived_uid
 from thoracle.store import files
 
+# ---- header --------------------------------------------------------------------------------------
+# The attributes around the pixels: what is known is stated, what is not stays empty.
+#
+# What the standard wants and nobody knows is filled so that it cannot be taken for knowledge, and
+# Image Comments says so: an Imager Pixel Spacing of 1 mm, Burned In Annotation YES, and a Patient
+# Orientation by convention.
+
 _VIEWS = {
     "PA": codes.SCT.PosteroAnterior,
     "AP": codes.SCT.AnteroPosterior,
@@ -220,6 +227,8 @@ def _item(code: Code) -> Dataset:
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code[:3]
     return item
 
+
+# ---- conversion ----------------------------------------------------------------------------------
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # as in ``pixels``
 Kind = Literal["dx", "sc"]

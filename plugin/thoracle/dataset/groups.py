@@ -159,6 +159,13 @@ def split_file(found: Iterable[Place]) -> str:
     return text.getvalue()
 
 
+# ---- crops ---------------------------------------------------------------------------------------
+# Copies of which a border was cut off: the middle of one image is looked for in every other.
+#
+# A window of the other image is compared with the middle by the correlation of their values,
+# first coarsely in all pairs, then finely in those that are left. Publications and collections
+# cut and letter the same radiograph anew, and a hash of the whole image does not see that.
+
 MIDDLE = 0.72
 """Side of the middle that is looked for, of the shorter side of its image."""
 SMALLEST = 0.45

@@ -127,6 +127,9 @@ def _label(folder: str, row: Mapping[str, str]) -> str:
     return row.get("label", "").lower()
 
 
+# ---- patients ------------------------------------------------------------------------------------
+# Who is on an image: the manifest knows, or the name of the file tells; else nobody does.
+
 _FOREIGN = re.compile(r"^[a-z0-9]+__")  # "source__name", where files of several were put together
 _NAMES = (
     re.compile(r"^(\d{8})_\d{3}$"),  # NIH ChestX-ray14: patient_follow-up

@@ -25,6 +25,9 @@ from thoracle.fhir.elements import Json
 from thoracle.fhir.rows import Study
 from thoracle.records import Outcome, Reason
 
+# ---- conclusion ----------------------------------------------------------------------------------
+# What resources say of a result: its sentence and number, or why there is none.
+
 NOTICE = "AI result for research, not verified by a physician, not for diagnosis."
 NO_STATEMENT = "This says nothing about COVID-19."
 _SENTENCES = {
@@ -132,6 +135,8 @@ def _reasons(study: Study) -> list[Json]:
             )
     return list(found.values())
 
+
+# ---- resources -----------------------------------------------------------------------------------
 
 _COVID_19 = Concept("840539006", "SCT", "COVID-19")
 _FINDINGS = {

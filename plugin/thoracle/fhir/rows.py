@@ -19,6 +19,13 @@ from thoracle.store.tables import (
     worklist,
 )
 
+# ---- status --------------------------------------------------------------------------------------
+# What stands of a study's analyses, and the status of each resource that follows from it.
+#
+# Two analyses matter for each study. The *newest* tells what becomes of it. The *standing* one is
+# the newest that has said something (it may be withdrawn since) to people outside: a result that
+# a rule holds or shadows is told to nobody, and so not here.
+
 HIDDEN = ("held", "shadow")
 """States of sending of which nobody outside may know the result."""
 
@@ -93,6 +100,9 @@ def _later(one: Any, other: Any) -> ColumnElement[Any]:
 
 UPDATED = _later(_later(study.c.changed_at, worklist.c.changed_at), NEWEST.c.finished_at)
 
+
+# ---- conditions ----------------------------------------------------------------------------------
+# Which resources of the FHIR interface are wanted: a search, and the conditions that it makes.
 
 DICOM_UID, OID = "urn:dicom:uid", "urn:oid:"
 
@@ -177,6 +187,9 @@ def _patient(token: Token) -> ColumnElement[bool]:
     if token.system is None:
         return is_patient
     return and_(is_patient, issuer.in_((token.system, token.system.removeprefix(OID))))
+
+
+# ---- pieces --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

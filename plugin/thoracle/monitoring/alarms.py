@@ -14,6 +14,9 @@ from thoracle.settings import Watch
 from thoracle.store import trail
 from thoracle.store.tables import alarm, now
 
+# ---- rows ----------------------------------------------------------------------------------------
+# Statements about what the watch says.
+
 
 def alarm_rows(connection: Connection, level: str | None = None) -> Sequence[Row[Any]]:
     """Return what is said, in the order of the subjects; of one level, if one is given."""
@@ -45,6 +48,8 @@ def delete_rows(connection: Connection, subjects: Sequence[str]) -> None:
 
 
 logger = logging.getLogger(__name__)
+
+# ---- monitor -------------------------------------------------------------------------------------
 
 _EVENTS = {True: trail.Event.ALARM_RAISED, False: trail.Event.ALARM_ENDED}
 

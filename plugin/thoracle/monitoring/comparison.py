@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# ---- statistics ----------------------------------------------------------------------------------
+# How different two samples are, and whether chance alone may have made them so.
+
 Z95, Z999 = 1.959964, 3.290527
 """Quantiles of the normal distribution: two-sided intervals of 95 and 99.9 per cent."""
 CHI_SQUARE_999 = (10.828, 13.816, 16.266, 18.467, 20.515, 22.458, 24.322, 26.124, 27.877)
@@ -86,6 +89,9 @@ def difference(
     down = sqrt((shares[1] - low_now) ** 2 + (high_was - shares[0]) ** 2)
     up = sqrt((high_now - shares[1]) ** 2 + (shares[0] - low_was) ** 2)
     return change, change - down, change + up
+
+
+# ---- comparison ----------------------------------------------------------------------------------
 
 
 class Level(StrEnum):

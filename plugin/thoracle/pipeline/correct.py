@@ -27,6 +27,9 @@ from thoracle.study.results import AnalysisKey, Result
 from thoracle.ups import review
 from thoracle.ups.subscriptions import enqueue_reports
 
+# ---- rows ----------------------------------------------------------------------------------------
+# Withdrawals: rows and events written together, each in one transaction.
+
 AT_ARCHIVE = ("sent", "delivered")
 """States of a delivery whose object the archive has."""
 NOT_ARRIVED = ("waiting", "held", "refused", "failed")
@@ -135,6 +138,8 @@ def retried(
     )
     return taken
 
+
+# ---- workflows -----------------------------------------------------------------------------------
 
 STAT = 1
 """Queue priority: an answer that is wrong should not stand for long."""

@@ -27,6 +27,9 @@ from thoracle.study.results import AnalysisKey
 from thoracle.ups import workitems
 from thoracle.ups.subscriptions import enqueue_reports
 
+# ---- rows ----------------------------------------------------------------------------------------
+# What the rules decided, and who is told: rows and events written together.
+
 HELD, SHADOW, RELEASED = "held", "shadow", "released"
 """What becomes of an analysis whose objects are not sent at once."""
 
@@ -98,6 +101,8 @@ def release_rows(
 
 
 logger = logging.getLogger(__name__)
+
+# ---- workflow ------------------------------------------------------------------------------------
 
 PRIORITIES = {"stat": 1, "routine": 100, "backlog": 1000}
 

@@ -19,6 +19,9 @@ from sqlalchemy import (
 from thoracle.store import trail
 from thoracle.store.tables import audit_event, instance, legal_hold, now, study
 
+# ---- rows ----------------------------------------------------------------------------------------
+# Statements about legal holds: what must stay, whatever the rules of retention say.
+
 
 def add_row(
     connection: Connection,
@@ -120,6 +123,9 @@ def _named(table: Any, hold: Row[Any]) -> ColumnElement[bool]:
         func.coalesce(table.c.issuer_of_patient_id, "") == hold.issuer_of_patient_id
     )
     return and_(same, issuer)
+
+
+# ---- events --------------------------------------------------------------------------------------
 
 
 def place(

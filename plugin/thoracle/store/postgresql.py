@@ -215,6 +215,14 @@ def begin_writing(connection: Connection) -> None:
 
 logger = logging.getLogger(__name__)
 
+# ---- the one gateway -----------------------------------------------------------------------------
+# One gateway at a time on a PostgreSQL database, whatever its data folder is.
+#
+# The lock is the session's, on a connection of its own: when that ends, however it ends, the
+# server gives the lock to the next who asks. So a gateway that loses the connection has no right
+# to work any more, even if it could reach the server again: it has to end, and to begin as after
+# a crash.
+
 WAIT_SECONDS = 5.0
 """Until a server has noticed that the process before is dead."""
 LOOK_SECONDS = 2.0

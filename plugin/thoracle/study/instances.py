@@ -15,6 +15,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from thoracle.records import Kind
 from thoracle.store.tables import analysis, instance, now, result, study
 
+# ---- files ---------------------------------------------------------------------------------------
+# What has become of the files of a study: kept, going (to be unlinked), or gone.
+
 KEPT, GOING, GONE = "kept", "going", "gone"
 """Values of ``file_state``."""
 
@@ -47,6 +50,8 @@ def missing_files(connection: Connection, study_instance_uid: str) -> int:
     )
     return int(connection.execute(statement).scalar_one())
 
+
+# ---- instances -----------------------------------------------------------------------------------
 
 _NOT_OURS = instance.c.sop_instance_uid.not_in(
     select(result.c.sop_instance_uid).where(result.c.kind != Kind.ORIGINAL)

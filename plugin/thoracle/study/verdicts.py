@@ -14,6 +14,11 @@ from thoracle.store import trail
 from thoracle.store.tables import analysis, now, result, study, verdict, worklist
 from thoracle.study import analyses, reading_list
 
+# ---- rows ----------------------------------------------------------------------------------------
+# Statements about what readers say of results. Rows are only ever added: the newest counts.
+#
+# The database itself refuses to change or delete one (migration 0004).
+
 LONGEST_COMMENT = 2000
 """Characters."""
 
@@ -114,6 +119,9 @@ def newest(connection: Connection) -> Sequence[Row[Any]]:
 
 def _newest() -> Any:
     return select(func.max(verdict.c.id).label("id")).group_by(verdict.c.study_instance_uid)
+
+
+# ---- verdict -------------------------------------------------------------------------------------
 
 
 class ResultChanged(ThoracleError):

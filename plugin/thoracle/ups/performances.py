@@ -13,6 +13,9 @@ from thoracle.store import trail
 from thoracle.store.tables import analysis, delivery, instance, now, performance, result, study
 from thoracle.study import analyses
 
+# ---- rows ----------------------------------------------------------------------------------------
+# Statements about workitems of others that we perform.
+
 ENDED = ("completed", "canceled", "lost")
 
 
@@ -123,6 +126,8 @@ def deliveries(connection: Connection, row: Row[Any]) -> Sequence[Row[Any]]:
         )
     ).all()
 
+
+# ---- events --------------------------------------------------------------------------------------
 
 LOOK_SECONDS, LONGEST_LOOK_SECONDS = 1.0, 10.0
 """Between two looks at whether images or result have come; the first, growing to the longest."""

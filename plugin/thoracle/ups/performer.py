@@ -30,6 +30,9 @@ from thoracle.ups import workitem_rows as stored
 from thoracle.ups.scu import Worklist
 from thoracle.ups.states import State, is_uid
 
+# ---- what we say of a workitem -------------------------------------------------------------------
+# What a performer says of a workitem: progress, what was done, why not (PS3.3 Section C.30).
+
 COMPUTER_AIDED_DIAGNOSIS: Final = codes.cid9231.ComputerAidedDiagnosis
 OBJECT_SET_INCOMPLETE: Final = codes.cid9300.ObjectSetIncomplete
 OBJECT_TYPES_NOT_SUPPORTED: Final = codes.cid9300.ObjectTypesNotSupported
@@ -109,6 +112,8 @@ def _with(**attributes: object) -> Dataset:
         setattr(ds, keyword, value)
     return ds
 
+
+# ---- the next thing ------------------------------------------------------------------------------
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 TAKEN = {
@@ -361,6 +366,13 @@ def _tell(worklist: Worklist, item: Item, percent: int, text: str) -> None:
 
 
 logger = logging.getLogger(__name__)
+
+# ---- workflow ------------------------------------------------------------------------------------
+# perform: workitems of workflow managers, found by looking and worked off durably (IHE AIW-I).
+#
+# A look at a worklist may be lost; what was found is a workflow. Each run of it does one thing
+# and is followed by another, later, until the workitem has ended: nothing sleeps while images
+# travel.
 
 PRIORITY = 1
 AT_ONCE = 20

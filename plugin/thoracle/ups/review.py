@@ -181,6 +181,9 @@ def _item(code: Concept) -> Dataset:
 
 logger = logging.getLogger(__name__)
 
+# ---- when it is offered --------------------------------------------------------------------------
+# review: the workitem by which a reader's client learns of a result (docs/ups.md).
+
 RESCHEDULED = item(codes.cid9300.DiscontinuedProcedureStepRescheduled)
 DISCONTINUED = item(codes.cid9300.DiscontinuedForUnspecifiedReason)
 

@@ -151,6 +151,9 @@ def _code(value: str, scheme: str) -> Dataset:
     return item
 
 
+# ---- event reports -------------------------------------------------------------------------------
+# SCU of event reports about workitems: UPS Event, as its SCP (PS3.4 Section CC.2.4).
+
 REPORT_TRY_AGAIN = (0x0110, 0x0213)
 """Processing failure and resource limitation: time may heal them."""
 
@@ -203,6 +206,9 @@ def _send_report(assoc: Association, peer: Peer, one: EventReport) -> str | None
         raise ArchiveUnavailable(text)
     return text
 
+
+# ---- retrieve ------------------------------------------------------------------------------------
+# Retrieve SCU: having an archive send images to us (PS3.4 Annex C, Study Root, C-MOVE).
 
 MOVE_TRY_AGAIN = (0x0110, 0x0213, 0xA701, 0xA702, 0xFE00)
 """Processing failure, resource limitation, out of resources, cancelled: time may heal them."""

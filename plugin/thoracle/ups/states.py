@@ -6,6 +6,9 @@ from enum import IntEnum, StrEnum
 
 from thoracle.errors import ThoracleError
 
+# ---- statuses ------------------------------------------------------------------------------------
+# Every answer about workitems, and when it is given (PS3.4 Annex CC, PS3.7 Annex C).
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -126,6 +129,8 @@ class Refused(ThoracleError):
         self.status = status
         self.comment = comment
 
+
+# ---- states --------------------------------------------------------------------------------------
 
 GLOBAL_SUBSCRIPTION = "1.2.840.10008.5.1.4.34.5"
 """Well-known SOP Instance UID: a subscription to all workitems (PS3.4 Section CC.3.1)."""

@@ -164,6 +164,9 @@ def record_answer(
 
 logger = logging.getLogger(__name__)
 
+# ---- sending event reports -----------------------------------------------------------------------
+# tell: event reports about our workitems, to who subscribes, each until it is taken.
+
 PRIORITY = 1
 
 

@@ -128,6 +128,8 @@ audit_checkpoint = Table(
 )
 
 
+# How far the audit was sent on.
+
 # One row a repository. The events of the trail have one order, so one number says how far it is.
 audit_forward = Table(
     "audit_forward",

@@ -72,6 +72,9 @@ header = Table(
 )
 
 
+# ---- legal holds ---------------------------------------------------------------------------------
+# What must not be deleted, whatever the rules of retention say.
+
 # One row a legal hold, of a patient or of a study; a hold that was released stays as a row.
 legal_hold = Table(
     "legal_hold",

@@ -128,6 +128,8 @@ commitment = Table(
 )
 
 
+# What the watch says.
+
 # One row for each figure that is compared with the reference: the newest level of it.
 alarm = Table(
     "alarm",

@@ -67,6 +67,8 @@ verdict = Table(
 )
 
 
+# Unified Procedure Steps: ours, and those of others that we perform.
+
 # Workitems that we offer (PS3.4 Annex CC).
 workitem = Table(
     "workitem",

@@ -15,6 +15,9 @@ from thoracle.fhir import elements
 from thoracle.fhir.rows import Search, Token
 from thoracle.store.tables import timestamp
 
+# ---- values --------------------------------------------------------------------------------------
+# Values of a FHIR search, and the refusal of what is none.
+
 DEFAULT_COUNT, LARGEST_COUNT = 50, 200
 MOST_PARAMETERS = 16
 """Of a search; a planner of statements takes longer with each."""
@@ -141,6 +144,11 @@ def _span(match: re.Match[str]) -> tuple[datetime, datetime]:
         return begin, begin + timedelta(seconds=10 ** -len(match["fraction"]))
     return begin, begin + timedelta(**{("days", "hours", "minutes", "seconds")[len(given) - 3]: 1})
 
+
+# ---- results -------------------------------------------------------------------------------------
+# Parameters of a FHIR search, taken strictly: one that is not known is refused, never ignored.
+#
+# A parameter that a server overlooks makes a search find the results of other patients.
 
 STATUSES = {
     # Required bindings of R4, all of them: one that no resource of ours has finds nothing.
@@ -284,6 +292,11 @@ def _cursor(value: str) -> tuple[str, str]:
         raise SearchError("_after: found none of ours, required is the link `next` as it was given")
     return match[1], match[2]
 
+
+# ---- events of the audit -------------------------------------------------------------------------
+# Parameters of a search for AuditEvents: those of ITI-81, taken as strictly as the others.
+#
+# Who asks for no span of time asks for everything: both bounds are required, as ITI-81 says.
 
 AUDIT_PARAMETERS = (
     Parameter("date", "date", "Required: a lower and an upper bound, with eq, ge, gt, le or lt."),

@@ -19,8 +19,15 @@ from thoracle.web.site import render, site_of
 
 router = APIRouter()
 
+# ---- modelcard -----------------------------------------------------------------------------------
+# The model card: what the bundle's docs/ say, made from Markdown without any HTML of its own.
+
 CARD: Final = "README.md"
 _PICTURES: Final = {".png": "image/png"}
+
+
+# ---- about ---------------------------------------------------------------------------------------
+# What is said about the program itself: its health.
 
 
 @router.get("/healthz")

@@ -30,6 +30,9 @@ from thoracle.web.site import Site, render, site_of
 from thoracle.web.verifier import Verifier
 from thoracle.web.wording import PROOFS, plain
 
+# ---- an event ------------------------------------------------------------------------------------
+# What the page of the audit says of an event; nothing here is HTML.
+
 LONGEST_DETAIL = 4000
 """Characters of a detail that are shown; exports have it whole."""
 NAMES = {
@@ -152,6 +155,8 @@ def _said(event: dict[str, Any]) -> Iterator[str]:
 
 
 router = APIRouter(include_in_schema=False)
+# ---- the page ------------------------------------------------------------------------------------
+
 Auditor = Annotated[Person, Depends(auditor)]
 
 PAGE = 50

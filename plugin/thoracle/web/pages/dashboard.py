@@ -35,6 +35,9 @@ from thoracle.web.pages.worklist import reason
 from thoracle.web.session.access import Person, Role, administrator, reader
 from thoracle.web.site import address_of, render, site_of
 
+# ---- answers that are kept -----------------------------------------------------------------------
+# Answers that are kept for a while: many people may look at what one question costs.
+
 T = TypeVar("T")
 
 
@@ -67,6 +70,9 @@ class Kept:
         with self._lock:
             self._answers.clear()
 
+
+# ---- clinical figures ----------------------------------------------------------------------------
+# The clinical figures of the dashboard: no patient is in them.
 
 SPANS = {7: DAY, 30: DAY, 90: DAY, 365: MONTH}
 """Days that can be shown, and by what they are divided."""
@@ -188,6 +194,8 @@ def _devices(rows: Any) -> tuple[tuple[str, dict[str, int]], ...]:
 
 
 router = APIRouter()
+
+# ---- the page ------------------------------------------------------------------------------------
 
 TRY_SECONDS = 5.0
 """How long a peer may take to answer to the button; deliveries wait longer."""

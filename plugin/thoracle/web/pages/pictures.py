@@ -36,6 +36,13 @@ from thoracle.web.pages.rendering import SIGNATURE, Order
 from thoracle.web.session.access import Person, anyone
 from thoracle.web.site import site_of
 
+# ---- pictures on disk ----------------------------------------------------------------------------
+# Pictures for the page of a study: made once, by a child process, and kept below the data folder.
+#
+# A picture is kept under the SHA-256 of what it is made of, so a corrected image has another.
+# What was not looked at for longest goes when there are too many; none is the only copy of
+# anything.
+
 EDITION = "1"
 """Changes when the same files make another picture."""
 LARGEST_ALBUM = 512 * 2**20
@@ -139,6 +146,8 @@ def _make_room(folder: Path) -> None:
 
 
 router = APIRouter()
+
+# ---- the route -----------------------------------------------------------------------------------
 
 PASS_SECONDS = 12 * 3600
 """A page may stay open for a day's work."""

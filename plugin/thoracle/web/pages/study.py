@@ -27,6 +27,9 @@ from thoracle.web.pages.worklist import rank_sentence, viewer_address
 from thoracle.web.session.access import Person, Role, administrator, anyone, record_access
 from thoracle.web.site import Site, address_of, render, site_of
 
+# ---- the verdict ---------------------------------------------------------------------------------
+# What a reader says of a result, on the page or by another program.
+
 
 def give_verdict(
     request: Request, person: Person, study: str, report: str, opinion: Opinion, comment: str
@@ -65,6 +68,8 @@ def give_verdict(
 
 
 router = APIRouter()
+
+# ---- the page ------------------------------------------------------------------------------------
 
 ASKED = {
     "release": "Asked: the result will be sent.",

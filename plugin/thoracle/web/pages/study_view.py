@@ -25,6 +25,11 @@ from thoracle.web.pages.worklist import reason
 from thoracle.web.session.access import Person, Role
 from thoracle.web.wording import KINDS, PROOFS, date, person_name, plain
 
+# ---- the report ----------------------------------------------------------------------------------
+# A structured report of ours as text: its content tree (PS3.3 C.17.3), each item a line.
+#
+# Everything is a plain string; the template escapes it.
+
 LIMITATION = "Limitation: "
 """Stands in a comment of ours that says what an image lacks (report/content.py)."""
 
@@ -122,6 +127,9 @@ def _measured(ds: Dataset) -> str:
     shown = _code_value(unit)
     shown = "" if shown == "1" else f" {shown}"
     return f"{measured[0].NumericValue}{shown}"
+
+
+# ---- the study -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +329,9 @@ def identity(settings: Classify, digest: str) -> BundleIdentity | None:
     found = _identity(settings)
     return found if found is not None and found.digest == digest else None
 
+
+# ---- what was done with it -----------------------------------------------------------------------
+# What was done with a study: what was sent where, how it is known, and the trail.
 
 LONGEST_TRAIL = 200
 """Events that are shown, the newest."""

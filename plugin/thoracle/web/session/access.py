@@ -244,6 +244,10 @@ async def same_site(request: Request) -> None:
         raise HTTPException(403, "this form is too old: load the page again")
 
 
+# ---- record of views -----------------------------------------------------------------------------
+# Each view of patient data is a row of the audit: exactly one for each request.
+
+
 def record_access(
     connection: Connection,
     request: Request,

@@ -16,6 +16,9 @@ from thoracle.errors import ThoracleError
 from thoracle.store.tables import timestamp
 from thoracle.web.session.access import Role
 
+# ---- names ---------------------------------------------------------------------------------------
+# The names under which persons sign in.
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 
 
@@ -42,6 +45,9 @@ def require_name(name: str) -> None:
             f"found a name of {len(name)} characters, required are 1 to 64 of a-z, 0-9 and . _ @ -"
         )
 
+
+# ---- passwords -----------------------------------------------------------------------------------
+# Passwords: what is required of one, how it is kept (argon2id), and how it is compared.
 
 SHORTEST_PASSWORD = 12
 """Characters. Length is what counts (NIST SP 800-63B, 3.1.1.2): no rule about kinds of them."""
@@ -102,6 +108,9 @@ def new_password() -> str:
     groups = ("".join(secrets.choice(letters) for _ in range(5)) for _ in range(4))
     return "-".join(groups)
 
+
+# ---- columns of a person -------------------------------------------------------------------------
+# What an account has to be, whoever makes it: a page, the command line, or the first run.
 
 LONGEST_DISPLAY_NAME = 128
 

@@ -23,6 +23,11 @@ from thoracle.store.tables import now, timestamp
 from thoracle.web.session import access, cookies, credentials
 from thoracle.web.site import Site, address_of, render, site_of
 
+# ---- throttle ------------------------------------------------------------------------------------
+# How often one network address may try to log in. The lock of an account is another matter.
+#
+# In the memory of the process: an attacker cannot restart it.
+
 TRIES = RateLimitItemPerMinute(120)
 """Log-ins, well or not: each costs a comparison of a password. Departments share addresses."""
 FAILURES = RateLimitItemPerMinute(20)
@@ -66,6 +71,13 @@ def _network(address: str | None) -> str:
     return str(ipaddress.ip_network((found, 64), strict=False))
 
 
+# ---- the first administrator ---------------------------------------------------------------------
+# The first administrator: made by whoever reads what `thoracle web` printed at its start.
+#
+# The token lives in the memory of the process alone, as a digest; the next start prints another
+# one while there is nobody.
+
+
 class FirstRun:
     """The one-time token of this process."""
 
@@ -97,6 +109,8 @@ class FirstRun:
 
 
 router = APIRouter()
+
+# ---- log-in --------------------------------------------------------------------------------------
 
 REFUSAL = "Name and password do not fit, or the account is locked."
 Text = Annotated[str, Form()]
