@@ -247,12 +247,12 @@ def count(item: Dataset) -> int:
 
 def test_limitations_are_told_with_their_image_each_once() -> None:
     items = tuple(
-        study_view.Item("Comment", value, "")
+        study_view.ContentItem("Comment", value, "")
         for value in (
             "Image 1 (PA): Limitation: lossy.",
             "nothing",
             "Image 1 (PA): Limitation: lossy.",
         )
     )
-    root = study_view.Item("", "", "", (study_view.Item("", "", "", items),))
+    root = study_view.ContentItem("", "", "", (study_view.ContentItem("", "", "", items),))
     assert study_view.limitations(root) == ["Image 1 (PA): lossy."]

@@ -11,7 +11,7 @@ import bench_audit
 from postgres import postgres
 from thoracle.audit import query
 from thoracle.cli import app
-from thoracle.cli.audit import COUNTED, By, bars, without_gaps
+from thoracle.cli.audit import COUNTED, CountBy, bars, without_gaps
 from thoracle.store import database, trail
 from thoracle.store.trail import Columns, Event
 
@@ -74,8 +74,8 @@ def ask(folder: Path, *arguments: str) -> str:
 
 
 def test_everything_that_can_be_counted_by_has_a_test() -> None:
-    assert set(By) == set(query.BY) == {*EXPECTED, "day", "month"}
-    assert set(COUNTED) <= set(By)
+    assert set(CountBy) == set(query.BY) == {*EXPECTED, "day", "month"}
+    assert set(COUNTED) <= set(CountBy)
 
 
 @pytest.mark.parametrize("by", EXPECTED)

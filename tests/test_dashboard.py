@@ -25,7 +25,7 @@ from sender import send
 from thoracle.store import tables
 from thoracle.store.database import open_database, sqlite_url
 from thoracle.web.pages import charts, operations
-from thoracle.web.pages.dashboard import Kept
+from thoracle.web.pages.dashboard import AnswerCache
 from thoracle.web.session.cookies import digest
 
 HOSTILE = "<script>alert('x')</script>\n\x1b[31m{{191*193}}"
@@ -195,11 +195,11 @@ def test_an_answer_is_kept_for_its_time_and_no_longer(monkeypatch: pytest.Monkey
         made.append(1)
         return len(made)
 
-    kept = Kept(60)
+    kept = AnswerCache(60)
     assert (kept.get("a", make), kept.get("a", make), kept.get("b", make)) == (1, 1, 2)
     kept.forget()
     assert kept.get("a", make) == 3
-    never = Kept(0)
+    never = AnswerCache(0)
     assert (never.get("a", make), never.get("a", make)) == (4, 5)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pictures import public_images
 from thoracle.dataset import fingerprint, layout
-from thoracle.dataset.check import Report, check
+from thoracle.dataset.check import DatasetReport, check
 from thoracle.dataset.convert import encoded
 from thoracle.dataset.groups import cropped_copies
 from thoracle.dataset.layout import Part
@@ -17,7 +17,7 @@ from validators import dciodvfy
 
 
 @cache
-def report() -> Report:
+def report() -> DatasetReport:
     entries = layout.entries(public_images() / "Dataset")
     return check(fingerprint.fingerprints(entries))
 

@@ -36,7 +36,7 @@ from thoracle.records import Kind, Outcome, Reading, Reason
 from thoracle.store.database import open_database, sqlite_url
 from thoracle.study import analyses, instances, reading_list
 from thoracle.study.instances import Description, Received
-from thoracle.study.results import AnalysisKey, Result
+from thoracle.study.results import AnalysisKey, ResultObject
 from thoracle.web.api import fhir_search
 from thoracle.web.api.fhir_search import SearchError
 from thoracle.web.session import cookies
@@ -143,7 +143,7 @@ def concluded(database: Engine, study: str, *readings: Reading | None, **changes
         analyses.plan(connection, study, DIGEST, "by hand")
         said = [one for one in readings if one is not None]
         if said:
-            made = Result(f"{study}.9", "1.2", f"{study}.8", Kind.SR, "results/x", "0" * 64)
+            made = ResultObject(f"{study}.9", "1.2", f"{study}.8", Kind.SR, "results/x", "0" * 64)
             analyses.conclude(connection, key, BUNDLE, said, [(made, [])], "by hand")
         elif readings:
             analyses.fail(connection, key, "no", "by hand")

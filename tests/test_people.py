@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from browsing import add_person
 from thoracle.accounts import accounts as audited
 from thoracle.accounts import rows as people
-from thoracle.accounts.accounts import By, PersonError
+from thoracle.accounts.accounts import Actor, PersonError
 from thoracle.errors import ThoracleError
 from thoracle.store.database import connect, open_database, sqlite_url
 from thoracle.store.tables import now
@@ -23,7 +23,7 @@ from thoracle.web.session import credentials
 from thoracle.web.session.access import Role
 from thoracle.web.session.credentials import PasswordError
 
-BY = By("tester")
+BY = Actor("tester")
 
 
 @pytest.fixture

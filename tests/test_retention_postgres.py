@@ -17,7 +17,7 @@ from thoracle.report import source
 from thoracle.retention import holds, research, subject
 from thoracle.retention import holds as stored_holds
 from thoracle.retention.purge import Purge
-from thoracle.retention.rows import What
+from thoracle.retention.rows import PurgeKind
 from thoracle.retention.subject import Subject
 from thoracle.settings import Retention, Settings
 from thoracle.store import database, trail
@@ -89,7 +89,7 @@ def test_retention_holds_and_exports_on_postgresql(tmp_path: Path) -> None:
         assert events == ["audit purged"]
         days = Retention(headers_days_after_proof=1)
         shorter = Settings(data_folder=tmp_path, retention=days)
-        assert Purge(engine, shorter, moment=LATER).run().studies == {What.HEADERS: 1}
+        assert Purge(engine, shorter, moment=LATER).run().studies == {PurgeKind.HEADERS: 1}
         with engine.connect() as connection:
             assert headers.missing(connection, "1.2.840") == 1
         engine.dispose()

@@ -22,13 +22,13 @@ from thoracle.report import header
 from thoracle.report.result_set import Picture, build
 from thoracle.routing import expression
 from thoracle.routing import rules as routing_rules
-from thoracle.routing.decision import NOTHING, Decision, Result, Sends
+from thoracle.routing.decision import NOTHING, RoutingDecision, Sends, StudyResult
 from thoracle.routing.expression import LONGEST, condition
 from thoracle.settings import Report, Settings
 
 EVERYTHING = tuple(Kind(kind) for kind in ("sr", "sc", "pr", "ko", "seg"))
-POSITIVE = Result(Outcome.POSITIVE, 0.93, None, "covid_cxr", "0.1.0")
-REJECTED = Result(Outcome.REJECTED, None, Reason.NOT_CHEST, "covid_cxr", "0.1.0")
+POSITIVE = StudyResult(Outcome.POSITIVE, 0.93, None, "covid_cxr", "0.1.0")
+REJECTED = StudyResult(Outcome.REJECTED, None, Reason.NOT_CHEST, "covid_cxr", "0.1.0")
 HOSTILE = [
     '" || true || "',
     "' == '' || true || '",
@@ -63,14 +63,14 @@ def decide(
     chosen: Settings,
     *headers: Dataset,
     sender: str = "PACS",
-    result: Result | None = POSITIVE,
-) -> Decision:
+    result: StudyResult | None = POSITIVE,
+) -> RoutingDecision:
     receivers = [one.name for one in chosen.hl7]
     decision = routing_rules.decide(
         chosen.rule, chosen.destination, headers or (dx(),), sender, result, receivers
     )
     stored = json.loads(json.dumps(decision.to_json()))
-    assert Decision.from_json(stored) == decision
+    assert RoutingDecision.from_json(stored) == decision
     return decision
 
 
@@ -338,9 +338,9 @@ def test_a_rejected_study_has_a_reason_and_no_probability() -> None:
 
 def test_the_result_of_a_study_is_that_of_its_most_telling_image() -> None:
     rejected = Reading("1", "2", Outcome.REJECTED, Reason.NOT_FRONTAL, "lateral")
-    result = Result.of([rejected, positive(dx())], BUNDLE)
+    result = StudyResult.of([rejected, positive(dx())], BUNDLE)
     assert (result.outcome, result.probability, result.reason) == (Outcome.POSITIVE, 0.91, None)
-    assert Result.of([rejected], BUNDLE).reason is Reason.NOT_FRONTAL
+    assert StudyResult.of([rejected], BUNDLE).reason is Reason.NOT_FRONTAL
 
 
 def test_why_a_rule_fired_names_the_values_that_it_used() -> None:

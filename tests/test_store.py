@@ -16,7 +16,7 @@ from thoracle.store import database
 from thoracle.store.tables import analysis, instance, metadata, study
 from thoracle.study import instances, results
 from thoracle.study.instances import Received
-from thoracle.study.results import AnalysisKey, Result
+from thoracle.study.results import AnalysisKey, ResultObject
 
 
 @pytest.fixture
@@ -153,11 +153,11 @@ def test_an_analysis_is_handed_over_to_another_bundle(engine: Engine) -> None:
     }
 
 
-def made(number: int, kind: Kind = Kind.SR) -> Result:
-    return Result(f"9.{number}", "1.88", "9.0", kind, f"results/{number}", "0" * 64)
+def made(number: int, kind: Kind = Kind.SR) -> ResultObject:
+    return ResultObject(f"9.{number}", "1.88", "9.0", kind, f"results/{number}", "0" * 64)
 
 
-def deliver(engine: Engine, result: Result, destination: str, **values: object) -> None:
+def deliver(engine: Engine, result: ResultObject, destination: str, **values: object) -> None:
     """Record what became of a result's delivery."""
     with engine.begin() as connection:
         uid = result.sop_instance_uid

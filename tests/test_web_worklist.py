@@ -295,7 +295,7 @@ def test_objects_of_an_earlier_result_do_not_count_as_sent(tmp_path: Path) -> No
     with site.database.begin() as connection:
         for generation, state in ((1, "refused"), (2, "delivered")):
             key = results.AnalysisKey(uid, generation, "d")
-            made = results.Result(f"2.{generation}", "1.2", "1.3", Kind.SR, "p", "0")
+            made = results.ResultObject(f"2.{generation}", "1.2", "1.3", Kind.SR, "p", "0")
             connection.exec_driver_sql(f"UPDATE study SET generation = {generation}")
             results.add_result(connection, key, made, ["pacs"], state)
         row = reading_list.row_of(connection, uid)

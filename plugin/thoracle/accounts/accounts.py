@@ -21,14 +21,14 @@ class PersonError(ThoracleError):
 
 
 @dataclass(frozen=True, slots=True)
-class By:
+class Actor:
     """Who does something, and from where."""
 
     user_id: str | None
     network_address: str | None = None
 
 
-def add(connection: Connection, by: By, name: str, values: Mapping[str, Any]) -> None:
+def add(connection: Connection, by: Actor, name: str, values: Mapping[str, Any]) -> None:
     """Add a person.
 
     Raises
@@ -45,7 +45,7 @@ def add(connection: Connection, by: By, name: str, values: Mapping[str, Any]) ->
 
 def change(
     connection: Connection,
-    by: By,
+    by: Actor,
     name: str,
     values: Mapping[str, Any],
     what: dict[str, Any],
@@ -82,7 +82,7 @@ def change(
     _changed(connection, by, name, what)
 
 
-def provided(connection: Connection, by: By, name: str, values: Mapping[str, Any]) -> None:
+def provided(connection: Connection, by: Actor, name: str, values: Mapping[str, Any]) -> None:
     """Have a person as the provider of the log-in describes it; other roles end the sessions.
 
     It is asked at each log-in, and its word counts: for the last administrator, too.
@@ -107,7 +107,7 @@ def provided(connection: Connection, by: By, name: str, values: Mapping[str, Any
         _changed(connection, by, name, {"by_provider": True, **other})
 
 
-def end_sessions(connection: Connection, by: By, name: str) -> None:
+def end_sessions(connection: Connection, by: Actor, name: str) -> None:
     """End all sessions of a person.
 
     Raises
@@ -120,7 +120,7 @@ def end_sessions(connection: Connection, by: By, name: str) -> None:
 
 
 def add_token(
-    connection: Connection, by: By, name: str, digest: str, values: Mapping[str, Any]
+    connection: Connection, by: Actor, name: str, digest: str, values: Mapping[str, Any]
 ) -> int:
     """Add an API token; return its id."""
     token_id = stored.add_token(connection, digest, name, values)
@@ -129,7 +129,7 @@ def add_token(
     return token_id
 
 
-def revoke_token(connection: Connection, by: By, name: str, token_id: int) -> None:
+def revoke_token(connection: Connection, by: Actor, name: str, token_id: int) -> None:
     """Let an API token open nothing any more.
 
     Raises
@@ -157,7 +157,7 @@ def attempt(connection: Connection, name: str, failures: int, minutes: float) ->
     return made is not None
 
 
-def refused(connection: Connection, by: By, why: str) -> None:
+def refused(connection: Connection, by: Actor, why: str) -> None:
     """Record a log-in that was refused.
 
     ``by.user_id`` is ``None`` for a name that nobody has: people type passwords there.
@@ -169,7 +169,7 @@ def refused(connection: Connection, by: By, why: str) -> None:
     )
 
 
-def logged_in(connection: Connection, by: By, digest: str, expires_at: str, means: str) -> None:
+def logged_in(connection: Connection, by: Actor, digest: str, expires_at: str, means: str) -> None:
     """Begin a session of ``by.user_id``, and forget the attempts that failed."""
     assert by.user_id is not None
     stored.set_attempts(connection, by.user_id, 0, None)
@@ -177,7 +177,7 @@ def logged_in(connection: Connection, by: By, digest: str, expires_at: str, mean
     trail.record(connection, trail.Event.LOGGED_IN, {**_who(by), "detail": {"means": means}})
 
 
-def logged_out(connection: Connection, by: By, digest: str) -> None:
+def logged_out(connection: Connection, by: Actor, digest: str) -> None:
     """End a session."""
     stored.end_session(connection, digest)
     trail.record(connection, trail.Event.LOGGED_OUT, _who(by))
@@ -190,10 +190,10 @@ def _existing(connection: Connection, name: str) -> Row[Any]:
     return row
 
 
-def _changed(connection: Connection, by: By, name: str, what: dict[str, Any]) -> None:
+def _changed(connection: Connection, by: Actor, name: str, what: dict[str, Any]) -> None:
     columns: trail.Columns = {**_who(by), "detail": {"person": name, **what}}
     trail.record(connection, trail.Event.PERSON_CHANGED, columns)
 
 
-def _who(by: By) -> trail.Columns:
+def _who(by: Actor) -> trail.Columns:
     return {"user_id": by.user_id, "network_address": by.network_address}

@@ -114,7 +114,7 @@ _PLACED = {
 }
 
 
-class Kind(NamedTuple):
+class ObjectKind(NamedTuple):
     """What kind of object it is."""
 
     type_code: str
@@ -127,16 +127,16 @@ class Kind(NamedTuple):
     meaning: str
 
 
-STUDY = Kind("2", "3", "110180", DCM, "Study Instance UID")
-ACCESSION = Kind("2", "3", "121022", DCM, "Accession Number")
-INSTANCE = Kind("2", "3", "INSTANCE", SCHEME, "SOP Instance UID")
-REPORT = Kind("2", "3", "9", RFC3881, "Report Number")
-JOB = Kind("2", "20", "WORKITEM", SCHEME, "SOP Instance UID of a workitem")
-PATIENT = Kind("1", "1", "2", RFC3881, "Patient Number")
-LOG = Kind("2", "13", "12", RFC3881, "URI")
-SEARCH = Kind("2", "24", "10", RFC3881, "Search Criteria")
-NODE = Kind("2", "13", "110182", DCM, "Node ID")
-ROW = Kind("2", "13", "ROW", SCHEME, "Row of the audit")
+STUDY = ObjectKind("2", "3", "110180", DCM, "Study Instance UID")
+ACCESSION = ObjectKind("2", "3", "121022", DCM, "Accession Number")
+INSTANCE = ObjectKind("2", "3", "INSTANCE", SCHEME, "SOP Instance UID")
+REPORT = ObjectKind("2", "3", "9", RFC3881, "Report Number")
+JOB = ObjectKind("2", "20", "WORKITEM", SCHEME, "SOP Instance UID of a workitem")
+PATIENT = ObjectKind("1", "1", "2", RFC3881, "Patient Number")
+LOG = ObjectKind("2", "13", "12", RFC3881, "URI")
+SEARCH = ObjectKind("2", "24", "10", RFC3881, "Search Criteria")
+NODE = ObjectKind("2", "13", "110182", DCM, "Node ID")
+ROW = ObjectKind("2", "13", "ROW", SCHEME, "Row of the audit")
 
 _ORDER = (
     *("ParticipantObjectIDTypeCode", "ParticipantObjectName", "ParticipantObjectQuery"),
@@ -208,7 +208,9 @@ def _row_object(root: ElementTree.Element, row: Row, ae_title: str) -> ElementTr
     return made
 
 
-def _object(root: ElementTree.Element, row: Row, kind: Kind, object_id: str) -> ElementTree.Element:
+def _object(
+    root: ElementTree.Element, row: Row, kind: ObjectKind, object_id: str
+) -> ElementTree.Element:
     made = add(
         root,
         "ParticipantObjectIdentification",
@@ -222,7 +224,7 @@ def _object(root: ElementTree.Element, row: Row, kind: Kind, object_id: str) -> 
     return made
 
 
-def _life_cycle(row: Row, kind: Kind) -> str:
+def _life_cycle(row: Row, kind: ObjectKind) -> str:
     """Return 2 import, 6 access, 10 export or 15 erasure, where it is one of these.
 
     The report of an event that reads an image is what came of it.

@@ -85,7 +85,7 @@ class Question:
 
 def events(connection: Connection, question: Question) -> Iterator[dict[str, Any]]:
     """Yield the matching events, oldest first, without their empty columns."""
-    return map(told, rows(connection, question))
+    return map(as_dict, rows(connection, question))
 
 
 def rows(connection: Connection, question: Question) -> Iterator[RowMapping]:
@@ -125,12 +125,12 @@ def page(
                 or_(column.recorded_at < moment, column.id < row_id),
             )
         statement = statement.order_by(column.recorded_at.desc(), column.id.desc()).limit(limit)
-        found |= {row["id"]: told(row) for row in connection.execute(statement).mappings()}
+        found |= {row["id"]: as_dict(row) for row in connection.execute(statement).mappings()}
     newest = sorted(found.values(), key=lambda one: (one["recorded_at"], one["id"]), reverse=True)
     return newest[:limit]
 
 
-def told(row: Any) -> dict[str, Any]:
+def as_dict(row: Any) -> dict[str, Any]:
     """Return a row without its empty columns."""
     return {name: value for name, value in row.items() if value not in (None, "", {})}
 
@@ -209,7 +209,7 @@ def event_row(connection: Connection, row_id: int) -> dict[str, Any] | None:
     """Return an event without its empty columns, if there is that row."""
     statement = select(audit_event).where(audit_event.c.id == row_id)
     row = connection.execute(statement).mappings().first()
-    return None if row is None else told(row)
+    return None if row is None else as_dict(row)
 
 
 def ends(connection: Connection) -> Ends:

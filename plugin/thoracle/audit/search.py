@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, false, func, or_, select, text, true
 
 from thoracle.audit.message import TYPES, WORKITEM
-from thoracle.audit.query import told
+from thoracle.audit.query import as_dict
 from thoracle.fhir.rows import DICOM_UID, OID, Token
 from thoracle.store.tables import audit_event
 from thoracle.store.tables.audit import FAILED
@@ -75,7 +75,7 @@ def page(
             .order_by(_column.recorded_at.desc(), _column.id.desc())
             .limit(limit)
         )
-        found |= {row["id"]: told(row) for row in connection.execute(statement).mappings()}
+        found |= {row["id"]: as_dict(row) for row in connection.execute(statement).mappings()}
     newest = sorted(found.values(), key=lambda one: (one["recorded_at"], one["id"]), reverse=True)
     return newest[:limit]
 

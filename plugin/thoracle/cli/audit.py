@@ -307,7 +307,7 @@ NARROWEST, WIDEST = 10, 60
 """Cells of a bar."""
 
 
-class By(StrEnum):
+class CountBy(StrEnum):
     """What is counted apart."""
 
     DAY = "day"
@@ -322,10 +322,10 @@ class By(StrEnum):
 
 
 COUNTED = {
-    By.DEVICE: "images stored, by the AE title that sent them",
-    By.OUTCOME: "images read",
-    By.REASON: "images rejected",
-    By.BUNDLE: "images read",
+    CountBy.DEVICE: "images stored, by the AE title that sent them",
+    CountBy.OUTCOME: "images read",
+    CountBy.REASON: "images rejected",
+    CountBy.BUNDLE: "images read",
 }
 """What is counted, where it is not events."""
 
@@ -333,7 +333,7 @@ COUNTED = {
 @app.command("stats")
 def stats_command(
     context: typer.Context,
-    by: Annotated[By, typer.Option(help="What is counted apart.")] = By.EVENT,
+    by: Annotated[CountBy, typer.Option(help="What is counted apart.")] = CountBy.EVENT,
     since: Annotated[
         str | None, typer.Option(help="UTC, e.g. 2026-11-22 or 2026-11-22T18:30.")
     ] = None,
@@ -350,7 +350,7 @@ def stats_command(
     with data.connect() as connection:
         found = query.count(connection, by, question.since, question.until)
     record_question(data, question, f"thoracle audit stats --by {by}")
-    if by is By.DAY:
+    if by is CountBy.DAY:
         found = without_gaps(found)
     if as_json:
         for value, number in found:
@@ -377,7 +377,7 @@ def without_gaps(found: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
     return [(day, counted.get(day, 0)) for day in every]
 
 
-def _table(by: By, found: Sequence[tuple[str, int]], width: int) -> Table:
+def _table(by: CountBy, found: Sequence[tuple[str, int]], width: int) -> Table:
     from thoracle.audit.sentences import inert
 
     names = [inert(value, 64) for value, _ in found]

@@ -165,6 +165,6 @@ def _print_password(password: str) -> None:
 
 
 def _by() -> Any:
-    from thoracle.accounts.accounts import By
+    from thoracle.accounts.accounts import Actor
 
-    return By(getpass.getuser()[:64])
+    return Actor(getpass.getuser()[:64])

@@ -36,16 +36,16 @@ def plan_command(
 ) -> None:
     """Say what would go now, and what stays and why. Nothing is changed."""
     from thoracle.retention import rules
-    from thoracle.retention.rows import What
+    from thoracle.retention.rows import PurgeKind
     from thoracle.store import trail
 
     settings = settings_of(config)
     database = database_of(settings)
-    limits = rules.Limits.of(settings.retention)
+    limits = rules.RetentionLimits.of(settings.retention)
     with database.begin() as connection:
         trail.record(connection, trail.Event.LIST_VIEWED, who("thoracle retention plan"))
     with database.connect() as connection:
-        for what in What:
+        for what in PurgeKind:
             for number, one in enumerate(_planned(connection, what, limits)):
                 if number == limit:
                     break
@@ -63,12 +63,12 @@ def _planned(connection: Any, what: Any, limits: Any) -> Iterator[dict[str, Any]
     """Yield the studies with files, by UID: what they have, and why it stays."""
     from thoracle.retention import holds, rules
     from thoracle.retention import rows as stored
-    from thoracle.retention.rows import What
+    from thoracle.retention.rows import PurgeKind
     from thoracle.study import headers
 
     after = ""
     while True:
-        if what is What.HEADERS:
+        if what is PurgeKind.HEADERS:
             studies = headers.studies(connection, "9", "9", after, STUDIES)
         else:
             studies = stored.candidates(connection, what, "9", after, STUDIES)

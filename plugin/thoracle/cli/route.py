@@ -15,7 +15,7 @@ from thoracle.settings import Settings
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-    from thoracle.routing.decision import Decision, Result
+    from thoracle.routing.decision import RoutingDecision, StudyResult
 
 app = typer.Typer(help="Say which routing rules fire, and why.", no_args_is_help=True)
 
@@ -80,9 +80,9 @@ def _study(paths: Sequence[Path]) -> "list[Dataset]":
     return headers
 
 
-def _result(said: str, settings: Settings) -> "Result":
+def _result(said: str, settings: Settings) -> "StudyResult":
     from thoracle.classify import bundle
-    from thoracle.routing.decision import Result
+    from thoracle.routing.decision import StudyResult
 
     identity = bundle.identify(settings.classify)
     word, _, what = said.partition(":")
@@ -95,10 +95,10 @@ def _result(said: str, settings: Settings) -> "Result":
         raise ThoracleError(
             f"--result: found {said!r}, required is e.g. positive:0.93 or rejected:NOT-CHEST"
         ) from error
-    return Result(outcome, probability, reason, identity.name, identity.version)
+    return StudyResult(outcome, probability, reason, identity.name, identity.version)
 
 
-def explained(decision: "Decision", settings: Settings) -> Iterator[str]:
+def explained(decision: "RoutingDecision", settings: Settings) -> Iterator[str]:
     """Yield the lines that say what a decision is, and why."""
     fired = {one.rule: one for one in decision.fired}
     failed = {one.rule: one for one in decision.failed}
@@ -124,7 +124,7 @@ def _line(when: str) -> str:
     return " ".join(when.split())
 
 
-def _sent(decision: "Decision", settings: Settings) -> Iterator[str]:
+def _sent(decision: "RoutingDecision", settings: Settings) -> Iterator[str]:
     for destination in settings.destination:
         parts = [kind.value for kind in decision.planned.kinds.get(destination.name, ())]
         if destination.name in decision.planned.originals:

@@ -156,7 +156,7 @@ class Leak:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class DatasetReport:
     """What was found."""
 
     images: tuple[Measured, ...]
@@ -216,7 +216,7 @@ class Report:
 
 def check(
     found: Iterable[tuple[Entry, Fingerprint | NotAnalysable]], watch: groups.Watch | None = None
-) -> Report:
+) -> DatasetReport:
     """Return what is found in files that were measured, given in order of their names.
 
     ``watch`` passes small images on while cropped copies are looked for, e.g. to show progress;
@@ -232,7 +232,7 @@ def check(
     copies, patients = groups.copies(images), groups.patients(images)
     near = _near_pairs(images, copies, watch) if images else {}
     alike = [*groups.clusters(images), *near]
-    return Report(
+    return DatasetReport(
         images=tuple(images),
         unreadable=unreadable,
         copies=tuple(_alike(images, positions) for positions in copies),

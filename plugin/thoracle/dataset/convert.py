@@ -48,7 +48,7 @@ _UNKNOWN = ("", "UNKNOWN")
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class SourceImage:
     """An image as decoded, and the file it came from."""
 
     content: bytes
@@ -59,7 +59,7 @@ class Picture:
     """Decoded bytes by compressed bytes when the file is a JPEG; else ``None``."""
 
 
-def header(picture: Picture, row: Mapping[str, str], kind: Literal["dx", "sc"]) -> Dataset:
+def header(picture: SourceImage, row: Mapping[str, str], kind: Literal["dx", "sc"]) -> Dataset:
     """Return the data set of an image, pixels included.
 
     Parameters
@@ -109,7 +109,7 @@ def _add_anatomy(ds: Dataset, is_chest: bool, view: str) -> None:
     ds.PatientOrientation = ["L" if view in ("PA", "AP") else "", "F"]
 
 
-def _add_patient(ds: Dataset, picture: Picture, row: Mapping[str, str]) -> None:
+def _add_patient(ds: Dataset, picture: SourceImage, row: Mapping[str, str]) -> None:
     """Add a pseudonym (PS3.3 C.7.1.1): the manifest's, or one made of the file."""
     stated = row.get("patient_id", "").strip()
     if stated and stated == ascii_text(stated, 64):
@@ -130,7 +130,7 @@ def _add_patient(ds: Dataset, picture: Picture, row: Mapping[str, str]) -> None:
     ds.Manufacturer = ""  # never our name: it would be refused as our own output
 
 
-def _add_image(ds: Dataset, picture: Picture) -> None:
+def _add_image(ds: Dataset, picture: SourceImage) -> None:
     """Add what pixels are and how to show them (PS3.3 C.7.6.1, C.7.6.3, C.11.2)."""
     bits = picture.stored.dtype.itemsize * 8
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
@@ -186,7 +186,7 @@ def _add_sc(ds: Dataset, view: str) -> None:
         ds.ViewPosition = view
 
 
-def _add_identity(ds: Dataset, picture: Picture, kind: str, view: str) -> None:
+def _add_identity(ds: Dataset, picture: SourceImage, kind: str, view: str) -> None:
     """Add UIDs that follow from the file, the kind, and all that is stated of the image."""
     source = hashlib.sha256(picture.content).hexdigest()
     stated = [ds.get(name, "") for name in ("PatientComments", "ImageComments")]
@@ -276,7 +276,7 @@ def encoded(entry: Entry, kind: Kind) -> bytes:
         found = " x ".join(map(str, array.shape))
         raise ThoracleError(f"found {found} pixels, required are at most {MOST_ROWS_COLUMNS}")
     ratio = stored.array.nbytes / len(content) if stored.format == "JPEG" else None
-    ds = header(Picture(content, array, ratio), entry.row, kind)
+    ds = header(SourceImage(content, array, ratio), entry.row, kind)
     file = BytesIO()
     ds.save_as(file, enforce_file_format=True)
     return file.getvalue()

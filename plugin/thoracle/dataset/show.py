@@ -5,14 +5,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from thoracle.dataset.check import Report
+from thoracle.dataset.check import DatasetReport
 from thoracle.dataset.layout import PARTS, PUBLISHED, Part
 
 MOST_LINES = 8
 """Of a kind; the rest is in the JSON."""
 
 
-def show(report: Report, out: Console) -> None:
+def show(report: DatasetReport, out: Console) -> None:
     """Print what was found."""
     _say(out, f"{len(report.images)} images read, {len(report.unreadable)} unreadable")
     _listed(out, "", (f"{name}: {why}" for name, why in report.unreadable.items()))
@@ -26,7 +26,7 @@ def show(report: Report, out: Console) -> None:
         out.print(_shortcuts(report))
 
 
-def show_split(report: Report, out: Console) -> None:
+def show_split(report: DatasetReport, out: Console) -> None:
     """Print what the split without leaks holds."""
     kept, all_images = len(report.places), len(report.images)
     _say(out, f"\nSplit without leaks: {kept} images, {all_images - kept} copies left out")
@@ -54,7 +54,7 @@ def _listed(out: Console, title: str, lines: Iterable[str]) -> None:
         _say(out, f"  and {len(found) - MOST_LINES} more; --json names all")
 
 
-def _counted(report: Report) -> Table:
+def _counted(report: DatasetReport) -> Table:
     """Return the table of images by part and label, beside what Kaggle states."""
     table = Table(title="Images", title_justify="left")
     for column in ("part", "label"):
@@ -78,7 +78,7 @@ def _rows(keys: Sequence[tuple[Part, str]]) -> Iterator[tuple[Part, str]]:
     yield from sorted(set(keys), key=lambda key: (PARTS.index(key[0]), key[1]))
 
 
-def _show_copies(report: Report, out: Console) -> None:
+def _show_copies(report: DatasetReport, out: Console) -> None:
     sets, images = len(report.copies), sum(len(one.names) for one in report.copies)
     _say(out, f"\nExact copies: {images} images in {sets} sets with the same pixels")
     inside = (" = ".join(one.names) for one in report.copies if not one.across)
@@ -92,7 +92,7 @@ def _show_copies(report: Report, out: Console) -> None:
     _listed(out, "The same image with two labels:", (" = ".join(x) for x in report.two_labels))
 
 
-def _show_leaks(report: Report, out: Console) -> None:
+def _show_leaks(report: DatasetReport, out: Console) -> None:
     """Print what one part knows of another: first the numbers, then what is behind them."""
     if not report.leaks:
         _say(out, "\nNo leaks between parts found")
@@ -124,7 +124,7 @@ def _show_leaks(report: Report, out: Console) -> None:
     )
 
 
-def _shortcuts(report: Report) -> Table:
+def _shortcuts(report: DatasetReport) -> Table:
     """Return the table of rules on file properties, with the share of images each gets right."""
     parts = [part.value for part in PARTS if part.value in report.shortcuts[0].accuracy]
     title = "\nShortcuts: the best rule that never looks at the picture, and how often it is right"

@@ -19,7 +19,7 @@ from thoracle.report.header import Instance
 from thoracle.settings import Destination, Settings, Subscriber, WorkflowManager
 from thoracle.store import files
 from thoracle.study import headers
-from thoracle.study.results import Result
+from thoracle.study.results import ResultObject
 
 
 class StudyReader(Protocol):
@@ -149,11 +149,11 @@ def web_peer_of(destination: Destination, settings: Settings) -> WebPeer:
     )
 
 
-def keep(kind: Kind, ds: Dataset) -> Result:
+def keep(kind: Kind, ds: Dataset) -> ResultObject:
     """Write an object of ours durably, and return what the database says of it."""
     uid = str(ds.SOPInstanceUID)  # ours, so it may be a file name
     below = f"results/{uid[-2:]}/{uid}.dcm"
-    return Result(
+    return ResultObject(
         sop_instance_uid=uid,
         sop_class_uid=str(ds.SOPClassUID),
         series_instance_uid=str(ds.SeriesInstanceUID),

@@ -30,7 +30,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Watching:
+class DriftComparison:
     """What the watch found."""
 
     reference: Span
@@ -63,7 +63,7 @@ def spans(settings: Watch, first_day: str | None, now: datetime) -> tuple[Span, 
     )
 
 
-def compare(connection: Connection, settings: Watch, now: datetime) -> Watching:
+def compare(connection: Connection, settings: Watch, now: datetime) -> DriftComparison:
     """Return all comparisons, each with its level."""
     reference, window = spans(settings, statistics.first_day(connection), now)
     days = settings.window_days
@@ -84,4 +84,4 @@ def compare(connection: Connection, settings: Watch, now: datetime) -> Watching:
         rates.agreement(verdicts, AGREEMENT_DAYS, settings),
         *drift.inputs(was, is_now, days, settings),
     )
-    return Watching(reference, window, comparisons)
+    return DriftComparison(reference, window, comparisons)

@@ -15,11 +15,11 @@ from thoracle.hl7.workflow import enqueue_notify
 from thoracle.pipeline import route
 from thoracle.records import Kind, Reading
 from thoracle.report.header import Instance
-from thoracle.routing.decision import NOTHING, Decision
+from thoracle.routing.decision import NOTHING, RoutingDecision
 from thoracle.store import engine
 from thoracle.store.tables import timestamp
 from thoracle.study import analyses, instances, reading_list, results
-from thoracle.study.results import AnalysisKey, Result
+from thoracle.study.results import AnalysisKey, ResultObject
 from thoracle.ups import review
 from thoracle.ups.subscriptions import enqueue_reports
 
@@ -183,11 +183,11 @@ def _conclude(
     """
     line = parts()
     key = AnalysisKey(study, generation, digest)
-    decision = Decision.from_json(routing)
+    decision = RoutingDecision.from_json(routing)
     sending = route.SHADOW if decision.shadow else route.HELD if decision.held else None
     state = "held" if sending == route.HELD else "waiting"
     sends = NOTHING if decision.shadow else decision.planned
-    objects = [Result(**{**values, "kind": Kind(values["kind"])}) for values in made]
+    objects = [ResultObject(**{**values, "kind": Kind(values["kind"])}) for values in made]
     addressed = [
         (one, [name for name, kinds in sends.kinds.items() if one.kind in kinds]) for one in objects
     ]

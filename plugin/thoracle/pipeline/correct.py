@@ -23,7 +23,7 @@ from thoracle.report.header import Instance
 from thoracle.store import engine, trail
 from thoracle.store.tables import now
 from thoracle.study import analyses, headers, instances, reading_list, results
-from thoracle.study.results import AnalysisKey, Result
+from thoracle.study.results import AnalysisKey, ResultObject
 from thoracle.ups import review
 from thoracle.ups.subscriptions import enqueue_reports
 
@@ -87,7 +87,7 @@ def begin(connection: Connection, study_instance_uid: str) -> dict[str, Any] | N
 def withdrawn(
     connection: Connection,
     key: AnalysisKey,
-    made: Sequence[tuple[Result, Sequence[str]]],
+    made: Sequence[tuple[ResultObject, Sequence[str]]],
     reason: str,
     user_id: str,
     workflow_id: str,
@@ -240,7 +240,7 @@ def _withdrawn(
     user_id: str,
 ) -> dict[str, list[Any]]:
     objects = [
-        (Result(**{**values, "kind": Kind(values["kind"])}), names) for values, names in made
+        (ResultObject(**{**values, "kind": Kind(values["kind"])}), names) for values, names in made
     ]
     key = AnalysisKey(study, generation, digest)
     withdrawn(connection, key, objects, reason, user_id, str(DBOS.workflow_id))

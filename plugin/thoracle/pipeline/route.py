@@ -20,7 +20,7 @@ from thoracle.image.header import header_of
 from thoracle.records import Reading, study_outcome
 from thoracle.report import sentences
 from thoracle.routing import expression, rank, rules
-from thoracle.routing.decision import Decision, Result
+from thoracle.routing.decision import RoutingDecision, StudyResult
 from thoracle.store import engine, trail
 from thoracle.study import analyses, instances, reading_list, results
 from thoracle.study.results import AnalysisKey
@@ -114,7 +114,7 @@ def decide(study: str, sources: list[str], readings: list[dict[str, Any]]) -> di
     The latter as minutes, and the rank that gives them.
     """
     read = [Reading.from_json(one) for one in readings]
-    result = Result.of(read, parts().reader.bundle)
+    result = StudyResult.of(read, parts().reader.bundle)
     decided = _decision(study, sources, result).to_json()
     return {**decided, "head_start": _head_start(study, sources, result.values())}
 
@@ -157,7 +157,7 @@ def priority_of(study: str, plan: dict[str, Any]) -> int:
     return planned if said is None else PRIORITIES[said]
 
 
-def _decision(study: str, sources: list[str], result: Result | None) -> Decision:
+def _decision(study: str, sources: list[str], result: StudyResult | None) -> RoutingDecision:
     line = parts()
     with line.database.connect() as connection:
         sender = instances.sender(connection, study)
@@ -194,7 +194,7 @@ def messages(
     sentence = sentences.conclusion(read, line.reader.bundle.decision)
     moment = datetime.fromisoformat(made).astimezone()
     outcome = study_outcome(read)
-    planned = Decision.from_json(decision).planned.notify
+    planned = RoutingDecision.from_json(decision).planned.notify
     with line.database.connect() as connection:
         told = notifications.told(connection, study)
     written = []

@@ -21,8 +21,8 @@ from thoracle.errors import DataFolderInUse, ThoracleError
 from thoracle.report import source
 from thoracle.retention import rows as stored
 from thoracle.retention import rules
-from thoracle.retention.rows import What
-from thoracle.retention.rules import Limits
+from thoracle.retention.rows import PurgeKind
+from thoracle.retention.rules import RetentionLimits
 from thoracle.settings import Settings
 from thoracle.store import engine
 from thoracle.study import headers
@@ -43,7 +43,7 @@ FIRST_SECONDS = 120.0
 class Done:
     """What a run did."""
 
-    studies: dict[What, int] = field(default_factory=dict)
+    studies: dict[PurgeKind, int] = field(default_factory=dict)
     """How many studies' files have gone."""
     files: int = 0
     """All that were unlinked, those that an earlier run had left too."""
@@ -54,10 +54,12 @@ class Done:
     """Rows of the audit."""
 
     def __str__(self) -> str:
-        images, results = (self.studies.get(what, 0) for what in (What.IMAGES, What.RESULTS))
+        images, results = (
+            self.studies.get(what, 0) for what in (PurgeKind.IMAGES, PurgeKind.RESULTS)
+        )
         return (
             f"images of {images} studies, results of {results} studies ({self.files} files), "
-            f"headers of {self.studies.get(What.HEADERS, 0)} studies, "
+            f"headers of {self.studies.get(PurgeKind.HEADERS, 0)} studies, "
             f"{self.pictures} pictures, {self.orphans} orphans, {self.workflows} workflows, "
             f"{self.events} rows of the audit"
         )
@@ -84,7 +86,7 @@ class Purge:
         self._database = database
         self._settings = settings
         self._stopped = stopped or threading.Event()
-        self._limits = Limits.of(settings.retention, moment)
+        self._limits = RetentionLimits.of(settings.retention, moment)
         self._done = Done()
 
     def run(self) -> Done:
@@ -97,7 +99,7 @@ class Purge:
         """
         with _alone(self._settings.data_folder):
             self._finish()
-            for what in What:
+            for what in PurgeKind:
                 self._studies(what)
             self._files("pictures", self._settings.retention.pictures_days, self._pictures())
             self._files("orphans", self._settings.retention.orphans_days, self._orphans())
@@ -118,7 +120,7 @@ class Purge:
                 return
             self._unlink(paths)
 
-    def _studies(self, what: What) -> None:
+    def _studies(self, what: PurgeKind) -> None:
         after = ""
         while True:
             with self._database.connect() as connection:
@@ -131,12 +133,12 @@ class Purge:
                 return
             after = found[-1]
 
-    def _study(self, what: What, study: str) -> None:
-        kept = self._headers(study) if what is What.IMAGES else rules.NOTHING
+    def _study(self, what: PurgeKind, study: str) -> None:
+        kept = self._headers(study) if what is PurgeKind.IMAGES else rules.NOTHING
         if kept is None:
             return
         with self._database.begin() as connection:
-            paths = rules.let_go(connection, what, study, self._limits, kept)
+            paths = rules.mark_going(connection, what, study, self._limits, kept)
         if paths is not None:
             self._done.studies[what] = self._done.studies.get(what, 0) + 1
             if paths:
@@ -148,7 +150,7 @@ class Purge:
         Files are read here, not inside the transaction, where others would wait for it.
         """
         with self._database.connect() as connection:
-            if not rules.may_go(connection, What.IMAGES, study, self._limits):
+            if not rules.may_go(connection, PurgeKind.IMAGES, study, self._limits):
                 return None
             wanted = headers.wanted(connection, study)
         try:

@@ -41,7 +41,7 @@ TABLES: tuple[Table, ...] = (instance, result, notification)
 """Those whose rows have a file."""
 
 
-class What(StrEnum):
+class PurgeKind(StrEnum):
     """What goes of a study, each after a time of its own."""
 
     IMAGES = "images"
@@ -78,12 +78,12 @@ class Facts:
 
 
 def candidates(
-    connection: Connection, what: What, before: str, after: str, limit: int
+    connection: Connection, what: PurgeKind, before: str, after: str, limit: int
 ) -> list[str]:
     """Return studies behind ``after`` with files that are kept, untouched since ``before``."""
-    table = instance if what is What.IMAGES else result
+    table = instance if what is PurgeKind.IMAGES else result
     mine = table.c.file_state == KEPT
-    if what is What.RESULTS:
+    if what is PurgeKind.RESULTS:
         mine &= result.c.kind != Kind.ORIGINAL
     statement = (
         select(study.c.study_instance_uid)
@@ -147,17 +147,17 @@ def _count(connection: Connection, table: Table, condition: ColumnElement[bool])
     return int(connection.execute(statement).scalar_one())
 
 
-def size(connection: Connection, what: What, study_instance_uid: str) -> int:
+def size(connection: Connection, what: PurgeKind, study_instance_uid: str) -> int:
     """Return how many files of a study are kept."""
     return sum(
         _count(connection, table, condition)
         for table, condition in _files(what, study_instance_uid)
         # An image that is passed on has a row as a result, too.
-        if not (what is What.IMAGES and table is result)
+        if not (what is PurgeKind.IMAGES and table is result)
     )
 
 
-def let_go(connection: Connection, what: What, study_instance_uid: str) -> list[str]:
+def mark_going(connection: Connection, what: PurgeKind, study_instance_uid: str) -> list[str]:
     """Set the files of a study to ``going``; return their paths, below the data folder."""
     paths: set[str] = set()
     for table, condition in _files(what, study_instance_uid):
@@ -167,12 +167,12 @@ def let_go(connection: Connection, what: What, study_instance_uid: str) -> list[
     return sorted(paths | set(_other_forms(connection, paths)))
 
 
-def _files(what: What, study_instance_uid: str) -> list[tuple[Table, ColumnElement[bool]]]:
+def _files(what: PurgeKind, study_instance_uid: str) -> list[tuple[Table, ColumnElement[bool]]]:
     """Return the tables with files of a study, and which of their rows."""
     kept = result.c.file_state == KEPT
     of_study = result.c.study_instance_uid == study_instance_uid
     original = result.c.kind == Kind.ORIGINAL
-    if what is What.IMAGES:
+    if what is PurgeKind.IMAGES:
         here = instance.c.study_instance_uid == study_instance_uid
         return [
             (instance, here & (instance.c.file_state == KEPT)),

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row
 
 from thoracle.retention import holds
 from thoracle.retention import rows as stored
-from thoracle.retention.rows import Facts, What
+from thoracle.retention.rows import Facts, PurgeKind
 from thoracle.settings import Retention
 from thoracle.store import chain, trail
 from thoracle.store.database import begin_writing
@@ -25,34 +25,36 @@ NOTHING: Mapping[str, bytes | None] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RetentionLimits:
     """The rules as points in time: what is not from before them stays."""
 
-    days: dict[What, int]
+    days: dict[PurgeKind, int]
     unanswered: str
     """A refusal or failure before this counts as final; empty: none does."""
     moment: datetime
 
     @classmethod
-    def of(cls, settings: Retention, moment: datetime | None = None) -> "Limits":
+    def of(cls, settings: Retention, moment: datetime | None = None) -> "RetentionLimits":
         """Return the limits at a moment; now, if none is given."""
         moment = moment or datetime.now(UTC)
         days = {
-            What.IMAGES: settings.images_days_after_proof,
-            What.RESULTS: settings.results_days_after_proof,
-            What.HEADERS: settings.headers_days_after_proof,
+            PurgeKind.IMAGES: settings.images_days_after_proof,
+            PurgeKind.RESULTS: settings.results_days_after_proof,
+            PurgeKind.HEADERS: settings.headers_days_after_proof,
         }
         unanswered = settings.unanswered_days
         end = timestamp(moment - timedelta(days=unanswered)) if unanswered else ""
         return cls(days, end, moment)
 
-    def before(self, what: What) -> str:
+    def before(self, what: PurgeKind) -> str:
         """Return the time before which a study must have been concluded; empty: all is kept."""
         days = self.days[what]
         return timestamp(self.moment - timedelta(days=days)) if days else ""
 
 
-def reasons(facts: Facts, held_by: Sequence[int], what: What, limits: Limits) -> Iterator[str]:
+def reasons(
+    facts: Facts, held_by: Sequence[int], what: PurgeKind, limits: RetentionLimits
+) -> Iterator[str]:
     """Yield why the files of a study stay, in words; nothing when they may go."""
     yield from (f"legal hold {number}" for number in held_by)
     if facts.unplanned:
@@ -70,14 +72,14 @@ def reasons(facts: Facts, held_by: Sequence[int], what: What, limits: Limits) ->
         yield f"concluded at {since} only, required are {limits.days[rule]} days"
 
 
-def _rule(facts: Facts, what: What, limits: Limits) -> What:
+def _rule(facts: Facts, what: PurgeKind, limits: RetentionLimits) -> PurgeKind:
     """Return whose days count: headers of a result that is withdrawn go with its files at last."""
-    if what is not What.HEADERS or not facts.withdrawn:
+    if what is not PurgeKind.HEADERS or not facts.withdrawn:
         return what
-    return max((What.HEADERS, What.RESULTS), key=limits.before)
+    return max((PurgeKind.HEADERS, PurgeKind.RESULTS), key=limits.before)
 
 
-def _of_analyses(facts: Facts, limits: Limits) -> Iterator[str]:
+def _of_analyses(facts: Facts, limits: RetentionLimits) -> Iterator[str]:
     states = [state for state, _, _ in facts.analyses]
     if not any(state != "superseded" for state in states):
         yield "there was no analysis"
@@ -91,7 +93,9 @@ def _of_analyses(facts: Facts, limits: Limits) -> Iterator[str]:
         yield f"its analysis failed at {ended}, and nobody read it again"
 
 
-def _of_sending(name: str, rows: Sequence[tuple[str, int, str]], limits: Limits) -> Iterator[str]:
+def _of_sending(
+    name: str, rows: Sequence[tuple[str, int, str]], limits: RetentionLimits
+) -> Iterator[str]:
     for state, number, changed_at in rows:
         if state in _UNDER_WAY:
             yield f"{number} {name} {state}"
@@ -99,7 +103,7 @@ def _of_sending(name: str, rows: Sequence[tuple[str, int, str]], limits: Limits)
             yield f"{number} {name} {state}, not retried"
 
 
-def _is_final(moment: str | None, limits: Limits) -> bool:
+def _is_final(moment: str | None, limits: RetentionLimits) -> bool:
     return bool(limits.unanswered) and (moment or "") < limits.unanswered
 
 
@@ -112,34 +116,36 @@ def concluded_at(facts: Facts) -> str:
 
 
 def candidates(
-    connection: Connection, what: What, limits: Limits, after: str, limit: int
+    connection: Connection, what: PurgeKind, limits: RetentionLimits, after: str, limit: int
 ) -> list[str]:
     """Return studies behind ``after``, at most so many, of which something might go."""
     before = limits.before(what)
-    if what is not What.HEADERS:
+    if what is not PurgeKind.HEADERS:
         return stored.candidates(connection, what, before, after, limit) if before else []
-    return headers.studies(connection, before, limits.before(What.RESULTS), after, limit)
+    return headers.studies(connection, before, limits.before(PurgeKind.RESULTS), after, limit)
 
 
-def size(connection: Connection, what: What, study_instance_uid: str) -> int:
+def size(connection: Connection, what: PurgeKind, study_instance_uid: str) -> int:
     """Return how many files of a study are kept, or headers."""
-    if what is What.HEADERS:
+    if what is PurgeKind.HEADERS:
         return headers.count(connection, study_instance_uid)
     return stored.size(connection, what, study_instance_uid)
 
 
-def may_go(connection: Connection, what: What, study_instance_uid: str, limits: Limits) -> bool:
+def may_go(
+    connection: Connection, what: PurgeKind, study_instance_uid: str, limits: RetentionLimits
+) -> bool:
     """Return whether something of a study may go, as things are."""
     facts = stored.facts(connection, study_instance_uid)
     held_by = holds.of_study(connection, study_instance_uid)
     return not any(reasons(facts, held_by, what, limits))
 
 
-def let_go(
+def mark_going(
     connection: Connection,
-    what: What,
+    what: PurgeKind,
     study_instance_uid: str,
-    limits: Limits,
+    limits: RetentionLimits,
     kept: Mapping[str, bytes | None] = NOTHING,
 ) -> list[str] | None:
     """Let something of a study go if it may; return the paths that are to be unlinked.
@@ -162,16 +168,16 @@ def let_go(
         "days": limits.days[_rule(facts, what, limits)],
         "concluded_at": concluded_at(facts),
     }
-    if what is What.HEADERS:
-        headers.let_go(connection, study_instance_uid)
+    if what is PurgeKind.HEADERS:
+        headers.delete_headers(connection, study_instance_uid)
         paths = []
     else:
-        if what is What.IMAGES:
+        if what is PurgeKind.IMAGES:
             wanted = headers.wanted(connection, study_instance_uid)
             if any(row.path not in kept for row in wanted):
                 return None  # another version came meanwhile
             detail["headers_kept"] = _keep(connection, wanted, kept)
-        paths = stored.let_go(connection, what, study_instance_uid)
+        paths = stored.mark_going(connection, what, study_instance_uid)
     columns: trail.Columns = {**of_study(connection, study_instance_uid), "detail": detail}
     trail.record(connection, trail.Event.RETENTION_DELETED, columns)
     return paths

@@ -8,7 +8,7 @@ from thoracle.records import BundleIdentity, Kind, Outcome, Reading, Reason, stu
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class StudyResult:
     """What conditions may know of a result."""
 
     outcome: Outcome
@@ -20,7 +20,7 @@ class Result:
     bundle_version: str
 
     @classmethod
-    def of(cls, readings: Sequence[Reading], bundle: BundleIdentity) -> "Result":
+    def of(cls, readings: Sequence[Reading], bundle: BundleIdentity) -> "StudyResult":
         """Return the result of a study: its outcome, and the facts of the image that gave it."""
         outcome = study_outcome(readings)
         telling = [reading for reading in readings if reading.outcome is outcome]
@@ -82,7 +82,7 @@ NOTHING = Sends({}, (), ())
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class RoutingDecision:
     """What the rules say about a study."""
 
     fired: tuple[Fired, ...]
@@ -137,7 +137,7 @@ class Decision:
         }
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Decision":
+    def from_json(cls, values: dict[str, Any]) -> "RoutingDecision":
         """Return the decision that :meth:`to_json` described."""
         kinds = {name: tuple(map(Kind, found)) for name, found in values["kinds"].items()}
         return cls(

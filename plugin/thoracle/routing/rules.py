@@ -15,7 +15,7 @@ from thoracle.image import selection
 from thoracle.image.codecs import MALFORMED
 from thoracle.records import Kind
 from thoracle.routing import expression
-from thoracle.routing.decision import Decision, Failed, Fired, Result, Sends
+from thoracle.routing.decision import Failed, Fired, RoutingDecision, Sends, StudyResult
 from thoracle.routing.expression import Condition, Undecided
 from thoracle.settings import Destination, Rule, Settings
 
@@ -32,9 +32,9 @@ def decide(
     destinations: Sequence[Destination],
     headers: Sequence[Dataset],
     sender: str,
-    result: Result | None = None,
+    result: StudyResult | None = None,
     receivers: Sequence[str] = (),
-) -> Decision:
+) -> RoutingDecision:
     """Return what goes where; nothing is read but what is given.
 
     Parameters
@@ -66,7 +66,7 @@ def decide(
     back = {one.name for one in destinations if one.ae_title and one.ae_title == sender.strip(" ")}
     priorities = {rule.priority for rule in firing}
     doubtful = [rule.name for rule, _ in failed if rule.hold or rule.shadow]
-    return Decision(
+    return RoutingDecision(
         fired=tuple(one for _, one in answers if isinstance(one, Fired)),
         failed=tuple(one for _, one in failed),
         waiting=tuple(rule.name for rule, one in answers if one == "waits"),

@@ -13,7 +13,7 @@ from thoracle.records import BundleIdentity, Outcome, Reading, study_outcome
 from thoracle.store import trail
 from thoracle.store.tables import now
 from thoracle.study import instances, reading_list, results
-from thoracle.study.results import AnalysisKey, Result
+from thoracle.study.results import AnalysisKey, ResultObject
 
 
 def plan(
@@ -99,7 +99,7 @@ def conclude(
     key: AnalysisKey,
     bundle: BundleIdentity,
     readings: Sequence[Reading],
-    made: Sequence[tuple[Result, Sequence[str]]],
+    made: Sequence[tuple[ResultObject, Sequence[str]]],
     workflow_id: str,
     state: str = "waiting",
 ) -> trail.Columns:
@@ -149,7 +149,7 @@ def conclude(
 def add_result(
     connection: Connection,
     key: AnalysisKey,
-    made: Result,
+    made: ResultObject,
     destinations: Sequence[str],
     columns: trail.Columns,
     state: str = "waiting",

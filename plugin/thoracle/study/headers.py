@@ -95,6 +95,6 @@ def count(connection: Connection, study_instance_uid: str) -> int:
     return int(connection.execute(statement.where(here)).scalar_one())
 
 
-def let_go(connection: Connection, study_instance_uid: str) -> None:
+def delete_headers(connection: Connection, study_instance_uid: str) -> None:
     """Delete the headers of a study."""
     connection.execute(delete(header).where(header.c.study_instance_uid == study_instance_uid))

@@ -20,7 +20,7 @@ class AnalysisKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ResultObject:
     """An object that we made; its file is fsynced."""
 
     sop_instance_uid: str
@@ -145,7 +145,7 @@ def add_readings(
 def add_result(
     connection: Connection,
     key: AnalysisKey,
-    made: Result,
+    made: ResultObject,
     destinations: Sequence[str],
     state: str = "waiting",
 ) -> None:
@@ -205,7 +205,7 @@ def pass_on(
         result.c.sop_instance_uid == image.sop_instance_uid
     )
     if connection.execute(known).first() is None:
-        original = Result(
+        original = ResultObject(
             sop_instance_uid=image.sop_instance_uid,
             sop_class_uid=image.sop_class_uid,
             series_instance_uid=image.series_instance_uid,

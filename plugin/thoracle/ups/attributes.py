@@ -16,7 +16,7 @@ from thoracle.ups.states import (
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class ObjectReference:
     """An object that a workitem names."""
 
     sop_class_uid: str

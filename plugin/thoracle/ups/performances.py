@@ -133,7 +133,7 @@ LOOK_SECONDS, LONGEST_LOOK_SECONDS = 1.0, 10.0
 """Between two looks at whether images or result have come; the first, growing to the longest."""
 
 
-def looked(connection: Connection, manager: str, found: int, taken: Sequence[str]) -> None:
+def record_poll(connection: Connection, manager: str, found: int, taken: Sequence[str]) -> None:
     """Record that a manager's worklist was queried, how many it named, and which of them we take.
 
     Of nothing, no event: a look that finds nothing discloses nothing, and comes every few seconds.
@@ -162,7 +162,7 @@ def begin(
     return None if row.state in ENDED else dict(row._mapping)
 
 
-def acted(
+def record_step(
     connection: Connection,
     manager: str,
     sop_instance_uid: str,

@@ -133,7 +133,7 @@ class Lost(ThoracleError):
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class Performance:
     """A workitem that is performed, or about to be."""
 
     manager: WorkflowManager
@@ -163,7 +163,7 @@ class Item:
         return (datetime.now(UTC) - begun).total_seconds() > self.manager.patience_seconds
 
 
-def act(item: Item) -> dict[str, Any]:
+def act(item: Performance) -> dict[str, Any]:
     """Do what is next, and return columns; ``trouble`` when somebody could not be asked."""
     try:
         match item.row["state"]:
@@ -182,7 +182,7 @@ def act(item: Item) -> dict[str, Any]:
     return {**columns, "trouble": False}
 
 
-def give_up(item: Item, detail: str) -> dict[str, Any]:
+def give_up(item: Performance, detail: str) -> dict[str, Any]:
     """Return columns after a fault of ours; the manager is told, if it can be."""
     try:
         with Worklist(item.peer) as worklist:
@@ -196,7 +196,7 @@ def give_up(item: Item, detail: str) -> dict[str, Any]:
 # ---- claim -----------------------------------------------------------------------------------
 
 
-def _claim(item: Item) -> dict[str, Any]:
+def _claim(item: Performance) -> dict[str, Any]:
     with Worklist(item.peer) as worklist:
         status = worklist.change(item.uid, item.transaction_uid, State.IN_PROGRESS)
         claim = progress(0, "Claimed by Thoracle")
@@ -241,7 +241,7 @@ def _input(item: Dataset) -> dict[str, Any]:
 # ---- images ----------------------------------------------------------------------------------
 
 
-def _fetch(item: Item) -> dict[str, Any]:
+def _fetch(item: Performance) -> dict[str, Any]:
     """Ask archives for the images that are not here; they come to the listener as any others."""
     with parts().database.connect() as connection:
         missing = set(performances.missing(connection, item.study, item.images))
@@ -253,7 +253,7 @@ def _fetch(item: Item) -> dict[str, Any]:
     return {"state": "awaited", "detail": "; ".join(refusals) or None}
 
 
-def _retrieve(item: Item, one: dict[str, Any], missing: set[str]) -> str | None:
+def _retrieve(item: Performance, one: dict[str, Any], missing: set[str]) -> str | None:
     """Have the images of a series sent; return why not, if not. The study may come by itself."""
     wanted = [uid for uid in one["images"] if uid in missing]
     if not wanted or not item.manager.retrieve:
@@ -274,7 +274,7 @@ def _retrieve(item: Item, one: dict[str, Any], missing: set[str]) -> str | None:
 # ---- result ----------------------------------------------------------------------------------
 
 
-def _await(item: Item) -> dict[str, Any]:
+def _await(item: Performance) -> dict[str, Any]:
     with parts().database.connect() as connection:
         missing = performances.missing(connection, item.study, item.images)
         analysis = performances.analysis_of(connection, item.study, item.images)
@@ -300,7 +300,7 @@ def _is_open(connection: Any, analysis: Any) -> bool:
     return bool(sending & {"waiting", "held"}) and not sending & {"sent", "delivered"}
 
 
-def _ended(worklist: Worklist, item: Item) -> dict[str, Any] | None:
+def _ended(worklist: Worklist, item: Performance) -> dict[str, Any] | None:
     """Return columns when the workitem has ended at its manager: by us, before a crash, or not."""
     # Two, for pynetdicom as SCP stumbles over a list of one.
     status, ds = worklist.get(item.uid, ("ProcedureStepState", "InputReadinessState"))
@@ -314,7 +314,7 @@ def _ended(worklist: Worklist, item: Item) -> dict[str, Any] | None:
     return None
 
 
-def _wait(worklist: Worklist, item: Item, state: str) -> dict[str, Any]:
+def _wait(worklist: Worklist, item: Performance, state: str) -> dict[str, Any]:
     if item.is_over:
         if state == "missing":
             text = f"Images did not come within {item.manager.patience_seconds:g} s."
@@ -327,7 +327,7 @@ def _wait(worklist: Worklist, item: Item, state: str) -> dict[str, Any]:
     return {"state": "awaited", "detail": said}
 
 
-def _complete(worklist: Worklist, item: Item, analysis: Any) -> dict[str, Any]:
+def _complete(worklist: Worklist, item: Performance, analysis: Any) -> dict[str, Any]:
     settings = parts().settings
     told = analysis.sending != "shadow"
     with parts().database.connect() as connection:
@@ -344,12 +344,12 @@ def _complete(worklist: Worklist, item: Item, analysis: Any) -> dict[str, Any]:
     return {"state": "completed", "detail": text}
 
 
-def _cancel(worklist: Worklist, item: Item, reason: Code, text: str) -> dict[str, Any]:
+def _cancel(worklist: Worklist, item: Performance, reason: Code, text: str) -> dict[str, Any]:
     _end(worklist, item, canceled(reason, text), State.CANCELED)
     return {"state": "canceled", "detail": text}
 
 
-def _end(worklist: Worklist, item: Item, modification: Dataset, state: State) -> None:
+def _end(worklist: Worklist, item: Performance, modification: Dataset, state: State) -> None:
     status = worklist.set(item.uid, item.transaction_uid, modification)
     if status not in SUCCESSES:
         raise Lost(f"what was done is refused with 0x{status:04X}")
@@ -359,7 +359,7 @@ def _end(worklist: Worklist, item: Item, modification: Dataset, state: State) ->
         raise Lost(f"the end as {state} is refused with 0x{status:04X}")
 
 
-def _tell(worklist: Worklist, item: Item, percent: int, text: str) -> None:
+def _tell(worklist: Worklist, item: Performance, percent: int, text: str) -> None:
     status = worklist.set(item.uid, item.transaction_uid, progress(percent, text))
     if status == states.WRONG_TRANSACTION.code:
         raise Lost("its manager gave it to another")
@@ -416,7 +416,7 @@ def poll(manager: WorkflowManager) -> None:
     with Worklist(peer_of_manager(manager, parts().settings)) as worklist:
         found = worklist.find(manager.workitem_code, manager.station_code)
     with parts().database.begin() as connection:
-        performances.looked(connection, manager.name, len(found), found[:AT_ONCE])
+        performances.record_poll(connection, manager.name, len(found), found[:AT_ONCE])
     for uid in found[:AT_ONCE]:
         enqueue_perform(manager.name, uid, 1, None)
 
@@ -452,7 +452,7 @@ def _act(manager: str, uid: str, row: dict[str, Any]) -> dict[str, Any]:
     if manager not in known:
         detail = f"{manager} is no longer in the settings"
         return {"state": "lost", "detail": detail, "trouble": False}
-    item = Item(known[manager], uid, row["transaction_uid"], row)
+    item = Performance(known[manager], uid, row["transaction_uid"], row)
     try:
         return act(item)
     except Exception as error:
@@ -464,7 +464,7 @@ def _act(manager: str, uid: str, row: dict[str, Any]) -> dict[str, Any]:
 def _acted(
     connection: Connection, manager: str, uid: str, attempt: int, done: dict[str, Any]
 ) -> float | None:
-    return performances.acted(
+    return performances.record_step(
         connection,
         manager,
         uid,

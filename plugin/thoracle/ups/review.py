@@ -21,11 +21,11 @@ from thoracle.records import BundleIdentity, Outcome, Reading, study_outcome
 from thoracle.report import context
 from thoracle.report.codes import item
 from thoracle.report.identity import derived_uid
-from thoracle.routing.decision import Decision
+from thoracle.routing.decision import RoutingDecision
 from thoracle.routing.rules import UPS
 from thoracle.settings import Destination
 from thoracle.ups import workitems
-from thoracle.ups.attributes import Reference, from_json
+from thoracle.ups.attributes import ObjectReference, from_json
 from thoracle.ups.subscriptions import EventReports
 
 INTERPRETATION: Final = codes.cid9231.Interpretation
@@ -122,7 +122,7 @@ def label(readings: Sequence[Reading]) -> str:
 
 def inputs(
     study_instance_uid: str,
-    references: Iterable[Reference],
+    references: Iterable[ObjectReference],
     destinations: Sequence[Destination],
 ) -> list[Dataset]:
     """Return the items of Input, or Output, Information Sequence, one a series and place.
@@ -132,7 +132,7 @@ def inputs(
     """
     known = {one.name: one for one in destinations}
     by_ae = {one.ae_title: one.name for one in destinations if one.ae_title}
-    grouped: dict[tuple[str, tuple[str, ...]], list[Reference]] = {}
+    grouped: dict[tuple[str, tuple[str, ...]], list[ObjectReference]] = {}
     for one in references:
         sent_by = [by_ae[one.sender]] if one.sender in by_ae else []
         places = tuple(sorted({*one.destinations, *sent_by} & known.keys()))
@@ -144,7 +144,7 @@ def inputs(
 
 
 def _series(
-    study: str, series: str, places: Sequence[Destination], found: Sequence[Reference]
+    study: str, series: str, places: Sequence[Destination], found: Sequence[ObjectReference]
 ) -> Dataset:
     item = Dataset()
     item.TypeOfInstances = "DICOM"
@@ -199,7 +199,7 @@ def propose(
     """Return the attributes of the workitem for a result, ``None`` when it is to have none."""
     settings = parts().settings.ups
     read = [Reading.from_json(one) for one in readings]
-    decision = Decision.from_json(routing)
+    decision = RoutingDecision.from_json(routing)
     if not settings.offer or decision.shadow or UPS not in decision.planned.notify:
         return None
     if study_outcome(read) not in settings.outcomes:

@@ -26,7 +26,7 @@ from thoracle.ups import matching, review, states, subscriptions
 from thoracle.ups import workitem_rows as stored
 from thoracle.ups import workitems as audited
 from thoracle.ups.attributes import from_json
-from thoracle.ups.states import GLOBAL_SUBSCRIPTION, Action, Refused, State, Status
+from thoracle.ups.states import GLOBAL_SUBSCRIPTION, Action, Refused, State, UPSStatus
 from thoracle.ups.subscriptions import EventReports
 
 logger = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class Workitems:
     def _on_n_get(self, event: evt.Event) -> Answer:
         return self._answer(event, lambda: self._get(event))
 
-    def _get(self, event: evt.Event) -> tuple[Status, Dataset]:
+    def _get(self, event: evt.Event) -> tuple[UPSStatus, Dataset]:
         request: Any = event.request
         uid = str(request.RequestedSOPInstanceUID)
         wanted = request.AttributeIdentifierList or []
@@ -150,7 +150,7 @@ class Workitems:
     def _on_n_set(self, event: evt.Event) -> Answer:
         return self._answer(event, lambda: self._set(event))
 
-    def _set(self, event: evt.Event) -> tuple[Status, None]:
+    def _set(self, event: evt.Event) -> tuple[UPSStatus, None]:
         request: Any = event.request
         modification = _read(
             request.ModificationList,
@@ -170,7 +170,7 @@ class Workitems:
     def _on_n_action(self, event: evt.Event) -> Answer:
         return self._answer(event, lambda: self._act(event))
 
-    def _act(self, event: evt.Event) -> tuple[Status, None]:
+    def _act(self, event: evt.Event) -> tuple[UPSStatus, None]:
         request: Any = event.request
         if event.action_type not in list(Action):
             raise Refused(states.NO_SUCH_ACTION)
@@ -215,7 +215,9 @@ class Workitems:
 
     # ---- alike for all -------------------------------------------------------------------------
 
-    def _answer(self, event: evt.Event, act: Callable[[], tuple[Status, Dataset | None]]) -> Answer:
+    def _answer(
+        self, event: evt.Event, act: Callable[[], tuple[UPSStatus, Dataset | None]]
+    ) -> Answer:
         request: Any = event.request
         if request.RequestedSOPClassUID != UnifiedProcedureStepPush:
             return _status(states.NO_SUCH_SOP_CLASS), None
@@ -246,7 +248,7 @@ class Workitems:
 
 def _change(
     connection: Any, action: Action, uid: str, information: Dataset, caller: trail.Columns
-) -> tuple[Status, EventReports]:
+) -> tuple[UPSStatus, EventReports]:
     if action is Action.REQUEST_CANCEL:
         return audited.request_cancel(connection, uid, information, caller)
     wanted = str(information.get("ProcedureStepState") or "")
@@ -259,7 +261,7 @@ def _caller(event: evt.Event) -> trail.Columns:
     return {"calling_ae_title": str(requestor.ae_title), "network_address": requestor.address}
 
 
-def _read(encoded: Any, decode: Callable[[], Dataset], unreadable: Status) -> Dataset:
+def _read(encoded: Any, decode: Callable[[], Dataset], unreadable: UPSStatus) -> Dataset:
     """Return a data set of which every value can be read, empty when none came, or refuse it."""
     if encoded is None:
         return Dataset()
@@ -284,7 +286,7 @@ def _in_utf8(ds: Dataset) -> Dataset:
     return ds
 
 
-def _status(status: Status, comment: str = "") -> Dataset:
+def _status(status: UPSStatus, comment: str = "") -> Dataset:
     answer = Dataset()
     answer.Status = status.code
     if comment:

@@ -11,7 +11,7 @@ from thoracle.errors import ThoracleError
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class UPSStatus:
     """A row of the table of answers: a service status, and when it is given."""
 
     code: int
@@ -19,91 +19,91 @@ class Status:
     when: str
 
 
-SUCCESS = Status(0x0000, "PS3.7 Annex C", "Done, and durable.")
-NO_SUCH_ATTRIBUTE = Status(
+SUCCESS = UPSStatus(0x0000, "PS3.7 Annex C", "Done, and durable.")
+NO_SUCH_ATTRIBUTE = UPSStatus(
     0x0105, "PS3.7 Annex C", "N-SET of an attribute that a performer may not set."
 )
-INVALID_ATTRIBUTE_VALUE = Status(
+INVALID_ATTRIBUTE_VALUE = UPSStatus(
     0x0106, "PS3.7 Annex C", "N-SET of a value that cannot be: a progress of -1, a priority URGENT."
 )
-PROCESSING_FAILURE = Status(
+PROCESSING_FAILURE = UPSStatus(
     0x0110, "PS3.7 Annex C", "The database did not take it; later it may. Nothing has changed."
 )
-INVALID_ARGUMENT_VALUE = Status(
+INVALID_ARGUMENT_VALUE = UPSStatus(
     0x0115,
     "PS3.7 Annex C",
     "N-ACTION with a state, Transaction UID or deletion lock that cannot be.",
 )
-NO_SUCH_SOP_CLASS = Status(
+NO_SUCH_SOP_CLASS = UPSStatus(
     0x0118, "PS3.7 Annex C", "The SOP Class in the message is not Unified Procedure Step - Push."
 )
-NO_SUCH_ACTION = Status(0x0123, "PS3.7 Annex C", "Another Action Type ID than 1 to 5.")
-RESOURCE_LIMITATION = Status(
+NO_SUCH_ACTION = UPSStatus(0x0123, "PS3.7 Annex C", "Another Action Type ID than 1 to 5.")
+RESOURCE_LIMITATION = UPSStatus(
     0x0213, "PS3.7 Annex C", "A data set of more than 1,048,576 bytes; nothing of it is looked at."
 )
-IDENTIFIER_UNREADABLE = Status(
+IDENTIFIER_UNREADABLE = UPSStatus(
     0xA900, "PS3.4 Section CC.2.8", "C-FIND with an Identifier that cannot be decoded."
 )
-MATCH = Status(0xFF00, "PS3.4 Section CC.2.8", "C-FIND: a match; others may follow.")
-CANCELLED = Status(0xFE00, "PS3.4 Section CC.2.8", "C-FIND that was ended by a C-CANCEL.")
-ALREADY_CANCELED = Status(
+MATCH = UPSStatus(0xFF00, "PS3.4 Section CC.2.8", "C-FIND: a match; others may follow.")
+CANCELLED = UPSStatus(0xFE00, "PS3.4 Section CC.2.8", "C-FIND that was ended by a C-CANCEL.")
+ALREADY_CANCELED = UPSStatus(
     0xB304, "PS3.4 Table CC.2.1-2", "To cancel, or to request it, what is CANCELED already."
 )
-COERCED = Status(
+COERCED = UPSStatus(
     0xB305,
     "PS3.4 Table CC.2.6-1",
     "N-SET with a modification time: the time of the listener is kept instead.",
 )
-ALREADY_COMPLETED = Status(
+ALREADY_COMPLETED = UPSStatus(
     0xB306, "PS3.4 Table CC.2.1-2", "To complete what is COMPLETED already, by who completed it."
 )
-NO_LONGER_UPDATED = Status(
+NO_LONGER_UPDATED = UPSStatus(
     0xC300, "PS3.4 Tables CC.2.1-2, CC.2.6-1", "A change of what is COMPLETED or CANCELED."
 )
-WRONG_TRANSACTION = Status(
+WRONG_TRANSACTION = UPSStatus(
     0xC301,
     "PS3.4 Tables CC.2.1-2, CC.2.6-1",
     "No Transaction UID, or not that of the one who claimed it: who comes second to a claim gets "
     "this.",
 )
-ALREADY_IN_PROGRESS = Status(
+ALREADY_IN_PROGRESS = UPSStatus(
     0xC302, "PS3.4 Table CC.2.1-2", "A second claim by the one who has claimed it already."
 )
-ONLY_CREATED_SCHEDULED = Status(
+ONLY_CREATED_SCHEDULED = UPSStatus(
     0xC303, "PS3.4 Table CC.2.1-2", "N-ACTION or N-SET to SCHEDULED: there is no way back."
 )
-FINAL_STATE_UNMET = Status(
+FINAL_STATE_UNMET = UPSStatus(
     0xC304,
     "PS3.4 Table CC.2.1-2",
     "The end of a workitem that lacks what Table CC.2.5-3 requires; the Error Comment names it.",
 )
-NO_SUCH_WORKITEM = Status(
+NO_SUCH_WORKITEM = UPSStatus(
     0xC307, "PS3.4 Sections CC.2.1 to CC.2.7", "A SOP Instance UID that is none of our workitems."
 )
-UNKNOWN_RECEIVER = Status(
+UNKNOWN_RECEIVER = UPSStatus(
     0xC308, "PS3.4 Table CC.2.3-3", "A Receiving AE that is no [[subscriber]] of the settings."
 )
-NOT_IN_PROGRESS = Status(
+NOT_IN_PROGRESS = UPSStatus(
     0xC310,
     "PS3.4 Tables CC.2.1-2, CC.2.6-1",
     "The end, or an N-SET, of what nobody has claimed yet.",
 )
-CANNOT_CANCEL_COMPLETED = Status(
+CANNOT_CANCEL_COMPLETED = UPSStatus(
     0xC311, "PS3.4 Table CC.2.2-2", "A request to cancel what is COMPLETED."
 )
-PERFORMER_UNREACHABLE = Status(
+PERFORMER_UNREACHABLE = UPSStatus(
     0xC312,
     "PS3.4 Table CC.2.2-2",
     "A request to cancel what is IN PROGRESS, while nobody subscribes to it: the performer cannot "
     "learn of it.",
 )
-NOT_APPROPRIATE = Status(
+NOT_APPROPRIATE = UPSStatus(
     0xC314,
     "PS3.4 Table CC.2.3-3",
     "Suspend Global of one workitem; a change of state, or of attributes, of the global "
     "subscription.",
 )
-NO_EVENTS = Status(
+NO_EVENTS = UPSStatus(
     0xC315, "PS3.4 Table CC.2.3-3", "A subscription while the settings have no [[subscriber]]."
 )
 
@@ -124,7 +124,7 @@ nothing is deleted) and 0xC313 (we perform none of our own workitems)."""
 class Refused(ThoracleError):
     """A request about a workitem is refused: the caller is told so by ``status``."""
 
-    def __init__(self, status: Status, comment: str = "") -> None:
+    def __init__(self, status: UPSStatus, comment: str = "") -> None:
         super().__init__(comment or status.when)
         self.status = status
         self.comment = comment
@@ -173,7 +173,7 @@ def is_uid(text: str) -> bool:
     return re.fullmatch(r"[0-9.]{1,64}", text) is not None
 
 
-_CHANGES: dict[State, dict[State, Status]] = {
+_CHANGES: dict[State, dict[State, UPSStatus]] = {
     State.IN_PROGRESS: {
         State.SCHEDULED: SUCCESS,
         State.IN_PROGRESS: ALREADY_IN_PROGRESS,
@@ -197,7 +197,7 @@ _CHANGES: dict[State, dict[State, Status]] = {
 Table CC.1.1-2)."""
 
 
-def change(state: State, lock: str | None, wanted: str, transaction_uid: str) -> Status:
+def change(state: State, lock: str | None, wanted: str, transaction_uid: str) -> UPSStatus:
     """Return the answer to a change of state: ``SUCCESS`` or a warning that nothing changes.
 
     Parameters

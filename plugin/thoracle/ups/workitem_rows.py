@@ -19,7 +19,7 @@ from thoracle.store.tables import (
     workitem_subscription,
 )
 from thoracle.study import instances
-from thoracle.ups.attributes import Reference
+from thoracle.ups.attributes import ObjectReference
 from thoracle.ups.states import State
 
 HELD = "HELD"
@@ -106,14 +106,14 @@ def pages(
         rows = connection.execute(statement.where(after)).all()
 
 
-def named(connection: Connection, row: Row[Any]) -> list[Reference]:
+def named(connection: Connection, row: Row[Any]) -> list[ObjectReference]:
     """Return the images and results that a workitem is about, with where each is proven to be."""
     images = instances.sources(connection, row.study_instance_uid, row.generation)
     objects = [*images, *_made(connection, row)]
     return _placed(connection, row.study_instance_uid, objects, ("delivered",))
 
 
-def outputs(connection: Connection, row: Row[Any]) -> list[Reference]:
+def outputs(connection: Connection, row: Row[Any]) -> list[ObjectReference]:
     """Return what an analysis made, with which destinations have taken it, proven or not."""
     states = ("sent", "delivered")
     return _placed(connection, row.study_instance_uid, _made(connection, row), states)
@@ -134,7 +134,7 @@ def _made(connection: Connection, row: Row[Any]) -> Sequence[Row[Any]]:
 
 def _placed(
     connection: Connection, study: str, objects: Sequence[Row[Any]], states: Sequence[str]
-) -> list[Reference]:
+) -> list[ObjectReference]:
     places: dict[str, dict[tuple[str, str], list[str]]] = {}
     for one in deliveries.of_study(connection, study):
         if one.state in states:
@@ -150,7 +150,9 @@ def _placed(
         here = {(one.sop_class_uid, one.sop_instance_uid): list[str]()}
         sender = one._mapping.get("calling_ae_title")
         for (sop_class, uid), names in places.get(one.sop_instance_uid, here).items():
-            found.append(Reference(sop_class, uid, one.series_instance_uid, tuple(names), sender))
+            found.append(
+                ObjectReference(sop_class, uid, one.series_instance_uid, tuple(names), sender)
+            )
     return found
 
 

@@ -26,7 +26,7 @@ from thoracle.ups.states import (
     EventType,
     Refused,
     State,
-    Status,
+    UPSStatus,
     change,
     check_settable,
 )
@@ -159,7 +159,7 @@ def change_state(
     wanted: str,
     transaction_uid: str,
     caller: trail.Columns,
-) -> tuple[Status, EventReports]:
+) -> tuple[UPSStatus, EventReports]:
     """Change the state of a workitem for its performer (PS3.4 Section CC.2.1).
 
     Raises
@@ -192,7 +192,7 @@ def change_state(
 
 def set_attributes(
     connection: Connection, sop_instance_uid: str, modification: Dataset, caller: trail.Columns
-) -> tuple[Status, EventReports]:
+) -> tuple[UPSStatus, EventReports]:
     """Set attributes of a workitem for its performer (PS3.4 Section CC.2.6).
 
     Raises
@@ -234,7 +234,7 @@ def set_attributes(
 
 def request_cancel(
     connection: Connection, sop_instance_uid: str, request: Dataset, caller: trail.Columns
-) -> tuple[Status, EventReports]:
+) -> tuple[UPSStatus, EventReports]:
     """Cancel a workitem that nobody has begun, or tell of the wish to (PS3.4 Section CC.2.2).
 
     Raises

@@ -65,7 +65,7 @@ def _config(app: FastAPI, web: Web) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         ssl_context_factory=None if context is None else lambda *_: context,
-        http=Hurried,
+        http=DeadlineProtocol,
         ws="none",
         proxy_headers=bool(web.proxy_addresses),
         forwarded_allow_ips=list(web.proxy_addresses),
@@ -92,7 +92,7 @@ def _announce_first_run(app: FastAPI, web: Web, database: Engine) -> None:
     sys.stdout.flush()
 
 
-class Hurried(H11Protocol):
+class DeadlineProtocol(H11Protocol):
     """HTTP/1.1 that ends connections on which a request begins and does not come.
 
     uvicorn has a time-out between requests alone; connections that send a byte now and then would

@@ -100,7 +100,7 @@ class VerificationAnswer(BaseModel):
     trail: EndsAnswer
 
 
-class Wanted(Asked):
+class EventFilter(Asked):
     """A question, and the page of its answer."""
 
     limit: int = Field(50, ge=1, le=200, description="Events on a page.")
@@ -110,7 +110,9 @@ class Wanted(Asked):
 
 
 @router.get("/events")
-def events(request: Request, person: Auditor, wanted: Annotated[Wanted, Query()]) -> EventsAnswer:
+def events(
+    request: Request, person: Auditor, wanted: Annotated[EventFilter, Query()]
+) -> EventsAnswer:
     """Return a page of the events that answer a question, the last first."""
     with site_of(request).database.begin() as connection:
         found = query.page(

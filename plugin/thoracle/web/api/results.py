@@ -91,7 +91,7 @@ class StudiesAnswer(BaseModel):
     after: str | None = Field(description="Give it back as `after` for the next page.")
 
 
-class Wanted(BaseModel):
+class StudySearch(BaseModel):
     """The parameters; one that is not known is refused, because the patient may be in it."""
 
     model_config = ConfigDict(extra="forbid")
@@ -116,7 +116,9 @@ def study(request: Request, person: Reader, study_instance_uid: Uid) -> StudyAns
 
 
 @router.get("/studies")
-def studies(request: Request, person: Reader, wanted: Annotated[Wanted, Query()]) -> StudiesAnswer:
+def studies(
+    request: Request, person: Reader, wanted: Annotated[StudySearch, Query()]
+) -> StudiesAnswer:
     """Return the studies of an order or a patient."""
     search = _search(wanted)
     with site_of(request).database.begin() as connection:
@@ -129,7 +131,7 @@ def studies(request: Request, person: Reader, wanted: Annotated[Wanted, Query()]
     return StudiesAnswer(studies=answers, after=after)
 
 
-def _search(wanted: Wanted) -> Search:
+def _search(wanted: StudySearch) -> Search:
     if wanted.accession is None and wanted.patient_id is None:
         raise HTTPException(400, "found neither accession nor patient_id, required is one of them")
     after = tuple(wanted.after.split("~")) if wanted.after else None
@@ -208,7 +210,7 @@ def _seen(found: Sequence[Study]) -> trail.Columns:
     }
 
 
-def _asked(wanted: Wanted, shown: Sequence[Study]) -> trail.Columns:
+def _asked(wanted: StudySearch, shown: Sequence[Study]) -> trail.Columns:
     return {
         "patient_id": wanted.patient_id,
         "accession_number": wanted.accession,

@@ -17,7 +17,14 @@ from thoracle.study.reading_list import QUEUED, RUNNING, STAT
 from thoracle.study.verdicts import LONGEST_COMMENT, Opinion
 from thoracle.web.api.results import Uid
 from thoracle.web.pages import study
-from thoracle.web.pages.worklist import PAGE, Wanted, rank_sentence, reason, record_view, wanted_of
+from thoracle.web.pages.worklist import (
+    PAGE,
+    WorklistQuery,
+    query_of,
+    rank_sentence,
+    reason,
+    record_view,
+)
 from thoracle.web.session.access import Person, Role, scoped
 from thoracle.web.site import RESEARCH_USE_ONLY, site_of
 
@@ -91,13 +98,13 @@ class VerdictAnswer(BaseModel):
 
 @router.get("/worklist")
 def show(
-    request: Request, person: Lister, wanted: Annotated[Wanted, Depends(wanted_of)]
+    request: Request, person: Lister, wanted: Annotated[WorklistQuery, Depends(query_of)]
 ) -> ListAnswer:
     """Return a page of the reading worklist, as its page shows it to the person of the token."""
-    unknown = sorted(set(request.query_params) - set(Wanted.__slots__))
+    unknown = sorted(set(request.query_params) - set(WorklistQuery.__slots__))
     if unknown:
         raise HTTPException(
-            422, f"found {unknown[0][:32]!r}, required are {', '.join(Wanted.__slots__)}"
+            422, f"found {unknown[0][:32]!r}, required are {', '.join(WorklistQuery.__slots__)}"
         )
     within = replace(wanted.filter(), outside=True)
     with site_of(request).database.begin() as connection:

@@ -22,7 +22,7 @@ from thoracle.monitoring import operations as stored
 from thoracle.monitoring.comparison import Level, shown
 from thoracle.monitoring.figures import OPEN, STATES, TurnAround, Volume
 from thoracle.monitoring.statistics import DAY, MONTH
-from thoracle.monitoring.watch import Watching, compare
+from thoracle.monitoring.watch import DriftComparison, compare
 from thoracle.pipeline import requests
 from thoracle.settings import Settings, Watch
 from thoracle.store import tables, trail
@@ -41,7 +41,7 @@ from thoracle.web.site import address_of, render, site_of
 T = TypeVar("T")
 
 
-class Kept:
+class AnswerCache:
     """Answers by key; who asks while one is being made waits for it.
 
     Parameters
@@ -89,7 +89,7 @@ class Board:
 
     days: int
     made: datetime
-    watching: Watching
+    watching: DriftComparison
     since: dict[str, str]
     """Since when an alarm stands, by its subject."""
     standing: tuple[Any, ...]
@@ -107,7 +107,7 @@ class Board:
 
 
 def board(
-    connection: Connection, settings: Watch, watching: Watching, days: int, now: datetime
+    connection: Connection, settings: Watch, watching: DriftComparison, days: int, now: datetime
 ) -> Board:
     """Return the figures of the last ``days``, one of ``SPANS``; days and months are of UTC."""
     length = SPANS[days]
@@ -216,10 +216,10 @@ class Tried:
 class Memory:
     """What this process keeps for the page."""
 
-    figures: Kept = field(default_factory=lambda: Kept(60))
-    watching: Kept = field(default_factory=lambda: Kept(60))
-    operations: Kept = field(default_factory=lambda: Kept(5))
-    parts: Kept = field(default_factory=lambda: Kept(600))
+    figures: AnswerCache = field(default_factory=lambda: AnswerCache(60))
+    watching: AnswerCache = field(default_factory=lambda: AnswerCache(60))
+    operations: AnswerCache = field(default_factory=lambda: AnswerCache(5))
+    parts: AnswerCache = field(default_factory=lambda: AnswerCache(600))
     tried: dict[str, Tried] = field(default_factory=dict)
 
 
@@ -256,7 +256,7 @@ def _board(request: Request, days: int) -> Board:
     site, memory = site_of(request), _memory(request)
     watch, now = site.settings.watch, datetime.now(UTC)
 
-    def watching() -> Watching:
+    def watching() -> DriftComparison:
         with site.database.connect() as connection:
             return compare(connection, watch, now)
 

@@ -26,7 +26,7 @@ _QUOTED = re.compile(r"""\s*(['"]).*\1""", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class PeerState:
     """A destination, or a receiver of messages."""
 
     name: str
@@ -59,7 +59,7 @@ class Operations:
     waiting: list[dict[str, Any]]
     dead: int
     letters: tuple[dict[str, Any], ...]
-    peers: tuple[Peer, ...]
+    peers: tuple[PeerState, ...]
     gateway: bool
     """Whether our listener takes connections."""
     free_megabytes: int
@@ -90,7 +90,7 @@ def plain(detail: str | None) -> str:
     return _QUOTED.sub(" (with a comment)", detail or "")
 
 
-def _peers(settings: Settings, figures: dict[str, dict[str, Any]]) -> Iterator[Peer]:
+def _peers(settings: Settings, figures: dict[str, dict[str, Any]]) -> Iterator[PeerState]:
     for one in settings.destination:
         where = one.url or f"{one.ae_title}@{one.host}:{one.port}"
         how = "STOW-RS" if one.url else "C-STORE"
@@ -99,9 +99,9 @@ def _peers(settings: Settings, figures: dict[str, dict[str, Any]]) -> Iterator[P
         yield _peer(receiver.name, f"HL7 {receiver.host}:{receiver.port}", figures)
 
 
-def _peer(name: str, what: str, figures: dict[str, dict[str, Any]]) -> Peer:
+def _peer(name: str, what: str, figures: dict[str, dict[str, Any]]) -> PeerState:
     found = {**operations.NOTHING_SENT, **figures.get(name, {})}
-    return Peer(name, what, {**found, "detail": plain(found["detail"])})
+    return PeerState(name, what, {**found, "detail": plain(found["detail"])})
 
 
 def listens(settings: Settings) -> bool:

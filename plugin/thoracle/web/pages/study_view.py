@@ -35,7 +35,7 @@ LIMITATION = "Limitation: "
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class ContentItem:
     """A content item with those below it."""
 
     name: str
@@ -44,10 +44,10 @@ class Item:
     """Empty for a container."""
     code: str
     """Value and scheme of a coded value, else empty."""
-    items: tuple["Item", ...] = field(default=())
+    items: tuple["ContentItem", ...] = field(default=())
 
 
-def read(path: Path) -> Item:
+def read(path: Path) -> ContentItem:
     """Return the content of the report in a file.
 
     Raises
@@ -58,10 +58,10 @@ def read(path: Path) -> Item:
     return item(dcmread(path))
 
 
-def item(ds: Dataset) -> Item:
+def item(ds: Dataset) -> ContentItem:
     """Return a content item and what is below it."""
     value, code = _value(ds)
-    return Item(
+    return ContentItem(
         name=_meaning(ds, "ConceptNameCodeSequence"),
         value=value,
         code=code,
@@ -69,13 +69,13 @@ def item(ds: Dataset) -> Item:
     )
 
 
-def limitations(root: Item) -> list[str]:
+def limitations(root: ContentItem) -> list[str]:
     """Return what a report says of limits of its images, each once, with the image before it."""
     found = (one.value for one in _walk(root) if LIMITATION in one.value)
     return list(dict.fromkeys(value.replace(LIMITATION, "", 1) for value in found))
 
 
-def _walk(root: Item) -> Iterator[Item]:
+def _walk(root: ContentItem) -> Iterator[ContentItem]:
     yield root
     for one in root.items:
         yield from _walk(one)
@@ -300,17 +300,17 @@ def _element(header: Dataset, keyword: str) -> str:
         return ""
 
 
-def report(settings: Settings, rows: StudyRows) -> Item | None:
+def report(settings: Settings, rows: StudyRows) -> ContentItem | None:
     """Return the content of the newest report on the study; ``None`` when there is none."""
     found = [one for one in rows.results if one.kind == Kind.SR]
     if not found:
         return None
     if found[-1].file_state != "kept":
-        return Item("", "The report is no longer kept here; the archive has it.", "")
+        return ContentItem("", "The report is no longer kept here; the archive has it.", "")
     try:
         return read(settings.data_folder / found[-1].path)
     except (*MALFORMED, OSError):
-        return Item("", "The file of the report cannot be read.", "")
+        return ContentItem("", "The file of the report cannot be read.", "")
 
 
 @cache

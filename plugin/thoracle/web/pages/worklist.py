@@ -32,7 +32,7 @@ SENT, PROVEN, DEAD = ("sent", "delivered"), "delivered", ("refused", "failed")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WorklistQuery:
     """What the address asks for."""
 
     state: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class Wanted:
 
     def address(self, **changes: Any) -> str:
         """Return the address of this list with other values; what is usual is left out."""
-        usual = asdict(Wanted())
+        usual = asdict(WorklistQuery())
         values = {**asdict(self), **changes}
         pairs = [
             (name, one)
@@ -68,7 +68,7 @@ class Wanted:
         return "/?" + urlencode(pairs) if pairs else "/"
 
 
-def wanted_of(
+def query_of(
     state: Annotated[list[str], Query(max_length=len(STATES))] = [],  # noqa: B006 - FastAPI copies
     review: Annotated[str, Query(pattern="^(open|done|all)$")] = "open",
     text: Annotated[str, Query(max_length=200)] = "",
@@ -77,14 +77,14 @@ def wanted_of(
     until: Annotated[str, Query(max_length=10)] = "",
     sort: Annotated[str, Query(max_length=16)] = "rank",
     page: Annotated[int, Query(ge=1, le=MOST_PAGES)] = 1,
-) -> Wanted:
+) -> WorklistQuery:
     """Return what an address asks for; 422 when it has a value that there is not."""
     unknown = [one for one in state if one not in STATES]
     if unknown or sort not in SORTS:
         raise HTTPException(422, "found an unknown state or order")
     for day in (since, until):
         _day(day)
-    return Wanted(tuple(state), review, text.strip(), modality, since, until, sort, page)
+    return WorklistQuery(tuple(state), review, text.strip(), modality, since, until, sort, page)
 
 
 def _day(text: str, later: int = 0) -> str:
@@ -109,7 +109,7 @@ def _reader_or_sent_on(request: Request) -> Person:
 @router.get("/")
 def show(
     request: Request,
-    wanted: Annotated[Wanted, Depends(wanted_of)],
+    wanted: Annotated[WorklistQuery, Depends(query_of)],
     person: Annotated[Person, Depends(_reader_or_sent_on)],
 ) -> HTMLResponse:
     """Return the list, or its rows alone for a page that asks for no more."""
@@ -162,7 +162,7 @@ async def events(
     return EventSourceResponse(stream(), ping=15)
 
 
-def _is_same_view(request: Request, wanted: Wanted) -> bool:
+def _is_same_view(request: Request, wanted: WorklistQuery) -> bool:
     """Return whether this list, opened and recorded before, only keeps itself up to date.
 
     Whether it was recorded is known here, so that nobody can escape the audit by a header.
@@ -179,7 +179,7 @@ def _is_same_view(request: Request, wanted: Wanted) -> bool:
 
 
 def record_view(
-    connection: Connection, request: Request, person: Person, wanted: Wanted, studies: int
+    connection: Connection, request: Request, person: Person, wanted: WorklistQuery, studies: int
 ) -> None:
     """Record that a list was seen, and by which filter."""
     asked = {name: value for name, value in asdict(wanted).items() if value not in ("", ())}

@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 
 from thoracle.accounts import accounts as audited
 from thoracle.accounts import rows as people
-from thoracle.accounts.accounts import By, PersonError
+from thoracle.accounts.accounts import Actor, PersonError
 from thoracle.errors import ThoracleError
 from thoracle.store.tables import now, timestamp
 from thoracle.web.session import access, cookies, credentials
@@ -174,9 +174,9 @@ def log_in(request: Request, name: Text, password: Text = "", next: Text = "/") 
     return begin(request, row.name, to, "password")
 
 
-def by(request: Request, name: str | None) -> By:
+def by(request: Request, name: str | None) -> Actor:
     """Return who does something, for the audit."""
-    return By(name, address_of(request))
+    return Actor(name, address_of(request))
 
 
 def checked(request: Request, name: str, password: str) -> tuple[Any, str]:
