@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint docs bench wheel-test clean
+.PHONY: demo test test-slow lint docs house bench wheel-test clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "found Python " + sys.version.split()[0] + ", required is 3.11 or newer")'
@@ -28,13 +28,18 @@ lint: $(VENV)/.installed
 WORKERS ?= 3
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --cov --cov-report= $(ARGS)
+	@echo "coverage: $$($(BIN)/coverage report --format=total) % of the lines ran in the tests' own processes"
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 docs: $(VENV)/.installed
 	$(BIN)/python tests/documents.py
+
+# Rooms, modules, lines, pairs of rooms that import each other, circles.
+house: $(VENV)/.installed
+	$(BIN)/python tests/house.py
 
 # The wheel, not the checkout: installed where nothing else is, it must find its bundle.
 wheel-test: $(VENV)/.installed

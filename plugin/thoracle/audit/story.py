@@ -1,6 +1,6 @@
 """The story of a study in sentences: what happened, how it stands, and what is waited for.
 
-Pure functions of the rows that :mod:`thoracle.audit.story` gathers.
+Pure functions of the rows that :func:`known_of` gathers.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,11 +21,6 @@ from thoracle.store.trail import Event
 from thoracle.study import rows as studies
 from thoracle.ups import performances
 from thoracle.ups import workitem_rows as workitems
-
-# ---- story ---------------------------------------------------------------------------------------
-# The story of a study in sentences: what happened, how it stands, and what is waited for.
-#
-# Pure functions of the rows that :mod:`thoracle.audit.why` gathers.
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from thoracle.audit.formats import BATCH, Row, Unfinished, begin, require_pyarrow
-from thoracle.cli.audit import app, record_question
 from thoracle.cli.audit import database as open_database
+from thoracle.cli.audit import record_question
 from thoracle.cli.options import ConfigOption, say
 from thoracle.errors import ThoracleError
 
@@ -29,7 +29,6 @@ _RECORDED_AT = 1
 """Place of ``recorded_at`` among the columns."""
 
 
-@app.command("export")
 def export_command(
     parquet: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for Parquet files, a month each.")

@@ -7,6 +7,7 @@ import typer
 
 from thoracle import __version__
 from thoracle.cli import (
+    audit,
     audit_export,
     corrections,
     dataset,
@@ -65,7 +66,8 @@ app.command("send", rich_help_panel=RUN)(service.send)
 app.command("version", rich_help_panel=RUN)(version)
 
 app.command("status", rich_help_panel=LOOK)(status.status_command)
-app.add_typer(audit_export.app, name="audit", rich_help_panel=LOOK)
+audit.app.command("export")(audit_export.export_command)
+app.add_typer(audit.app, name="audit", rich_help_panel=LOOK)
 app.add_typer(route.app, name="route", rich_help_panel=LOOK)
 
 app.command("withdraw", rich_help_panel=CORRECT)(corrections.withdraw)

@@ -81,7 +81,7 @@ class Event(Enum):
 
 
 class Columns(TypedDict, total=False):
-    """The columns of an event beside its verb and time; meanings in ``store/tables.py``."""
+    """The columns of an event beside its verb and time; meanings in ``store/tables/audit.py``."""
 
     event_outcome: int
     calling_ae_title: str | None
