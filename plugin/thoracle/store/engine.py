@@ -193,7 +193,8 @@ def transaction(
     """Return what ``function`` returns, its writes and the workflow's checkpoint in one commit.
 
     Must be called from a workflow. ``function`` gets the open connection first; what it returns
-    must be plain JSON.
+    must be plain JSON. Its name is that of the checkpoint in the database: with another one, a
+    workflow that waits could not go on after an upgrade.
     """
     datasource = _datasource
     if datasource is None:
