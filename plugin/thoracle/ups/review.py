@@ -237,9 +237,9 @@ def conclude(
     """
     workflow_id = str(DBOS.workflow_id)
     text = "There is a newer AI result on this study."
-    told = workitems.supersede(connection, study, text, RESCHEDULED, workflow_id)
+    reports = workitems.supersede(connection, study, text, RESCHEDULED, workflow_id)
     if attributes is None:
-        return told
+        return reports
     values = {
         "sop_instance_uid": from_json(attributes).SOPInstanceUID,
         "study_instance_uid": study,
@@ -247,7 +247,7 @@ def conclude(
         "bundle_digest": digest,
         "attributes": attributes,
     }
-    return told + workitems.offer(connection, values, held=held, workflow_id=workflow_id)
+    return reports + workitems.offer(connection, values, held=held, workflow_id=workflow_id)
 
 
 def withdraw(connection: Connection, study: str) -> EventReports:

@@ -49,16 +49,16 @@ class Workitems:
         Of the gateway.
     begin
         Begins a transaction, e.g. ``Engine.begin``.
-    on_told
+    on_reports
         Told of event reports that are to be sent, once they are committed.
     """
 
     def __init__(
-        self, settings: Settings, begin: Begin, on_told: Callable[[EventReports], None]
+        self, settings: Settings, begin: Begin, on_reports: Callable[[EventReports], None]
     ) -> None:
         self._settings = settings
         self._begin = begin
-        self._on_told = on_told
+        self._on_reports = on_reports
         self._receivers = {one.ae_title for one in settings.subscriber}
 
     def support(self, ae: AE) -> list[evt.EventHandlerType]:
@@ -161,8 +161,8 @@ class Workitems:
         if uid == GLOBAL_SUBSCRIPTION:
             raise Refused(states.NOT_APPROPRIATE)
         with self._begin() as connection:
-            status, told = audited.set_attributes(connection, uid, modification, _caller(event))
-        self._tell(told)
+            status, reports = audited.set_attributes(connection, uid, modification, _caller(event))
+        self._queue_reports(reports)
         return status, None
 
     # ---- N-ACTION ------------------------------------------------------------------------------
@@ -185,11 +185,11 @@ class Workitems:
             raise Refused(states.NOT_APPROPRIATE)
         with self._begin() as connection:
             if changes:
-                status, told = _change(connection, action, uid, information, _caller(event))
+                status, reports = _change(connection, action, uid, information, _caller(event))
             else:
                 status = states.SUCCESS
-                told = self._subscribe(connection, action, uid, information)
-        self._tell(told)
+                reports = self._subscribe(connection, action, uid, information)
+        self._queue_reports(reports)
         return status, None
 
     def _subscribe(
@@ -230,9 +230,9 @@ class Workitems:
             return _status(states.PROCESSING_FAILURE), None
         return _status(status), ds
 
-    def _tell(self, told: EventReports) -> None:
+    def _queue_reports(self, reports: EventReports) -> None:
         try:
-            self._on_told(told)
+            self._on_reports(reports)
         except Exception:
             # They are rows: the next housekeeping has them sent. What was asked for is done.
             logger.exception("event reports not queued")

@@ -87,12 +87,12 @@ def _reference(sop_instance_uid: str) -> Dataset:
 
 def release(connection: Connection, study_instance_uid: str, workflow_id: str) -> EventReports:
     """Offer the workitems of a study that are held."""
-    told: EventReports = []
+    reports: EventReports = []
     for row in workitems.lock_study(connection, study_instance_uid):
         if row.state == workitems.HELD:
             workitems.set_row(connection, row.sop_instance_uid, {"state": State.SCHEDULED.value})
-            told += _appeared(connection, row.sop_instance_uid, workflow_id)
-    return told
+            reports += _appeared(connection, row.sop_instance_uid, workflow_id)
+    return reports
 
 
 def _appeared(connection: Connection, sop_instance_uid: str, workflow_id: str) -> EventReports:
@@ -113,16 +113,16 @@ def supersede(
     connection: Connection, study_instance_uid: str, text: str, reason: Dataset, workflow_id: str
 ) -> EventReports:
     """Cancel what nobody has begun for a study's earlier results; ask those who have to end it."""
-    told: EventReports = []
+    reports: EventReports = []
     for row in workitems.lock_study(connection, study_instance_uid):
         if row.state in (State.SCHEDULED, workitems.HELD):
-            told += _cancel(connection, row, text, [reason], {"correlation_id": workflow_id})
+            reports += _cancel(connection, row, text, [reason], {"correlation_id": workflow_id})
         elif row.state == State.IN_PROGRESS:
             request = Dataset()
             request.ReasonForCancellation = text
             request.ProcedureStepDiscontinuationReasonCodeSequence = [reason]
-            told += _ask_to_cancel(connection, row, request)
-    return told
+            reports += _ask_to_cancel(connection, row, request)
+    return reports
 
 
 def _cancel(
@@ -139,15 +139,15 @@ def _cancel(
     progress.ReasonForCancellation = text[:10240]
     progress.ProcedureStepDiscontinuationReasonCodeSequence = list(reasons) or [code(*DISCONTINUED)]
     ds.ProcedureStepProgressInformationSequence = [progress]
-    uid, told = row.sop_instance_uid, []
+    uid, reports = row.sop_instance_uid, []
     states = [] if row.state == workitems.HELD else [State.IN_PROGRESS, State.CANCELED]
     for state in states:
         ds.ProcedureStepState = state.value
-        told += add_reports(connection, uid, EventType.STATE_REPORT, state_report(ds))
+        reports += add_reports(connection, uid, EventType.STATE_REPORT, state_report(ds))
     _keep(connection, uid, ds, {"state": State.CANCELED.value})
     event = trail.Event.WORKITEM_CHANGED
     _record(connection, row, event, row.state, State.CANCELED, columns)
-    return told
+    return reports
 
 
 # ---- changed by others -----------------------------------------------------------------------
@@ -220,16 +220,16 @@ def set_attributes(
     keywords = sorted(element.keyword for element in given)
     columns: trail.Columns = {**caller, "detail": {"set": keywords}}
     _record(connection, row, trail.Event.WORKITEM_CHANGED, row.state, row.state, columns)
-    told: EventReports = []
+    reports: EventReports = []
     if "ProcedureStepProgressInformationSequence" in given:
         progress = Dataset()
         progress.ProcedureStepProgressInformationSequence = (
             given.ProcedureStepProgressInformationSequence
         )
-        told += add_reports(connection, sop_instance_uid, EventType.PROGRESS_REPORT, progress)
+        reports += add_reports(connection, sop_instance_uid, EventType.PROGRESS_REPORT, progress)
     if {"ScheduledStationNameCodeSequence", "ScheduledHumanPerformersSequence"} & set(keywords):
-        told += add_reports(connection, sop_instance_uid, EventType.ASSIGNED, assigned(ds))
-    return COERCED if coerced else SUCCESS, told
+        reports += add_reports(connection, sop_instance_uid, EventType.ASSIGNED, assigned(ds))
+    return COERCED if coerced else SUCCESS, reports
 
 
 def request_cancel(
@@ -253,10 +253,10 @@ def request_cancel(
             reasons = request.get("ProcedureStepDiscontinuationReasonCodeSequence") or []
             return SUCCESS, _cancel(connection, row, text, reasons, caller)
         case State.IN_PROGRESS:
-            told = _ask_to_cancel(connection, row, request, caller)
-            if not told:
+            reports = _ask_to_cancel(connection, row, request, caller)
+            if not reports:
                 raise Refused(PERFORMER_UNREACHABLE)
-            return SUCCESS, told
+            return SUCCESS, reports
 
 
 def _ask_to_cancel(
@@ -274,11 +274,11 @@ def _ask_to_cancel(
     who = (caller or {}).get("calling_ae_title")
     if who:
         information.RequestingAE = who
-    told = add_reports(connection, row.sop_instance_uid, EventType.CANCEL_REQUESTED, information)
-    if told:
+    reports = add_reports(connection, row.sop_instance_uid, EventType.CANCEL_REQUESTED, information)
+    if reports:
         columns: trail.Columns = {**(caller or {}), "detail": {"cancel requested": True}}
         _record(connection, row, trail.Event.WORKITEM_CHANGED, row.state, row.state, columns)
-    return told
+    return reports
 
 
 # ---- the trail -------------------------------------------------------------------------------
