@@ -22,6 +22,7 @@ from ledger import eventually, rows
 from pacs import Pacs, free_port
 from radiographs import chest
 from sender import send
+from thoracle.monitoring import operations as stored
 from thoracle.store import tables
 from thoracle.store.database import open_database, sqlite_url
 from thoracle.web.pages import charts, operations
@@ -242,10 +243,10 @@ def test_what_waits_is_counted_and_how_long(site: Site) -> None:
 
 
 def test_comments_of_others_are_left_out_of_details() -> None:
-    assert operations.plain(None) == ""
-    assert operations.plain("answered 0xA700 'Doe\n^Jane''s'") == "answered 0xA700 (with a comment)"
-    assert operations.plain('answered 0xA700 "Doe\'s"') == "answered 0xA700 (with a comment)"
-    assert operations.plain("PACS@h:1 not reached") == "PACS@h:1 not reached"
+    assert stored.plain(None) == ""
+    assert stored.plain("answered 0xA700 'Doe\n^Jane''s'") == "answered 0xA700 (with a comment)"
+    assert stored.plain('answered 0xA700 "Doe\'s"') == "answered 0xA700 (with a comment)"
+    assert stored.plain("PACS@h:1 not reached") == "PACS@h:1 not reached"
 
 
 def test_certificates_are_found_wherever_the_settings_name_them(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def concluded(database: Engine, study: str, *readings: Reading | None, **changes
             made = ResultObject(f"{study}.9", "1.2", f"{study}.8", Kind.SR, "results/x", "0" * 64)
             analyses.conclude(connection, key, BUNDLE, said, [(made, [])], "by hand")
         elif readings:
-            analyses.fail(connection, key, "no", "by hand")
+            analyses.fail(connection, key, Reason.SOFTWARE_FAILURE, "no", "by hand")
 
 
 def said(study: str, outcome: Outcome, number: int = 1, **values: Any) -> Reading:

@@ -1,21 +1,25 @@
 """Several images at a time: each on its own, the answers in order."""
 
+import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom import Dataset
+from pydicom import dcmread
 
 from radiographs import FULL_12_BIT, chest, radiograph, saved
+from thoracle.child import Answer
 from thoracle.classify import bundle
 from thoracle.image.decoder import Decoder
 from thoracle.pipeline.reader import Reader
 from thoracle.records import Image, Judgement, Kind, Outcome, Reason, Saliency
+from thoracle.report.result_set import Made
 from thoracle.settings import Classify, Report, Settings
 
 
@@ -80,15 +84,16 @@ def test_an_image_that_kills_the_decoder_costs_only_itself(
     decoder: Decoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [saved(chest(), tmp_path / f"{number}.dcm") for number in range(6)]
-    ask = decoder._ask
+    child = decoder._child
+    exchange = child._exchange
 
-    def kill(path: Path) -> object:
-        if path == paths[2]:
-            assert decoder.pid is not None
-            os.kill(decoder.pid, 9)
-        return ask(path)
+    def kill(question: bytes, read: Callable[[Answer], object]) -> object:
+        if json.loads(question) == str(paths[2]):
+            assert child.pid is not None
+            os.kill(child.pid, 9)
+        return exchange(question, read)
 
-    monkeypatch.setattr(decoder, "_ask", kill)
+    monkeypatch.setattr(child, "_exchange", kill)
     readings = list(_reader(decoder, Constant()).read_all(paths))
     assert readings[2].reason is Reason.UNDECODABLE
     assert [reading.outcome is Outcome.REJECTED for reading in readings].count(True) == 1
@@ -117,7 +122,7 @@ class Inexplicable(Constant):
 EVERY = {"sc": ("indeterminate",), "pr": ("indeterminate",), "ko": ("indeterminate",)}
 
 
-def _results(decoder: Decoder, classifier: Constant, path: Path) -> list[tuple[Kind, Dataset]]:
+def _results(decoder: Decoder, classifier: Constant, path: Path) -> list[Made]:
     reader = _reader(decoder, classifier)
     reader = replace(reader, settings=Settings(report=Report.model_validate(EVERY)))
     reading = reader.read(path)
@@ -128,8 +133,9 @@ def _results(decoder: Decoder, classifier: Constant, path: Path) -> list[tuple[K
 def test_a_result_that_cannot_be_illustrated_is_reported_all_the_same(
     decoder: Decoder, tmp_path: Path
 ) -> None:
-    ((kind, report),) = _results(decoder, Inexplicable(), saved(chest(), tmp_path / "a.dcm"))
-    assert kind is Kind.SR
+    (made,) = _results(decoder, Inexplicable(), saved(chest(), tmp_path / "a.dcm"))
+    assert made.kind is Kind.SR
+    report = dcmread(BytesIO(made.content))
     texts = [element.value for element in report.iterall() if element.keyword == "TextValue"]
     assert "Heat map, outlines and key objects could not be made." in " ".join(texts)
 
@@ -138,4 +144,4 @@ def test_a_bundle_that_cannot_say_why_gets_a_report_and_a_key_object(
     decoder: Decoder, tmp_path: Path
 ) -> None:
     made = _results(decoder, Constant(), saved(chest(), tmp_path / "a.dcm"))
-    assert [kind for kind, _ in made] == [Kind.SR, Kind.KO]
+    assert [one.kind for one in made] == [Kind.SR, Kind.KO]

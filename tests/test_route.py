@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from pydicom import DataElement, Dataset
 from pydicom.data import get_testdata_file
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from typer.testing import CliRunner
 
 from documents import DOCS
@@ -20,11 +22,11 @@ from thoracle.errors import SettingsError, ThoracleError
 from thoracle.records import Image, Kind, Outcome, Reading, Reason, Saliency
 from thoracle.report import header
 from thoracle.report.result_set import Picture, build
-from thoracle.routing import expression
+from thoracle.routing import expression, rank
 from thoracle.routing import rules as routing_rules
 from thoracle.routing.decision import NOTHING, RoutingDecision, Sends, StudyResult
 from thoracle.routing.expression import LONGEST, condition
-from thoracle.settings import Report, Settings
+from thoracle.settings import Rank, Report, Settings
 
 EVERYTHING = tuple(Kind(kind) for kind in ("sr", "sc", "pr", "ko", "seg"))
 POSITIVE = StudyResult(Outcome.POSITIVE, 0.93, None, "covid_cxr", "0.1.0")
@@ -311,6 +313,38 @@ def test_what_may_have_to_be_held_back_is_held(stop: str) -> None:
     assert decision.held_by == ("rule0",)
     assert not decision.shadow
     assert not decision.fired
+
+
+ASKED = {
+    "US": ("Rows", "Rows > 0"),
+    "IS": ("InstanceNumber", "InstanceNumber > 0"),
+    "DS": ("PatientWeight", "PatientWeight > 0"),
+    "FD": ("RevolutionTime", "RevolutionTime > 0.0"),
+    "FL": ("RecommendedDisplayFrameRateInFloat", "RecommendedDisplayFrameRateInFloat > 0.0"),
+    "CS": ("BodyPartExamined", 'BodyPartExamined == "HAND"'),
+    "PN": ("PatientName", 'PatientName == "VIP"'),
+    "known": ("SmallestImagePixelValue", "known.SmallestImagePixelValue"),
+}
+RAW = [b"", b"a", b"abc", b"\xff" * 7, b"9" * 400, b"1,5", b"nan", b"\\" * 300, b"\x1b$B\x00"]
+
+
+@pytest.mark.parametrize("stop", ["hold", "shadow"])
+@pytest.mark.parametrize("raw", RAW)
+@pytest.mark.parametrize("asked", ASKED)
+def test_a_rule_over_a_value_of_any_bytes_is_decided_or_holds(
+    asked: str, raw: bytes, stop: str
+) -> None:
+    keyword, when = ASKED[asked]
+    tag = Tag(keyword)
+    broken = dx()
+    vr = "US" if asked == "known" else asked
+    broken[tag] = RawDataElement(tag, vr, len(raw), raw, 0, False, True, is_buffered=True)
+    decision = decide(configured({"when": when, stop: True}), broken)
+    assert decision.failed == () or decision.held_by == ("rule0",)
+    if raw == b"abc" and asked in ("US", "FD", "FL"):  # BytesLengthException of pydicom
+        assert decision.held_by == ("rule0",)
+    found = rank.head_start([Rank(name="r", when=when, head_start_minutes=9)], [broken], {})
+    assert found.minutes in (0, 9)
 
 
 def test_rules_of_the_same_name_are_all_asked() -> None:

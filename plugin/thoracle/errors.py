@@ -11,7 +11,9 @@ ThoracleError
 │   └── NotAuthorized       0x0124: the caller may not use this service
 ├── NotAnalysable           final for this image; the study's report says why, with a code
 ├── BundleError             not the bundle that the settings name; the program does not start
+├── FileMissing             final for this generation: an image's file has gone from the disk
 ├── ReportError             final: the report would not be valid
+│   └── ReportLimits        final: building it took too much memory or time
 └── DeliveryError
     ├── ArchiveUnavailable  tried again later
     │   └── ArchiveSilent   of a request for proof: a weaker proof has to do
@@ -90,6 +92,14 @@ class BundleError(ThoracleError):
 
 class ReportError(ThoracleError):
     """A report cannot be built as a valid object."""
+
+
+class ReportLimits(ReportError):
+    """Building a report took more memory or time than allowed."""
+
+
+class FileMissing(ThoracleError):
+    """The file of an acknowledged image is not there."""
 
 
 class DeliveryError(ThoracleError):

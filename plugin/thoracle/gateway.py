@@ -4,23 +4,29 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 
 from thoracle import pipeline
-from thoracle.audit import forwarding, starts, verification
+from thoracle.audit import continuity, forwarding, starts, verification
 from thoracle.classify import bundle, runtime
 from thoracle.deliver.commitment_answers import Answer
 from thoracle.errors import BundleError, SettingsError
 from thoracle.image.decoder import Decoder
+from thoracle.monitoring import conditions
 from thoracle.monitoring.alarms import AlarmMonitor
+from thoracle.monitoring.comparison import Comparison
+from thoracle.monitoring.housekeeping import Housekeeping
 from thoracle.pipeline import Line
 from thoracle.pipeline.reader import Classifier, Reader
 from thoracle.receive.inbox import Inbox
+from thoracle.receive.readiness import Readiness
 from thoracle.receive.storescp import Listener
 from thoracle.records import BundleIdentity
+from thoracle.report.builder import Builder
 from thoracle.retention.purge import RetentionJob
 from thoracle.routing import rank, rules
 from thoracle.settings import Settings
@@ -34,6 +40,10 @@ from thoracle.ups.subscriptions import EventReports
 logger = logging.getLogger(__name__)
 
 HOUSEKEEPING_SECONDS = 60.0
+ALARM_SECONDS = 10.0
+"""Between two checks for alarms."""
+ERROR_SECONDS = 600.0
+"""An error of the database is an alarm so long."""
 DRAIN_SECONDS = 5
 """For associations under way, and again for workflows: ten seconds in all (R11)."""
 
@@ -77,16 +87,25 @@ def serve(settings: Settings) -> None:
     _refuse_faulty_rules(settings)
     runtime.chosen(settings.classify)  # one that is not installed ends it here, in one line
     with (
-        engine.lock(settings.data_folder),
+        _locked(settings),
         databases.of_gateway(settings, _end) as database,
         Decoder(settings.decode.memory_megabytes, settings.decode.timeout_seconds) as decoder,
+        Builder(settings.report.memory_megabytes, settings.report.timeout_seconds) as builder,
     ):
-        _run(settings, database, decoder, stopped)
+        _run(settings, database, decoder, builder, stopped)
     logger.info("stopped")
     logging.shutdown()
     # Steps that did not end in time still run in threads that Python would wait for. They are
     # left as after a crash, and taken up again at the next start.
     os._exit(0)
+
+
+@contextmanager
+def _locked(settings: Settings) -> Iterator[None]:
+    """Hold the data folder, with the database that belongs to it or with neither."""
+    with engine.lock(settings.data_folder):
+        continuity.require(settings)
+        yield
 
 
 def _end(reason: str) -> None:
@@ -116,7 +135,11 @@ def _exit_on_error() -> Iterator[None]:
 
 
 def _run(
-    settings: Settings, database: Database, decoder: Decoder, stopped: threading.Event
+    settings: Settings,
+    database: Database,
+    decoder: Decoder,
+    builder: Builder,
+    stopped: threading.Event,
 ) -> None:
     identity = _identified(settings, database)
     classifier = LateClassifier()
@@ -129,7 +152,8 @@ def _run(
         }
         forwarding.begin(connection, settings.audit_repository)
         starts.record(connection, settings, columns)
-    pipeline.bind(Line(settings, database, Reader(settings, identity, decoder, classifier)))
+    reader = Reader(settings, identity, decoder, classifier, builder.build)
+    pipeline.bind(Line(settings, database, reader))
     started = threading.Event()
 
     def on_stored(study_instance_uid: str, released: bool) -> None:
@@ -146,24 +170,26 @@ def _run(
             pipeline.enqueue_reports(reports)
 
     more = Workitems(settings, database.begin, on_reports).support if settings.ups.offer else None
-    listener = Listener(settings.receive, inbox, database, on_stored, on_commitment, more)
+    readiness = Readiness(inbox, database)
+    ready = readiness.fault if settings.receive.echo_tells_storage else str
+    listener = Listener(settings.receive, inbox, database, on_stored, on_commitment, more, ready)
     _listen(listener, settings)
     with _exit_on_error():
         forwarders = forwarding.start_forwarding(settings, database)
         engine.start(database, settings.deliver)
         started.set()
+        threading.Thread(target=builder.start, name="builder", daemon=True).start()
         _recover(settings, stopped)
-        RetentionJob(database, settings, stopped).start()
-        _load_or_exit(classifier, settings)
-        alarms = AlarmMonitor(database, settings.watch)
-        alarms.check()
+        retention = RetentionJob(database, settings, stopped)
+        retention.start()
+        # In a thread of its own, so that a signal is heard meanwhile.
+        load = partial(_load_or_exit, classifier, settings)
+        threading.Thread(target=load, name="classifier", daemon=True).start()
         anchor = partial(
             verification.drop_anchor, database, settings.data_folder / verification.ANCHORS_FILE
         )
-        idle: set[str] = set()
-        while not stopped.wait(HOUSEKEEPING_SECONDS):
-            alarms.check()
-            idle = _run_housekeeping(settings, inbox, anchor, idle)
+        anchor()
+        _supervise(settings, database, inbox, retention, readiness, anchor, stopped)
         logger.info("stopping")
         listener.stop(DRAIN_SECONDS)
         engine.stop(DRAIN_SECONDS)
@@ -210,22 +236,63 @@ def _listen(listener: Listener, settings: Settings) -> None:
     logger.info("listening as %s on %s", settings.receive.ae_title, where)
 
 
-def _run_housekeeping(
-    settings: Settings, inbox: Inbox, anchor: Callable[[], object], idle: set[str]
-) -> set[str]:
-    """Mend what fell out of the line; return the workflows that seem to have stopped."""
-    try:
-        pipeline.recover_unplanned_studies(
-            settings.complete.quiet_otherwise_seconds + HOUSEKEEPING_SECONDS
+def _supervise(
+    settings: Settings,
+    database: Database,
+    inbox: Inbox,
+    retention: RetentionJob,
+    readiness: Readiness,
+    anchor: Callable[[], object],
+    stopped: threading.Event,
+) -> None:
+    """Run alarms and housekeeping until the service is to stop."""
+    errors = databases.Errors(database)
+    monitor = AlarmMonitor(database, settings)
+    idle: set[str] = set()
+
+    def recover() -> None:
+        nonlocal idle
+        idle = engine.requeue_stalled(idle) if inbox.has_room() else set()
+
+    untouched = settings.complete.quiet_otherwise_seconds + HOUSEKEEPING_SECONDS
+    housekeeping = Housekeeping(
+        {
+            "deleted database": partial(_rescue, database),
+            "complete studies": partial(pipeline.recover_unplanned_studies, untouched),
+            "analyses given up": pipeline.fail_abandoned_analyses,
+            "event reports": pipeline.enqueue_pending_reports,
+            "audit anchors": anchor,
+            "work that stopped": recover,
+        }
+    )
+
+    def alarms() -> Iterator[Comparison]:
+        yield from housekeeping.alarms()
+        yield from conditions.of_process(
+            readiness.fault(), errors.recent(ERROR_SECONDS), retention.fault
         )
-        pipeline.fail_abandoned_analyses()
-        pipeline.enqueue_pending_reports()
-        anchor()
-        return engine.requeue_stalled(idle) if inbox.has_room() else set()
-    except Exception:
-        # The database may be out of reach for a while; the service goes on, and so does this.
-        logger.exception("could not look for work that stopped")
-        return set()
+
+    due = time.monotonic() + HOUSEKEEPING_SECONDS
+    while not stopped.is_set():
+        if time.monotonic() >= due:
+            due = time.monotonic() + HOUSEKEEPING_SECONDS
+            housekeeping.run()
+        try:
+            monitor.check(tuple(alarms()))
+        except Exception as error:  # noqa: BLE001 - the database may be away; the next check is near
+            logger.error("could not check for alarms: %s", type(error).__name__)
+        stopped.wait(ALARM_SECONDS)
+
+
+def _rescue(database: Database) -> None:
+    """Copy a database that was deleted, as long as this process still has it."""
+    copied = databases.rescue(database)
+    if copied is not None:
+        logger.critical(
+            "the database was deleted; nothing more is acknowledged. %s is a copy of it: stop the "
+            "gateway, rename the copy, and start again",
+            copied,
+        )
 
 
 def _load_or_exit(classifier: LateClassifier, settings: Settings) -> None:

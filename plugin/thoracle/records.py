@@ -65,6 +65,8 @@ class Reason(Enum):
     NO_IMAGE = Code("111213", "DCM", "No image")
     UNDECODABLE = Code("UNDECODABLE", SCHEME, "Pixel data cannot be decoded")
     SOFTWARE_FAILURE = Code("111218", "DCM", "Software failure")
+    FILE_MISSING = Code("FILE-MISSING", SCHEME, "Stored file is missing")
+    RESULT_LIMITS = Code("RESULT-LIMITS", SCHEME, "Building the result exceeded its limits")
     WITHDRAWN = Code("WITHDRAWN", SCHEME, "Result withdrawn")
 
     @property

@@ -22,7 +22,8 @@ from thoracle.image.codecs import MALFORMED
 from thoracle.image.decoder import Decoder
 from thoracle.pipeline.reader import Classifier, Reader
 from thoracle.records import Kind, Reading
-from thoracle.report import header
+from thoracle.report.header import Instance
+from thoracle.report.result_set import Made
 from thoracle.settings import Settings, digests
 from thoracle.store import trail
 from thoracle.store.tables import analysis, instance, reading, result
@@ -299,15 +300,6 @@ class Replay:
         self.outcome, self.what = "impossible", why
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """An object that is made now."""
-
-    kind: str
-    sop_instance_uid: str
-    content: bytes
-
-
 def replay(
     settings: Settings, database: Engine, study: str, generation: int | None, user_id: str
 ) -> Replay:
@@ -397,13 +389,12 @@ def _compare_readings(of: Stored, readings: list[Reading], found: Replay) -> Non
 
 def _made(reader: Reader, of: Stored, paths: list[Path], readings: list[Reading]) -> list[Made]:
     """Return the objects that are made now, as the pipeline makes them."""
-    made = reader.report(
+    return reader.report(
         paths,
         readings,
         content_datetime=datetime.fromisoformat(of.analysis.content_datetime).astimezone(),
-        predecessor=header.Instance(*of.predecessor) if of.predecessor else None,
+        predecessor=Instance(*of.predecessor) if of.predecessor else None,
     )
-    return [Made(kind.value, str(ds.SOPInstanceUID), header.encode(ds)) for kind, ds in made]
 
 
 def _compare_objects(folder: Path, of: Stored, made: list[Made], found: Replay) -> None:

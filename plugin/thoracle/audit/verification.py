@@ -33,6 +33,10 @@ VERIFIED = "audit-verified.json"
 """Below the data folder: where the last verification ended that found all well."""
 
 
+_LAST_BYTES = 4096
+"""Of a file of anchors: some twenty of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Anchor:
     """The end of the chain at some time."""
@@ -87,6 +91,23 @@ def read_anchors(path: Path) -> list[Anchor]:
                 "and recorded_at"
             ) from error
     return anchors
+
+
+def last_anchor(path: Path) -> Anchor | None:
+    """Return the newest anchor of a file, whatever its length; ``None`` when there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _LAST_BYTES))
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        try:
+            values = json.loads(line)
+            return Anchor(int(values["id"]), values["digest"], values["recorded_at"])
+        except (ValueError, KeyError, TypeError):
+            continue  # the last one may be cut short by a crash, the first one here by ourselves
+    return None
 
 
 def last_verified(folder: Path) -> Anchor | None:

@@ -1,5 +1,9 @@
-"""The service and its connections: `thoracle init`, `check`, `serve`, `web`, `echo`, `send`."""
+"""The service and its connections.
 
+`thoracle init`, `check`, `serve`, `accept-database`, `web`, `echo`, `send`.
+"""
+
+import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,6 +56,23 @@ def serve(config: ConfigOption = None) -> None:
     from thoracle import gateway
 
     gateway.serve(settings)
+
+
+def accept_database(
+    reason: Annotated[str, typer.Option(help="Why, in words that the audit keeps.")],
+    config: ConfigOption = None,
+) -> None:
+    """Go on with a database that lacks what the data folder has, or with a new one."""
+    from thoracle.audit import continuity
+    from thoracle.store import engine
+
+    settings = settings_of(config)
+    with engine.lock(settings.data_folder):
+        found = continuity.accept(settings, reason, getpass.getuser())
+    say(
+        f"accepted, and recorded in the audit: {found}. Images without a row are moved to "
+        f"{settings.data_folder / 'orphans'} at the next start; `thoracle send` sends them again"
+    )
 
 
 def web(config: ConfigOption = None) -> None:

@@ -17,6 +17,7 @@ from thoracle.deliver.storescu import Receipt
 from thoracle.errors import ArchiveRefused, ArchiveSilent, ArchiveUnavailable, DeliveryError
 from thoracle.records import Kind
 from thoracle.report import sr
+from thoracle.report.result_set import encoded
 from thoracle.settings import Destination
 from thoracle.study import results
 
@@ -66,7 +67,8 @@ def _receipt(destination: Destination, below: str, kind: Kind) -> Receipt:
         return stowrs.store(web_peer_of(destination, line.settings), stored)
 
     def comprehensive() -> Any:
-        return line.path(keep(Kind.SR, sr.as_comprehensive_sr(dcmread(stored))).path)
+        made = encoded(Kind.SR, sr.as_comprehensive_sr(dcmread(stored)))
+        return line.path(keep(made).path)
 
     ours = kind is not Kind.ORIGINAL
     peer = peer_of(destination, line.settings)

@@ -1,6 +1,6 @@
 """What the workflows work with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,9 +13,10 @@ from thoracle.deliver.association import Peer
 from thoracle.deliver.stowrs import WebPeer
 from thoracle.errors import NotAnalysable
 from thoracle.image.header import header_of
-from thoracle.records import BundleIdentity, Kind, Reading
-from thoracle.report import header, source
+from thoracle.records import BundleIdentity, Reading
+from thoracle.report import source
 from thoracle.report.header import Instance
+from thoracle.report.result_set import Made
 from thoracle.settings import Destination, Settings, Subscriber, WorkflowManager
 from thoracle.store import files
 from thoracle.study import headers
@@ -39,7 +40,8 @@ class StudyReader(Protocol):
         *,
         content_datetime: datetime,
         predecessor: Instance | None = None,
-    ) -> list[tuple[Kind, Dataset]]:
+        recorded: Sequence[Mapping[str, str]] = (),
+    ) -> list[Made]:
         """Return the objects of the result of one study."""
 
 
@@ -149,15 +151,15 @@ def web_peer_of(destination: Destination, settings: Settings) -> WebPeer:
     )
 
 
-def keep(kind: Kind, ds: Dataset) -> ResultObject:
+def keep(made: Made) -> ResultObject:
     """Write an object of ours durably, and return what the database says of it."""
-    uid = str(ds.SOPInstanceUID)  # ours, so it may be a file name
+    uid = made.sop_instance_uid  # ours, so it may be a file name
     below = f"results/{uid[-2:]}/{uid}.dcm"
     return ResultObject(
         sop_instance_uid=uid,
-        sop_class_uid=str(ds.SOPClassUID),
-        series_instance_uid=str(ds.SeriesInstanceUID),
-        kind=kind,
+        sop_class_uid=made.sop_class_uid,
+        series_instance_uid=made.series_instance_uid,
+        kind=made.kind,
         path=below,
-        sha256=files.keep_patiently(parts().path(below), header.encode(ds)),
+        sha256=files.keep_patiently(parts().path(below), made.content),
     )

@@ -6,7 +6,6 @@ from pydicom import Dataset, dcmread
 from pydicom.misc import is_dicom
 
 from thoracle.errors import NotAnalysable
-from thoracle.image.codecs import MALFORMED
 from thoracle.records import Reason
 
 
@@ -16,10 +15,13 @@ def header_of(path: Path) -> Dataset:
     Raises
     ------
     NotAnalysable
-        The header cannot be parsed.
+        The file is gone, or its header cannot be parsed.
     """
     try:
         return dcmread(path, stop_before_pixels=True) if is_dicom(path) else Dataset()
-    except (*MALFORMED, OSError, EOFError) as error:
-        detail = f"the header is malformed ({type(error).__name__})"
+    except FileNotFoundError as error:
+        raise NotAnalysable(Reason.UNDECODABLE, "the stored file is missing") from error
+    # pydicom raises all kinds of errors for bytes from outside, RecursionError among them.
+    except Exception as error:
+        detail = f"the header cannot be parsed ({type(error).__name__})"
         raise NotAnalysable(Reason.UNDECODABLE, detail) from error

@@ -2,15 +2,16 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 
+from thoracle.monitoring import conditions
 from thoracle.monitoring.comparison import Comparison, Level
 from thoracle.monitoring.watch import compare
-from thoracle.settings import Watch
+from thoracle.settings import Settings
 from thoracle.store import trail
 from thoracle.store.tables import alarm, now
 
@@ -58,65 +59,113 @@ EVERY_SECONDS = 600.0
 """The newest days change slowly, and months of work take a second to compare."""
 
 
+Told = Callable[[Connection, trail.Event, Comparison], None]
+"""Is told of each alarm that is raised or ends, in the transaction that records it."""
+
+
+def tell_nobody(_connection: Connection, _event: trail.Event, _alarm: Comparison) -> None:
+    """Send nothing."""
+
+
 class AlarmMonitor:
-    """Compares from time to time; a fault of its own is logged and ends nothing.
+    """Checks for alarms: those of the service each time, those of figures from time to time.
 
     Parameters
     ----------
     database, settings
         What is compared, and what counts as an alarm.
+    tell
+        See ``Told``.
     """
 
-    def __init__(self, database: Engine, settings: Watch) -> None:
+    def __init__(self, database: Engine, settings: Settings, tell: Told = tell_nobody) -> None:
         self._database = database
         self._settings = settings
+        self._tell = tell
         self._due = time.monotonic()
+        self._compared: tuple[Comparison, ...] | None = None
+        self._failed = False
 
-    def check(self) -> None:
-        """Compare, unless that was done less than ``EVERY_SECONDS`` ago."""
-        if time.monotonic() < self._due:
-            return
-        self._due = time.monotonic() + EVERY_SECONDS
+    def check(self, others: Sequence[Comparison] = ()) -> None:
+        """Keep the alarms that stand now, ``others`` among them."""
+        moment = datetime.now(UTC)
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + EVERY_SECONDS
+            self._compare(moment)
+        with self._database.connect() as connection:
+            found = [*conditions.look(connection, self._settings, moment), *others]
+        if self._failed:
+            sentence = "The figures could not be compared with the reference; the log says why."
+            found.append(conditions.alarm("housekeeping watch", "Watch", sentence))
+        record(self._database, found, self._compared, self._tell)
+
+    def _compare(self, moment: datetime) -> None:
         try:
-            check(self._database, self._settings, datetime.now(UTC))
+            with self._database.connect() as connection:
+                self._compared = compare(connection, self._settings.watch, moment).comparisons
+            self._failed = False
         except Exception:
             logger.exception("could not compare with the reference")
+            self._failed = True
 
 
-def check(database: Engine, settings: Watch, now: datetime) -> None:
-    """Compare, and keep what came of it; an alarm that is raised or ends is logged and audited."""
-    with database.connect() as connection:
-        found = compare(connection, settings, now)
-    record(database, found.comparisons)
-
-
-def record(database: Engine, comparisons: Sequence[Comparison]) -> None:
+def record(
+    database: Engine,
+    service: Sequence[Comparison],
+    compared: Sequence[Comparison] | None,
+    tell: Told = tell_nobody,
+) -> None:
     """Keep levels and sentences, and record what changed.
 
-    An alarm stands until its figure is calm again: neither a figure that hovers about the limit nor
-    one that cannot be compared for a while ends it.
+    An alarm of the service ends when it is not found any more. That of a figure stands until the
+    figure is calm again: neither one that hovers about the limit nor one that cannot be compared
+    for a while ends it.
+
+    Parameters
+    ----------
+    service
+        The alarms of the service that stand now.
+    compared
+        All figures; ``None`` when they are not known.
     """
     with database.begin() as connection:
-        before = {row.subject: Level(row.level) for row in alarm_rows(connection)}
-        delete_rows(connection, sorted(set(before) - {one.subject for one in comparisons}))
-        for one in comparisons:
-            was = before.get(one.subject, Level.TOO_FEW)
-            level = _standing(was, one.level)
-            if level is not one.level and was is Level.ALARM:
-                continue  # what raised it stays to be read
-            set_row(connection, one.subject, level, one.sentence, one.device)
-            if (level is Level.ALARM) is not (was is Level.ALARM):
-                event = _EVENTS[level is Level.ALARM]
-                detail = {"subject": one.subject, "sentence": one.sentence, "device": one.device}
-                outcome = trail.MINOR_FAILURE if level is Level.ALARM else trail.SUCCESS
-                trail.record(connection, event, {"event_outcome": outcome, "detail": detail})
-                _log(one, level)
+        before = {row.subject: row for row in alarm_rows(connection)}
+        found = [*service, *(compared or ())]
+        gone = set(before) - {one.subject for one in found}
+        if compared is None:
+            gone = {subject for subject in gone if conditions.of_service(subject)}
+        for row in (before[subject] for subject in sorted(gone)):
+            if row.level == Level.ALARM:
+                ended = Comparison(row.subject, row.subject, Level.CALM, row.sentence)
+                _record(connection, ended, tell)
+        delete_rows(connection, sorted(gone))
+        for one in found:
+            _keep(connection, one, before.get(one.subject), tell)
+
+
+def _keep(connection: Connection, one: Comparison, before: Row[Any] | None, tell: Told) -> None:
+    was = Level.TOO_FEW if before is None else Level(before.level)
+    level = _standing(was, one.level)
+    if level is not one.level and was is Level.ALARM:
+        return  # what raised it stays to be read
+    said = (level, one.sentence, one.device)
+    if before is None or (before.level, before.sentence, before.device) != said:
+        set_row(connection, one.subject, level, one.sentence, one.device)
+    if (level is Level.ALARM) is not (was is Level.ALARM):
+        _record(connection, one, tell)
 
 
 def _standing(was: Level, now: Level) -> Level:
     return Level.ALARM if was is Level.ALARM and now is not Level.CALM else now
 
 
-def _log(one: Comparison, level: Level) -> None:
-    write = logger.warning if level is Level.ALARM else logger.info
-    write("%s: %s %s", _EVENTS[level is Level.ALARM].verb, one.sentence, one.device or "")
+def _record(connection: Connection, one: Comparison, tell: Told) -> None:
+    """Record that an alarm is raised or has ended, and tell of it."""
+    raised = one.level is Level.ALARM
+    event = _EVENTS[raised]
+    detail = {"subject": one.subject, "sentence": one.sentence, "device": one.device}
+    outcome = trail.MINOR_FAILURE if raised else trail.SUCCESS
+    trail.record(connection, event, {"event_outcome": outcome, "detail": detail})
+    tell(connection, event, one)
+    write = logger.warning if raised else logger.info
+    write("%s: %s %s", event.verb, one.sentence, one.device or "")

@@ -128,6 +128,10 @@ class Comparison:
     """What device most of it comes from, as a phrase."""
     value: float | None = None
     """The index, or the share."""
+    study_instance_uid: str | None = None
+    """The study that an alarm names first."""
+    outside: str = ""
+    """The sentence for those who may know of no study; empty: ``sentence`` names none."""
     bins: tuple[tuple[float, float, float], ...] = ()
     """As of :class:`~thoracle.monitoring.comparison.Index`."""
 

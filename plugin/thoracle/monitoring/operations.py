@@ -1,5 +1,6 @@
 """Statements about work under way: what waits, what is dead, and whom we reach."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,9 @@ NOTHING_SENT: dict[str, Any] = {
     "failed_at": None,
 }
 """What :func:`peers` would say of a peer to which nothing went yet."""
+
+
+_QUOTED = re.compile(r"""\s*(['"]).*\1""", re.DOTALL)
 
 
 def queues(connection: Connection) -> list[dict[str, Any]]:
@@ -185,3 +189,8 @@ def peers(connection: Connection) -> dict[str, dict[str, Any]]:
         for name, detail, moment in failed:
             found[name].update(detail=detail, failed_at=moment)
     return found
+
+
+def plain(detail: str | None) -> str:
+    """Return the detail of a failure without what others wrote: they may have named a patient."""
+    return _QUOTED.sub(" (with a comment)", detail or "")

@@ -1,19 +1,22 @@
 """study_complete -> analyse: the images present become a result."""
 
 import logging
-from dataclasses import asdict
+import traceback
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dbos import DBOS, Debouncer, SetEnqueueOptions, SetWorkflowID
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from thoracle.deliver.line import keep, parts
 from thoracle.deliver.workflows import enqueue_deliver
+from thoracle.errors import FileMissing, ReportLimits, ThoracleError
 from thoracle.hl7 import rows as notifications
 from thoracle.hl7.workflow import enqueue_notify
 from thoracle.pipeline import route
-from thoracle.records import Kind, Reading
+from thoracle.records import Kind, Reading, Reason
 from thoracle.report.header import Instance
 from thoracle.routing.decision import NOTHING, RoutingDecision
 from thoracle.store import engine
@@ -24,6 +27,9 @@ from thoracle.ups import review
 from thoracle.ups.subscriptions import enqueue_reports
 
 logger = logging.getLogger(__name__)
+
+_REASONS = {FileMissing: Reason.FILE_MISSING, ReportLimits: Reason.RESULT_LIMITS}
+"""Why a study gets no answer, where it is more than a fault of the program."""
 
 # ---- complete --------------------------------------------------------------------------------
 
@@ -48,24 +54,45 @@ def recover_unplanned_studies(untouched_seconds: float) -> None:
 
 
 def fail_abandoned_analyses() -> None:
-    """Record as failed the analyses that the engine gave up, e.g. for killing the process."""
+    """Record as failed the analyses that the engine gave up, e.g. for killing the process.
+
+    Raises
+    ------
+    ThoracleError
+        Some could not be recorded; the others are.
+    """
     given_up = DBOS.list_workflows(
         name="analyse",
         status=["MAX_RECOVERY_ATTEMPTS_EXCEEDED", "ERROR"],
         load_input=False,
         load_output=False,
     )
-    with parts().database.begin() as connection:
+    with parts().database.connect() as connection:
         unfinished = results.planned(connection)
-        for workflow in given_up:
-            _, study, digest, generation = workflow.workflow_id.split(":")
-            key = AnalysisKey(study, int(generation), digest)
-            if key in unfinished:
-                detail = f"the engine gave up: {workflow.status}"
-                rows = instances.sources(connection, study, key.generation)
-                rank = route.failed_head_start(study, [row.path for row in rows])
-                analyses.fail(connection, key, detail, workflow.workflow_id)
-                reading_list.set_head_start(connection, study, *rank)
+    faults = 0
+    for workflow in given_up:
+        _, study, digest, generation = workflow.workflow_id.split(":")
+        key = AnalysisKey(study, int(generation), digest)
+        if key not in unfinished:
+            continue
+        try:
+            _abandon(key, f"the engine gave up: {workflow.status}", workflow.workflow_id)
+        except Exception as error:  # noqa: BLE001 - the other analyses must not wait for this one
+            # Without the text, which may quote what a header says.
+            logger.error("analysis of %s not recorded as failed: %s", study, type(error).__name__)
+            faults += 1
+    if faults:
+        raise ThoracleError(f"found {faults} analyses that could not be recorded as failed")
+
+
+def _abandon(key: AnalysisKey, detail: str, workflow_id: str) -> None:
+    study = key.study_instance_uid
+    with parts().database.connect() as connection:
+        rows = instances.sources(connection, study, key.generation)
+    rank = route.failed_head_start(study, [row.path for row in rows])
+    with parts().database.begin() as connection:
+        analyses.fail(connection, key, Reason.SOFTWARE_FAILURE, detail, workflow_id)
+        reading_list.set_head_start(connection, study, *rank)
 
 
 def _fail(
@@ -73,12 +100,22 @@ def _fail(
     study: str,
     generation: int,
     digest: str,
-    detail: str,
+    cause: tuple[str, str],
     workflow_id: str,
     rank: tuple[int, str],
 ) -> None:
-    analyses.fail(connection, AnalysisKey(study, generation, digest), detail, workflow_id)
+    reason, detail = Reason.from_code_value(cause[0]), cause[1]
+    analyses.fail(connection, AnalysisKey(study, generation, digest), reason, detail, workflow_id)
     reading_list.set_head_start(connection, study, *rank)
+
+
+def _cause(error: Exception) -> tuple[str, str]:
+    """Return the Code Value and the text of why a study gets no answer."""
+    if not isinstance(error, ThoracleError):  # its text may quote what a header says
+        logger.error("analysis failed: %s", traceback.format_tb(error.__traceback__))
+        return Reason.SOFTWARE_FAILURE.code.value, f"{type(error).__name__}, see log"
+    reason = next((one for kind, one in _REASONS.items() if isinstance(error, kind)), None)
+    return (reason or Reason.SOFTWARE_FAILURE).code.value, str(error)
 
 
 @DBOS.workflow(name="study_complete", max_recovery_attempts=None)
@@ -111,27 +148,32 @@ def analyse(study_instance_uid: str, digest: str, generation: int, priority: int
     if begin["digest"] != digest:  # the bundle was exchanged while this waited
         enqueue_analyse(study_instance_uid, begin["digest"], generation, priority)
         return
-    sources = begin["sources"]
-    if not sources:
+    if not begin["sources"]:
         return
-    readings = [_read(path) for path in sources]
     try:
-        made = _report(*key, sources, readings, begin["predecessor"])
-    except Exception as error:
-        rank = route.head_start_of_failed(study_instance_uid, sources)
-        engine.transaction(_fail, *key, str(error), str(DBOS.workflow_id), rank)
-        raise
-    decision = route.decide(study_instance_uid, sources, readings)
-    written = route.messages(
-        study_instance_uid, sources[0], readings, made[0], begin["content_datetime"], decision
-    )
-    proposed = review.propose(sources, readings, made[0], begin["content_datetime"], decision)
-    waiting = engine.transaction(_conclude, *key, readings, made, decision, written, proposed)
+        waiting = _result(key, begin)
+    except OperationalError:
+        raise  # the database can do no work now: nothing about the study is known by that
+    except Exception as error:  # noqa: BLE001 - whatever it is, the study failed and that is told
+        rank = route.head_start_of_failed(study_instance_uid, begin["sources"])
+        engine.transaction(_fail, *key, _cause(error), str(DBOS.workflow_id), rank)
+        return
     for destination, sop_instance_uid in waiting["deliveries"]:
         enqueue_deliver(destination, sop_instance_uid, 1, priority, None)
     for receiver, sop_instance_uid in waiting["notifications"]:
         enqueue_notify(receiver, sop_instance_uid, 1, None)
     enqueue_reports(waiting["told"])
+
+
+def _result(key: tuple[str, int, str], begin: dict[str, Any]) -> dict[str, list[Any]]:
+    """Read and report; return what is to be sent now, as :func:`_conclude` does."""
+    sources, moment = begin["sources"], begin["content_datetime"]
+    readings = [_read(*key[:2], path) for path in sources]
+    made = _report(*key, sources, readings, begin["predecessor"])
+    decision = route.decide(key[0], sources, readings)
+    written = route.messages(key[0], sources[0], readings, made[0], moment, decision)
+    proposed = review.propose(sources, readings, made[0], moment, decision)
+    return engine.transaction(_conclude, *key, readings, made, decision, written, proposed)
 
 
 def _begin(connection: Connection, study: str, generation: int, digest: str) -> dict[str, Any]:
@@ -141,8 +183,20 @@ def _begin(connection: Connection, study: str, generation: int, digest: str) -> 
 
 
 @DBOS.step(name="read")
-def _read(path: str) -> dict[str, Any]:
-    return parts().reader.read(parts().path(path)).to_json()
+def _read(study: str, generation: int, path: str) -> dict[str, Any]:
+    line = parts()
+    if not line.path(path).exists():
+        raise FileMissing(f"the stored file is missing: {path}")
+    reading = line.reader.read(line.path(path))
+    if not reading.sop_instance_uid:  # its header cannot be read
+        with line.database.connect() as connection:
+            recorded = instances.recorded(connection, study, generation)[path]
+        reading = replace(
+            reading,
+            sop_class_uid=recorded["SOPClassUID"],
+            sop_instance_uid=recorded["SOPInstanceUID"],
+        )
+    return reading.to_json()
 
 
 @DBOS.step(name="report")
@@ -157,13 +211,15 @@ def _report(
     line = parts()
     with line.database.connect() as connection:
         row = results.analysis_row(connection, AnalysisKey(study, generation, digest))
+        recorded = instances.recorded(connection, study, generation)
     made = line.reader.report(
         [line.path(path) for path in sources],
         [Reading.from_json(values) for values in readings],
         content_datetime=datetime.fromisoformat(row.content_datetime).astimezone(),
         predecessor=Instance(*predecessor) if predecessor else None,
+        recorded=[recorded[path] for path in sources],
     )
-    return [asdict(keep(kind, ds)) for kind, ds in made]
+    return [asdict(keep(one)) for one in made]
 
 
 def _conclude(

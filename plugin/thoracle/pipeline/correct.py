@@ -20,6 +20,7 @@ from thoracle.pipeline.analyse import enqueue_analyse
 from thoracle.records import Kind
 from thoracle.report import keyobject, sentences, sr
 from thoracle.report.header import Instance
+from thoracle.report.result_set import encoded
 from thoracle.store import engine, trail
 from thoracle.store.tables import now
 from thoracle.study import analyses, headers, instances, reading_list, results
@@ -182,7 +183,7 @@ def _correct(
         made=_moment(begun["made_at"]),
         **common,
     )
-    made = [(asdict(keep(Kind.SR, report)), list(begun["report_to"]))]
+    made = [(asdict(keep(encoded(Kind.SR, report))), list(begun["report_to"]))]
     notes: dict[str, tuple[dict[str, Any], list[str]]] = {}
     for name, objects in begun["kept"].items():
         destination = line.destinations.get(name)
@@ -193,7 +194,7 @@ def _correct(
         # Archives that have the same objects get the same note.
         uid = str(note.SOPInstanceUID)
         if uid not in notes:
-            notes[uid] = (asdict(keep(Kind.REJECTION, note)), [])
+            notes[uid] = (asdict(keep(encoded(Kind.REJECTION, note))), [])
         notes[uid][1].append(name)
     return [*made, *notes.values()]
 

@@ -13,7 +13,6 @@ from thoracle.image.decoder import Decoder
 from thoracle.image.header import header_of
 from thoracle.pipeline.reader import Reader
 from thoracle.records import BundleIdentity, Reading
-from thoracle.report import header
 from thoracle.settings import Settings
 from thoracle.store import files
 
@@ -69,8 +68,8 @@ def analyse(
                 content_datetime=content_datetime,
             )
             assert out is not None
-            for kind, ds in made:
-                files.keep(out / f"{kind}-{ds.SOPInstanceUID}.dcm", header.encode(ds))
+            for one in made:
+                files.keep(out / f"{one.kind}-{one.sop_instance_uid}.dcm", one.content)
 
 
 def _answer(path: Path, reading: Reading, identity: BundleIdentity) -> dict[str, Any]:

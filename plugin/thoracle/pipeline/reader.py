@@ -7,7 +7,7 @@ without a network.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from pydicom import Dataset
 
 from thoracle import __version__
 from thoracle.classify import runtime
-from thoracle.errors import NotAnalysable
+from thoracle.errors import NotAnalysable, ReportLimits
 from thoracle.image import pixels, selection
 from thoracle.image.decoder import Decoder
 from thoracle.image.features import features
@@ -29,7 +29,6 @@ from thoracle.records import (
     BundleIdentity,
     Image,
     Judgement,
-    Kind,
     Outcome,
     Reading,
     Reason,
@@ -37,13 +36,20 @@ from thoracle.records import (
 )
 from thoracle.report import result_set
 from thoracle.report.header import Instance
-from thoracle.report.result_set import Picture
+from thoracle.report.result_set import Made, Picture
 from thoracle.settings import Settings, digests
 
 logger = logging.getLogger(__name__)
 
 UNDER_WAY = 3
 """Images read at a time: one in the decoder's child, one at its look-up table, one classified."""
+
+
+UNILLUSTRATED = "Heat map, outlines and key objects could not be made."
+FROM_RECORDS = (
+    "The header of the image could not be copied into this report: patient and study are as they "
+    "were recorded when it was received."
+)
 
 
 class Classifier(Protocol):
@@ -65,6 +71,8 @@ class Reader:
     decoder: Decoder
     classifier: Callable[[], Classifier]
     """Gives the classifier once it is loaded."""
+    build: Callable[..., list[Made]] = result_set.of_files
+    """Builds a result: in this process, or in a child with limits (``report/builder.py``)."""
 
     @cached_property
     def made_with(self) -> dict[str, str]:
@@ -85,11 +93,11 @@ class Reader:
         return replace(self._read(path), made_with=self.made_with)
 
     def _read(self, path: Path) -> Reading:
-        classifier = self.classifier()
         seconds: dict[str, float] = {}
         measured: dict[str, float] = {}
         header = Dataset()
         try:
+            classifier = self.classifier()
             with _timed(seconds, "select"):
                 header = header_of(path)
                 limitations = self._select(header)
@@ -106,8 +114,8 @@ class Reader:
             detail = f"{type(error).__name__}, see log"
             return _rejected(header, Reason.SOFTWARE_FAILURE, detail, seconds)
         return Reading(
-            sop_class_uid=str(header.get("SOPClassUID", "")),
-            sop_instance_uid=str(header.get("SOPInstanceUID", "")),
+            sop_class_uid=_uid(header, "SOPClassUID"),
+            sop_instance_uid=_uid(header, "SOPInstanceUID"),
             outcome=self.bundle.decision.outcome(judgement.probability),
             probability=judgement.probability,
             limitations=(*limitations, *image.limitations, *judgement.limitations),
@@ -136,7 +144,8 @@ class Reader:
         *,
         content_datetime: datetime,
         predecessor: Instance | None = None,
-    ) -> list[tuple[Kind, Dataset]]:
+        recorded: Sequence[Mapping[str, str]] = (),
+    ) -> list[Made]:
         """Return the objects of the result of one study, the structured report first.
 
         Parameters
@@ -148,36 +157,54 @@ class Reader:
             As for :func:`thoracle.report.sr.build`.
         predecessor
             The report that this one replaces.
+        recorded
+            As for :func:`thoracle.report.result_set.of_files`.
 
         Raises
         ------
         ReportError
             The objects cannot be built.
         """
-        sources = [header_of(path) for path in paths]
         common: dict[str, Any] = {
+            "paths": paths,
+            "recorded": recorded,
+            "bundle": self.bundle,
             "content_datetime": content_datetime,
             "predecessor": predecessor,
         }
         settings = self.settings.report
         wanted = result_set.illustrated(settings)
+        illustrated = any(reading.outcome in wanted for reading in readings)
+        if illustrated:
+            try:
+                pictures = self._pictures(paths, readings, wanted)
+                return self.build(readings=readings, pictures=pictures, settings=settings, **common)
+            except Exception as error:  # noqa: BLE001 - without pictures is better than none
+                _log_fault("result not illustrated", error)
+            readings = [
+                _limited(one, UNILLUSTRATED) if one.outcome in wanted else one for one in readings
+            ]
+            settings = settings.model_copy(update=dict.fromkeys(("sc", "pr", "ko", "seg"), ()))
+        common |= {"pictures": {}, "settings": settings}
         try:
-            pictures = {
-                reading.sop_instance_uid: self._explain(path)
-                for path, reading in zip(paths, readings, strict=True)
-                if reading.outcome in wanted
-            }
-            return result_set.build(
-                sources, readings, pictures, self.bundle, settings=settings, **common
-            )
-        except Exception:
-            if not any(reading.outcome in wanted for reading in readings):
+            return self.build(readings=readings, **common)
+        except ReportLimits:
+            raise
+        except Exception as error:
+            if not recorded:
                 raise
-            # A result without pictures is better than none; and it says so.
-            logger.exception("result not illustrated")
-        told = [_unillustrated(one) if one.outcome in wanted else one for one in readings]
-        alone = settings.model_copy(update=dict.fromkeys(("sc", "pr", "ko", "seg"), ()))
-        return result_set.build(sources, told, {}, self.bundle, settings=alone, **common)
+            _log_fault("result without the headers of its images", error)
+        told = [_limited(one, FROM_RECORDS) for one in readings]
+        return self.build(readings=told, headers=False, **common)
+
+    def _pictures(
+        self, paths: Sequence[Path], readings: Sequence[Reading], wanted: frozenset[Outcome]
+    ) -> dict[str, Picture]:
+        return {
+            reading.sop_instance_uid: self._explain(path)
+            for path, reading in zip(paths, readings, strict=True)
+            if reading.outcome in wanted
+        }
 
     def _explain(self, path: Path) -> Picture:
         image = pixels.read_image(path, self.decoder, header_of(path))
@@ -191,9 +218,13 @@ class Reader:
         return selection.limitations(header)
 
 
-def _unillustrated(reading: Reading) -> Reading:
-    limitation = "Heat map, outlines and key objects could not be made."
+def _limited(reading: Reading, limitation: str) -> Reading:
     return replace(reading, limitations=(*reading.limitations, limitation))
+
+
+def _log_fault(what: str, error: Exception) -> None:
+    # Without the text, which may quote what a header says.
+    logger.error("%s: %s", what, type(error).__name__)
 
 
 def _measured(image: Image) -> dict[str, float]:
@@ -205,10 +236,18 @@ def _measured(image: Image) -> dict[str, float]:
         return {}
 
 
+def _uid(ds: Dataset, keyword: str) -> str:
+    """Return a UID of an image; none where it cannot be read."""
+    try:
+        return str(ds.get(keyword, ""))
+    except Exception:  # noqa: BLE001 - pydicom raises all kinds for bytes from outside
+        return ""
+
+
 def _rejected(ds: Dataset, reason: Reason, detail: str, seconds: dict[str, float]) -> Reading:
     return Reading(
-        sop_class_uid=str(ds.get("SOPClassUID", "")),
-        sop_instance_uid=str(ds.get("SOPInstanceUID", "")),
+        sop_class_uid=_uid(ds, "SOPClassUID"),
+        sop_instance_uid=_uid(ds, "SOPInstanceUID"),
         outcome=Outcome.REJECTED,
         reason=reason,
         detail=detail,

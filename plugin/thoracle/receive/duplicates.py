@@ -64,7 +64,8 @@ def _add(connection: Connection, inbox: Inbox, received: Received) -> trail.Even
     if previous is None:
         instances.add(connection, received)
         return trail.Event.INSTANCE_STORED
-    if previous.file_state != KEPT:
+    # Of a file that is gone from the disk the sender has the only copy.
+    if previous.file_state != KEPT or not (inbox.data_folder / previous.path).exists():
         return _again(connection, inbox, previous, received)
     if previous.sha256 == received.sha256:
         return trail.Event.INSTANCE_DUPLICATE
@@ -76,7 +77,7 @@ def _add(connection: Connection, inbox: Inbox, received: Received) -> trail.Even
 
 
 def _again(connection: Connection, inbox: Inbox, previous: Any, received: Received) -> trail.Event:
-    """Keep an object again that has gone by the rules of retention: nothing else changes by it."""
+    """Keep an object again whose file has gone, e.g. by retention: nothing else changes by it."""
     _reject_other_patient(previous, received)
     if previous.sha256 == received.sha256:
         instances.keep_again(connection, previous.id, received)

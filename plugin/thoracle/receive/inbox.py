@@ -161,6 +161,19 @@ class Inbox:
         """Return whether the disk has at least ``reserve_megabytes`` left."""
         return self._free_megabytes() >= self._settings.reserve_megabytes
 
+    def fault(self) -> str:
+        """Return why no file could be kept now; empty when one could."""
+        if not self.has_room():
+            required = self._settings.reserve_megabytes
+            return f"{self._free_megabytes()} MB free, required {required}"
+        probe = self.data_folder / "probe"
+        try:
+            probe.write_bytes(b"1")
+            probe.unlink()
+        except OSError as error:
+            return f"the data folder: {error.strerror or type(error).__name__}"
+        return ""
+
     def _free_megabytes(self) -> int:
         return shutil.disk_usage(self._incoming).free // MEGABYTE
 

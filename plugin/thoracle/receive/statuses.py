@@ -49,4 +49,11 @@ NOT_AUTHORIZED = Status(
     "receive.store_ae_titles does not name the caller.",
 )
 
+PROCESSING_FAILURE = Status(
+    0x0110,
+    "Processing Failure",
+    "PS3.7 Annex C",
+    "Of a C-ECHO alone: no object could be stored now; Error Comment says why.",
+)
+
 STATUSES = (SUCCESS, OUT_OF_RESOURCES, DATA_SET_MISMATCH, CANNOT_UNDERSTAND, NOT_AUTHORIZED)

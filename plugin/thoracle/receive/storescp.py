@@ -55,8 +55,10 @@ class Listener:
         on_arrival: Arrival,
         on_commitment: commitment.OnAnswer,
         more: More | None = None,
+        ready: Callable[[], str] = str,
     ) -> None:
         self._settings = settings
+        self._ready = ready
         self._inbox = inbox
         self._database = database
         self._on_commitment = commitment.handler(on_commitment)
@@ -89,6 +91,7 @@ class Listener:
             evt_handlers=[
                 (evt.EVT_CONN_OPEN, self._on_connected),
                 (evt.EVT_REQUESTED, self._on_requested),
+                (evt.EVT_C_ECHO, self._on_c_echo),
                 (evt.EVT_C_STORE, self._on_c_store),
                 (evt.EVT_N_EVENT_REPORT, self._on_commitment),
                 (evt.EVT_REJECTED, self._on_rejected),
@@ -154,6 +157,12 @@ class Listener:
             assoc.acse.send_reject(*answer)
             self._refused(assoc, reason)
             assoc.kill()
+
+    def _on_c_echo(self, event: evt.Event) -> Dataset:
+        """Answer a C-ECHO-RQ; it fails while ``ready`` says why no object could be stored."""
+        if fault := self._ready():
+            return _answer(statuses.PROCESSING_FAILURE.code, fault)
+        return _answer(statuses.SUCCESS.code)
 
     def _on_c_store(self, event: evt.Event) -> Dataset:
         """Answer a C-STORE-RQ; every Status that can come back is in ``statuses.STATUSES``."""

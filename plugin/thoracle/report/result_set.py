@@ -1,18 +1,38 @@
 """The objects of one result: the structured report always, and what the settings want beside it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from pydicom.dataset import Dataset
 
+from thoracle.errors import NotAnalysable
+from thoracle.image.header import header_of
 from thoracle.records import BundleIdentity, Image, Kind, Outcome, Reading, Saliency
 from thoracle.report import header, heatmap, keyimage, keyobject, segmentation, softcopy, sr
 from thoracle.report.content import Illustration
 from thoracle.report.header import Instance
 from thoracle.report.regions import regions
 from thoracle.settings import Report as ReportSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An object of ours, encoded."""
+
+    kind: Kind
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    content: bytes
+    """A Part 10 file."""
+
+
+def encoded(kind: Kind, ds: Dataset) -> Made:
+    """Return an object as it is kept and sent; the same bytes each time."""
+    return Made(kind, *header.instance(ds), header.encode(ds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +98,75 @@ def build(
         illustrations=illustrations,
     )
     return [(Kind.SR, report), *made]
+
+
+def of_files(
+    *,
+    paths: Sequence[Path],
+    recorded: Sequence[Mapping[str, str]],
+    readings: Sequence[Reading],
+    headers: bool = True,
+    **values: Any,
+) -> list[Made]:
+    """Return the encoded objects of the result on one study, the structured report first.
+
+    Parameters
+    ----------
+    paths
+        The images.
+    recorded
+        Attributes of each that were kept when it was received, by keyword, or none at all: they
+        stand for a header that cannot be read, so that such an image gets its answer, too.
+    readings
+        What was said of each, in the same order; where the header could not be read, without UIDs.
+    headers
+        Whether the headers are read; else what is recorded stands for all of them.
+    values
+        The rest of the arguments of :func:`build`.
+
+    Raises
+    ------
+    ReportError
+        As :func:`build`.
+    """
+    known = recorded or [{}] * len(paths)
+    sources = [
+        _source(path, one) if headers else _recorded(one)
+        for path, one in zip(paths, known, strict=True)
+    ]
+    told = [_of(source, one) for source, one in zip(sources, readings, strict=True)]
+    return [encoded(kind, ds) for kind, ds in build(sources, told, **values)]
+
+
+def _source(path: Path, recorded: Mapping[str, str]) -> Dataset:
+    """Return the header of an image, or what is recorded of it."""
+    try:
+        ds = header_of(path)
+        if ds.get("SOPInstanceUID") or not recorded:
+            return ds
+    except NotAnalysable:
+        if not recorded:
+            raise
+    return _recorded(recorded)
+
+
+def _recorded(recorded: Mapping[str, str]) -> Dataset:
+    ds = Dataset()
+    ds.SpecificCharacterSet = "ISO_IR 192"
+    for keyword, value in recorded.items():
+        setattr(ds, keyword, value)
+    return ds
+
+
+def _of(source: Dataset, reading: Reading) -> Reading:
+    """Return a reading with the UIDs of its image."""
+    if reading.sop_instance_uid:
+        return reading
+    return replace(
+        reading,
+        sop_class_uid=str(source.get("SOPClassUID", "")),
+        sop_instance_uid=str(source.get("SOPInstanceUID", "")),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,6 +245,8 @@ class RetentionJob(threading.Thread):
         self._database = database
         self._settings = settings
         self._stopped = stopped
+        self.fault = ""
+        """The kind of error with which the newest run ended early."""
 
     def run(self) -> None:
         """Look until the gateway stops."""
@@ -255,6 +257,8 @@ class RetentionJob(threading.Thread):
             try:
                 done = Purge(self._database, self._settings, self._stopped).run()
                 logger.info("retention: gone are %s", done)
-            except Exception:
+                self.fault = ""
+            except Exception as error:
+                self.fault = type(error).__name__
                 # The database may be out of reach for a while; the next look is not far.
                 logger.exception("retention: the run ended early")

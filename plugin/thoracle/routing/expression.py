@@ -19,7 +19,6 @@ from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_dict, tag_for
 from pydicom.multival import MultiValue
 
 from thoracle.errors import SettingsError
-from thoracle.image.codecs import MALFORMED
 from thoracle.image.selection import age_years
 
 LONGEST = 4000
@@ -102,7 +101,7 @@ class Condition:
             if answer.type() == cel.Type.BOOL:
                 return bool(answer.plain_value())
             fault = str(answer.plain_value())
-        except RuntimeError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, there is no answer
             fault = str(error)
         if missing := re.search(r'No value with name "([\w.]+)"', fault):
             raise Undecided(f"found no value of {missing[1]}, required is one")
@@ -119,7 +118,7 @@ class Condition:
         for keyword in self.keywords:
             try:
                 value = _value(ds, keyword)
-            except MALFORMED:
+            except Exception:  # noqa: BLE001 - pydicom raises all kinds for bytes from outside
                 value = None
             if value is not None:
                 found[keyword] = value
@@ -134,6 +133,16 @@ class Condition:
         Undecided
             It holds for none, and for one of them that could not be told.
         """
+        try:
+            return self._first(headers, common)
+        except Undecided:
+            raise
+        except Exception as error:
+            raise Undecided(f"cannot be evaluated ({type(error).__name__})") from error
+
+    def _first(
+        self, headers: Sequence[Dataset], common: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
         undecided: Undecided | None = None
         for number, found in enumerate(self._distinct(headers)):
             if number == MOST_IMAGES:

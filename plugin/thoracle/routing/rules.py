@@ -12,7 +12,6 @@ from pydicom import Dataset
 
 from thoracle.errors import NotAnalysable, SettingsError
 from thoracle.image import selection
-from thoracle.image.codecs import MALFORMED
 from thoracle.records import Kind
 from thoracle.routing import expression
 from thoracle.routing.decision import Failed, Fired, RoutingDecision, Sends, StudyResult
@@ -127,11 +126,11 @@ def _is_ours(ds: Dataset) -> bool | None:
     """
     try:
         selection.check_not_ours(ds)
+        return False if ds.get("SOPInstanceUID") else None
     except NotAnalysable:
         return True
-    except MALFORMED:
+    except Exception:  # noqa: BLE001 - pydicom raises all kinds for bytes from outside
         return None
-    return False if ds.get("SOPInstanceUID") else None
 
 
 def _kinds(

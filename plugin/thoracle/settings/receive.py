@@ -100,6 +100,10 @@ class Receive(Section):
     maximum_object_megabytes: int = Field(
         2048, ge=1, le=4095, description="Largest object that is taken, megabytes."
     )
+    echo_tells_storage: bool = Field(
+        True,
+        description="C-ECHO fails while no object could be stored, e.g. because the disk is full; false: it says only that we answer.",
+    )
     budget: Budget = Budget()
     tls: ReceiveTLS | None = Field(
         None, description="TLS: the table [receive.tls]; unset: plain DICOM."

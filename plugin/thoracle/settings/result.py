@@ -69,3 +69,12 @@ class Report(Section):
     seg: Illustrated = Field(
         (), description="Outcomes of images that get a fractional segmentation of the saliency."
     )
+    memory_megabytes: int = Field(
+        2048, ge=512, description="Address space of the child that builds results, megabytes."
+    )
+    timeout_seconds: float = Field(
+        120,
+        gt=0,
+        le=3600,
+        description="Time for the result of one study, seconds. A study that takes longer has failed.",
+    )

@@ -132,7 +132,7 @@ class Rank(Section):
 
 
 class Watch(Section):
-    """What the dashboard compares, and when it raises an alarm (docs/dashboard.md)."""
+    """What the dashboard compares, and when an alarm is raised (docs/dashboard.md)."""
 
     window_days: int = Field(
         7, ge=1, le=90, description="The days up to now that are compared with the reference."
@@ -163,6 +163,25 @@ class Watch(Section):
         ge=0,
         le=1,
         description="Share of verdicts that agree, 0 to 1, below which an alarm is shown.",
+    )
+
+    unreachable_minutes: float = Field(
+        10,
+        gt=0,
+        le=10080,
+        description="A destination or receiver that takes nothing for so many minutes, though something waits for it, raises an alarm.",
+    )
+    answer_minutes: float = Field(
+        60,
+        gt=0,
+        le=10080,
+        description="A study that is complete and has no answer after so many minutes raises an alarm.",
+    )
+    refused_images: int = Field(
+        10,
+        ge=1,
+        le=100000,
+        description="A device of which all images of the last 24 hours were refused, at least so many, raises an alarm.",
     )
 
     @validator(mode="after")

@@ -1,21 +1,28 @@
 """The database: opened, migrated, and checked for the durability that we promise to senders."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import alembic.command
 import alembic.config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy import Connection, Engine, ExceptionContext, event, inspect, text
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from thoracle.errors import ThoracleError
 from thoracle.settings import Settings
+from thoracle.store import sqlite
 
-SYNCHRONOUS_FULL = 2
 VERSION_TABLE = "thoracle_schema"
 """Where Alembic keeps the revision of our tables; DBOS has a table of its own for its own."""
 ENGINE_SCHEMA = "dbos"
@@ -26,13 +33,17 @@ Database = Engine
 """What those call it who hand it on and run no statement themselves."""
 
 
+_OF_OURS = (IntegrityError, ProgrammingError, DataError)
+"""Faults of a statement, which say nothing about the database."""
+_REPEATED = ("40001", "40P01")
+"""SQLSTATE of transactions that PostgreSQL wants repeated."""
+
+
 class DatabaseError(ThoracleError):
     """The database does not give the guarantees that Thoracle needs."""
 
 
-def sqlite_url(data_folder: Path) -> str:
-    """Return the URL of the embedded database below the data folder."""
-    return f"sqlite:///{data_folder.resolve() / 'thoracle.sqlite'}"
+sqlite_url = sqlite.url
 
 
 def engine_of(settings: Settings) -> Engine:
@@ -56,10 +67,7 @@ def connect(url: str, password_file: Path | None = None) -> Engine:
         if password_file is not None:
             postgresql.password(password_file)  # here, because a fault of it is one of settings
         return postgresql.create(url, password_file)
-    # hide_parameters: an exception that reaches the log must not carry patient data.
-    engine = create_engine(url, hide_parameters=True)
-    event.listen(engine, "connect", _prepare_sqlite)
-    return engine
+    return sqlite.create(url)
 
 
 def open_database(url: str) -> Engine:
@@ -164,13 +172,8 @@ def described(settings: Settings) -> str:
 
 def _require_full_synchronisation(engine: Engine) -> None:
     with engine.connect() as connection:
-        journal = connection.execute(text("PRAGMA journal_mode=WAL")).scalar_one()
-        synchronous = connection.execute(text("PRAGMA synchronous")).scalar_one()
-    if (journal, synchronous) != ("wal", SYNCHRONOUS_FULL):
-        raise DatabaseError(
-            f"{named(engine)}: found journal_mode={journal} and synchronous={synchronous}, "
-            "required are wal and 2; is the data folder on a network disk?"
-        )
+        if faults := sqlite.faults(connection):
+            raise DatabaseError(f"{named(engine)}: {faults}")
 
 
 def _require_ours(engine: Engine) -> None:
@@ -235,7 +238,7 @@ def existing(settings: Settings) -> Engine:
         There is none, or it has another schema: `thoracle serve` makes both.
     """
     folder = settings.data_folder
-    if not settings.database.url and not (folder / "thoracle.sqlite").exists():
+    if not settings.database.url and not (folder / sqlite.FILE).exists():
         raise DatabaseError(
             f"{folder}: found no database, required is one that `thoracle serve` made"
         )
@@ -285,9 +288,55 @@ def _migrations() -> alembic.config.Config:
     return config
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    # IMMEDIATE makes a writer wait at its first statement instead of failing at its commit.
-    connection.isolation_level = "IMMEDIATE"
-    connection.execute("PRAGMA busy_timeout=30000")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA foreign_keys=ON")
+# ---- faults while it is open -----------------------------------------------------------------
+
+
+class Errors:
+    """What a database has answered, to anybody in this process, that is no answer."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._last: tuple[float, str] | None = None
+        event.listen(engine, "handle_error", self._note)
+
+    def _note(self, context: ExceptionContext) -> None:
+        error = context.original_exception
+        said = context.sqlalchemy_exception
+        repeated = getattr(error, "sqlstate", None) in _REPEATED
+        if isinstance(said, DBAPIError) and not isinstance(said, _OF_OURS) and not repeated:
+            self._last = (time.monotonic(), " ".join(str(error).split())[:200])
+
+    def recent(self, seconds: float) -> str:
+        """Return the newest error of the last seconds; empty when there was none."""
+        if self._last is None or time.monotonic() - self._last[0] > seconds:
+            return ""
+        return self._last[1]
+
+
+def fault(engine: Engine) -> str:
+    """Return why nothing could be written now; empty when that is possible. Nothing is written."""
+    if engine.dialect.name == "sqlite":
+        assert engine.url.database is not None
+        said = sqlite.fault(Path(engine.url.database))
+        return said and f"the database: {said}"
+    try:
+        with engine.connect() as connection:
+            read_only = connection.execute(text("SHOW transaction_read_only")).scalar_one()
+    except SQLAlchemyError as error:
+        return f"the database: {' '.join(str(getattr(error, 'orig', error)).split())[:200]}"
+    return "the database: it can only be read" if read_only == "on" else ""
+
+
+def rescue(engine: Engine) -> Path | None:
+    """Return a copy of an embedded database that was deleted while open; ``None``: there is none.
+
+    Raises
+    ------
+    DatabaseError
+        It cannot be copied.
+    """
+    if engine.dialect.name != "sqlite":
+        return None
+    try:
+        return sqlite.rescue(engine)
+    except (sqlite.Error, OSError) as error:
+        raise DatabaseError(f"{named(engine)}: it was deleted, and not copied: {error}") from error

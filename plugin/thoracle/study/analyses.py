@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from thoracle.records import BundleIdentity, Outcome, Reading, study_outcome
+from thoracle.records import BundleIdentity, Outcome, Reading, Reason, study_outcome
 from thoracle.store import trail
 from thoracle.store.tables import now
 from thoracle.study import instances, reading_list, results
@@ -79,7 +79,7 @@ def begin(
     elif missing := instances.missing_files(connection, key.study_instance_uid):
         # Of the rest alone something else might be said, in place of the result that stands.
         detail = f"{missing} of its images are no longer kept: send them again, then reanalyse"
-        fail(connection, key, detail, workflow_id)
+        fail(connection, key, Reason.FILE_MISSING, detail, workflow_id)
     else:
         reading_list.set_state(connection, key.study_instance_uid, reading_list.RUNNING)
         rows = instances.sources(connection, key.study_instance_uid, key.generation)
@@ -167,13 +167,19 @@ def add_result(
     )
 
 
-def fail(connection: Connection, key: AnalysisKey, detail: str, workflow_id: str) -> None:
-    """Record that a study gets no answer, unless its analysis has ended already."""
+def fail(
+    connection: Connection, key: AnalysisKey, reason: Reason, detail: str, workflow_id: str
+) -> None:
+    """Record that a study gets no answer, and why, unless its analysis has ended already."""
     if results.analysis_row(connection, key).state != "planned":
         return
     results.end_analysis(connection, key, "failed")
     reading_list.set_state(
-        connection, key.study_instance_uid, reading_list.FAILED, probability=None, reason_code=None
+        connection,
+        key.study_instance_uid,
+        reading_list.FAILED,
+        probability=None,
+        reason_code=reason.code.value,
     )
     trail.record(
         connection,
@@ -182,6 +188,7 @@ def fail(connection: Connection, key: AnalysisKey, detail: str, workflow_id: str
             **of_study(connection, key.study_instance_uid),
             "event_outcome": trail.SERIOUS_FAILURE,
             "bundle_digest": key.bundle_digest,
+            "reason_code": reason.code.value,
             "correlation_id": workflow_id,
             "detail": {"generation": key.generation, "detail": detail},
         },

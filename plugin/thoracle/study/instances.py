@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, and_, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from thoracle.records import Kind
-from thoracle.store.tables import analysis, instance, now, result, study
+from thoracle.store.tables import analysis, instance, now, result, study, worklist
 
 # ---- files ---------------------------------------------------------------------------------------
 # What has become of the files of a study: kept, going (to be unlinked), or gone.
@@ -191,7 +191,7 @@ def plan(
         .order_by(instance.c.sop_instance_uid)
     ).all()
     digest = hashlib.sha256("\n".join(uid for uid, _ in present).encode()).hexdigest()
-    changed = again or digest != row.instances_digest
+    changed = bool(present) and (again or digest != row.instances_digest)
     generation = row.generation + changed
     connection.execute(
         update(instance)
@@ -246,6 +246,29 @@ def sources(connection: Connection, study_instance_uid: str, generation: int) ->
         )
         .order_by(instance.c.sop_instance_uid)
     ).all()
+
+
+def recorded(
+    connection: Connection, study_instance_uid: str, generation: int
+) -> dict[str, dict[str, str]]:
+    """Return by path what was kept of each image's header when it came, by keyword."""
+    row = study_row(connection, study_instance_uid)
+    name = connection.execute(
+        select(worklist.c.patient_name).where(worklist.c.study_instance_uid == study_instance_uid)
+    ).scalar()
+    return {
+        image.path: {
+            "SOPClassUID": image.sop_class_uid,
+            "SOPInstanceUID": image.sop_instance_uid,
+            "StudyInstanceUID": study_instance_uid,
+            "SeriesInstanceUID": image.series_instance_uid,
+            "PatientName": name or "",
+            "PatientID": image.patient_id or "",
+            "IssuerOfPatientID": image.issuer_of_patient_id or "",
+            "AccessionNumber": row.accession_number or "",
+        }
+        for image in sources(connection, study_instance_uid, generation)
+    }
 
 
 def sender(connection: Connection, study_instance_uid: str) -> str:

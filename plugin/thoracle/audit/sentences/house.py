@@ -163,10 +163,19 @@ def _audit_read(rows: Rows) -> str:
     return f"{person(rows[0])} read the audit{_means(rows[0])}{times(rows)}."
 
 
+def _accepted(rows: Rows) -> str:
+    row = rows[0]
+    return (
+        f"{person(row)} went on with a database that is not the one before"
+        f"{said(row, 'found')}: {inert(detail(row, 'reason'), 300)}."
+    )
+
+
 SENTENCES: dict[Event, Callable[[Rows], str]] = {
     Event.APPLICATION_STARTED: _started,
     Event.APPLICATION_STOPPED: _stopped,
     Event.CONFIGURATION_CHANGED: _configured,
+    Event.DATABASE_ACCEPTED: _accepted,
     Event.BUNDLE_REFUSED: _bundle_refused,
     Event.ASSOCIATION_REFUSED: _association_refused,
     Event.ASSOCIATION_ACCEPTED: _association,

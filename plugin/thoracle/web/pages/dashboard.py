@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from thoracle.errors import DeliveryError, ThoracleError
-from thoracle.monitoring import alarms, figures, reach, statistics
+from thoracle.monitoring import alarms, conditions, figures, reach, statistics
 from thoracle.monitoring import operations as stored
 from thoracle.monitoring.comparison import Level, shown
 from thoracle.monitoring.figures import OPEN, STATES, TurnAround, Volume
@@ -92,6 +92,8 @@ class Board:
     watching: DriftComparison
     since: dict[str, str]
     """Since when an alarm stands, by its subject."""
+    service: tuple[Any, ...]
+    """Rows of alarms about the service, not about a figure."""
     standing: tuple[Any, ...]
     """Rows of alarms that stand although the figure is below the limit again, or not compared."""
     total: Volume
@@ -124,7 +126,12 @@ def board(
         made=now,
         watching=watching,
         since={row.subject: row.since for row in raised},
-        standing=tuple(row for row in raised if levels.get(row.subject) is not Level.ALARM),
+        service=tuple(row for row in raised if conditions.of_service(row.subject)),
+        standing=tuple(
+            row
+            for row in raised
+            if levels.get(row.subject) is not Level.ALARM and not conditions.of_service(row.subject)
+        ),
         total=_sum(volumes),
         times=figures.turn_around(times),
         verdicts=_all(opinions),

@@ -1,6 +1,5 @@
 """What an administrator looks at: what waits, whom we reach, disk and certificates."""
 
-import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from sqlalchemy import Connection
 from thoracle.classify import bundle
 from thoracle.errors import BundleError, SettingsError
 from thoracle.monitoring import operations
+from thoracle.monitoring.operations import plain
 from thoracle.receive.inbox import MEGABYTE
 from thoracle.settings import Section, Settings, tls
 
@@ -22,7 +22,6 @@ LETTERS = 100
 RENEW_DAYS = 30
 PROBE_SECONDS = 1.0
 CERTIFICATE_FILES = ("certificate_file", "ca_file", "client_ca_file")
-_QUOTED = re.compile(r"""\s*(['"]).*\1""", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +82,6 @@ def gather(connection: Connection, settings: Settings) -> Operations:
         total_megabytes=disk.total // MEGABYTE,
         certificates=tuple(certificates(settings)),
     )
-
-
-def plain(detail: str | None) -> str:
-    """Return the detail of a failure without what others wrote: they may have named a patient."""
-    return _QUOTED.sub(" (with a comment)", detail or "")
 
 
 def _peers(settings: Settings, figures: dict[str, dict[str, Any]]) -> Iterator[PeerState]:

@@ -1,0 +1,265 @@
+"""Conditions of the service that somebody has to know of: each that holds is an alarm.
+
+What is acknowledged ends in a result, a coded refusal or an alarm here that names it; the last
+condition, studies without an answer in time, holds whatever the cause is.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, and_, case, func, or_, select
+
+from thoracle.audit import forwarding
+from thoracle.monitoring import operations
+from thoracle.monitoring.comparison import Comparison, Level, shown
+from thoracle.records import Reason
+from thoracle.settings import Settings
+from thoracle.store.tables import (
+    analysis,
+    delivery,
+    instance,
+    notification,
+    reading,
+    study,
+    timestamp,
+    worklist,
+)
+
+FAILED_DAYS = 7
+"""A failed analysis that nobody took up is an alarm so long."""
+NAMED = 3
+"""Studies that an alarm names; the others are counted."""
+DEVICE_HOURS = 24
+PARKED = (Reason.RESULT_LIMITS.code.value,)
+"""Reasons of studies that are put aside: reading them again costs the same again."""
+OURS = (Reason.OWN_OUTPUT.code.value, Reason.SOFTWARE_FAILURE.code.value)
+"""Reasons that say nothing about the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Study:
+    """A study that an alarm names."""
+
+    uid: str
+    why: str
+
+
+SUBJECTS = (
+    "analysis ",
+    "audit repository ",
+    "database",
+    "dead letters",
+    "destination ",
+    "device ",
+    "housekeeping ",
+    "storage",
+    "unanswered",
+)
+"""How the subjects of the alarms of the service begin; all others are figures that are compared."""
+
+
+def of_service(subject: str) -> bool:
+    """Return whether an alarm is about the service, not about a figure of the watch."""
+    return subject.startswith(SUBJECTS)
+
+
+def look(connection: Connection, settings: Settings, now: datetime) -> list[Comparison]:
+    """Return an alarm for each condition that holds now."""
+    return [
+        *_failed(connection, now),
+        *_unanswered(connection, settings, now),
+        *_unreachable(connection, settings, now),
+        *_dead(connection),
+        *_refused_devices(connection, settings, now),
+        *_repositories(connection),
+    ]
+
+
+def of_process(storage: str, database: str, retention: str) -> Iterator[Comparison]:
+    """Yield alarms for what the gateway finds itself; each text is empty when all is well.
+
+    Parameters
+    ----------
+    storage
+        Why no object could be stored now.
+    database
+        The newest error that the database has answered lately.
+    retention
+        The kind of error with which the newest run ended early.
+    """
+    if storage:
+        advice = "What to do: make room, or restore what is missing; senders keep their images."
+        yield alarm("storage", "Images are refused", f"No image is taken: {storage}.", advice)
+    if database:
+        sentence = f"The database answered an error in the last minutes: {database}."
+        yield alarm("database", "Errors of the database", sentence)
+    if retention:
+        sentence = f"The newest run of the retention ended early: {retention}."
+        yield alarm("housekeeping retention", "Retention", sentence)
+
+
+def alarm(subject: str, name: str, sentence: str, advice: str = "") -> Comparison:
+    """Return an alarm; its subject is at most 64 characters."""
+    return Comparison(subject[:64], name, Level.ALARM, f"{sentence} {advice}".strip())
+
+
+def _of_studies(
+    subject: str, name: str, what: str, studies: Sequence[_Study], advice: str
+) -> Comparison:
+    """Return an alarm that names some studies and counts all."""
+    told = [f"{one.uid} ({one.why})" if one.why else one.uid for one in studies[:NAMED]]
+    more = f" and {len(studies) - NAMED} more" if len(studies) > NAMED else ""
+    number = "1 study" if len(studies) == 1 else f"{len(studies)} studies"
+    sentence = f"{what}: {number}, {', '.join(told)}{more}."
+    return replace(
+        alarm(subject, name, sentence, advice),
+        study_instance_uid=studies[0].uid,
+        outside=f"{what}: {number}. {advice}",
+    )
+
+
+def _failed(connection: Connection, now: datetime) -> Iterator[Comparison]:
+    """Yield alarms for studies of which the newest analysis failed, until somebody took them up."""
+    since = timestamp(now - timedelta(days=FAILED_DAYS))
+    rows = connection.execute(
+        select(analysis.c.study_instance_uid, worklist.c.reason_code)
+        .join(study, study.c.study_instance_uid == analysis.c.study_instance_uid)
+        .join(worklist, worklist.c.study_instance_uid == analysis.c.study_instance_uid)
+        .where(
+            analysis.c.state == "failed",
+            analysis.c.generation == study.c.generation,
+            analysis.c.finished_at >= since,
+            worklist.c.ai_state == "failed",
+            worklist.c.reviewed_at.is_(None),
+        )
+        .order_by(analysis.c.finished_at.desc())
+    ).all()
+    parked = [_Study(uid, _meaning(code)) for uid, code in rows if code in PARKED]
+    failed = [_Study(uid, _meaning(code)) for uid, code in rows if code not in PARKED]
+    advice = "What to do: mend the cause, then `thoracle reanalyse STUDY`."
+    if failed:
+        yield _of_studies("analysis failed", "Failed analysis", "Analysis failed", failed, advice)
+    if parked:
+        what = "Put aside, because the result broke the limits"
+        advice = "What to do: look at its images with the sender; it is not tried again by itself."
+        yield _of_studies("analysis parked", "Parked study", what, parked, advice)
+
+
+def _unanswered(connection: Connection, settings: Settings, now: datetime) -> Iterator[Comparison]:
+    """Yield an alarm for studies that have waited for an answer longer than the settings allow."""
+    patience = timedelta(minutes=settings.watch.answer_minutes)
+    before = timestamp(now - patience)
+    cap = timestamp(now - patience - timedelta(seconds=settings.complete.cap_seconds))
+    incomplete = select(instance.c.study_instance_uid).where(
+        instance.c.generation.is_(None), instance.c.received_at < cap
+    )
+    planned = select(analysis.c.study_instance_uid).where(
+        analysis.c.state == "planned", analysis.c.content_datetime < before
+    )
+    uids = list(connection.execute(incomplete.union(planned)).scalars())
+    if uids:
+        studies = [_Study(uid, "") for uid in uids]
+        limit = f"Required is an answer within {settings.watch.answer_minutes:g} minutes."
+        name = "Studies without an answer"
+        yield _of_studies("unanswered", name, "No answer yet", studies, limit)
+
+
+def _unreachable(connection: Connection, settings: Settings, now: datetime) -> Iterator[Comparison]:
+    """Yield an alarm for each peer to which nothing has gone for too long."""
+    limit = timestamp(now - timedelta(minutes=settings.watch.unreachable_minutes))
+    for table, column, sent in (
+        (delivery, delivery.c.destination, ("sent", "delivered")),
+        (notification, notification.c.receiver, ("told",)),
+    ):
+        waiting = connection.execute(
+            select(column, func.min(table.c.created_at), func.count(), func.max(table.c.detail))
+            .where(table.c.state == "waiting", table.c.attempts > 0, table.c.detail.is_not(None))
+            .group_by(column)
+            .order_by(column)
+        ).all()
+        for name, first, number, detail in waiting:
+            last = connection.execute(
+                select(func.max(table.c.changed_at)).where(column == name, table.c.state.in_(sent))
+            ).scalar()
+            since = max(first, last or first)
+            if since < limit:
+                sentence = (
+                    f"{name} has taken nothing since {since[:19]} UTC: {number} wait. "
+                    f"Last answer: {operations.plain(detail)}"
+                )
+                yield alarm(f"destination {name}", f"{name} out of reach", sentence)
+
+
+def _dead(connection: Connection) -> Iterator[Comparison]:
+    """Yield an alarm while there are dead letters that can be sent again."""
+    number, newest = operations.dead_letters(connection, 1)
+    if number:
+        row = newest[0]
+        cause = f"to {row.peer}, {row.state}: {operations.plain(row.detail)}."
+        newest_one = f"the newest: {row.kind} of study {row.study_instance_uid} {cause}"
+        advice = "What to do: mend the cause, then `thoracle retry STUDY` or *Send again*."
+        found = alarm(
+            "dead letters", "Dead letters", f"{number} dead letters; {newest_one}", advice
+        )
+        yield replace(
+            found,
+            study_instance_uid=row.study_instance_uid,
+            outside=f"{number} dead letters; the newest {cause} {advice}",
+        )
+
+
+def _refused_devices(
+    connection: Connection, settings: Settings, now: datetime
+) -> Iterator[Comparison]:
+    """Yield an alarm for each device of which no image of a day could be read."""
+    since = timestamp(now - timedelta(hours=DEVICE_HOURS))
+    refused = func.sum(case((reading.c.reason_code.is_not(None), 1), else_=0))
+    rows = connection.execute(
+        select(
+            worklist.c.device,
+            func.count().label("number"),
+            func.max(reading.c.reason_code).label("code"),
+        )
+        .select_from(worklist)
+        .join(study, study.c.study_instance_uid == worklist.c.study_instance_uid)
+        .join(
+            reading,
+            and_(
+                reading.c.study_instance_uid == study.c.study_instance_uid,
+                reading.c.generation == study.c.generation,
+            ),
+        )
+        .where(
+            worklist.c.received_at >= since,
+            or_(reading.c.reason_code.is_(None), reading.c.reason_code.not_in(OURS)),
+        )
+        .group_by(worklist.c.device)
+        .having(func.count() >= settings.watch.refused_images, refused == func.count())
+        .order_by(worklist.c.device)
+    ).all()
+    for row in rows:
+        name = shown(row.device)
+        sentence = (
+            f"All {row.number} images of {name} in the last {DEVICE_HOURS} hours were refused, "
+            f"e.g. as: {_meaning(row.code)}."
+        )
+        advice = "What to do: compare what the device writes into its headers with [select]."
+        yield alarm(f"device {name}", f"{name} refused wholesale", sentence, advice)
+
+
+def _repositories(connection: Connection) -> Iterator[Comparison]:
+    for one in forwarding.repositories(connection):
+        if one["state"] == forwarding.BEHIND:
+            name = one["repository"]
+            sentence = f"Audit repository {name} is behind: {one['waiting']} events wait."
+            yield alarm(f"audit repository {name}", f"Audit repository {name}", sentence)
+
+
+def _meaning(code: Any) -> str:
+    """Return what a Code Value of a reason means."""
+    try:
+        return Reason.from_code_value(str(code)).code.meaning
+    except KeyError:
+        return "see the study"

@@ -1,0 +1,166 @@
+"""The embedded database: durable, and still the file that was opened.
+
+A file that is unlinked or exchanged while it is open takes what is written, and is gone with the
+process. So it is looked for before each commit; what is acknowledged is in a file with a name.
+"""
+
+import os
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import OperationalError
+
+from thoracle.store.files import sync_folder
+
+Error = sqlite3.Error
+SYNCHRONOUS_FULL = 2
+FILE = "thoracle.sqlite"
+"""Below the data folder."""
+RESCUED = "thoracle-rescued.sqlite"
+"""Beside it: the copy of one that was deleted while it was open."""
+
+
+def url(data_folder: Path) -> str:
+    """Return the URL of the embedded database below the data folder."""
+    return f"sqlite:///{data_folder.resolve() / FILE}"
+
+
+def create(database_url: str) -> Engine:
+    """Return an engine on a database file; nothing is opened yet."""
+    # hide_parameters: an exception that reaches the log must not carry patient data.
+    engine = create_engine(database_url, hide_parameters=True)
+    event.listen(engine, "connect", _prepare)
+    if engine.url.database:
+        _OpenedFile(Path(engine.url.database)).watch(engine)
+    return engine
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    # IMMEDIATE makes a writer wait at its first statement instead of failing at its commit.
+    connection.isolation_level = "IMMEDIATE"
+    connection.execute("PRAGMA busy_timeout=30000")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def faults(connection: Connection) -> str:
+    """Return what speaks against keeping data there; empty when nothing does."""
+    journal = connection.execute(text("PRAGMA journal_mode=WAL")).scalar_one()
+    synchronous = connection.execute(text("PRAGMA synchronous")).scalar_one()
+    if (journal, synchronous) == ("wal", SYNCHRONOUS_FULL):
+        return ""
+    return (
+        f"found journal_mode={journal} and synchronous={synchronous}, required are wal and 2; "
+        "is the data folder on a network disk?"
+    )
+
+
+class _OpenedFile:
+    """The file that an engine has opened first: no other one of its name is taken for it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened: tuple[int, int] | None = None
+        self._lock = threading.Lock()
+
+    def watch(self, engine: Engine) -> None:
+        """Have each new connection and each commit of an engine look for the file."""
+        event.listen(engine, "do_connect", self._before_connection)
+        event.listen(engine, "connect", self._remember)
+        event.listen(engine, "commit", self._before_commit)
+
+    def _before_connection(self, *_: object) -> None:
+        self.require()  # else SQLite would make a new, empty file
+
+    def _before_commit(self, _connection: Connection) -> None:
+        self.require()
+
+    def _remember(self, _connection: Any, _record: Any) -> None:
+        with self._lock:
+            if self._opened is None:
+                self._opened = self._identity()
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return (found.st_dev, found.st_ino)
+
+    def require(self) -> None:
+        """Return when the file still has its name.
+
+        Raises
+        ------
+        OperationalError
+            It was unlinked, or another file has its name.
+        """
+        if self._opened is None or (found := self._identity()) == self._opened:
+            return
+        what = "has been deleted" if found is None else "has been exchanged"
+        raise OperationalError(
+            "commit", {}, sqlite3.OperationalError(f"the database file {what} while it was open")
+        )
+
+
+def fault(path: Path) -> str:
+    """Return why nothing could be written to a database file now; empty when that is possible.
+
+    By a connection of its own: those at work have pages in their memory.
+    """
+    if gone := _deleted(path):
+        return f"deleted while it was open: {', '.join(gone)}"
+    try:
+        connection = sqlite3.connect(
+            f"file:{quote(str(path))}?mode=rw", uri=True, timeout=0, isolation_level=None
+        )
+        with closing(connection):
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("UPDATE audit_head SET last_id = last_id")
+            connection.execute("SELECT max(id) FROM instance").fetchone()
+            connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        # A writer that is at work shows that one can write.
+        return "" if "locked" in str(error) else str(error)
+    return ""
+
+
+def _deleted(path: Path) -> list[str]:
+    """Return the files of a database that this process has open and that were deleted."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(entry.readlink())
+        except OSError:  # closed meanwhile
+            continue
+        if target.startswith(str(path)) and target.endswith(" (deleted)"):
+            found.add(Path(target.removesuffix(" (deleted)")).name)
+    return sorted(found)
+
+
+def rescue(engine: Engine) -> Path | None:
+    """Copy a database that was deleted while it was open, once; return the new file.
+
+    Raises
+    ------
+    sqlite3.Error, OSError
+        It cannot be copied.
+    """
+    path = Path(engine.url.database or "")
+    target = path.with_name(RESCUED)
+    if not _deleted(path) or target.exists():
+        return None
+    temporary = target.with_suffix(".part")
+    temporary.unlink(missing_ok=True)
+    with closing(engine.raw_connection()) as source, closing(sqlite3.connect(temporary)) as copied:
+        source.driver_connection.backup(copied)  # type: ignore[union-attr]  # sqlite3's, it has one
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(target)
+    sync_folder(target.parent)
+    return target
