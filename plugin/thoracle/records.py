@@ -6,7 +6,7 @@ Nothing here imports a library of DICOM or of tensors, so every stage can use it
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,15 @@ class Image:
     """Sentences about the image that belong into the report, e.g. lossy compression."""
 
 
+class Box(NamedTuple):
+    """A rectangle in an image, in pixels of it; its top left corner is (0, 0), as in a region."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What the model says about an image that the input gate let through."""
@@ -100,6 +109,8 @@ class Judgement:
     """Sentences about the image that belong into the report."""
     features: dict[str, float] = field(default_factory=dict)
     """What was measured on the way, for the watch: ``lungs``, their share of the image, 0 to 1."""
+    lung_box: Box | None = None
+    """The part of the image that the model looked at; ``None``: it did not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +210,9 @@ class Reading:
     made_with: dict[str, str] = field(default_factory=dict)
     """What read it, beside the bundle: ``version`` of Thoracle, ``settings_digest`` (of those that
     shape a result), ``runtime`` with its version, ``device``. Empty in rows of old versions."""
+    lung_box: Box | None = None
+    """The part of the image that the model looked at; ``None``: it did not say, or was not asked,
+    or the row is of an old version."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values that survive a round trip through JSON."""
@@ -213,18 +227,20 @@ class Reading:
             "seconds": self.seconds,
             "features": self.features,
             "made_with": self.made_with,
+            "lung_box": self.lung_box,
         }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Reading":
         """Return the reading that :meth:`to_json` described; old ones lack the last fields."""
-        reason = values["reason"]
+        reason, lung_box = values["reason"], values.get("lung_box")
         return cls(
             **{
                 **values,
                 "outcome": Outcome(values["outcome"]),
                 "reason": Reason.from_code_value(reason) if reason else None,
                 "limitations": tuple(values["limitations"]),
+                "lung_box": Box(*lung_box) if lung_box else None,
             }
         )
 

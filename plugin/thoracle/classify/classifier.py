@@ -20,7 +20,7 @@ from thoracle.classify.lungs import LUNG
 from thoracle.classify.network import TwoViews
 from thoracle.classify.transforms import CheckFrontald
 from thoracle.errors import BundleError, SettingsError
-from thoracle.records import BundleIdentity, Image, Judgement, Saliency
+from thoracle.records import Box, BundleIdentity, Image, Judgement, Saliency
 from thoracle.settings import Classify
 
 POSITIVE_CHANNEL = 1
@@ -94,12 +94,14 @@ class Classifier:
         with torch.inference_mode():
             with self._preparing:
                 found = self._found(image)
-                views = _views(self._cut(found))
+                cut = self._cut(found)
+                views = _views(cut)
             with self._judging:
                 logits = self._infer(inputs=views[None], network=self._network)
                 pred = self._postprocess({"pred": logits[0]})["pred"]
         probability = round(float(pred[POSITIVE_CHANNEL]), DECIMALS)
-        return Judgement(probability, found.get("limitations", ()), _measured(found))
+        lung_box = _lung_box(cut, *image.array.shape[1:])
+        return Judgement(probability, found.get("limitations", ()), _measured(found), lung_box)
 
     def explain(self, image: Image) -> Saliency | None:
         """Return which places of an image its probability rests on.
@@ -143,6 +145,14 @@ def _measured(found: dict[str, Any]) -> dict[str, float]:
         return {}
     share = (torch.as_tensor(found["lungs"]) >= LUNG).double().mean()
     return {"lungs": round(float(share), DECIMALS)}
+
+
+def _lung_box(cut: dict[str, Any], rows: int, columns: int) -> Box | None:
+    """Return what was cut out of an image of so many rows and columns, if anything was."""
+    if "box" not in cut:
+        return None
+    top, bottom, left, right = cut["box"]
+    return Box(left * columns, top * rows, right * columns, bottom * rows)
 
 
 def _parted(preprocessing: Callable[[Any], Any]) -> tuple[Compose, Compose]:

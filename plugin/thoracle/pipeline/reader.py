@@ -121,6 +121,7 @@ class Reader:
             limitations=(*limitations, *image.limitations, *judgement.limitations),
             seconds=seconds,
             features={**measured, **judgement.features},
+            lung_box=judgement.lung_box,
         )
 
     def read_all(self, paths: Iterable[Path]) -> Iterator[Reading]:

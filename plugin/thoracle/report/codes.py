@@ -35,8 +35,11 @@ PRESENT: Final = codes.cid240.Present
 ABSENT: Final = codes.cid240.Absent
 UNDETERMINED: Final = codes.cid240.Undetermined
 
-# Not in CID 100, which is extensible; the group's own codes say less than "chest".
+# In the reports that are not of CID 100, which has no radiography of the chest.
 PLAIN_XRAY_OF_CHEST: Final = Concept("399208008", "SCT", "Plain X-ray of chest")
+IMAGING_PROCEDURE: Final = codes.cid100.ImagingProcedure
+TARGET_REGION: Final = codes.DCM.TargetRegion
+CHEST: Final = codes.cid4031.Chest
 LUNG: Final = Concept("39607008", "SCT", "Lung")
 
 PROBABILITY: Final = codes.DCM.Probability
@@ -46,9 +49,13 @@ DEVICE: Final = codes.cid270.Device
 PROCESSING_EQUIPMENT: Final = codes.DCM.ProcessingEquipment
 
 IMAGING_MEASUREMENT_REPORT: Final = codes.cid7021.ImagingMeasurementReport
+DIAGNOSTIC_IMAGING_REPORT: Final = codes.cid7000.DiagnosticImagingReport
 # TID 1500 row 12 takes the concept from UMLS; pydicom has no UMLS dictionary.
 QUALITATIVE_EVALUATIONS: Final = Concept("C0034375", "UMLS", "Qualitative Evaluations")
 CONCLUSION: Final = codes.DCM.Conclusion
+CONCLUSIONS: Final = codes.cid7001.Conclusions
+FINDINGS: Final = codes.cid7001.Findings
+PROCEDURE_REPORTED: Final = codes.DCM.ProcedureReported
 COMMENT: Final = codes.DCM.Comment
 ENGLISH: Final = Concept("en", "RFC5646", "English")
 

@@ -1,10 +1,17 @@
-"""The content tree of a report: TID 1500, with one TID 1501 group for each image.
+"""The content tree of a report: TID 1500, with TID 1501 groups for each image that was analysed.
 
-An image that is illustrated has one TID 1410 group for each salient region, too.
+Every group has coordinates, below its measurement (TID 300, TID 320). Viewers that are made with
+dcmjs or Cornerstone3D, such as OHIF, show a black picture in place of a report in which one group
+has none. What is not analysed is therefore told in the Qualitative Evaluations; and where nothing
+was analysed, there is no measurement report but a narrative one (narrative.py).
+
+The coordinates of a region are no "Image Region" of a TID 1410 group: where there is exactly one
+of these in a report, PixelMed takes all groups for TID 1410, and finds errors in the others.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from highdicom import sr
@@ -22,6 +29,7 @@ from thoracle.records import BundleIdentity, Outcome, Reading, Region
 from thoracle.report import codes, sentences
 from thoracle.report.header import Instance
 from thoracle.report.identity import NAME, derived_uid, device_uid
+from thoracle.report.regions import frame
 
 MODALITIES = {
     ComputedRadiographyImageStorage: standard.cid29.ComputedRadiography,
@@ -47,42 +55,65 @@ class Illustration:
         return [made for made in (self.key_image, self.presentation) if made is not None]
 
 
-_Group = (
-    sr.MeasurementsAndQualitativeEvaluations | sr.PlanarROIMeasurementsAndQualitativeEvaluations
-)
-
-
 def tree(
     sources: Sequence[Dataset],
     readings: Sequence[Reading],
     bundle: BundleIdentity,
     conclusion: str,
     illustrations: Mapping[str, Illustration],
+    key_objects: Sequence[Instance],
 ) -> Dataset:
     """Return the root content item for sources and their readings in the same order.
 
-    ``illustrations`` are by SOP Instance UID of the image.
+    ``illustrations`` are by SOP Instance UID of the image. At least one image was analysed.
     """
-    groups: list[_Group] = []
-    for number, reading in enumerate(readings, 1):
-        groups.append(_measurement_group(number, reading, bundle))
+    groups: list[sr.MeasurementsAndQualitativeEvaluations] = []
+    for number, (source, reading) in enumerate(zip(sources, readings, strict=True), 1):
+        if reading.probability is None:
+            continue
+        groups.append(_measurement_group(number, source, reading, bundle))
         if reading.sop_instance_uid in illustrations:
             regions = illustrations[reading.sop_instance_uid].regions
             groups += _region_groups(number, reading, regions, bundle)
     report = sr.MeasurementReport(
         observation_context=observation_context(bundle),
-        procedure_reported=codes.PLAIN_XRAY_OF_CHEST,
+        procedure_reported=codes.IMAGING_PROCEDURE,
         imaging_measurements=groups,
         title=codes.IMAGING_MEASUREMENT_REPORT,
         language_of_content_item_and_descendants=language(),
     )
     root: Dataset = report[0]
+    _narrow_procedure(root)
     # highdicom's own library demands attributes that a CR need not have, and it has no class for
     # the evaluations.
     root.ContentSequence.insert(-1, _image_library(sources))
     root.ContentSequence.append(_qualitative_evaluations(sources, readings, bundle, conclusion))
-    if images := _key_images(sources, illustrations):
-        root.ContentSequence.append(_container(codes.KEY_IMAGES, images))
+    if leaves := [*_key_images(sources, illustrations), *map(_key_object, key_objects)]:
+        root.ContentSequence.append(container(codes.KEY_IMAGES, leaves))
+    return separate(root)
+
+
+def _narrow_procedure(root: Dataset) -> None:
+    """Say that the procedure was one of the chest.
+
+    The context group of TID 1500 row 4 (CID 100) has no radiography of it; PixelMed takes a code
+    that is not there for an error.
+    """
+    (procedure,) = (item for item in root.ContentSequence if item.name == codes.PROCEDURE_REPORTED)
+    region = sr.CodeContentItem(codes.TARGET_REGION, codes.CHEST, "HAS CONCEPT MOD")
+    procedure.ContentSequence = sr.ContentSequence([region])
+
+
+def separate(root: Dataset) -> Dataset:
+    """Return a content tree in which each item stands by itself (PS3.3 C.18.8).
+
+    highdicom says that items follow each other like the words of a sentence.
+    """
+    for item in (root, *root.ContentSequence):
+        if item.ValueType == "CONTAINER":
+            item.ContinuityOfContent = "SEPARATE"
+            if item is not root:
+                separate(item)
     return root
 
 
@@ -123,57 +154,88 @@ def observation_context(bundle: BundleIdentity) -> sr.ObservationContext:
 
 
 def _measurement_group(
-    number: int, reading: Reading, bundle: BundleIdentity
+    number: int, source: Dataset, reading: Reading, bundle: BundleIdentity
 ) -> sr.MeasurementsAndQualitativeEvaluations:
-    """TID 1501 for one image."""
-    analysed = reading.probability is not None
-    return sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(
-            uid=derived_uid("tracking", bundle.digest, reading.sop_instance_uid),
-            identifier=f"COVID-19 classification, image {number}",
+    """TID 1501 for one image: the result, and where the model looked."""
+    image = (reading.sop_class_uid, reading.sop_instance_uid)
+    assert reading.probability is not None
+    return _group(
+        image,
+        derived_uid("tracking", bundle.digest, reading.sop_instance_uid),
+        f"COVID-19 classification, image {number}",
+        _algorithm(bundle, algorithm_parameters(bundle)),
+        sr.Measurement(
+            name=codes.PROBABILITY,
+            value=sentences.percentage(reading.probability),
+            unit=codes.PERCENT,
+            referenced_coordinates=[
+                _coordinates(frame(reading.lung_box, source.Rows, source.Columns), image)
+            ],
         ),
-        algorithm_id=_algorithm(bundle, algorithm_parameters(bundle)),
+        sentences.label_in_viewer(reading),
         # A negative with the item "Finding: COVID-19" is flattened to just that by some readers.
         finding_type=codes.COVID_19 if reading.outcome is Outcome.POSITIVE else None,
-        finding_sites=[sr.FindingSite(anatomic_location=codes.LUNG)] if analysed else None,
-        measurements=_measurements(reading),
-        qualitative_evaluations=_evaluations(reading),
-        source_images=[
-            sr.SourceImageForMeasurementGroup(reading.sop_class_uid, reading.sop_instance_uid)
-        ],
+        qualitative_evaluations=evaluations(reading),
     )
 
 
 def _region_groups(
     number: int, reading: Reading, regions: Sequence[Region], bundle: BundleIdentity
-) -> list[sr.PlanarROIMeasurementsAndQualitativeEvaluations]:
-    """TID 1410 for each salient region: what the network used, and so no finding of disease."""
+) -> list[sr.MeasurementsAndQualitativeEvaluations]:
+    """TID 1501 for each salient region: what the network used, and so no finding of disease."""
     image = (reading.sop_class_uid, reading.sop_instance_uid)
     return [
-        sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-            tracking_identifier=sr.TrackingIdentifier(
-                uid=derived_uid("region", bundle.digest, image[1], str(place)),
-                identifier=f"Saliency region {place}, image {number}",
+        _group(
+            image,
+            derived_uid("region", bundle.digest, image[1], str(place)),
+            f"Saliency region {place}, image {number}",
+            _algorithm(bundle, None),
+            sr.Measurement(
+                name=codes.CLASS_ACTIVATION,
+                value=round(region.saliency, 4),
+                unit=codes.NO_UNITS,
+                derivation=codes.MEAN,
+                referenced_coordinates=[_coordinates(region.outline, image)],
             ),
-            referenced_region=sr.ImageRegion(
-                graphic_type=sr.GraphicTypeValues.POLYLINE,
-                graphic_data=np.array(region.outline),
-                source_image=sr.SourceImageForRegion(*image),
-            ),
+            sentences.REGION,
             finding_type=codes.SELECTED_REGION,
-            algorithm_id=_algorithm(bundle, None),
-            finding_sites=[sr.FindingSite(anatomic_location=codes.LUNG)],
-            measurements=[
-                sr.Measurement(
-                    name=codes.CLASS_ACTIVATION,
-                    value=round(region.saliency, 4),
-                    unit=codes.NO_UNITS,
-                    derivation=codes.MEAN,
-                )
-            ],
         )
         for place, region in enumerate(regions, 1)
     ]
+
+
+def _group(
+    image: tuple[str, str],
+    tracking_uid: str,
+    tracking_identifier: str,
+    algorithm: sr.AlgorithmIdentification,
+    measurement: sr.Measurement,
+    comment: str,
+    **content: Any,
+) -> sr.MeasurementsAndQualitativeEvaluations:
+    """TID 1501 with one measurement, and a comment that viewers write beside its coordinates."""
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid=tracking_uid, identifier=tracking_identifier),
+        algorithm_id=algorithm,
+        finding_sites=[sr.FindingSite(anatomic_location=codes.LUNG)],
+        measurements=[measurement],
+        source_images=[sr.SourceImageForMeasurementGroup(*image)],
+        **content,
+    )
+    # A qualitative evaluation as text, for which highdicom has no argument.
+    group[0].ContentSequence.append(sr.TextContentItem(codes.COMMENT, comment, "CONTAINS"))
+    return group
+
+
+def _coordinates(
+    outline: tuple[tuple[float, float], ...], image: tuple[str, str]
+) -> sr.CoordinatesForMeasurement:
+    """TID 320: a closed line on an image."""
+    return sr.CoordinatesForMeasurement(
+        graphic_type=sr.GraphicTypeValues.POLYLINE,
+        graphic_data=np.array(outline),
+        source_image=sr.SourceImageForRegion(*image),
+    )
 
 
 def _algorithm(
@@ -188,14 +250,8 @@ def _algorithm(
     )
 
 
-def _measurements(reading: Reading) -> list[sr.Measurement] | None:
-    if reading.probability is None:
-        return None
-    value = sentences.percentage(reading.probability)
-    return [sr.Measurement(name=codes.PROBABILITY, value=value, unit=codes.PERCENT)]
-
-
-def _evaluations(reading: Reading) -> list[sr.QualitativeEvaluation]:
+def evaluations(reading: Reading) -> list[sr.QualitativeEvaluation]:
+    """Return what is said of an image in codes: the outcome, and why there is none."""
     pairs = [(codes.COVID_19, codes.EVALUATIONS[reading.outcome])]
     if reading.reason in codes.QUALITY_REASONS:
         pairs.append((codes.QUALITY_ASSESSMENT, codes.UNUSABLE))
@@ -220,8 +276,8 @@ def _image_library(sources: Sequence[Dataset]) -> sr.ContainerContentItem:
                 ]
             )
         images.append(image)
-    group = _container(codes.IMAGE_LIBRARY_GROUP, images)
-    return _container(codes.IMAGE_LIBRARY, [group])
+    group = container(codes.IMAGE_LIBRARY_GROUP, images)
+    return container(codes.IMAGE_LIBRARY, [group])
 
 
 def _qualitative_evaluations(
@@ -231,17 +287,37 @@ def _qualitative_evaluations(
     conclusion: str,
 ) -> sr.ContainerContentItem:
     """TID 1500 row 12: the conclusion, then what is to be said of single images."""
-    texts = [(codes.CONCLUSION, conclusion)]
+    items: list[Dataset] = [sr.TextContentItem(codes.CONCLUSION, conclusion, "CONTAINS")]
     for number, (source, reading) in enumerate(zip(sources, readings, strict=True), 1):
-        label = sentences.label(number, source.get("InstanceNumber"), source.get("ViewPosition"))
-        remarks = [sentences.finding(reading, bundle.decision)] if len(readings) > 1 else []
-        remarks += [reading.detail] if reading.detail else []
-        remarks += [f"Limitation: {limitation}" for limitation in reading.limitations]
-        texts += [(codes.COMMENT, f"{label}: {remark}") for remark in remarks]
-    return _container(
-        codes.QUALITATIVE_EVALUATIONS,
-        [sr.TextContentItem(name, text, "CONTAINS") for name, text in texts],
-    )
+        items += remarks(number, source, reading, bundle, several=len(readings) > 1)
+        if reading.probability is None:
+            items += unanalysed(source, reading)
+    return container(codes.QUALITATIVE_EVALUATIONS, items)
+
+
+def remarks(
+    number: int, source: Dataset, reading: Reading, bundle: BundleIdentity, *, several: bool
+) -> list[sr.TextContentItem]:
+    """Return what is to be said of one image of a study, and its result where it has several."""
+    label = sentences.label(number, source.get("InstanceNumber"), source.get("ViewPosition"))
+    said = [sentences.finding(reading, bundle.decision)] if several else []
+    said += [reading.detail] if reading.detail else []
+    said += [f"Limitation: {limitation}" for limitation in reading.limitations]
+    return [sr.TextContentItem(codes.COMMENT, f"{label}: {one}", "CONTAINS") for one in said]
+
+
+def unanalysed(source: Dataset, reading: Reading) -> list[Dataset]:
+    """Return why an image was not analysed, in codes that refer to it."""
+    items = [evaluation[0] for evaluation in evaluations(reading)]
+    for item in items:
+        image = sr.ImageContentItem(
+            codes.SOURCE,
+            source.SOPClassUID,
+            source.SOPInstanceUID,
+            relationship_type="INFERRED FROM",
+        )
+        item.ContentSequence = sr.ContentSequence([image])
+    return items
 
 
 def _key_images(
@@ -273,7 +349,13 @@ def _illustration(sop_class_uid: str, sop_instance_uid: str) -> sr.ImageContentI
     )
 
 
-def _container(name: Code, items: Sequence[sr.ContentItem]) -> sr.ContainerContentItem:
-    container = sr.ContainerContentItem(name, relationship_type="CONTAINS")
-    container.ContentSequence = sr.ContentSequence(items)
-    return container
+def _key_object(instance: Instance) -> sr.CompositeContentItem:
+    """Return a leaf of the tree of results (IHE AIR): our key object selection."""
+    return sr.CompositeContentItem(codes.OF_INTEREST, *instance[:2], relationship_type="CONTAINS")
+
+
+def container(name: Code, items: Sequence[Dataset]) -> sr.ContainerContentItem:
+    """Return a container with these items."""
+    made = sr.ContainerContentItem(name, relationship_type="CONTAINS")
+    made.ContentSequence = sr.ContentSequence(items)
+    return made

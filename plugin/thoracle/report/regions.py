@@ -1,7 +1,8 @@
-"""Outlines of the places that a positive result rests on most.
+"""Outlines: of the part of an image that was looked at, and of what a positive result rests on.
 
-They are contours of the map of contributions, by contourpy (marching squares). A contour of a fine
-map has thousands of corners, of which a presentation state or a report needs a few dozen.
+Those of the salient places are contours of the map of contributions, by contourpy (marching
+squares). A contour of a fine map has thousands of corners, of which a presentation state or a
+report needs a few dozen.
 """
 
 from typing import Final
@@ -11,7 +12,7 @@ from contourpy import FillType, contour_generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from thoracle.records import Region, Saliency
+from thoracle.records import Box, Region, Saliency
 
 LEVEL: Final = 0.5
 """Share of the map's maximum at which a place counts as salient."""
@@ -24,9 +25,37 @@ MOST_CORNERS: Final = 60
 DECIMALS: Final = 2
 """Digits of a coordinate behind the point, in pixels."""
 
+INSET: Final = 0.04
+"""Share of the image, at each side, that a frame keeps free: a viewer writes beside it."""
+
 _FINEST = 64
 """Rows and columns of a map that is outlined, at most: a finer one is made smaller, because it
 has no more to tell (a network's last feature maps have a few dozen) but jagged edges."""
+
+
+def frame(lung_box: Box | None, rows: int, columns: int) -> tuple[tuple[float, float], ...]:
+    """Return the outline of the part of an image that was looked at, inside the image by a margin.
+
+    Parameters
+    ----------
+    lung_box
+        That part, in pixels; ``None``: the whole image.
+    rows, columns
+        Of the image.
+
+    Returns
+    -------
+    tuple
+        Corners as in :class:`Region`: five, the last of which is the first.
+    """
+    box = lung_box or Box(0, 0, columns, rows)
+    left, right = (_inside(edge, columns) for edge in (box.left, box.right))
+    top, bottom = (_inside(edge, rows) for edge in (box.top, box.bottom))
+    return (left, top), (right, top), (right, bottom), (left, bottom), (left, top)
+
+
+def _inside(edge: float, length: int) -> float:
+    return round(min(max(edge, INSET * length), (1 - INSET) * length), DECIMALS)
 
 
 def regions(saliency: Saliency, rows: int, columns: int) -> tuple[Region, ...]:

@@ -87,7 +87,7 @@ def build(
             objects, illustration = maker.illustrate(source, reading, picture, number)
             made += objects
             illustrations[reading.sop_instance_uid] = illustration
-    made += maker.key_objects(pairs, illustrations)
+    key_objects = list(maker.key_objects(pairs, illustrations))
     report = sr.build(
         sources,
         readings,
@@ -96,8 +96,9 @@ def build(
         settings=settings,
         predecessor=predecessor,
         illustrations=illustrations,
+        key_objects=[header.instance(ds) for _, ds in key_objects],
     )
-    return [(Kind.SR, report), *made]
+    return [(Kind.SR, report), *made, *key_objects]
 
 
 def of_files(

@@ -15,6 +15,9 @@ REJECTION = (
     "results alone, no image of a modality."
 )
 
+REGION = "AI: what the result rests on"
+"""What a viewer shows beside a salient region."""
+
 
 def conclusion(readings: Sequence[Reading], decision: Decision) -> str:
     """Return the conclusion on a study: status, result, and the rule that made it."""
@@ -40,6 +43,11 @@ def key_objects(readings: Sequence[Reading], bundle: BundleIdentity) -> str:
 def label_on_image(reading: Reading) -> str:
     """Return what stands beside an outlined region, at most 64 characters."""
     return f"AI: COVID-19 {percent(reading.probability or 0.0)} %, research, not verified"
+
+
+def label_in_viewer(reading: Reading) -> str:
+    """Return what a viewer shows beside the part of an image that was looked at."""
+    return f"AI: COVID-19 {reading.outcome} (research)"
 
 
 def withdrawal(reason: str, made: datetime | None) -> str:

@@ -1,4 +1,4 @@
-"""The report on a study: a Comprehensive 3D SR with TID 1500 (PS3.3 A.35.13, PS3.16).
+"""The report on a study: a Comprehensive 3D SR (PS3.3 A.35.13) with TID 1500, or TID 2000.
 
 The UIDs of a report are derived from the finished document: whatever shapes the document shapes
 them, so the same UID always means the same bytes.
@@ -18,7 +18,7 @@ from pydicom.uid import (
 
 from thoracle.errors import ReportError
 from thoracle.records import BundleIdentity, Kind, Outcome, Reading, Reason
-from thoracle.report import content, header, sentences
+from thoracle.report import content, header, narrative, sentences
 from thoracle.report.content import Illustration
 from thoracle.report.header import Instance
 from thoracle.report.identity import (
@@ -42,6 +42,7 @@ def build(
     settings: ReportSettings,
     predecessor: Predecessor | None = None,
     illustrations: Mapping[str, Illustration] = NOTHING,
+    key_objects: Sequence[Instance] = (),
 ) -> Dataset:
     """Return the report on one study, complete and ready to be encoded.
 
@@ -57,6 +58,8 @@ def build(
     illustrations
         By SOP Instance UID of the image: the salient regions, which become TID 1410 groups, and
         our objects that show them, which become Key Images.
+    key_objects
+        Our selections of these images, which the report names, too (IHE AIR).
 
     Raises
     ------
@@ -74,6 +77,7 @@ def build(
         settings,
         predecessor,
         illustrations,
+        key_objects,
     )
 
 
@@ -134,6 +138,7 @@ def withdrawal(
         settings,
         predecessor,
         NOTHING,
+        (),
     )
 
 
@@ -146,15 +151,20 @@ def _document(
     settings: ReportSettings,
     predecessor: Predecessor | None,
     illustrations: Mapping[str, Illustration],
+    key_objects: Sequence[Instance],
 ) -> Dataset:
     if unknown := illustrations.keys() - {source.SOPInstanceUID for source in sources}:
         raise ReportError(f"illustrations: found {sorted(unknown)}, required are images reported")
     report = header.base(Kind.SR, sources[0], bundle, content_datetime, settings)
     ours = [made for key in sorted(illustrations) for made in illustrations[key].objects()]
-    header.add_document(report, sources, predecessor, ours)
+    header.add_document(report, sources, predecessor, [*ours, *key_objects])
     if any(reading.reason is not None for reading in readings):
         header.add_coding_scheme(report)
-    report.update(content.tree(sources, readings, bundle, conclusion, illustrations))
+    said = (sources, readings, bundle, conclusion)
+    if all(reading.probability is None for reading in readings):
+        report.update(narrative.tree(*said))
+    else:
+        report.update(content.tree(*said, illustrations, key_objects))
     return header.identified(report, sources[0], Comprehensive3DSRStorage)
 
 
