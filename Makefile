@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint docs house bench wheel-test clean
+.PHONY: demo test test-slow lint docs house ohif bench wheel-test clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "found Python " + sys.version.split()[0] + ", required is 3.11 or newer")'
@@ -40,6 +40,10 @@ docs: $(VENV)/.installed
 # Rooms, modules, lines, pairs of rooms that import each other, circles.
 house: $(VENV)/.installed
 	$(BIN)/python tests/house.py
+
+# The viewer that results are opened with in the tests.
+ohif: $(VENV)/.installed
+	$(BIN)/python tests/ohif.py
 
 # The wheel, not the checkout: installed where nothing else is, it must find its bundle.
 wheel-test: $(VENV)/.installed

@@ -41,7 +41,6 @@ SETTINGS = {
     Kind.SC: Report(sc=EVERY, pr=(), ko=()),
     Kind.PR: Report(sc=(), pr=EVERY, ko=()),
     Kind.KO: Report(sc=(), pr=(), ko=EVERY),
-    Kind.SEG: Report(sc=(), pr=(), ko=(), seg=EVERY),
 }
 T = TypeVar("T")
 
@@ -93,10 +92,10 @@ def section(folder: Path) -> list[str]:
         f"| saliency | | {explain:.0f} |",
         f"| sr | {len(header.encode(report)):,} | {alone:.0f} |",
     ]
-    heat_map = Dataset()
-    for kind in (Kind.SC, Kind.PR, Kind.KO, Kind.SEG):
+    picture = Dataset()
+    for kind in (Kind.SC, Kind.PR, Kind.KO):
         ds, milliseconds = made(kind)
-        heat_map = ds if kind is Kind.SC else heat_map
+        picture = ds if kind is Kind.SC else picture
         lines.append(f"| {kind} | {len(header.encode(ds)):,} | {milliseconds - alone:.0f} |")
     return [
         "## Objects of a result",
@@ -112,20 +111,20 @@ def section(folder: Path) -> list[str]:
         "",
         "| transfer syntax | bytes | ms to encode |",
         "|---|---|---|",
-        *syntaxes(heat_map),
+        *syntaxes(picture),
         "",
     ]
 
 
-def syntaxes(heat_map: Dataset) -> list[str]:
+def syntaxes(picture: Dataset) -> list[str]:
     """Return a row for each transfer syntax without loss."""
-    used = heat_map.file_meta.TransferSyntaxUID
+    used = picture.file_meta.TransferSyntaxUID
     if used.is_compressed:
-        heat_map.decompress(generate_instance_uid=False)
-    native = header.encode(heat_map)
+        picture.decompress(generate_instance_uid=False)
+    native = header.encode(picture)
     rows = [f"| {ExplicitVRLittleEndian.name} | {len(native):,} | |"]
     for syntax in (RLELossless, JPEGLSLossless, JPEG2000Lossless):
-        ds, milliseconds = timed(partial(compressed, heat_map, syntax))
+        ds, milliseconds = timed(partial(compressed, picture, syntax))
         mark = " (used)" if syntax == used else ""
         rows.append(f"| {syntax.name}{mark} | {len(header.encode(ds)):,} | {milliseconds:.0f} |")
     return rows

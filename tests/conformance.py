@@ -17,7 +17,7 @@ import iods
 import sources
 from associations import made, table
 from iods import OPTIONAL, coded
-from thoracle.records import SCHEME, Reason
+from thoracle.records import SCHEME, Outcome, Reading, Reason
 from thoracle.report import codes, context, sr
 from thoracle.report.content import MODALITIES
 
@@ -59,6 +59,20 @@ def content(kind: str) -> Callable[[], Iterator[str]]:
         yield "```"
 
     return lines
+
+
+def narrative() -> Iterator[str]:
+    """Yield the content tree of a report on a study of which no image was analysed."""
+    image = sources.dx()
+    reading = Reading(
+        str(image.SOPClassUID),
+        str(image.SOPInstanceUID),
+        Outcome.REJECTED,
+        Reason.FLAT,
+        "found one grey value, required are several",
+    )
+    report = sr.build([image], [reading], sources.BUNDLE, **sources.COMMON)
+    yield from ("```", *tree(report), "```")
 
 
 def tree(item: Dataset, depth: int = 0) -> Iterator[str]:
@@ -140,6 +154,7 @@ PARTS: dict[str, Callable[[], Iterable[str]]] = {
     "character sets": character_sets,
     "patient and study": patient_and_study,
     **{f"IOD {kind}": iod(kind) for kind in iods.IODS},
+    "content narrative": narrative,
     **{f"content {kind}": content(kind) for kind in ("sr", "ko", "rejection")},
     "terminology": terminology,
 }

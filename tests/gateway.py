@@ -14,7 +14,7 @@ from pynetdicom import AE
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
 
-from pacs import free_port
+from pacs import Pacs, free_port
 from thoracle.audit import query
 from thoracle.store.database import connect, sqlite_url
 
@@ -33,7 +33,9 @@ class Archive(Protocol):
 
 def destination(archive: Archive, **settings: object) -> dict[str, Any]:
     """Return the settings of an archive as a destination, with more of them."""
-    named = {"name": archive.ae_title.lower(), "ae_title": archive.ae_title}
+    named: dict[str, Any] = {"name": archive.ae_title.lower(), "ae_title": archive.ae_title}
+    if isinstance(archive, Pacs):
+        named["kinds"] = archive.kinds
     return {**named, "host": "127.0.0.1", "port": archive.port, **settings}
 
 

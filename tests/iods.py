@@ -36,7 +36,6 @@ IODS = {
     "sc": ("Secondary Capture Image", "secondary-capture-image"),
     "pr": ("Grayscale Softcopy Presentation State", "grayscale-softcopy-presentation-state"),
     "ko": ("Key Object Selection Document", "key-object-selection-document"),
-    "seg": ("Segmentation", "segmentation"),
     "rejection": ("Key Object Selection Document", "key-object-selection-document"),
 }
 """Name of each kind's IOD, for people and in highdicom's tables (made from PS3.3)."""
@@ -109,9 +108,7 @@ class Inputs:
     bundle: BundleIdentity = sources.BUNDLE
     moment: datetime = sources.NOON
     settings: Report = field(
-        default_factory=lambda: Report(
-            sc=EVERY, pr=EVERY, ko=EVERY, seg=EVERY, institution_name="Hospital"
-        )
+        default_factory=lambda: Report(sc=EVERY, pr=EVERY, ko=EVERY, institution_name="Hospital")
     )
 
     predecessor: Instance | None = EARLIER
@@ -183,9 +180,7 @@ def varied() -> dict[str, dict[str, Dataset]]:
     usual = Inputs()
     earlier = Instance(ComprehensiveSRStorage, "2.25.8.1", "2.25.8")
     bundle = BundleIdentity("other", "0.2.0", "7e" * 32, Decision(0.6, 0.5, 0.7), "none")
-    changed = Report(
-        sc=EVERY, pr=EVERY, ko=EVERY, seg=EVERY, institution_name="Clinic", series_number=8001
-    )
+    changed = Report(sc=EVERY, pr=EVERY, ko=EVERY, institution_name="Clinic", series_number=8001)
     inputs = {
         "": usual,
         "the image": replace(usual, image=second_image, number=2),
@@ -201,7 +196,7 @@ def varied() -> dict[str, dict[str, Dataset]]:
 @cache
 def poor() -> dict[str, Dataset]:
     """Return the objects made of an image that says little, with settings that add nothing."""
-    settings = Report(sc=EVERY, pr=EVERY, ko=EVERY, seg=EVERY)
+    settings = Report(sc=EVERY, pr=EVERY, ko=EVERY)
     least: dict[str, Any] = {
         "image": poor_image,
         "settings": settings,

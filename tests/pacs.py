@@ -19,6 +19,7 @@ from pydicom.uid import (
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
     ExplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
     generate_uid,
 )
 from pynetdicom import AE, build_role, dsutils, evt
@@ -42,6 +43,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+KINDS = ["sr", "sc", "pr", "ko"]
+
+
 class Pacs:
     """An archive; a context manager that is reachable inside the block."""
 
@@ -55,6 +59,8 @@ class Pacs:
     ) -> None:
         self.ae_title = ae_title
         self.port = free_port()
+        self.kinds = KINDS if SecondaryCaptureImageStorage in sop_classes else ["sr"]
+        """What a destination is to say that it takes: one for reports alone wants no pictures."""
         self.status = 0x0000
         """What it answers to a C-STORE; it keeps the object only when this is success."""
         self.delay = 0.0

@@ -15,11 +15,12 @@ from thoracle.records import (
     Image,
     Outcome,
     Reading,
+    Reason,
     Region,
     Saliency,
 )
 from thoracle.report import heatmap
-from thoracle.report.heatmap import OUTLINE, TEXT_HEIGHT, Words
+from thoracle.report.heatmap import FRAME, OUTLINE, TEXT_HEIGHT, Words
 
 BUNDLE = BundleIdentity("covid_cxr", "0.1.0", "5f" * 32, Decision(0.5, 0.4, 0.6), "none")
 CAPTION = heatmap.caption(Reading("1", "2", Outcome.POSITIVE, probability=0.9125), BUNDLE)
@@ -58,13 +59,49 @@ def shown(picture: NDArray[np.uint8]) -> tuple[slice, slice]:
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
-def test_the_caption_says_result_model_and_status() -> None:
-    text = " | ".join(words.text for words in CAPTION)
-    assert "COVID-19: positive" in text
-    assert "calibrated probability 91.25 %" in text
-    assert "threshold 50 %" in text
-    assert "covid_cxr 0.1.0" in text
-    assert "AI - research - not for diagnosis" in text
+def test_the_caption_says_outcome_probability_rule_model_and_status_in_this_order() -> None:
+    assert [words.text for words in CAPTION] == [
+        "Positive for COVID-19",
+        "probability 91.25 %",
+        "positive from 60 %, negative below 40 %, indeterminate between",
+        "covid_cxr 0.1.0",
+        "AI - research - not for diagnosis",
+    ]
+
+
+def test_the_caption_of_what_was_not_analysed_has_the_reason_and_no_probability() -> None:
+    reading = Reading("1", "2", Outcome.REJECTED, Reason.NOT_FRONTAL)
+    text = [words.text for words in heatmap.caption(reading, BUNDLE)]
+    assert text[:2] == ["Not analysed", "View is not frontal"]
+    assert not any("%" in part for part in text)
+
+
+@each_size
+def test_a_quiet_picture_is_small_grey_and_framed_and_has_no_colour_bar(
+    rows: int, columns: int
+) -> None:
+    image = even(rows * 3, columns * 3)
+    corners = ((300.0, 400.0), (900.0, 400.0), (900.0, 800.0), (300.0, 800.0), (300.0, 400.0))
+    plain = heatmap.render(image, None, (), CAPTION)
+    framed = heatmap.render(image, None, (), CAPTION, corners)
+    assert max(plain.shape) == heatmap.QUIET
+    where = shown(plain)
+    assert (plain[where] == 128).all()
+    changed = (plain != framed).any(axis=2)
+    assert {tuple(pixel) for pixel in framed[changed]} == {FRAME}
+    scale = (where[0].stop - where[0].start) / (rows * 3)
+    y, x = np.nonzero(changed)
+    found = [x.min() - where[1].start, x.max() - where[1].start, y.min(), y.max()]
+    assert found == pytest.approx(np.array([300, 900, 400, 800]) * scale, abs=3)
+    with_bar = heatmap.render(even(*plain.shape[:2]), NOTHING, (), CAPTION)
+    assert shown(plain)[0].stop >= shown(with_bar)[0].stop
+
+
+def test_what_has_no_picture_is_told_in_words() -> None:
+    made = heatmap.card(heatmap.caption(Reading("1", "2", Outcome.REJECTED, Reason.FLAT), BUNDLE))
+    assert made.shape == (512, 512, 3)
+    assert (made.max(axis=(1, 2)) > 100).sum() >= 2 * 10
+    assert (made.max(axis=2) > 100).mean() < 0.1
 
 
 @each_size

@@ -162,7 +162,7 @@ def test_the_key_images_of_a_study_share_patient_study_and_series() -> None:
 def test_a_key_image_says_what_it_is_and_of_what() -> None:
     source = dx(PatientOrientation=["L", "F"])
     built = reread(key_image(source))
-    assert built.ImageType == ["DERIVED", "SECONDARY", "OTHER", "AI_HEATMAP"]
+    assert built.ImageType == ["DERIVED", "SECONDARY", "OTHER", "AI_RESULT"]
     assert built.ConversionType == "WSD"
     assert built.PatientOrientation == ["L", "F"]
     assert "not for diagnosis" in built.ImageComments

@@ -13,7 +13,6 @@ from pydicom.uid import (
     GrayscaleSoftcopyPresentationStateStorage,
     KeyObjectSelectionDocumentStorage,
     SecondaryCaptureImageStorage,
-    SegmentationStorage,
     generate_uid,
 )
 from pynetdicom import AE, build_role
@@ -34,11 +33,10 @@ OBJECTS = (
     GrayscaleSoftcopyPresentationStateStorage,
     KeyObjectSelectionDocumentStorage,
     SecondaryCaptureImageStorage,
-    SegmentationStorage,
 )
-KINDS = {"sr", "sc", "pr", "ko", "seg"}
+KINDS = {"sr", "sc", "pr", "ko"}
 ALWAYS = ["positive", "indeterminate", "negative"]
-EVERYTHING = {"sc": ALWAYS, "pr": ALWAYS, "ko": ALWAYS, "seg": ALWAYS}
+EVERYTHING = {"sc": ALWAYS, "pr": ALWAYS, "ko": ALWAYS}
 """The radiograph of the tests need not be positive for its result to have every object."""
 SOON = {"commitment_seconds": 2, "commitment_requests": 2}
 

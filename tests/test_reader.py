@@ -116,7 +116,7 @@ class Inexplicable(Constant):
     """A classifier with an explanation that nothing can be drawn of."""
 
     def explain(self, image: Image) -> Saliency:  # type: ignore[override]  # it says something
-        return Saliency(np.zeros((0, 0), np.float32))
+        return Saliency(np.zeros(3, np.float32))
 
 
 EVERY = {"sc": ("indeterminate",), "pr": ("indeterminate",), "ko": ("indeterminate",)}
@@ -140,8 +140,8 @@ def test_a_result_that_cannot_be_illustrated_is_reported_all_the_same(
     assert "Heat map, outlines and key objects could not be made." in " ".join(texts)
 
 
-def test_a_bundle_that_cannot_say_why_gets_a_report_and_a_key_object(
+def test_a_bundle_that_cannot_say_why_gets_a_picture_without_colours_all_the_same(
     decoder: Decoder, tmp_path: Path
 ) -> None:
     made = _results(decoder, Constant(), saved(chest(), tmp_path / "a.dcm"))
-    assert [one.kind for one in made] == [Kind.SR, Kind.KO]
+    assert [one.kind for one in made] == [Kind.SR, Kind.SC, Kind.KO]

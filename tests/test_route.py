@@ -28,7 +28,7 @@ from thoracle.routing.decision import NOTHING, RoutingDecision, Sends, StudyResu
 from thoracle.routing.expression import LONGEST, condition
 from thoracle.settings import Rank, Report, Settings
 
-EVERYTHING = tuple(Kind(kind) for kind in ("sr", "sc", "pr", "ko", "seg"))
+EVERYTHING = tuple(Kind(kind) for kind in ("sr", "sc", "pr", "ko"))
 POSITIVE = StudyResult(Outcome.POSITIVE, 0.93, None, "covid_cxr", "0.1.0")
 REJECTED = StudyResult(Outcome.REJECTED, None, Reason.NOT_CHEST, "covid_cxr", "0.1.0")
 HOSTILE = [
@@ -282,7 +282,7 @@ def test_what_the_rules_that_fire_send_unites_and_the_most_urgent_priority_count
         {"send": ["second"], "kinds": ["ko"], "priority": "backlog"},
         {"send": ["second"], "kinds": ["sr"], "priority": "stat"},
         {"send": ["second"], "kinds": [], "originals": True, "priority": "routine"},
-        {"when": "false", "send": ["second"], "kinds": ["seg"]},
+        {"when": "false", "send": ["second"], "kinds": ["pr"]},
     )
     decision = decide(chosen)
     assert decision.sends.kinds["second"] == (Kind.SR, Kind.KO)
@@ -414,7 +414,6 @@ def test_each_kind_of_object_that_is_made_is_known_as_ours() -> None:
     grid = np.zeros((14, 14), np.float32)
     grid[4:8, 4:8] = 1
     picture = Picture(Image(np.zeros((1, 2000, 1800), np.float32)), Saliency(grid))
-    shown = Report(seg=("positive",))
     source = dx()
     made = build(
         [source],
@@ -422,7 +421,7 @@ def test_each_kind_of_object_that_is_made_is_known_as_ours() -> None:
         {source.SOPInstanceUID: picture},
         BUNDLE,
         content_datetime=NOON,
-        settings=shown,
+        settings=Report(),
     )
     assert {kind for kind, _ in made} == set(EVERYTHING)
     chosen = configured({"send": ["second"], "originals": True})

@@ -67,7 +67,7 @@ def of_study(number: int, **attributes: object) -> list[Dataset]:
 def ward(folder: Path) -> Iterator[Ward]:
     """Yield a ward with a study of each kind."""
     rule = {"name": "hold", "when": f'AccessionNumber == "{HELD}"', "hold": True}
-    pictures = {"sc": ALWAYS, "pr": ALWAYS, "seg": ALWAYS}
+    pictures = {"sc": ALWAYS, "pr": ALWAYS}
     with Pacs("ARCHIVE", OBJECTS) as archive:
         gateway = Gateway(
             folder,

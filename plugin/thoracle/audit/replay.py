@@ -108,7 +108,7 @@ def _byte(one: bytes, other: bytes) -> str:
 # ---- what is stored ------------------------------------------------------------------------------
 # What an analysis was made of and what came of it, to run it again; and that somebody did.
 
-_MADE = tuple(kind.value for kind in (Kind.SR, Kind.SC, Kind.PR, Kind.KO, Kind.SEG))
+_MADE = tuple(kind.value for kind in (Kind.SR, Kind.SC, Kind.PR, Kind.KO))
 SAME, DIFFERENT, IMPOSSIBLE = "same", "different", "impossible"
 """What comes of a replay."""
 _EVENT_OUTCOMES = {

@@ -26,6 +26,7 @@ from thoracle.image.decoder import Decoder
 from thoracle.image.features import features
 from thoracle.image.header import header_of
 from thoracle.records import (
+    Box,
     BundleIdentity,
     Image,
     Judgement,
@@ -121,7 +122,7 @@ class Reader:
             limitations=(*limitations, *image.limitations, *judgement.limitations),
             seconds=seconds,
             features={**measured, **judgement.features},
-            lung_box=judgement.lung_box,
+            lung_box=judgement.lung_box or _whole(image),
         )
 
     def read_all(self, paths: Iterable[Path]) -> Iterator[Reading]:
@@ -185,7 +186,7 @@ class Reader:
             readings = [
                 _limited(one, UNILLUSTRATED) if one.outcome in wanted else one for one in readings
             ]
-            settings = settings.model_copy(update=dict.fromkeys(("sc", "pr", "ko", "seg"), ()))
+            settings = settings.model_copy(update=dict.fromkeys(("sc", "pr", "ko"), ()))
         common |= {"pictures": {}, "settings": settings}
         try:
             return self.build(readings=readings, **common)
@@ -201,15 +202,16 @@ class Reader:
     def _pictures(
         self, paths: Sequence[Path], readings: Sequence[Reading], wanted: frozenset[Outcome]
     ) -> dict[str, Picture]:
+        explained = result_set.explained(self.settings.report)
         return {
-            reading.sop_instance_uid: self._explain(path)
+            reading.sop_instance_uid: self._picture(path, reading.outcome in explained)
             for path, reading in zip(paths, readings, strict=True)
             if reading.outcome in wanted
         }
 
-    def _explain(self, path: Path) -> Picture:
+    def _picture(self, path: Path, explained: bool) -> Picture:
         image = pixels.read_image(path, self.decoder, header_of(path))
-        return Picture(image, self.classifier().explain(image))
+        return Picture(image, self.classifier().explain(image) if explained else None)
 
     def _select(self, header: Dataset) -> tuple[str, ...]:
         """Return the header's limitations; raise NotAnalysable when it rules the image out."""
@@ -254,6 +256,11 @@ def _rejected(ds: Dataset, reason: Reason, detail: str, seconds: dict[str, float
         detail=detail,
         seconds=seconds,
     )
+
+
+def _whole(image: Image) -> Box:
+    rows, columns = image.array.shape[1:]
+    return Box(0, 0, columns, rows)
 
 
 @contextmanager

@@ -66,8 +66,6 @@ SOURCE: Final = Concept("260753009", "SCT", "Source")
 MODALITY: Final = codes.DCM.Modality
 
 SELECTED_REGION: Final = codes.DCM.SelectedRegion
-# What a segment is: it is neither anatomy nor a morphologically abnormal structure (CID 7150).
-SPATIAL_CONCEPT: Final = codes.cid7150.SpatialAndRelationalConcept
 # A class activation map, not (130403) Grad-CAM, which has no negative values.
 CLASS_ACTIVATION: Final = codes.DCM.ClassActivation
 MEAN: Final = codes.SCT.Mean

@@ -9,6 +9,7 @@ The coordinates of a region are no "Image Region" of a TID 1410 group: where the
 of these in a report, PixelMed takes all groups for TID 1410, and finds errors in the others.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from thoracle.errors import ReportError
 from thoracle.records import BundleIdentity, Outcome, Reading, Region
 from thoracle.report import codes, sentences
 from thoracle.report.header import Instance
@@ -168,15 +170,23 @@ def _measurement_group(
             name=codes.PROBABILITY,
             value=sentences.percentage(reading.probability),
             unit=codes.PERCENT,
-            referenced_coordinates=[
-                _coordinates(frame(reading.lung_box, source.Rows, source.Columns), image)
-            ],
+            referenced_coordinates=[_coordinates(_looked_at(source, reading), image)],
         ),
         sentences.label_in_viewer(reading),
         # A negative with the item "Finding: COVID-19" is flattened to just that by some readers.
         finding_type=codes.COVID_19 if reading.outcome is Outcome.POSITIVE else None,
         qualitative_evaluations=evaluations(reading),
     )
+
+
+def _looked_at(source: Dataset, reading: Reading) -> tuple[tuple[float, float], ...]:
+    """Return the outline of what the model looked at; what is recorded of an image has no size."""
+    box = reading.lung_box
+    if source.get("Rows") and source.get("Columns"):
+        return frame(box, int(source.Rows), int(source.Columns))
+    if box is None:
+        raise ReportError("Rows, Columns: found none in a source, required are both, or a lung box")
+    return frame(box, math.ceil(box.bottom), math.ceil(box.right))
 
 
 def _region_groups(
@@ -354,7 +364,7 @@ def _key_object(instance: Instance) -> sr.CompositeContentItem:
     return sr.CompositeContentItem(codes.OF_INTEREST, *instance[:2], relationship_type="CONTAINS")
 
 
-def container(name: Code, items: Sequence[Dataset]) -> sr.ContainerContentItem:
+def container(name: Code, items: Sequence[Any]) -> sr.ContainerContentItem:
     """Return a container with these items."""
     made = sr.ContainerContentItem(name, relationship_type="CONTAINS")
     made.ContentSequence = sr.ContentSequence(items)

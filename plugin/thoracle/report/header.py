@@ -24,10 +24,9 @@ from thoracle.settings import Report as ReportSettings
 
 SERIES = {
     Kind.SR: ("SR", "AI COVID-19 report (research, not verified)"),
-    Kind.SC: ("OT", "AI COVID-19 heat map (research, not verified)"),
+    Kind.SC: ("OT", "AI COVID-19 result picture (research, not verified)"),
     Kind.PR: ("PR", "AI COVID-19 outlines (research, not verified)"),
     Kind.KO: ("KO", "AI COVID-19 key images (research, not verified)"),
-    Kind.SEG: ("SEG", "AI COVID-19 saliency (research, not verified)"),
     Kind.REJECTION: ("KO", "AI results withdrawn"),
 }
 """Modality and Series Description of each kind; its place here is added to ``series_number``."""

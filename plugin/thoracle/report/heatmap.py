@@ -1,7 +1,9 @@
-"""The picture with a heat map: what a radiologist sees of the saliency, in every viewer.
+"""The picture of a result: what a radiologist sees of it in every viewer.
 
-The radiograph is made smaller, so that caption and colour bar have a band of their own beneath it
-and hide nothing. Nothing about the patient is written on it.
+A positive image has a heat map. All others are quiet: a small grey radiograph with a frame around
+the part that the model looked at, because colours would suggest a finding. The radiograph is made
+smaller, so that caption and colour bar have a band of their own beneath it and hide nothing.
+Nothing about the patient is written on it.
 """
 
 import textwrap
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from thoracle.records import BundleIdentity, Image, Outcome, Reading, Region, Saliency
+from thoracle.records import BundleIdentity, Decision, Image, Outcome, Reading, Region, Saliency
 from thoracle.report import sentences
 
 RAMP: Final = (
@@ -34,6 +36,12 @@ OUTLINE: Final = (120, 220, 255)
 """Red, green, blue of the outlines: in no radiograph, and not in the ramp."""
 TEXT_HEIGHT: Final = 1 / 36
 """Size of the font as a share of the width: 14 pixels where the picture is shown 512 wide."""
+FRAME: Final = (140, 150, 160)
+"""Red, green, blue of the frame around what the model looked at: to be seen, not to be noticed."""
+QUIET: Final = 1024
+"""Rows and columns of a picture without a heat map, at most."""
+CARD: Final = (512, 512)
+"""Rows and columns of a picture without a radiograph."""
 WARNING: Final = "AI - research - not for diagnosis"
 
 _WHITE, _GREY, _AMBER = (255, 255, 255), (205, 205, 205), (255, 190, 60)
@@ -53,24 +61,32 @@ class Words(NamedTuple):
 
 
 def caption(reading: Reading, bundle: BundleIdentity) -> tuple[Words, ...]:
-    """Return what is written below the picture of an image that was analysed."""
-    assert reading.probability is not None  # only a rejected image has none
-    colour = _WHITE if reading.outcome is Outcome.POSITIVE else _GREY
-    threshold = sentences.percent(bundle.decision.threshold)
+    """Return what is written below the picture of an image: its outcome first."""
     return (
-        Words(f"COVID-19: {reading.outcome}", colour),
-        Words(f"calibrated probability {sentences.percent(reading.probability)} %", colour),
-        Words(f"threshold {threshold} %", _GREY),
+        *_result(reading, bundle.decision),
         Words(f"{bundle.name} {bundle.version}", _GREY),
         Words(WARNING, _AMBER),
     )
 
 
+def _result(reading: Reading, decision: Decision) -> tuple[Words, ...]:
+    if reading.probability is None:
+        assert reading.reason is not None  # what is rejected has a reason
+        return Words("Not analysed", _WHITE), Words(reading.reason.code.meaning, _GREY)
+    colour = _WHITE if reading.outcome is Outcome.POSITIVE else _GREY
+    return (
+        Words(f"{reading.outcome.capitalize()} for COVID-19", colour),
+        Words(f"probability {sentences.percent(reading.probability)} %", colour),
+        Words(sentences.rule(decision), _GREY),
+    )
+
+
 def render(
     image: Image,
-    saliency: Saliency,
+    saliency: Saliency | None,
     regions: Sequence[Region],
     words: Sequence[Words],
+    frame: Sequence[tuple[float, float]] = (),
 ) -> NDArray[np.uint8]:
     """Return the radiograph with its saliency, outlines, a caption and a colour bar.
 
@@ -82,28 +98,47 @@ def render(
     image
         The radiograph.
     saliency
-        Its contributions; only positive ones are shown.
+        Its contributions; only positive ones are shown. ``None``: a quiet picture, which has
+        neither colours nor a colour bar.
     regions
         Outlined parts, in pixels of the radiograph.
     words
         The caption: its parts stand side by side as far as there is room, else below each other.
+    frame
+        Corners of the part that the model looked at, in pixels of the radiograph.
 
     Returns
     -------
     NDArray
-        ``(rows, columns, 3)`` red, green, blue: as many rows and columns as the radiograph has.
+        ``(rows, columns, 3)`` red, green, blue: as many rows and columns as the radiograph has, a
+        quiet one at most ``QUIET``.
     """
     rows, columns = image.array.shape[1:]
-    band = _band(columns, words)
-    scale = (rows - band.height) / rows
-    size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
-    left = (columns - size[0]) // 2
-    canvas = Pillow.new("RGB", (columns, rows))
+    reduced = min(1.0, QUIET / max(rows, columns)) if saliency is None else 1.0
+    height, width = round(rows * reduced), round(columns * reduced)
+    band = _band(width, words, legend=saliency is not None)
+    scale = (height - band.height) / height
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    left = (width - size[0]) // 2
+    canvas = Pillow.new("RGB", (width, height))
     grey = Pillow.fromarray((image.array[0] * 255 + 0.5).astype(np.uint8))
-    grey = grey.resize(size, Pillow.Resampling.LANCZOS)
-    canvas.paste(_coloured(grey, _levels(saliency, size)), (left, 0))
-    _outline(canvas, regions, left, (size[0] / columns, size[1] / rows))
-    canvas.paste(band, (0, rows - band.height))
+    shown = grey.resize(size, Pillow.Resampling.LANCZOS)
+    if saliency is not None:
+        shown = _coloured(shown, _levels(saliency, size))
+    canvas.paste(shown, (left, 0))
+    scales = (size[0] / columns, size[1] / rows)
+    _line(canvas, frame, FRAME, left, scales)
+    for region in regions:
+        _line(canvas, region.outline, OUTLINE, left, scales)
+    canvas.paste(band, (0, height - band.height))
+    return np.asarray(canvas)
+
+
+def card(words: Sequence[Words]) -> NDArray[np.uint8]:
+    """Return a picture of words alone, ``(rows, columns, 3)``: of an image that has no other."""
+    canvas = Pillow.new("RGB", CARD[::-1])
+    band = _band(CARD[1], words, legend=False)
+    canvas.paste(band, (0, (CARD[0] - band.height) // 2))
     return np.asarray(canvas)
 
 
@@ -124,25 +159,28 @@ def _coloured(grey: Pillow.Image, levels: Pillow.Image) -> Pillow.Image:
     return Pillow.composite(colours.convert("RGB"), grey.convert("RGB"), opacity)
 
 
-def _outline(
-    canvas: Pillow.Image, regions: Sequence[Region], left: int, scale: tuple[float, float]
+def _line(
+    canvas: Pillow.Image,
+    corners: Sequence[tuple[float, float]],
+    colour: tuple[int, int, int],
+    left: int,
+    scale: tuple[float, float],
 ) -> None:
-    draw = ImageDraw.Draw(canvas)
+    """Draw a line through corners that are in pixels of the radiograph."""
     width = max(1, round(canvas.width / 500))
-    for region in regions:
-        corners = [(left + x * scale[0], y * scale[1]) for x, y in region.outline]
-        draw.line(corners, fill=OUTLINE, width=width, joint="curve")
+    places = [(left + x * scale[0], y * scale[1]) for x, y in corners]
+    ImageDraw.Draw(canvas).line(places, fill=colour, width=width, joint="curve")
 
 
-def _band(columns: int, words: Sequence[Words]) -> Pillow.Image:
+def _band(columns: int, words: Sequence[Words], *, legend: bool) -> Pillow.Image:
     """Return caption and colour bar on black, as wide as the picture and as high as they need."""
     font = ImageFont.load_default(max(1, round(columns * TEXT_HEIGHT)))
     assert isinstance(font, ImageFont.FreeTypeFont)  # what a wheel of Pillow has
     margin = font.size / 2
-    legend = _legend(font)
+    bar = _legend(font) if legend else Pillow.new("RGB", (0, 0))
     lines = _lines(words, font, columns - 2 * margin)
     last = sum(font.getlength(text) + font.size for text, _ in lines[-1])
-    if last + legend.width > columns - 2 * margin:
+    if last + bar.width > columns - 2 * margin:
         lines.append([])
     band = Pillow.new("RGB", (columns, round(margin + len(lines) * _LINE * font.size)))
     draw = ImageDraw.Draw(band)
@@ -153,7 +191,7 @@ def _band(columns: int, words: Sequence[Words]) -> Pillow.Image:
             draw.text((x, y), text, fill=colour, font=font)
             x += font.getlength(text) + font.size
         y += _LINE * font.size
-    band.paste(legend, (round(columns - margin - legend.width), round(y - _LINE * font.size)))
+    band.paste(bar, (round(columns - margin - bar.width), round(y - _LINE * font.size)))
     return band
 
 

@@ -1,4 +1,4 @@
-"""The picture with a heat map as a Secondary Capture, which every viewer shows (PS3.3 A.8.1)."""
+"""The picture of a result as a Secondary Capture, which every viewer shows (PS3.3 A.8.1)."""
 
 import hashlib
 from datetime import datetime
@@ -23,10 +23,11 @@ from thoracle.report import context, header, sentences
 from thoracle.report.identity import derived_uid
 from thoracle.settings import Report as ReportSettings
 
-IMAGE_TYPE: Final = ["DERIVED", "SECONDARY", "OTHER", "AI_HEATMAP"]
-"""By which others, and select.py, know that it is no radiograph."""
+IMAGE_TYPE: Final = ["DERIVED", "SECONDARY", "OTHER", "AI_RESULT"]
+"""By which others, and selection.py, know that it is no radiograph."""
 DERIVATION: Final = (
-    "Radiograph made smaller; colours and outlines show what an AI result rests on; caption below"
+    "AI result in words, below the radiograph made smaller; colours and outlines, where there are "
+    "any, show what the result rests on"
 )
 COMMENT: Final = "AI generated, research, not for diagnosis."
 SOURCE_IMAGE: Final = codes.cid7202.SourceImageForImageProcessingOperation

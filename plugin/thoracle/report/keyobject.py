@@ -12,7 +12,6 @@ from pydicom.uid import (
     GrayscaleSoftcopyPresentationStateStorage,
     KeyObjectSelectionDocumentStorage,
     SecondaryCaptureImageStorage,
-    SegmentationStorage,
 )
 
 from thoracle.errors import ReportError
@@ -21,7 +20,7 @@ from thoracle.report import codes, content, header, sentences
 from thoracle.report.header import Instance
 from thoracle.settings import Report as ReportSettings
 
-_OUR_IMAGES = {SecondaryCaptureImageStorage, SegmentationStorage}
+_OUR_IMAGES = {SecondaryCaptureImageStorage}
 _OUR_OTHERS = {
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
@@ -88,8 +87,8 @@ def rejection(
     Parameters
     ----------
     objects
-        Reports, pictures, presentation states, selections and segmentations of ours, all of one
-        study, and nothing else: an archive may hide whatever is named.
+        Reports, pictures, presentation states and selections of ours, all of one study, and
+        nothing else: an archive may hide whatever is named.
     sources
         The images of the withdrawn result, whose patient, study and requests are copied.
     content_datetime

@@ -6,15 +6,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from thoracle.errors import NotAnalysable
 from thoracle.image.header import header_of
-from thoracle.records import BundleIdentity, Image, Kind, Outcome, Reading, Saliency
-from thoracle.report import header, heatmap, keyimage, keyobject, segmentation, softcopy, sr
+from thoracle.records import BundleIdentity, Image, Kind, Outcome, Reading, Region, Saliency
+from thoracle.report import header, heatmap, keyimage, keyobject, softcopy, sr
 from thoracle.report.content import Illustration
 from thoracle.report.header import Instance
-from thoracle.report.regions import regions
+from thoracle.report.regions import frame, regions
 from thoracle.settings import Report as ReportSettings
 
 
@@ -41,13 +43,19 @@ class Picture:
 
     image: Image
     saliency: Saliency | None
-    """``None`` when the bundle cannot say it; then only a key object can be made."""
+    """``None`` when it was not asked for (:func:`explained`), or the bundle cannot say it."""
 
 
 def illustrated(settings: ReportSettings) -> frozenset[Outcome]:
-    """Return the outcomes of images for which something beside the report is made."""
-    wanted = {*settings.sc, *settings.pr, *settings.ko, *settings.seg}
-    return frozenset(Outcome(outcome) for outcome in wanted)
+    """Return the outcomes of images that are read again for what is made beside the report."""
+    wanted = {Outcome(outcome) for outcome in (*settings.sc, *settings.pr, *settings.ko)}
+    return frozenset(wanted - {Outcome.REJECTED})
+
+
+def explained(settings: ReportSettings) -> frozenset[Outcome]:
+    """Return those of :func:`illustrated` that need a saliency: a quiet picture does not."""
+    outlined = {Outcome(outcome) for outcome in (*settings.pr, *settings.ko)}
+    return illustrated(settings) & (outlined | {Outcome.POSITIVE})
 
 
 def build(
@@ -67,7 +75,7 @@ def build(
     sources, readings
         The images without pixel data, and what was said of each, in the same order.
     pictures
-        By SOP Instance UID. An image without one gets no object but the report.
+        By SOP Instance UID. An analysed image without one gets no object but the report.
     bundle, content_datetime, settings, predecessor
         As for :func:`thoracle.report.sr.build`.
 
@@ -83,10 +91,9 @@ def build(
     illustrations: dict[str, Illustration] = {}
     for number, (source, reading) in enumerate(pairs, 1):
         picture = pictures.get(reading.sop_instance_uid)
-        if picture is not None and picture.saliency is not None:
-            objects, illustration = maker.illustrate(source, reading, picture, number)
-            made += objects
-            illustrations[reading.sop_instance_uid] = illustration
+        objects, illustration = maker.illustrate(source, reading, picture, number)
+        made += objects
+        illustrations[reading.sop_instance_uid] = illustration
     key_objects = list(maker.key_objects(pairs, illustrations))
     report = sr.build(
         sources,
@@ -180,30 +187,40 @@ class _Maker:
     context_source: Dataset
 
     def illustrate(
-        self, source: Dataset, reading: Reading, picture: Picture, number: int
+        self, source: Dataset, reading: Reading, picture: Picture | None, number: int
     ) -> tuple[list[tuple[Kind, Dataset]], Illustration]:
-        """Return the objects that show where the result of one image comes from."""
-        assert picture.saliency is not None
-        rows, columns = picture.image.array.shape[1:]
-        outlines = regions(picture.saliency, rows, columns)
+        """Return the objects that show the result of one image and where it comes from."""
         common: dict[str, Any] = {
             "content_datetime": self.content_datetime,
             "settings": self.settings,
             "instance_number": number,
             "context_source": self.context_source,
         }
+        outlines = _outlines(picture)
         made: dict[Kind, Dataset] = {}
         if reading.outcome in self.settings.sc:
-            words = heatmap.caption(reading, self.bundle)
-            shown = heatmap.render(picture.image, picture.saliency, outlines, words)
-            made[Kind.SC] = keyimage.build(source, shown, reading, self.bundle, **common)
+            shown = self._shown(reading, picture, outlines)
+            if shown is not None:
+                made[Kind.SC] = keyimage.build(source, shown, reading, self.bundle, **common)
         # A presentation state of this class is for greyscale images; a coloured one has the SC.
         if reading.outcome in self.settings.pr and outlines and softcopy.is_greyscale(source):
             made[Kind.PR] = softcopy.build(source, outlines, reading, self.bundle, **common)
-        if reading.outcome in self.settings.seg and outlines:
-            made[Kind.SEG] = segmentation.build(source, picture.saliency, self.bundle, **common)
         named = {kind: header.instance(ds) for kind, ds in made.items()}
         return list(made.items()), Illustration(outlines, named.get(Kind.SC), named.get(Kind.PR))
+
+    def _shown(
+        self, reading: Reading, picture: Picture | None, outlines: Sequence[Region]
+    ) -> NDArray[np.uint8] | None:
+        """Return the picture of a result; ``None`` of an analysed image that was not read again."""
+        words = heatmap.caption(reading, self.bundle)
+        if reading.probability is None:
+            return heatmap.card(words)
+        if picture is None:
+            return None
+        looked_at = frame(reading.lung_box, *picture.image.array.shape[1:])
+        if reading.outcome is not Outcome.POSITIVE:
+            return heatmap.render(picture.image, None, (), words, looked_at)
+        return heatmap.render(picture.image, picture.saliency, outlines, words, looked_at)
 
     def key_objects(
         self,
@@ -226,3 +243,9 @@ class _Maker:
                     context_source=self.context_source,
                 ),
             )
+
+
+def _outlines(picture: Picture | None) -> tuple[Region, ...]:
+    if picture is None or picture.saliency is None:
+        return ()
+    return regions(picture.saliency, *picture.image.array.shape[1:])

@@ -24,7 +24,7 @@ def conclusion(readings: Sequence[Reading], decision: Decision) -> str:
     strongest = _most_telling(readings)
     if strongest.outcome is Outcome.REJECTED:
         return f"{PREAMBLE} {_rejected(readings, len(readings))}"
-    parts = [PREAMBLE, finding(strongest, decision), _image_rule(decision)]
+    parts = [PREAMBLE, finding(strongest, decision), f"Rule: {rule(decision)}."]
     if len(readings) > 1:
         analysed = sum(reading.outcome is not Outcome.REJECTED for reading in readings)
         parts.append(
@@ -79,6 +79,13 @@ def finding(reading: Reading, decision: Decision) -> str:
             return _rejected([reading], 1)
 
 
+def rule(decision: Decision) -> str:
+    """Return how a probability becomes an outcome."""
+    lower, upper = percent(decision.lower), percent(decision.upper)
+    between = ", indeterminate between" if decision.lower < decision.upper else ""
+    return f"positive from {upper} %, negative below {lower} %{between}"
+
+
 def label(number: int, instance_number: object, view_position: object) -> str:
     """Return how a person finds an image again: ``"Image 1 (Instance Number 2, PA)"``."""
     hints = [f"Instance Number {instance_number}"] if instance_number else []
@@ -101,12 +108,6 @@ def _most_telling(readings: Sequence[Reading]) -> Reading:
     outcome = study_outcome(list(readings))
     telling = [reading for reading in readings if reading.outcome is outcome]
     return max(telling, key=lambda reading: reading.probability or 0.0)
-
-
-def _image_rule(decision: Decision) -> str:
-    lower, upper = percent(decision.lower), percent(decision.upper)
-    between = ", indeterminate between" if decision.lower < decision.upper else ""
-    return f"Rule: positive from {upper} %, negative below {lower} %{between}."
 
 
 def _rejected(rejected: Sequence[Reading], images: int) -> str:

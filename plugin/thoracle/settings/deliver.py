@@ -78,8 +78,8 @@ class Destination(Section):
     password: Secret | None = Field(
         None, description="With username: where the password is, `file:PATH` or `env:NAME`."
     )
-    kinds: tuple[Literal["sr", "sc", "pr", "ko", "seg"], ...] = Field(
-        ("sr", "sc", "pr", "ko", "seg"), description="Which of the objects made it gets."
+    kinds: tuple[Literal["sr", "sc", "pr", "ko"], ...] = Field(
+        ("sr", "sc", "pr", "ko"), description="Which of the objects made it gets."
     )
     proof: Literal["commitment", "query", "status"] = Field(
         "commitment",
@@ -158,8 +158,8 @@ class Rule(Section):
         (),
         description="Names of destinations. A destination that a rule names gets only what rules that fire send it.",
     )
-    kinds: tuple[Literal["sr", "sc", "pr", "ko", "seg"], ...] = Field(
-        ("sr", "sc", "pr", "ko", "seg"),
+    kinds: tuple[Literal["sr", "sc", "pr", "ko"], ...] = Field(
+        ("sr", "sc", "pr", "ko"),
         description="Which of the objects made are sent, of those in the destination's own kinds.",
     )
     originals: bool = Field(False, description="Send the received images too.")

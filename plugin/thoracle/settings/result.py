@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic import model_validator as validator
 
-from thoracle.settings.section import Illustrated, Section
+from thoracle.settings.section import Illustrated, Pictured, Section
 
 
 class Classify(Section):
@@ -53,21 +53,18 @@ class Report(Section):
         9001,
         ge=1,
         le=99990,
-        description="Series Number of the report, high so that it sorts last; sc, pr, ko and seg have the next ones.",
+        description="Series Number of the report, high so that it sorts last; sc, pr and ko have the next ones.",
     )
-    sc: Illustrated = Field(
-        ("positive",),
-        description="Outcomes (positive, indeterminate, negative) of images that get a Secondary Capture with a heat map.",
+    sc: Pictured = Field(
+        ("positive", "indeterminate", "negative"),
+        description="Outcomes (positive, indeterminate, negative, rejected) of images that get a Secondary Capture: the result in words below the radiograph, and a heat map where it is positive.",
     )
     pr: Illustrated = Field(
         ("positive",),
-        description="Outcomes of images that get a presentation state, which outlines the salient region.",
+        description="Outcomes (positive, indeterminate, negative) of images that get a presentation state, which outlines the salient region.",
     )
     ko: Illustrated = Field(
         ("positive",), description="Outcomes of images that a Key Object Selection names."
-    )
-    seg: Illustrated = Field(
-        (), description="Outcomes of images that get a fractional segmentation of the saliency."
     )
     memory_megabytes: int = Field(
         2048, ge=512, description="Address space of the child that builds results, megabytes."

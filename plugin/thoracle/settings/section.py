@@ -24,6 +24,8 @@ Secret = Annotated[str, StringConstraints(pattern=r"^(file|env):.+$")]
 """Where a secret is: never the secret itself."""
 Illustrated = tuple[Literal["positive", "indeterminate", "negative"], ...]
 """Outcomes of an image for which an object is made."""
+Pictured = tuple[Literal["positive", "indeterminate", "negative", "rejected"], ...]
+"""Outcomes of an image for which a picture is made."""
 HL7Name = Annotated[str, StringConstraints(max_length=227, pattern=r"^[ -%'-9;-\[\]-{}]*$")]
 """A Hierarchic Designator of HL7 v2.5.1: ASCII without separators (and colons), but for ``^``."""
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -12,10 +12,9 @@ LONGEST = 200
 
 KINDS = {
     Kind.SR: "structured report",
-    Kind.SC: "key image with heat map",
+    Kind.SC: "result picture",
     Kind.PR: "outlines (presentation state)",
     Kind.KO: "key object selection",
-    Kind.SEG: "saliency (segmentation)",
     Kind.REJECTION: "rejection note",
     Kind.ORIGINAL: "original image",
 }

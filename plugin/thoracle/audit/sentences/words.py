@@ -16,10 +16,9 @@ LONGEST = 300
 """Characters of a text of others that are shown."""
 KINDS = {
     "sr": "structured report",
-    "sc": "heat map (Secondary Capture)",
+    "sc": "result picture (Secondary Capture)",
     "pr": "outlines (presentation state)",
     "ko": "key object selection",
-    "seg": "saliency (segmentation)",
     "rejection": "rejection note",
     "original": "original image",
 }

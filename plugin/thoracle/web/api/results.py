@@ -59,7 +59,7 @@ class DeliveryAnswer(BaseModel):
     """One object on its way to one destination."""
 
     sop_instance_uid: str
-    kind: str = Field(description="sr, sc, pr, ko, seg, rejection or original.")
+    kind: str = Field(description="sr, sc, pr, ko, rejection or original.")
     destination: str
     state: str = Field(description="held, waiting, sent, delivered, refused, failed, withdrawn.")
     proof: str | None = Field(description="commitment, query or status, once it is delivered.")

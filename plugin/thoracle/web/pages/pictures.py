@@ -97,7 +97,6 @@ def _made(settings: Settings, order: Order) -> bytes:
     absolute = Order(
         image=str(folder / order["image"]),
         states=[str(folder / one) for one in order["states"]],
-        segmentations=[str(folder / one) for one in order["segmentations"]],
         key_image=order["key_image"],
     )
     limit = [str(limits.memory_megabytes), str(limits.timeout_seconds)]
@@ -219,25 +218,23 @@ def order(
     if kind == RADIOGRAPH:
         if not is_decodable(rows, image.sop_instance_uid):
             return None
-        plain = Order(image=image.path, states=[], segmentations=[], key_image=False)
+        plain = Order(image=image.path, states=[], key_image=False)
         return plain, [image.sha256]
     if kind == KEY_IMAGE:
         found = _about(settings, rows, Kind.SC, image.sop_instance_uid)
         if not found:
             return None
-        ours = Order(image=found[0].path, states=[], segmentations=[], key_image=True)
+        ours = Order(image=found[0].path, states=[], key_image=True)
         return ours, [found[0].sha256]
     if kind == OVERLAY:
         states = _about(settings, rows, Kind.PR, image.sop_instance_uid)
-        segmentations = _about(settings, rows, Kind.SEG, image.sop_instance_uid)
-        if not states and not segmentations:
+        if not states:
             return None
         return Order(
             image=image.path,
             states=[one.path for one in states],
-            segmentations=[one.path for one in segmentations],
             key_image=False,
-        ), [image.sha256, *(one.sha256 for one in (*states, *segmentations))]
+        ), [image.sha256, *(one.sha256 for one in states)]
     return None
 
 

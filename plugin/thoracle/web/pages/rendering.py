@@ -6,7 +6,7 @@ an image made to harm costs one picture and never the pages.
 
 The radiograph is what the model is given (``thoracle.image.pixels``: PS3.4 Section N.2), made
 smaller. The overlay lies on it, transparent but for what the gateway stored with the result: the
-colours of its segmentation, the outlines of its presentation state.
+outlines of its presentation state.
 """
 
 import io
@@ -19,10 +19,9 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Final, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw
 from pydicom import Dataset, dcmread
@@ -30,7 +29,7 @@ from pydicom import Dataset, dcmread
 from thoracle.errors import NotAnalysable
 from thoracle.image import pixels
 from thoracle.image.codecs import decode_file
-from thoracle.report.heatmap import OPACITY, OUTLINE, RAMP
+from thoracle.report.heatmap import OUTLINE
 
 LONGEST_SIDE: Final = 1600
 """Pixels: more than a page shows on most screens, and a few hundred kilobytes."""
@@ -48,8 +47,6 @@ class Order(TypedDict):
     """Path of the DICOM file."""
     states: list[str]
     """Paths of presentation states that outline something on it."""
-    segmentations: list[str]
-    """Paths of fractional segmentations of it."""
     key_image: bool
     """``image`` is a picture of ours, shown as it is."""
 
@@ -66,15 +63,13 @@ def key_image(path: Path) -> Pillow.Image:
     return _fitted(Pillow.fromarray(decode_file(path).array), Pillow.Resampling.BOX)
 
 
-def overlay(path: Path, states: list[Path], segmentations: list[Path]) -> Pillow.Image:
+def overlay(path: Path, states: list[Path]) -> Pillow.Image:
     """Return what lies on the radiograph in a file, as large as its picture, with transparency."""
     header = dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
     rows, columns = int(header.Rows), int(header.Columns)
     scale = _scale(rows, columns)
     size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
     canvas = Pillow.new("RGBA", size)
-    for one in segmentations:
-        canvas.alpha_composite(_colours(decode_file(one).array, size))
     draw = ImageDraw.Draw(canvas)
     width = max(2, round(max(size) * _LINE_WIDTH))
     for outline in (points for one in states for points in _outlines(dcmread(one))):
@@ -83,16 +78,6 @@ def overlay(path: Path, states: list[Path], segmentations: list[Path]) -> Pillow
         draw.line(corners, fill=(0, 0, 0, 160), width=width * 2, joint="curve")
         draw.line(corners, fill=(*OUTLINE, 255), width=width, joint="curve")
     return canvas
-
-
-def _colours(levels: NDArray[Any], size: tuple[int, int]) -> Pillow.Image:
-    """Return the colours of levels, 0 to 255; level 0 is transparent."""
-    grown = Pillow.fromarray(np.asarray(levels, np.uint8)).resize(size, Pillow.Resampling.BILINEAR)
-    steps = np.linspace(0, 255, len(RAMP))
-    ramp = np.stack([np.interp(np.arange(256), steps, c) for c in zip(*RAMP, strict=True)], 1)
-    coloured = ramp.round().astype(np.uint8)[np.asarray(grown)]
-    opacity = (np.asarray(grown) * OPACITY).astype(np.uint8)
-    return Pillow.fromarray(np.dstack([coloured, opacity]))
 
 
 def _outlines(state: Dataset) -> Iterator[list[tuple[float, float]]]:
@@ -125,11 +110,8 @@ def rendered(order: Order) -> bytes:
     path = Path(order["image"])
     if order["key_image"]:
         picture = key_image(path)
-    elif order["states"] or order["segmentations"]:
-        states, segmentations = (
-            [Path(one) for one in found] for found in (order["states"], order["segmentations"])
-        )
-        picture = overlay(path, states, segmentations)
+    elif order["states"]:
+        picture = overlay(path, [Path(one) for one in order["states"]])
     else:
         picture = radiograph(path)
     file = io.BytesIO()

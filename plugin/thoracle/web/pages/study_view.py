@@ -211,8 +211,8 @@ def result(settings: Settings, rows: StudyRows) -> ResultView | None:
 
 def illustrated(settings: Settings) -> tuple[str, ...]:
     """Return the outcomes of which images get something that can lie on them."""
-    wanted = {*settings.report.pr, *settings.report.seg}
-    return tuple(one for one in ("positive", "indeterminate", "negative") if one in wanted)
+    outcomes = ("positive", "indeterminate", "negative")
+    return tuple(one for one in outcomes if one in settings.report.pr)
 
 
 def person_of(rows: StudyRows, header: Dataset) -> dict[str, str]:
