@@ -6,7 +6,6 @@
 import base64
 import hashlib
 import io
-import re
 import subprocess
 import sys
 import tarfile
@@ -101,12 +100,12 @@ class Viewer:
     """Errors in the console, exceptions, and requests that failed."""
 
     def series(self) -> list[str]:
-        """Return the descriptions of the series that the study list at the left has."""
+        """Return the modalities of the series in the list at the left, from top to bottom."""
         return [text.split("\n")[0] for text in self._thumbnails().all_inner_texts()]
 
-    def show(self, description: str) -> None:
-        """Open the series whose description begins so, and wait until the picture stands still."""
-        one = self._thumbnails().filter(has_text=re.compile(re.escape(description))).first
+    def show(self, number: int) -> None:
+        """Open a series of the list, and wait until the picture stands still."""
+        one = self._thumbnails().nth(number)
         one.scroll_into_view_if_needed()
         one.dblclick()
         self.settle()
@@ -123,8 +122,7 @@ class Viewer:
 
     def text(self) -> str:
         """Return the words of the viewport: of overlays, of labels, of a report."""
-        texts = self._viewport().locator("css=text, css=span, css=div, css=td").all_inner_texts()
-        return "\n".join(texts)
+        return self._viewport().inner_text()
 
     def drawn(self) -> list[str]:
         """Return the words that annotations have on the picture."""

@@ -12,7 +12,6 @@ from pydicom.uid import (
     GrayscaleSoftcopyPresentationStateStorage,
     KeyObjectSelectionDocumentStorage,
     SecondaryCaptureImageStorage,
-    SegmentationStorage,
 )
 
 from sources import (
@@ -37,7 +36,6 @@ RESULTS = [
     HEAT_MAP,
     Instance(GrayscaleSoftcopyPresentationStateStorage, "2.25.9.1", "2.25.9"),
     Instance(KeyObjectSelectionDocumentStorage, "2.25.10.1", "2.25.10"),
-    Instance(SegmentationStorage, "2.25.11.1", "2.25.11"),
 ]
 IOD = "KeyObjectSelectionDocument"
 
@@ -130,7 +128,7 @@ def test_the_description_says_what_and_by_whom_and_that_nobody_verified_it() -> 
 
 def test_a_rejection_names_our_results_and_no_image_of_a_modality() -> None:
     note = rejection(cr())
-    assert sorted(named(note, "IMAGE")) == ["2.25.11.1", HEAT_MAP.sop_instance_uid]
+    assert sorted(named(note, "IMAGE")) == [HEAT_MAP.sop_instance_uid]
     assert sorted(named(note, "COMPOSITE")) == ["2.25.10.1", "2.25.5.1", "2.25.9.1"]
     assert evidence(note) == {made.sop_instance_uid for made in RESULTS}
     assert note.SeriesInstanceUID != selection(cr()).SeriesInstanceUID
