@@ -120,6 +120,15 @@ class Viewer:
                 return
             before = now
 
+    def wait_for(self, *words: str, seconds: float = 60) -> str:
+        """Return all words of the viewport as soon as some of these are there."""
+        for _ in range(round(2 * seconds)):
+            found = "\n".join([*self.drawn(), self.text()])
+            if any(one in found for one in words):
+                return found
+            self.page.wait_for_timeout(500)
+        raise TimeoutError(f"found {self.drawn()}, required is one of {words}")
+
     def text(self) -> str:
         """Return the words of the viewport: of overlays, of labels, of a report."""
         return self._viewport().inner_text()

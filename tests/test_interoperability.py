@@ -18,7 +18,7 @@ import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
@@ -32,6 +32,7 @@ from thoracle.deliver.dicomweb import WebPeer
 from thoracle.image import pixels
 from thoracle.records import Kind, Region
 from thoracle.report import codes, header, keyobject, result_set, sr
+from thoracle.report.heatmap import OUTLINE
 from thoracle.report.regions import regions
 from thoracle.report.result_set import Picture
 from thoracle.settings import Report, Settings
@@ -157,19 +158,48 @@ def test_dcmtk_shows_lungs_dark_through_the_presentation_state(
 def test_dcmtk_finds_outline_and_words_in_the_presentation_state(
     monochrome1: Shown, tmp_path: Path
 ) -> None:
-    program = require("dcmp2pgm", "dcmtk")
-    said = run(
-        program, "-v", "-p", monochrome1.objects["pr"], monochrome1.source, tmp_path / "out.pgm"
-    )
-    found = [
-        [[float(number) for number in corner.split("\\")] for corner in line.split(", ")]
-        for line in re.findall(r"coordinates: (.*\d)", said)
-    ]
+    found, said = outlines(monochrome1, tmp_path)
     assert len(found) == len(monochrome1.outlines) > 0
     for one, region in zip(found, monochrome1.outlines, strict=True):
         np.testing.assert_allclose(one, region.outline, atol=0.01)
     assert said.count("type=polyline filled=no units=pixel") == len(found)
     assert 'text 1: "AI: COVID-19 91 %, research, not verified"' in said
+
+
+def test_the_outlines_that_dcmtk_reads_lie_on_those_of_the_heat_map(
+    monochrome1: Shown, tmp_path: Path
+) -> None:
+    found, _ = outlines(monochrome1, tmp_path)
+    drawn = (monochrome1.dataset("sc").pixel_array == OUTLINE).all(axis=2)
+    assert drawn.sum() > 500
+    # How high the caption is, by which the radiograph is smaller, is what fits best.
+    assert max(covered(found, drawn, caption) for caption in range(50, 500, 2)) > 0.99
+
+
+def covered(found: list[list[list[float]]], drawn: NDArray[np.bool_], caption: int) -> float:
+    """Return the share of what is drawn that is at most 3 pixels from outlines of the original.
+
+    The radiograph is made smaller by the height of the caption, in the middle, at the upper edge.
+    """
+    rows, columns = drawn.shape
+    scale = (rows - caption) / rows
+    left = (columns - columns * scale) / 2
+    canvas = Image.new("L", (columns, rows))
+    for outline in found:
+        places = [(left + column * scale, row * scale) for column, row in outline]
+        ImageDraw.Draw(canvas).line(places, fill=255, width=7)
+    return float((np.asarray(canvas) > 0)[drawn].mean())
+
+
+def outlines(shown: Shown, folder: Path) -> tuple[list[list[list[float]]], str]:
+    """Return the corners of each outline as DCMTK reads them, and all that it says."""
+    program = require("dcmp2pgm", "dcmtk")
+    said = run(program, "-v", "-p", shown.objects["pr"], shown.source, folder / "out.pgm")
+    found = [
+        [[float(number) for number in corner.split("\\")] for corner in line.split(", ")]
+        for line in re.findall(r"coordinates: (.*\d)", said)
+    ]
+    return found, said
 
 
 # ---- the heat map ----------------------------------------------------------------------------
