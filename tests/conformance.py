@@ -109,7 +109,8 @@ def terminology() -> Iterator[str]:
     for kind, ds in made().items():
         for concept in concepts(ds):
             used.setdefault(concept, set()).add(kind)
-    for code in (*codes.EVALUATIONS.values(), *MODALITIES.values()):
+    said = [codes.concept(sources.FINDING.outcomes.of(outcome).code) for outcome in Outcome]
+    for code in (*said, *MODALITIES.values()):
         used.setdefault((code.value, code.scheme_designator, code.meaning), set()).add("sr")
     yield from table("code", "scheme", "meaning", "in")
     for (value, scheme, meaning), kinds in sorted(used.items(), key=lambda pair: pair[0][1::-1]):

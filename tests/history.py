@@ -96,6 +96,7 @@ def _rows(one: Study) -> dict[str, Values]:
     failed, rejected = one.outcome == "failed", one.outcome == "rejected"
     probability = None if failed or rejected else one.probability
     key = {"study_instance_uid": uid, "generation": 1, "bundle_digest": one.digest}
+    read = {**key, "finding": "SCT:840539006"}
     report = f"{uid}.1"
     answer: dict[str, Values] = {
         "study": {
@@ -127,7 +128,7 @@ def _rows(one: Study) -> dict[str, Values]:
             "changed_at": proven,
         },
         "analysis": {
-            **key,
+            **read,
             "state": "failed" if failed else "done",
             "priority": 100,
             "content_datetime": received,
@@ -139,7 +140,7 @@ def _rows(one: Study) -> dict[str, Values]:
     if failed:
         return answer
     answer["reading"] = {
-        **key,
+        **read,
         "sop_instance_uid": f"{uid}.9",
         "outcome": one.outcome,
         "reason_code": "NOT-FRONTAL" if rejected else None,

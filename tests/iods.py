@@ -22,6 +22,7 @@ from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 import sources
 import thoracle
+from bundles import PNEUMONIA
 from thoracle.records import BundleIdentity, Decision, Image, Outcome, Reading, Reason, Saliency
 from thoracle.report import context, header, keyobject, result_set
 from thoracle.report.header import Instance
@@ -179,7 +180,7 @@ def varied() -> dict[str, dict[str, Dataset]]:
     """Return the objects by kind, for each input that was changed; under "" none was."""
     usual = Inputs()
     earlier = Instance(ComprehensiveSRStorage, "2.25.8.1", "2.25.8")
-    bundle = BundleIdentity("other", "0.2.0", "7e" * 32, Decision(0.6, 0.5, 0.7), "none")
+    bundle = BundleIdentity("other", "0.2.0", "7e" * 32, Decision(0.6, 0.5, 0.7), "none", PNEUMONIA)
     changed = Report(sc=EVERY, pr=EVERY, ko=EVERY, institution_name="Clinic", series_number=8001)
     inputs = {
         "": usual,

@@ -1,5 +1,6 @@
 """Headers of radiographs as they arrive, and what is said of them: no picture, no person."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from io import BytesIO
@@ -16,16 +17,24 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
 )
 
+from thoracle.classify import finding
+from thoracle.classify.bundle import bundle_folder
 from thoracle.records import BundleIdentity, Decision, Outcome, Reading
 from thoracle.report import context, header
+from thoracle.settings import Classify
 from thoracle.settings import Report as ReportSettings
 
+FINDING = finding.read(
+    json.loads((bundle_folder(Classify()) / "configs" / "metadata.json").read_text())
+)
+"""What the shipped bundle finds."""
 BUNDLE = BundleIdentity(
     name="covid_cxr",
     version="0.1.0",
     digest="5f" * 32,
     decision=Decision(threshold=0.5, lower=0.4, upper=0.6),
     calibration="temperature(1.300)",
+    finding=FINDING,
 )
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 COMMON: dict[str, Any] = {"content_datetime": NOON, "settings": ReportSettings()}

@@ -7,6 +7,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from radiographs import chest, coded, silent
+from sources import FINDING
 from thoracle.errors import NotAnalysable
 from thoracle.image import selection
 from thoracle.records import Reason
@@ -18,7 +19,7 @@ CHEST = ("Chest", "Lung")
 
 def verdict(ds: Dataset) -> Reason | None:
     try:
-        selection.check(ds, Select())
+        selection.check(ds, Select(), FINDING.population)
     except NotAnalysable as error:
         return error.reason
     return None
@@ -63,7 +64,9 @@ def test_of_the_common_anatomic_regions_only_chest_and_lung_are_taken(name: str)
 def test_older_codes_of_the_thorax_are_taken(region: Code) -> None:
     ds = silent(AnatomicRegionSequence=[coded(region)])
     assert verdict(ds) is None
-    assert "The body part is not stated in the image." not in selection.limitations(ds)
+    assert "The body part is not stated in the image." not in selection.limitations(
+        ds, FINDING.population
+    )
 
 
 def test_every_element_that_states_a_region_must_state_the_chest() -> None:
@@ -133,7 +136,10 @@ def test_patient_orientation_tells_lateral_mirrored_and_rotated(
 ) -> None:
     ds = silent(PatientOrientation=orientation)
     assert verdict(ds) is expected
-    assert any("mirrored" in sentence for sentence in selection.limitations(ds)) is limited
+    assert (
+        any("mirrored" in sentence for sentence in selection.limitations(ds, FINDING.population))
+        is limited
+    )
 
 
 @pytest.mark.parametrize(

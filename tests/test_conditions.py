@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, update
 
+from sources import FINDING
 from test_store import made, plan, received, store
 from thoracle.deliver import rows as stored
 from thoracle.errors import ThoracleError
@@ -24,7 +25,7 @@ from thoracle.study.results import AnalysisKey
 
 KEY = AnalysisKey("1.2.840", 1, "d")
 SETTINGS = Settings()
-BUNDLE = BundleIdentity("b", "1", "d", Decision(0.5, 0.4, 0.6), "none")
+BUNDLE = BundleIdentity("b", "1", "d", Decision(0.5, 0.4, 0.6), "none", FINDING)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, SecondaryCapture
 from typer.testing import CliRunner
 
 from pictures import patient, save
+from sources import FINDING
 from thoracle.cli import app
 from thoracle.image import selection
 from thoracle.image.pixels import read_image
@@ -177,7 +178,7 @@ def test_the_node_takes_what_it_converted_for_a_frontal_chest_radiograph(
 ) -> None:
     save(patient(1, 512), tmp_path / "a.png")
     ds = converted(tmp_path, kind=kind, view="PA")
-    selection.check(ds, Select())
+    selection.check(ds, Select(), FINDING.population)
     assert ds.SOPClassUID == uid
     assert ds.file_meta.MediaStorageSOPInstanceUID == ds.SOPInstanceUID
 

@@ -105,7 +105,7 @@ def test_an_analysis_that_the_engine_gave_up_is_recorded_as_failed_once(
     with database.begin() as connection:
         instances.lock_study(connection, received)
         instances.add(connection, received)
-        instances.plan(connection, "1.4", "d", now())
+        instances.plan(connection, "1.4", "d", "SCT:1", now())
     with SetWorkflowID("analyse:1.4:d:1"):
         DBOS.enqueue_workflow(engine.ANALYSE, counted)
     eventually(lambda: state(database, "analyse:1.4:d:1") == "SUCCESS")

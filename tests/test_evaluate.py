@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from pictures import patient, public_images, save
 from radiographs import chest, lungs, saved
+from sources import FINDING
 from thoracle.classify import bundle
 from thoracle.cli import app
 from thoracle.cli.evaluate import _csv
@@ -214,20 +215,22 @@ def test_a_faulty_file_of_labels_ends_in_what_was_found(
 ) -> None:
     labels = write(tmp_path / "labels.csv", *lines)
     with pytest.raises(ThoracleError, match=r"labels\.csv") as raised:
-        labels_module.read(labels)
+        labels_module.read(labels, FINDING)
     assert said in str(raised.value)
 
 
 def test_many_faults_are_not_all_printed(tmp_path: Path) -> None:
     labels = write(tmp_path / "l.csv", "path,label", *(f"{n}.png,perhaps" for n in range(30)))
     with pytest.raises(ThoracleError, match="and 22 more lines like these") as raised:
-        labels_module.read(labels)
+        labels_module.read(labels, FINDING)
     assert len(str(raised.value).splitlines()) == 9
 
 
 def test_a_file_name_that_two_images_have_is_ambiguous(tmp_path: Path) -> None:
     images = [save(patient(n), tmp_path / part / "x.png") for n, part in enumerate("ab")]
-    labels = labels_module.read(write(tmp_path / "l.csv", "path,label", "x.png,1", "a/x.png,0"))
+    labels = labels_module.read(
+        write(tmp_path / "l.csv", "path,label", "x.png,1", "a/x.png,0"), FINDING
+    )
     found = match_module.match(labels, tmp_path, images)
     assert [case.paths for case in found.cases] == [(images[0],)]
     assert found.left_out == {

@@ -99,7 +99,7 @@ def test_features_are_kept_with_the_reading_and_absent_where_nothing_was_read(
     read = Reading("1.2", "1.2.3", Outcome.NEGATIVE, probability=0.1, features={"mean": 0.5})
     refused = Reading("1.2", "1.2.4", Outcome.REJECTED, reason=Reason.NOT_CHEST)
     with database.begin() as connection:
-        results.add_readings(connection, AnalysisKey("1.2", 1, "d"), [read, refused], 0.5)
+        results.add_readings(connection, AnalysisKey("1.2", 1, "d"), "SCT:1", [read, refused], 0.5)
     with database.connect() as connection:
         kept = dict(
             connection.execute(select(reading.c.sop_instance_uid, reading.c.features)).all()

@@ -33,6 +33,7 @@ from thoracle.fhir import elements
 from thoracle.fhir import rows as fhir_rows
 from thoracle.fhir.rows import Search
 from thoracle.records import Kind, Outcome, Reading, Reason
+from thoracle.store import bundles
 from thoracle.store.database import open_database, sqlite_url
 from thoracle.study import analyses, instances, reading_list
 from thoracle.study.instances import Description, Received
@@ -140,7 +141,8 @@ def concluded(database: Engine, study: str, *readings: Reading | None, **changes
             instances.lock_study(connection, image)
             reading_list.arrive(connection, image)
             instances.add(connection, image)
-        analyses.plan(connection, study, DIGEST, "by hand")
+        bundles.remember(connection, BUNDLE)
+        analyses.plan(connection, study, DIGEST, BUNDLE.finding.key, "by hand")
         said = [one for one in readings if one is not None]
         if said:
             made = ResultObject(f"{study}.9", "1.2", f"{study}.8", Kind.SR, "results/x", "0" * 64)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydicom.data import get_testdata_file
 
 from radiographs import lungs
+from sources import FINDING
 from thoracle.image import pixels
 from thoracle.records import (
     BundleIdentity,
@@ -22,7 +23,7 @@ from thoracle.records import (
 from thoracle.report import heatmap
 from thoracle.report.heatmap import FRAME, OUTLINE, TEXT_HEIGHT, Words
 
-BUNDLE = BundleIdentity("covid_cxr", "0.1.0", "5f" * 32, Decision(0.5, 0.4, 0.6), "none")
+BUNDLE = BundleIdentity("covid_cxr", "0.1.0", "5f" * 32, Decision(0.5, 0.4, 0.6), "none", FINDING)
 CAPTION = heatmap.caption(Reading("1", "2", Outcome.POSITIVE, probability=0.9125), BUNDLE)
 NOTHING = Saliency(np.full((16, 16), -1, np.float32))
 SIZES = [(512, 512), (853, 512), (512, 870), (1200, 1000)]

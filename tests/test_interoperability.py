@@ -163,7 +163,7 @@ def test_dcmtk_finds_outline_and_words_in_the_presentation_state(
     for one, region in zip(found, monochrome1.outlines, strict=True):
         np.testing.assert_allclose(one, region.outline, atol=0.01)
     assert said.count("type=polyline filled=no units=pixel") == len(found)
-    assert 'text 1: "AI: COVID-19 91 %, research, not verified"' in said
+    assert 'text 1: "AI: COVID-19 91 % (research, not verified)"' in said
 
 
 def test_the_outlines_that_dcmtk_reads_lie_on_those_of_the_heat_map(

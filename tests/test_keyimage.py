@@ -21,7 +21,7 @@ from pydicom.uid import (
 )
 
 from peers import require
-from sources import GREEK, STUDY, cr, dx, named
+from sources import FINDING, GREEK, STUDY, cr, dx, named
 from thoracle.errors import NotAnalysable, ReportError
 from thoracle.image import selection
 from thoracle.records import BundleIdentity, Decision, Outcome, Reading, Reason
@@ -30,7 +30,7 @@ from thoracle.settings import Report as ReportSettings
 from thoracle.settings import Select
 from validators import dciodvfy
 
-BUNDLE = BundleIdentity("covid_cxr", "0.1.0", "5f" * 32, Decision(0.5, 0.4, 0.6), "none")
+BUNDLE = BundleIdentity("covid_cxr", "0.1.0", "5f" * 32, Decision(0.5, 0.4, 0.6), "none", FINDING)
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 LOSSY: dict[str, Any] = {
     "LossyImageCompression": "01",
@@ -191,7 +191,7 @@ def test_burned_in_annotation_is_what_the_source_says(stated: str | None) -> Non
 
 def test_a_key_image_is_never_analysed_itself() -> None:
     with pytest.raises(NotAnalysable) as refusal:
-        selection.check(reread(key_image(cr())), Select())
+        selection.check(reread(key_image(cr())), Select(), FINDING.population)
     assert refusal.value.reason is Reason.OWN_OUTPUT
 
 

@@ -6,8 +6,8 @@ import alembic.command
 import alembic.config
 from sqlalchemy import Engine, select, text
 
-from thoracle.store import database
-from thoracle.store.tables import worklist
+from thoracle.store import bundles, chain, database, trail
+from thoracle.store.tables import analysis, reading, worklist
 
 MOMENT = "2026-11-22T18:45:29.123456Z"
 
@@ -53,3 +53,65 @@ def test_studies_of_the_first_schema_stand_in_the_worklist_with_what_is_known(
     assert {(row.patient_id, row.received_at, row.sort_key) for row in rows} == {
         ("P1", MOMENT, MOMENT)
     }
+
+
+def test_what_was_read_before_is_about_the_one_finding_of_then_and_the_chain_still_holds(
+    tmp_path: Path,
+) -> None:
+    engine = at_revision(tmp_path, "0007")  # the trail is chained from 0008 on
+    add_event = (
+        "INSERT INTO audit_event (recorded_at, event, event_id, action, event_outcome, detail,"
+        " bundle_digest, bundle_version)"
+        " VALUES (:t, 'image read', '110103', 'R', 0, '{}', 'd', 'Old model 0.1.0')"
+    )
+    with engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO study VALUES ('1.1', 'P1', '', 'A1', 1, NULL, :t, :t)"), {"t": MOMENT}
+        )
+        connection.execute(
+            text(
+                "INSERT INTO analysis (study_instance_uid, generation, bundle_digest, state,"
+                " priority, content_datetime, outcome, probability)"
+                " VALUES ('1.1', 1, 'd', 'done', 100, :t, 'positive', 0.9)"
+            ),
+            {"t": MOMENT},
+        )
+        connection.execute(
+            text(
+                "INSERT INTO reading (study_instance_uid, generation, bundle_digest,"
+                " sop_instance_uid, outcome, probability, threshold, seconds)"
+                " VALUES ('1.1', 1, 'd', '1.1.1', 'positive', 0.9, 0.5, '{}')"
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO worklist (study_instance_uid, search, received_at, ai_state,"
+                " probability, urgency, head_start_minutes, sort_key, changed_at)"
+                " VALUES ('1.1', '', :t, 'positive', 0.9, 1, 0, :t, :t)"
+            ),
+            {"t": MOMENT},
+        )
+        for _ in range(3):
+            connection.execute(text(add_event), {"t": MOMENT})
+    engine.dispose()
+    engine = database.open_database(database.sqlite_url(tmp_path))
+    with engine.begin() as connection:
+        trail.record(connection, trail.Event.IMAGE_READ, {"finding": "SCT:233604007"})
+    with engine.connect() as connection:
+        found = [
+            connection.execute(select(table.c.finding)).scalars().all()
+            for table in (analysis, reading, worklist)
+        ]
+        names = connection.execute(select(worklist.c.finding_name)).scalars().all()
+        known = bundles.known(connection, ["d"])["d"]
+        told = list(chain.rows_after(connection, 0))
+    assert found == [["SCT:840539006"]] * 3
+    assert names == ["COVID-19"]
+    assert (known.name, known.version, known.identity) == ("Old model", "0.1.0", None)
+    assert known.finding.key == "SCT:840539006"
+    digest = chain.FIRST
+    for row in told:
+        digest = chain.digest_of(digest, row[:-1])
+        assert digest == row[-1]
+    column = chain.COLUMNS.index("finding")
+    assert [row[column] for row in told] == [None, None, None, "SCT:233604007"]

@@ -30,6 +30,7 @@ from thoracle.report import header, sentences, sr
 from thoracle.report.content import Illustration
 from thoracle.report.header import Instance
 from thoracle.settings import Report as ReportSettings
+from thoracle.wording import DISCLAIMER
 from validators import dciodvfy, dsr2html, pixelmed
 
 SAID: dict[str, dict[str, Any]] = {
@@ -260,7 +261,7 @@ def test_an_image_of_no_quality_says_so_in_the_standard_code() -> None:
             "probability 8.25 %, decision threshold 50 %. This does not exclude COVID-19.",
         ),
         ("indeterminate", "the model is not confident: probability 50 %"),
-        ("flat", "Image not analysed: Image without contrast; this says nothing about COVID-19."),
+        ("flat", "Image not analysed: Image without contrast. This says nothing about COVID-19."),
     ],
 )
 def test_the_conclusion_is_a_sentence_for_people(said: str, sentence: str) -> None:
@@ -270,9 +271,9 @@ def test_the_conclusion_is_a_sentence_for_people(said: str, sentence: str) -> No
 
 
 def test_the_conclusion_states_the_rule() -> None:
-    one = sentences.conclusion([read(cr(), "positive")], BUNDLE.decision)
+    one = sentences.conclusion([read(cr(), "positive")], BUNDLE)
     assert one.endswith("Rule: positive from 60 %, negative below 40 %, indeterminate between.")
-    sharp = Decision(threshold=0.5, lower=0.5, upper=0.5)
+    sharp = replace(BUNDLE, decision=Decision(threshold=0.5, lower=0.5, upper=0.5))
     assert sentences.conclusion([read(cr(), "positive")], sharp).endswith("negative below 50 %.")
 
 
@@ -436,9 +437,9 @@ def test_the_withdrawal_of_a_result_never_reads_as_negative() -> None:
     assert values(built, "Reason for no result") == ["Result withdrawn", "Result withdrawn"]
     assert values(built, "Finding") == items(built, "Probability") == []
     assert texts(built, "Conclusion") == [
-        f"{sentences.PREAMBLE} The earlier AI result of 2026-01-02 12:00+00:00 on this study is "
-        'withdrawn and must not be used. Reason stated: "Wrong film". The withdrawal says nothing '
-        "about COVID-19."
+        f"{DISCLAIMER} The earlier AI result of 2026-01-02 12:00+00:00 on this study is "
+        'withdrawn and must not be used. Reason stated: "Wrong film". This says nothing about '
+        "COVID-19."
     ]
     assert "not analysed" not in " ".join(texts(built, "Comment"))
     assert (built.VerificationFlag, built.PreliminaryFlag) == ("UNVERIFIED", "PRELIMINARY")

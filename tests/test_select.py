@@ -1,5 +1,6 @@
 """Selection by the rest of the header: SOP class, Image Type, size, age, our own output."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,15 +23,18 @@ from pydicom.uid import (
 )
 
 from radiographs import chest, coded, radiograph, silent
+from sources import FINDING
 from thoracle.errors import NotAnalysable
 from thoracle.image import selection
-from thoracle.records import Reason
+from thoracle.records import Population, Reason
 from thoracle.settings import Select
 
+ADULTS = FINDING.population
 
-def verdict(ds: Dataset, **settings: Any) -> Reason | None:
+
+def verdict(ds: Dataset, meant: Population = ADULTS, **settings: Any) -> Reason | None:
     try:
-        selection.check(ds, Select(**settings))
+        selection.check(ds, Select(**settings), meant)
     except NotAnalysable as error:
         return error.reason
     return None
@@ -38,19 +42,19 @@ def verdict(ds: Dataset, **settings: Any) -> Reason | None:
 
 def detail(ds: Dataset, **settings: Any) -> str:
     with pytest.raises(NotAnalysable) as refusal:
-        selection.check(ds, Select(**settings))
+        selection.check(ds, Select(**settings), ADULTS)
     return refusal.value.detail
 
 
 def test_a_frontal_chest_radiograph_is_taken_without_limitations() -> None:
     assert verdict(chest()) is None
-    assert selection.limitations(chest()) == ()
+    assert selection.limitations(chest(), ADULTS) == ()
 
 
 def test_what_is_missing_refuses_nothing_but_is_a_limitation() -> None:
     ds = silent(PatientBirthDate=None, Modality=None, ImageType=None)
     assert verdict(ds) is None
-    assert selection.limitations(ds) == (
+    assert selection.limitations(ds, ADULTS) == (
         "The body part is not stated in the image.",
         "The view is not stated in the image.",
         "The patient's age is not stated.",
@@ -127,7 +131,7 @@ def test_raw_data_are_taken_where_the_settings_say_so() -> None:
     )
     assert verdict(ds) is Reason.FOR_PROCESSING
     assert verdict(ds, for_processing=True) is None
-    assert any("Raw data" in sentence for sentence in selection.limitations(ds))
+    assert any("Raw data" in sentence for sentence in selection.limitations(ds, ADULTS))
 
 
 @pytest.mark.parametrize(
@@ -180,11 +184,25 @@ def test_age_comes_from_the_stated_age_or_the_dates(
 
 def test_patients_known_to_be_too_young_are_refused_without_saying_their_age() -> None:
     child = chest(PatientAge="004Y")
-    assert verdict(child) is None
-    assert "The patient is younger than 18 years." in selection.limitations(child)
-    assert verdict(child, minimum_age_years=18) is Reason.TOO_YOUNG
-    assert "4" not in detail(child, minimum_age_years=18)
-    assert verdict(chest(PatientBirthDate=""), minimum_age_years=18) is None
+    assert verdict(child) is Reason.TOO_YOUNG, "the bundle is meant for adults"
+    assert "4" not in detail(child)
+    assert verdict(chest(PatientBirthDate="")) is None
+    assert verdict(child, minimum_age_years=5) is Reason.TOO_YOUNG
+    assert verdict(child, minimum_age_years=4) is None, "the site takes it on itself"
+    said = "The patient is younger than 18 years, which the model is not meant for."
+    assert said in selection.limitations(child, ADULTS)
+
+
+def test_whom_a_bundle_is_meant_for_is_asked_of_the_header() -> None:
+    meant = replace(ADULTS, modalities=("DX",), views=("PA",), least_age_years=0)
+    cases = {
+        Reason.NOT_A_RADIOGRAPH: chest(Modality="CR"),
+        Reason.OTHER_VIEW: chest(Modality="DX", ViewPosition="AP"),
+        None: chest(Modality="DX", ViewPosition="PA", PatientAge="004Y"),
+    }
+    for reason, ds in cases.items():
+        assert verdict(ds, ADULTS if reason else meant) is None
+        assert verdict(ds, meant) is reason
 
 
 @pytest.mark.parametrize(
@@ -196,12 +214,12 @@ def test_patients_known_to_be_too_young_are_refused_without_saying_their_age() -
     ],
 )
 def test_an_antero_posterior_view_is_a_limitation(attributes: dict[str, Any]) -> None:
-    (sentence,) = selection.limitations(chest(**attributes))
+    (sentence,) = selection.limitations(chest(**attributes), ADULTS)
     assert sentence.startswith("Antero-posterior")
 
 
 def test_secondary_capture_is_a_limitation() -> None:
-    (sentence,) = selection.limitations(chest(SOPClassUID=SecondaryCaptureImageStorage))
+    (sentence,) = selection.limitations(chest(SOPClassUID=SecondaryCaptureImageStorage), ADULTS)
     assert sentence.startswith("Secondary capture")
 
 

@@ -91,7 +91,7 @@ def test_each_region_is_a_closed_outline_in_pixels() -> None:
 def test_the_text_states_probability_and_that_nobody_verified_it() -> None:
     made = state(dx())
     (text,) = made.GraphicAnnotationSequence[0].TextObjectSequence
-    assert text.UnformattedTextValue == "AI: COVID-19 91 %, research, not verified"
+    assert text.UnformattedTextValue == "AI: COVID-19 91 % (research, not verified)"
     assert text.BoundingBoxAnnotationUnits == "PIXEL"
     assert made.ContentDescription == text.UnformattedTextValue
 

@@ -53,7 +53,7 @@ def store(engine: Engine, *images: Received) -> None:
 
 def plan(engine: Engine, digest: str = "d") -> instances.Plan | None:
     with engine.begin() as connection:
-        return instances.plan(connection, "1.2.840", digest, "2026-01-01T00:00:00.000000Z")
+        return instances.plan(connection, "1.2.840", digest, "SCT:1", "2026-01-01T00:00:00.000000Z")
 
 
 def test_the_migrations_make_the_tables_of_the_code(engine: Engine) -> None:
@@ -144,9 +144,10 @@ def test_an_analysis_is_handed_over_to_another_bundle(engine: Engine) -> None:
     store(engine, received(1))
     plan(engine, digest="old")
     with engine.begin() as connection:
-        results.hand_over(connection, AnalysisKey("1.2.840", 1, "old"), "new")
+        results.hand_over(connection, AnalysisKey("1.2.840", 1, "old"), "new", "SCT:2")
         assert results.planned(connection) == {AnalysisKey("1.2.840", 1, "new")}
-        rows = connection.execute(select(analysis.c.bundle_digest, analysis.c.state)).all()
+        rows = connection.execute(select(analysis)).all()
+    assert {row.bundle_digest: row.finding for row in rows} == {"old": "SCT:1", "new": "SCT:2"}
     assert {row.bundle_digest: row.state for row in rows} == {
         "old": "superseded",
         "new": "planned",

@@ -86,6 +86,7 @@ def add_result(
             study_instance_uid=uid,
             generation=generation,
             bundle_digest=digest,
+            finding="SCT:840539006",
             state=state,
             priority=100,
             content_datetime=moment,

@@ -170,7 +170,7 @@ def test_a_withdrawal_after_the_images_has_the_bytes_of_one_before(
         identity,
         ReportReference(report["series_instance_uid"], report["sop_instance_uid"]),
         receiver,
-        sentence=sentences.withdrawal(REASON, when),
+        sentence=sentences.withdrawal(REASON, when, identity.finding),
         control_id=Path(message["path"]).stem,
         made=common["content_datetime"],
         status="withdrawn",

@@ -30,8 +30,8 @@ from thoracle.report.builder import Builder
 from thoracle.retention.purge import RetentionJob
 from thoracle.routing import rank, rules
 from thoracle.settings import Settings
+from thoracle.store import bundles, engine, trail
 from thoracle.store import database as databases
-from thoracle.store import engine, trail
 from thoracle.store.database import Database
 from thoracle.study import instances
 from thoracle.ups.scp import Workitems
@@ -148,8 +148,10 @@ def _run(
         cleared = inbox.sweep(instances.known_paths(connection))
         columns: trail.Columns = {
             "bundle_digest": identity.digest,
+            "finding": identity.finding.key,
             "detail": {"files_cleared": cleared},
         }
+        bundles.remember(connection, identity)
         forwarding.begin(connection, settings.audit_repository)
         starts.record(connection, settings, columns)
     reader = Reader(settings, identity, decoder, classifier, builder.build)

@@ -1,14 +1,16 @@
 """The values handed from stage to stage: frozen, with shapes, units and ranges.
 
-Nothing here imports a library of DICOM or of tensors, so every stage can use it at no cost.
+Nothing here imports a library of DICOM or of tensors, so every stage can use it at no cost. Limits
+in types are checked where values come from outside (classify/finding.py).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from annotated_types import Interval, Len
 from numpy.typing import NDArray
 
 SCHEME = "99THORACLE"
@@ -19,11 +21,11 @@ SCHEME = "99THORACLE"
 class Code:
     """A coded concept (PS3.3 Section 8.8)."""
 
-    value: str
+    value: Annotated[str, Len(1, 16)]
     """Code Value, at most 16 characters."""
-    scheme: str
+    scheme: Annotated[str, Len(1, 16)]
     """Coding Scheme Designator."""
-    meaning: str
+    meaning: Annotated[str, Len(1, 64)]
     """Code Meaning, at most 64 characters."""
 
 
@@ -50,6 +52,7 @@ class Reason(Enum):
     NOT_A_RADIOGRAPH = Code("NOT-RADIOGRAPH", SCHEME, "Not a digital radiograph")
     NOT_CHEST = Code("NOT-CHEST", SCHEME, "Body part is not the chest")
     NOT_FRONTAL = Code("NOT-FRONTAL", SCHEME, "View is not frontal")
+    OTHER_VIEW = Code("OTHER-VIEW", SCHEME, "Frontal view that the model is not meant for")
     NOT_UPRIGHT = Code("NOT-UPRIGHT", SCHEME, "Image is turned or upside down")
     INVERTED = Code("INVERTED", SCHEME, "Grey scale is inverted")
     INCOMPLETE = Code("INCOMPLETE", SCHEME, "Lungs are not wholly in the image")
@@ -104,7 +107,7 @@ class Judgement:
     """What the model says about an image that the input gate let through."""
 
     probability: float
-    """Calibrated probability of COVID-19, 0 to 1, four decimals."""
+    """Calibrated probability of the bundle's finding, 0 to 1, four decimals."""
     limitations: tuple[str, ...] = ()
     """Sentences about the image that belong into the report."""
     features: dict[str, float] = field(default_factory=dict)
@@ -175,6 +178,84 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class OutcomeStatement:
+    """What is said of the finding for one outcome."""
+
+    code: Code
+    """Value of the coded finding: present, absent or undetermined."""
+    sentence: Annotated[str, Len(1, 200)]
+    """Without a full stop: probability and threshold, or the reason, follow or precede it."""
+    caution: Annotated[str, Len(0, 200)] = ""
+    """A whole sentence about what the outcome does not mean; may be empty."""
+
+    def told(self, numbers: str) -> str:
+        """Return the whole statement with the numbers that it rests on."""
+        return f"{self.sentence}: {numbers}. {self.caution}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeStatements:
+    """What is said of the finding for each outcome."""
+
+    positive: OutcomeStatement
+    negative: OutcomeStatement
+    indeterminate: OutcomeStatement
+    rejected: OutcomeStatement
+    """Its sentence says that nothing is said of the finding; of a withdrawn result, too."""
+
+    def of(self, outcome: Outcome) -> OutcomeStatement:
+        """Return the statement for an outcome."""
+        found: OutcomeStatement = getattr(self, outcome.value)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """The images that a bundle is meant for."""
+
+    modalities: Annotated[tuple[str, ...], Len(1)]
+    """Modality (0008,0060), one or more."""
+    views: Annotated[tuple[str, ...], Len(1)]
+    """View Position (0018,5101), one or more."""
+    body_part: str
+    """Body Part Examined (0018,0015)."""
+    least_age_years: Annotated[int, Interval(ge=0, le=120)]
+    """Younger patients are not meant; 0 for all ages."""
+
+
+class SaliencyKind(StrEnum):
+    """What a bundle can say about where its probability comes from."""
+
+    CLASS_ACTIVATION = "class activation"
+    """Class activation maps of :class:`thoracle.classify.network.TwoViews`."""
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a bundle finds, as its metadata says (docs/your-own-bundle.md).
+
+    Whatever names the finding, in reports, messages, pages and rows, takes it from here.
+    """
+
+    code: Code
+    name: Annotated[str, Len(1, 48)]
+    """As people read it, at most 48 characters."""
+    short_name: Annotated[str, Len(1, 16)]
+    """In lists and on images, at most 16 characters."""
+    channel: int
+    """Place of the finding in ``network_data_format.outputs.pred.channel_def``."""
+    outcomes: OutcomeStatements
+    population: Population
+    saliency: SaliencyKind
+
+    @property
+    def key(self) -> str:
+        """The finding's identity in rows: scheme and code, e.g. ``SCT:363746003``."""
+        return f"{self.code.scheme}:{self.code.value}"
+
+
+@dataclass(frozen=True, slots=True)
 class BundleIdentity:
     """Which model read an image."""
 
@@ -185,6 +266,7 @@ class BundleIdentity:
     decision: Decision
     calibration: str
     """E.g. ``offset(+0.50) temperature(1.30)``."""
+    finding: Finding
 
 
 @dataclass(frozen=True, slots=True)

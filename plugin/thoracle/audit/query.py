@@ -35,6 +35,7 @@ _EQUAL = (
     "accession_number",
     "network_address",
     "user_id",
+    "finding",
     "outcome",
     "reason_code",
     "destination",
@@ -72,6 +73,8 @@ class Question:
     user_id: str | None = None
     bundle: str | None = None
     """Digest, hexadecimal, or name and version of a bundle, whole."""
+    finding: str | None = None
+    """Scheme and code, e.g. ``SCT:233604007``; rows of the first versions have none."""
     outcome: str | None = None
     """Of the analysis."""
     reason_code: str | None = None

@@ -180,6 +180,7 @@ def record_replay(
     if of is not None:
         columns = analyses.of_study(connection, study)
         columns["bundle_digest"] = of.analysis.bundle_digest
+        columns["finding"] = of.analysis.finding
         detail["generation"] = of.analysis.generation
     event_outcome = _EVENT_OUTCOMES[outcome]
     columns = {**columns, "user_id": user_id, "event_outcome": event_outcome, "detail": detail}

@@ -1,4 +1,4 @@
-"""Which bundle is used: its folder, digest, name and decision rule.
+"""Which bundle is used: its folder, digest, name, finding and decision rule.
 
 A bundle is code: its configurations are evaluated. So nothing in it is evaluated before the
 digest of the whole was compared; here it is only hashed and read as plain JSON.
@@ -6,18 +6,47 @@ digest of the whole was compared; here it is only hashed and read as plain JSON.
 
 import hashlib
 import json
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from thoracle.classify import finding
 from thoracle.errors import BundleError
 from thoracle.records import BundleIdentity, Decision
 from thoracle.settings import Classify
 
-SHIPPED_DIGEST = "f6312660345f9165545b27da7b24588d69d42a3688d3057b4532243f9b4498af"
+SHIPPED_DIGEST = "4c90f966553e5ddeab905ced695668795a43ffe8c122425e3ddcc91bddd53858"
 """Digest of the bundle that comes with this version, hexadecimal."""
 
+LONGEST_NAME, LONGEST_VERSION = 64, 16
+"""Characters: the name is a LO (PS3.5 Section 6.2), the version a Code Value too."""
+
 _HASHED_FOLDERS = ("configs", "models")
+
+
+@dataclass(frozen=True, slots=True)
+class UndecidedBand:
+    """Where the outcome is indeterminate, 0 to 1."""
+
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRule:
+    """What models/decision.json says: how logits become a probability, and this an outcome."""
+
+    threshold: float
+    indeterminate: UndecidedBand
+    temperature: float
+    offset: float = 0.0
+    """A bundle of another maker may have none."""
+
+
+_RULE: TypeAdapter[DecisionRule] = TypeAdapter(DecisionRule)
 
 
 def bundle_folder(settings: Classify) -> Path:
@@ -61,31 +90,32 @@ def digest(folder: Path) -> str:
 
 
 def identify(settings: Classify) -> BundleIdentity:
-    """Return name, version, digest and decision rule of the bundle that the settings name.
+    """Return name, version, digest, finding and decision rule of the bundle of the settings.
 
     Raises
     ------
     BundleError
-        The digest is not the one required, or a file is missing or malformed.
+        The digest is not the one required, a file is missing or malformed, or the metadata do not
+        say what the bundle finds.
     """
     folder = bundle_folder(settings)
     required = settings.digest or SHIPPED_DIGEST
     found = digest(folder)
     if found != required:
         raise BundleError(f"{folder}: found digest {found}, required is {required}")
+    metadata_file = folder / "configs" / "metadata.json"
+    metadata, rule = _metadata(metadata_file), _rule(folder / "models" / "decision.json")
     try:
-        metadata = _read(folder / "configs" / "metadata.json")
-        decision = _read(folder / "models" / "decision.json")
-        band = decision["indeterminate"]
         return BundleIdentity(
-            name=str(metadata["name"]),
-            version=str(metadata["version"]),
+            name=_text(metadata, "name", LONGEST_NAME),
+            version=_text(metadata, "version", LONGEST_VERSION),
             digest=found,
-            decision=_decision(decision["threshold"], band["lower"], band["upper"]),
-            calibration=_calibration(decision),
+            decision=Decision(rule.threshold, rule.indeterminate.lower, rule.indeterminate.upper),
+            calibration=f"offset({rule.offset:+.2f}) temperature({rule.temperature:.2f})",
+            finding=finding.read(metadata),
         )
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"{folder}: {type(error).__name__}: {error}") from error
+    except BundleError as error:
+        raise BundleError(f"{metadata_file}:\n{error}") from error
 
 
 def _counts(path: Path) -> bool:
@@ -93,21 +123,45 @@ def _counts(path: Path) -> bool:
     return path.is_file() and "__pycache__" not in path.parts
 
 
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _metadata(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: {type(error).__name__}: {error}") from error
+    if not isinstance(content, dict):
+        raise BundleError(f"{path}: found {content!r:.40}, required is an object")
+    return content
 
 
-def _calibration(decision: dict[str, Any]) -> str:
-    """Return how logits become probabilities; a bundle of another maker may have no offset."""
-    offset, temperature = float(decision.get("offset", 0)), float(decision["temperature"])
-    return f"offset({offset:+.2f}) temperature({temperature:.2f})"
+def _text(metadata: dict[str, Any], entry: str, longest: int) -> str:
+    """Return an entry that DICOM is to carry as one value."""
+    value = metadata.get(entry)
+    if (
+        not isinstance(value, str)
+        or not 1 <= len(value) <= longest
+        or not value.isprintable()
+        or "\\" in value
+    ):
+        raise BundleError(
+            f"{entry}: found {value!r:.100}, required is text of 1 to {longest} characters on one "
+            "line, without a backslash"
+        )
+    return value
 
 
-def _decision(threshold: float, lower: float, upper: float) -> Decision:
-    """Return the rule; ``ValueError`` unless 0 <= lower <= threshold <= upper <= 1."""
+def _rule(path: Path) -> DecisionRule:
+    """Return the rule in a file; it may say more than that, e.g. what it was fitted on."""
+    try:
+        rule = _RULE.validate_json(path.read_bytes())
+    except ValidationError as error:
+        faults = "\n".join(finding.told(error))
+        raise BundleError(f"{path}:\n{faults}") from error
+    except OSError as error:
+        raise BundleError(f"{path}: {type(error).__name__}: {error}") from error
+    lower, threshold, upper = rule.indeterminate.lower, rule.threshold, rule.indeterminate.upper
     if not 0 <= lower <= threshold <= upper <= 1:
-        raise ValueError(
-            f"found lower {lower}, threshold {threshold}, upper {upper}, "
+        raise BundleError(
+            f"{path}: found lower {lower}, threshold {threshold}, upper {upper}, "
             "required is ascending order in 0 to 1"
         )
-    return Decision(float(threshold), float(lower), float(upper))
+    return rule

@@ -20,11 +20,9 @@ from thoracle.classify.lungs import LUNG
 from thoracle.classify.network import TwoViews
 from thoracle.classify.transforms import CheckFrontald
 from thoracle.errors import BundleError, SettingsError
-from thoracle.records import Box, BundleIdentity, Image, Judgement, Saliency
+from thoracle.records import Box, BundleIdentity, Image, Judgement, Saliency, SaliencyKind
 from thoracle.settings import Classify
 
-POSITIVE_CHANNEL = 1
-"""The channel of ``pred`` that metadata.json calls COVID-19."""
 DECIMALS = 4
 """Digits of a probability that are kept: more differ between processors."""
 NETWORKS = {
@@ -84,12 +82,14 @@ class Classifier:
             raise BundleError(f"{folder}: {type(error).__name__}: {error}") from error
 
     def classify(self, image: Image) -> Judgement:
-        """Return the calibrated probability of COVID-19, and what limits it.
+        """Return the calibrated probability of the finding, and what limits it.
 
         Raises
         ------
         NotAnalysable
             The input gate refuses the image.
+        BundleError
+            What the bundle gives is no probability for each class of its metadata.
         """
         with torch.inference_mode():
             with self._preparing:
@@ -99,7 +99,13 @@ class Classifier:
             with self._judging:
                 logits = self._infer(inputs=views[None], network=self._network)
                 pred = self._postprocess({"pred": logits[0]})["pred"]
-        probability = round(float(pred[POSITIVE_CHANNEL]), DECIMALS)
+        channel = self.identity.finding.channel
+        if pred.numel() <= channel or not 0 <= float(pred.flatten()[channel]) <= 1:
+            raise BundleError(
+                f"pred: found {pred.flatten().tolist()[:8]}, required is a probability, 0 to 1, "
+                f"at place {channel}"
+            )
+        probability = round(float(pred.flatten()[channel]), DECIMALS)
         lung_box = _lung_box(cut, *image.array.shape[1:])
         return Judgement(probability, found.get("limitations", ()), _measured(found), lung_box)
 
@@ -111,8 +117,9 @@ class Classifier:
         Returns
         -------
         Saliency or None
-            ``None`` for a bundle of another maker whose network is not :class:`TwoViews` behind
-            :class:`~thoracle.classify.lungs.CropToLungsd`: how it comes to a result is not known.
+            ``None`` for a bundle whose metadata say so, and for one of another maker whose network
+            is not :class:`TwoViews` behind :class:`~thoracle.classify.lungs.CropToLungsd`: how it
+            comes to a result is not known.
 
         Raises
         ------
@@ -120,7 +127,7 @@ class Classifier:
             The input gate refuses the image.
         """
         network = self._network_in_torch
-        if not isinstance(network, TwoViews):
+        if self.identity.finding.saliency is SaliencyKind.NONE or not isinstance(network, TwoViews):
             return None
         with torch.inference_mode():
             with self._preparing:

@@ -25,6 +25,7 @@ from thoracle.cli.options import (
     settings_of,
 )
 from thoracle.errors import ThoracleError
+from thoracle.wording import RESEARCH_USE_ONLY
 
 if TYPE_CHECKING:
     from thoracle.audit.replay import Replay
@@ -57,6 +58,9 @@ def audit_command(
     user: Annotated[str | None, typer.Option(help="Who did it.")] = None,
     bundle: Annotated[
         str | None, typer.Option(help="Digest of a bundle, or its name and version.")
+    ] = None,
+    finding: Annotated[
+        str | None, typer.Option(help="Scheme and code of a finding, e.g. SCT:233604007.")
     ] = None,
     outcome: Annotated[str | None, typer.Option(help="Outcome of the analysis.")] = None,
     reason: Annotated[str | None, typer.Option(help="Code of the reason of a rejection.")] = None,
@@ -92,6 +96,7 @@ def audit_command(
         network_address=address,
         user_id=user,
         bundle=bundle,
+        finding=finding,
         outcome=outcome,
         reason_code=reason,
         destination=destination,
@@ -275,7 +280,7 @@ def _story(connection: Any, study: str) -> dict[str, Any]:
 
 def _story_lines(told: dict[str, Any]) -> Iterable[str]:
     yield told["answer"]
-    yield "Research use only, not for diagnosis."
+    yield f"{RESEARCH_USE_ONLY}."
     if told["waiting"]:
         yield from ("", "What is waited for:", *(f"  {one}" for one in told["waiting"]))
     if told["facts"]:
@@ -442,4 +447,4 @@ def _replay_lines(found: "Replay") -> Iterator[str]:
             yield from (f"  {one}" for one in found.differences)
         case _:
             yield f"impossible: {found.what}"
-    yield "Research use only, not for diagnosis."
+    yield f"{RESEARCH_USE_ONLY}."

@@ -26,6 +26,7 @@ from thoracle.settings import Settings
 if TYPE_CHECKING:
     from thoracle.evaluate.labels import Labels
     from thoracle.evaluate.match import Matched
+    from thoracle.records import Finding
 
 
 def analyse_command(
@@ -55,7 +56,8 @@ def _sentence(answer: dict[str, Any]) -> str:
     if answer["outcome"] == "rejected":
         text = f"rejected: {answer['reason']['meaning']} ({answer['detail']})"
     else:
-        text = f"{answer['outcome']}, probability {answer['probability']:.4f}"
+        found = f"{answer['finding']['name']} {answer['outcome']}"
+        text = f"{found}, probability {answer['probability']:.4f}"
     return f"{answer['path']}: {text} [{answer['seconds']:.2f} s; research, not for diagnosis]"
 
 
@@ -121,7 +123,7 @@ def evaluate_command(
     if pair is None:
         found, matched, read = verdicts.read(settings, identity.digest)
     else:
-        found, matched = _matched(*pair)
+        found, matched = _matched(*pair, identity.finding)
         read = results.read(settings, matched.cases, with_progress)
     said = evaluation.evaluate(identity, found, matched, read, targets)
     if predictions_file is not None:
@@ -151,11 +153,11 @@ def _pair(
     return path, labels_file
 
 
-def _matched(path: Path, labels_file: Path) -> "tuple[Labels, Matched]":
+def _matched(path: Path, labels_file: Path, finding: "Finding") -> "tuple[Labels, Matched]":
     from thoracle.evaluate import labels, match
     from thoracle.pipeline import offline
 
-    found = labels.read(labels_file)
+    found = labels.read(labels_file, finding)
     return found, match.match(found, path, offline.images([path]))
 
 
@@ -197,6 +199,7 @@ COLUMNS = (
     "generation",
     "sop_instance_uid",
     "bundle_digest",
+    "finding",
     "outcome",
     "probability",
     "device",
@@ -205,7 +208,8 @@ COLUMNS = (
     "person",
     "counts",
 )
-"""Of the table ``verdict``, but for ``counts``: whether it is the newest verdict of its study."""
+"""Of the table ``verdict``, but for ``finding``, that of the bundle, and ``counts``: whether it is
+the newest verdict of its study."""
 
 
 def verdicts_command(

@@ -100,7 +100,10 @@ def _bundle(settings: Settings) -> Finding:
     except BundleError as error:
         return Finding("classify.bundle", False, str(error))
     return Finding(
-        "classify.bundle", True, f"{identity.name} {identity.version}, digest {identity.digest}"
+        "classify.bundle",
+        True,
+        f"{identity.name} {identity.version}, finds {identity.finding.name} "
+        f"({identity.finding.key}), digest {identity.digest}",
     )
 
 

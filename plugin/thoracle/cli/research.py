@@ -41,7 +41,7 @@ FEATURES = (
 STAGES = ("select", "pixels", "classify")
 COLUMNS = (
     *("patient", "study", "image", "device", "reader", "month", "modality"),
-    *("bundle_digest", "generation", "outcome", "probability", "threshold"),
+    *("bundle_digest", "finding", "generation", "outcome", "probability", "threshold"),
     *("reason_code", "reason_scheme", "study_outcome", "study_probability", "state", "opinion"),
     *(f"feature_{name}" for name in FEATURES),
     *(f"seconds_{name}" for name in STAGES),
@@ -58,6 +58,7 @@ patient, study, image, device, reader   pseudonyms: HMAC-SHA-256 of the identifi
 month           of the reading, UTC; no date is more precise than that
 modality        CR, DX, ...; empty where the header says something else
 bundle_digest   which model
+finding         positive or negative for what: scheme and code
 generation      1, 2, ...: a study is read again when an image comes late, or on demand
 outcome, probability, threshold, reason_code, reason_scheme   of the image
 study_outcome, study_probability, state   of the study; a withdrawn result is "withdrawn"
@@ -189,6 +190,7 @@ def _row(row: Any, pseudonyms: Pseudonyms) -> dict[str, Any]:
         "month": (row.finished_at or "")[:7],
         "modality": _checked(row.modality, _MODALITY),
         "bundle_digest": row.bundle_digest,
+        "finding": row.finding,
         "generation": row.generation,
         "outcome": row.outcome,
         "probability": _number(row.probability),

@@ -2,16 +2,19 @@
 
 import csv
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from thoracle.errors import ThoracleError
+from thoracle.records import Finding
 
 KEYS = ("path", "sop_instance_uid", "study_instance_uid", "accession_number")
 """One of these columns says which images a label is for."""
-POSITIVE = ("1", "positive", "covid", "covid-19")
+POSITIVE = ("1", "positive")
+"""And what the finding is called."""
 NEGATIVE = ("0", "negative", "normal", "pneumonia", "other")
-"""Whatever is not COVID-19, a sick chest too."""
+"""Whatever is not the finding, a sick chest too; but for what the finding is called."""
 OTHERS = ("label", "group", "patient")
 MOST_FAULTS = 8
 
@@ -44,8 +47,21 @@ class Labels:
     """What is to be known before any figure is read."""
 
 
-def read(path: Path) -> Labels:
+def words(finding: Finding) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the labels that say a finding is there, and those that say it is not.
+
+    It may be called by its name, its short name, its code's meaning, or the first word of the name.
+    """
+    names = (finding.name, finding.short_name, finding.code.meaning)
+    first = re.split(r"\W", finding.name, maxsplit=1)[0]
+    positive = tuple(dict.fromkeys(one.casefold() for one in (*POSITIVE, first, *names) if one))
+    return positive, tuple(one for one in NEGATIVE if one not in positive)
+
+
+def read(path: Path, finding: Finding) -> Labels:
     """Return the labels in a CSV file (UTF-8, a header, commas or semicolons).
+
+    ``finding`` is what they are about.
 
     Raises
     ------
@@ -62,9 +78,10 @@ def read(path: Path) -> Labels:
         key = _key(path, columns)
         rows: list[Label] = []
         faults: list[str] = []
+        allowed = words(finding)
         for values in lines:
             if any(value.strip() for value in values):
-                _take(lines.line_num, key, columns, values, rows, faults)
+                _take(lines.line_num, key, columns, values, allowed, rows, faults)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ThoracleError(f"{path}: {error}") from error
     if faults:
@@ -95,6 +112,7 @@ def _take(
     key: str,
     columns: list[str],
     values: list[str],
+    allowed: tuple[tuple[str, ...], tuple[str, ...]],
     rows: list[Label],
     faults: list[str],
 ) -> None:
@@ -106,18 +124,19 @@ def _take(
         return
     row = {name: value.strip() for name, value in zip(columns, values, strict=True)}
     label = row["label"].casefold()
+    positive, negative = allowed
     if not row[key]:
         faults.append(f"line {line}: found no {key}, required is one")
     elif not row[key].isprintable():
         faults.append(
             f"line {line}: found {row[key]!r} as {key}, required are printable characters"
         )
-    elif label not in (*POSITIVE, *NEGATIVE):
+    elif label not in (*positive, *negative):
         faults.append(
-            f"line {line}: found label {row['label']!r}, allowed are {', '.join(POSITIVE)} "
-            f"(positive) and {', '.join(NEGATIVE)} (negative)"
+            f"line {line}: found label {row['label']!r}, allowed are {', '.join(positive)} "
+            f"(positive) and {', '.join(negative)} (negative)"
         )
     else:
         rows.append(
-            Label(line, row[key], label in POSITIVE, row.get("group", ""), row.get("patient", ""))
+            Label(line, row[key], label in positive, row.get("group", ""), row.get("patient", ""))
         )

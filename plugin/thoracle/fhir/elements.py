@@ -9,7 +9,8 @@ from typing import Any
 
 from pydicom.sr.coding import Code as Concept
 
-from thoracle.records import SCHEME, Reason
+from thoracle.records import SCHEME, Code, Reason
+from thoracle.wording import RESEARCH_USE_ONLY
 
 Json = dict[str, Any]
 
@@ -22,15 +23,22 @@ SCHEME_URI = "urn:oid:2.25.1252076735742979959174602804689620574"
 RESEARCH = {
     "system": SCHEME_URI,
     "code": "RESEARCH-USE",
-    "display": "Research use only, not for diagnosis",
+    "display": RESEARCH_USE_ONLY,
 }
 TERMINOLOGY = "http://terminology.hl7.org/CodeSystem"
 SYSTEMS = {
     "SCT": "http://snomed.info/sct",
     "DCM": "http://dicom.nema.org/resources/ontology/DCM",
     "UCUM": "http://unitsofmeasure.org",
+    "LN": "http://loinc.org",
+    "RADLEX": "http://radlex.org",
+    "I10": "http://hl7.org/fhir/sid/icd-10",
+    "UMLS": "http://www.nlm.nih.gov/research/umls",
     SCHEME: SCHEME_URI,
 }
+"""Of coding schemes of DICOM (PS3.16 Table 8-1), as far as it names one for FHIR."""
+UNKNOWN: Json = {"text": "finding not known here"}
+"""In place of a code that is required, of a model that nothing is kept of."""
 
 _NOT_IN_STRINGS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 """What R4's string should not have, and what breaks off or hides the rest of a text elsewhere."""
@@ -51,8 +59,15 @@ def own(code: str, display: str) -> Json:
 
 def concept(found: Concept) -> Json:
     """Return a CodeableConcept of a concept of DICOM."""
-    system = SYSTEMS[found.scheme_designator]
-    return {"coding": [coded(system, found.value, found.meaning)]}
+    return code(Code(found.value, found.scheme_designator, found.meaning))
+
+
+def code(found: Code) -> Json:
+    """Return a CodeableConcept of one of our codes; a private scheme has no URI and stays out."""
+    coding = {"code": found.value, "display": found.meaning}
+    if found.scheme in SYSTEMS:
+        coding["system"] = SYSTEMS[found.scheme]
+    return {"coding": [coding]}
 
 
 def meaning(reason: str) -> str:

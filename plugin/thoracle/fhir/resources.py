@@ -13,7 +13,6 @@ from fhir.resources.R4B.imagingstudy import ImagingStudy
 from fhir.resources.R4B.observation import Observation
 from fhir.resources.R4B.task import Task
 from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code as Concept
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
@@ -24,40 +23,45 @@ from thoracle.fhir import elements
 from thoracle.fhir.elements import Json
 from thoracle.fhir.rows import Study
 from thoracle.records import Outcome, Reason
+from thoracle.wording import DISCLAIMER
 
 # ---- conclusion ----------------------------------------------------------------------------------
 # What resources say of a result: its sentence and number, or why there is none.
 
-NOTICE = "AI result for research, not verified by a physician, not for diagnosis."
-NO_STATEMENT = "This says nothing about COVID-19."
-_SENTENCES = {
-    Outcome.POSITIVE: "COVID-19 finding suggested",
-    Outcome.NEGATIVE: "COVID-19 finding not suggested; this does not exclude COVID-19",
-    Outcome.INDETERMINATE: "COVID-19 result indeterminate, the model is not confident",
-}
-
 
 def sentence(study: Study) -> str:
     """Return the conclusion of a report: one sentence, and that it is for research."""
+    return f"{DISCLAIMER} {_said(study)}".rstrip()
+
+
+def _said(study: Study) -> str:
     row = study.row
     if row.report_status == "registered":
-        return f"{NOTICE} No result yet. {NO_STATEMENT}"
+        return f"No result yet. {_nothing(study)}"
     if row.report_status == "cancelled":
-        return f"{NOTICE} No result: the analysis failed. {NO_STATEMENT}"
+        return f"No result: the analysis failed. {_nothing(study)}"
     if row.report_status == "entered-in-error":
-        return f"{NOTICE} The AI result is withdrawn and must not be used. {NO_STATEMENT}"
+        return f"The AI result is withdrawn and must not be used. {_nothing(study)}"
     if row.outcome == Outcome.REJECTED:
         meanings = "; ".join(one["display"] for one in _reasons(study))
-        return f"{NOTICE} Not analysed: {meanings}. {NO_STATEMENT}"
+        return f"Not analysed: {meanings}. {_nothing(study)}"
     numbers = f"probability {elements.percentage(row.probability):g} %"
     if (threshold := _threshold(study)) is not None:
         numbers += f", decision threshold {threshold:g} %"
-    return f"{NOTICE} {_SENTENCES[Outcome(row.outcome)]}: {numbers}."
+    if study.finding is None:
+        return f"{row.outcome}: {numbers}."
+    return study.finding.outcomes.of(Outcome(row.outcome)).told(numbers)
+
+
+def _nothing(study: Study) -> str:
+    """Return the sentence that nothing is said of the finding."""
+    found = study.finding
+    return f"{found.outcomes.rejected.sentence}." if found else ""
 
 
 def notes(study: Study) -> list[str]:
     """Return what is to be known of an observation: of how many images it is, and details."""
-    said = [NOTICE]
+    said = [DISCLAIMER]
     if study.row.state == "withdrawn":
         return said
     analysed = sum(one.outcome != Outcome.REJECTED for one in study.readings)
@@ -108,7 +112,7 @@ def task_reason(study: Study) -> Json | None:
     """Return why a task is where it is, if there is anything to say."""
     row = study.row
     if row.task_status == "failed":
-        return {"text": f"The analysis failed. {NO_STATEMENT}"}
+        return {"text": f"The analysis failed. {_nothing(study)}".rstrip()}
     if row.task_status == "on-hold":
         return {"text": "A rule holds the result until somebody releases it."}
     shown = row.task_status == "completed" and row.newest_sending != "shadow"
@@ -138,12 +142,6 @@ def _reasons(study: Study) -> list[Json]:
 
 # ---- resources -----------------------------------------------------------------------------------
 
-_COVID_19 = Concept("840539006", "SCT", "COVID-19")
-_FINDINGS = {
-    Outcome.POSITIVE: codes.cid240.Present,
-    Outcome.NEGATIVE: codes.cid240.Absent,
-    Outcome.INDETERMINATE: codes.cid240.Undetermined,
-}
 _MODALITIES: dict[str, str] = {
     ComputedRadiographyImageStorage: "CR",
     DigitalXRayImageStorageForPresentation: "DX",
@@ -194,7 +192,7 @@ def diagnostic_report(study: Study) -> FHIRResourceModel:
 
 def observation(study: Study) -> FHIRResourceModel:
     """Return the result on a study; of a withdrawn one the value is not repeated."""
-    row = study.row
+    row, finding = study.row, study.finding
     values: Json = {
         **_head(study),
         "contained": [_device(study)],
@@ -208,7 +206,7 @@ def observation(study: Study) -> FHIRResourceModel:
                 ]
             }
         ],
-        "code": elements.concept(_COVID_19),
+        "code": elements.code(finding.code) if finding else elements.UNKNOWN,
         "subject": elements.subject(row),
         "issued": row.finished_at,
         "method": elements.concept(codes.cid7162.ArtificialIntelligence),
@@ -219,8 +217,10 @@ def observation(study: Study) -> FHIRResourceModel:
         **elements.effective(row),
     }
     values["identifier"] += [elements.uid(one.sop_instance_uid) for one in _standing_reports(study)]
-    if row.observation_status == "preliminary" and row.outcome != Outcome.REJECTED:
-        values["valueCodeableConcept"] = elements.concept(_FINDINGS[Outcome(row.outcome)])
+    said = row.observation_status == "preliminary" and row.outcome != Outcome.REJECTED
+    if said and finding is not None:
+        value = finding.outcomes.of(Outcome(row.outcome)).code
+        values["valueCodeableConcept"] = elements.code(value)
         values["component"] = [probability(study)]
     else:
         values["dataAbsentReason"] = absent(study)
@@ -320,15 +320,16 @@ def _standing_reports(study: Study) -> list[Any]:
 
 def _device(study: Study) -> Json:
     """Return the model: name, version, and the digest that says exactly which."""
-    name, _, version = (study.bundle or "").rpartition(" ")
     versions = [{"type": {"text": "SHA-256 of the bundle"}, "value": study.row.bundle_digest}]
-    if version:
-        versions.insert(0, {"type": {"text": "bundle"}, "value": version})
+    if study.model is not None:
+        versions.insert(0, {"type": {"text": "bundle"}, "value": study.model.version})
     return {
         "resourceType": "Device",
         "id": "model",
         "manufacturer": "Thoracle",
-        "deviceName": [{"name": name or "unknown", "type": "model-name"}],
+        "deviceName": [
+            {"name": study.model.name if study.model else "unknown", "type": "model-name"}
+        ],
         "version": versions,
         "note": [{"text": "Research software, not a medical device."}],
     }

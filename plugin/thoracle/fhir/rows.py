@@ -8,10 +8,11 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, false
 from sqlalchemy import true as everything
 from sqlalchemy.sql.selectable import FromClause
 
-from thoracle.records import Kind
+from thoracle.records import Finding, Kind
+from thoracle.store import bundles
+from thoracle.store.bundles import KnownBundle
 from thoracle.store.tables import (
     analysis,
-    audit_event,
     instance,
     reading,
     result,
@@ -202,8 +203,13 @@ class Study:
     readings: Sequence[Row[Any]] = ()
     """Of the standing analysis."""
     images: Sequence[Row[Any]] = ()
-    bundle: str | None = None
-    """Name and version of the model of the standing analysis."""
+    model: KnownBundle | None = None
+    """Of the standing analysis; where there is none, of the newest."""
+
+    @property
+    def finding(self) -> Finding | None:
+        """What that model finds."""
+        return self.model.finding if self.model else None
 
 
 _columns = (
@@ -219,6 +225,7 @@ _columns = (
     worklist.c.urgency,
     NEWEST.c.state.label("newest_state"),
     NEWEST.c.sending.label("newest_sending"),
+    NEWEST.c.bundle_digest.label("newest_digest"),
     NEWEST.c.priority,
     STANDING.c.generation,
     STANDING.c.bundle_digest,
@@ -266,7 +273,7 @@ def _with_details(connection: Connection, rows: Sequence[Row[Any]]) -> list[Stud
     reports = _by_study(connection, _reports(uids))
     readings = _by_study(connection, _readings(uids))
     images = _by_study(connection, _images(uids))
-    bundles = _bundles(connection, [row.bundle_digest for row in rows if row.bundle_digest], uids)
+    models = bundles.known(connection, filter(None, map(_digest, rows)))
     return [
         Study(
             row,
@@ -277,10 +284,15 @@ def _with_details(connection: Connection, rows: Sequence[Row[Any]]) -> list[Stud
                 if (one.generation, one.bundle_digest) == (row.generation, row.bundle_digest)
             ],
             images.get(row.study_instance_uid, ()),
-            bundles.get(row.bundle_digest),
+            models.get(_digest(row) or ""),
         )
         for row in rows
     ]
+
+
+def _digest(row: Row[Any]) -> str | None:
+    digest: str | None = row.bundle_digest or row.newest_digest
+    return digest
 
 
 def _by_study(connection: Connection, statement: Select[Any]) -> dict[str, list[Row[Any]]]:
@@ -336,17 +348,3 @@ def _images(uids: Sequence[str]) -> Select[Any]:
         .distinct()
         .order_by(instance.c.series_instance_uid, instance.c.sop_instance_uid)
     )
-
-
-def _bundles(connection: Connection, digests: Sequence[str], uids: Sequence[str]) -> dict[str, str]:
-    """Return name and version of models by their digest, as the trail has them."""
-    statement = (
-        select(audit_event.c.bundle_digest, audit_event.c.bundle_version)
-        .where(
-            audit_event.c.study_instance_uid.in_(uids),
-            audit_event.c.bundle_digest.in_(digests),
-            audit_event.c.bundle_version.is_not(None),
-        )
-        .distinct()
-    )
-    return {row.bundle_digest: row.bundle_version for row in connection.execute(statement)}

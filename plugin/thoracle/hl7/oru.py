@@ -15,8 +15,18 @@ from pydicom.sr.coding import Code as Concept
 
 from thoracle.errors import ReportError
 from thoracle.hl7 import fields
-from thoracle.records import SCHEME, BundleIdentity, Outcome, Reading, Reason, study_outcome
+from thoracle.records import (
+    SCHEME,
+    BundleIdentity,
+    Code,
+    Finding,
+    Outcome,
+    Reading,
+    Reason,
+    study_outcome,
+)
 from thoracle.settings import HL7
+from thoracle.wording import DISCLAIMER
 
 Status = Literal["preliminary", "corrected", "withdrawn"]
 
@@ -28,12 +38,10 @@ RESULT_STATUS = {"preliminary": PRELIMINARY, "corrected": CORRECTED, "withdrawn"
 """Of what a message says now; of the value that is withdrawn, ``WITHDRAWN``."""
 ENCODINGS = {"UNICODE UTF-8": "utf-8", "8859/1": "latin-1", "ASCII": "ascii"}
 """Of the names in HL7 Table 0211 that ``character_set`` takes."""
-NOTICE = "AI result for research, not verified by a physician, not for diagnosis."
 
 _SEX = ("M", "F", "O")
 _CODE_VALUES = ("CodeValue", "LongCodeValue", "URNCodeValue")
 
-_COVID_19 = Concept("840539006", "SCT", "COVID-19")
 _CHEST_RADIOGRAPH = Concept("399208008", "SCT", "Plain X-ray of chest")
 _IMPRESSION = Concept("19005-8", "LN", "Impression")
 _NO_RESULT_REASON = Concept("NO-RESULT-REASON", SCHEME, "Reason for no result")
@@ -41,13 +49,8 @@ _NO_RESULT_REASON = Concept("NO-RESULT-REASON", SCHEME, "Reason for no result")
 _STUDY = Concept("113014", "DCM", "DICOM Study")
 _SERIES = Concept("112002", "DCM", "Series Instance UID")
 _REPORT = Concept("SR-INSTANCE-UID", SCHEME, "SR Instance UID")
-_FINDINGS = {
-    Outcome.POSITIVE: (codes.cid240.Present, "A"),
-    Outcome.NEGATIVE: (codes.cid240.Absent, "N"),
-    Outcome.INDETERMINATE: (codes.cid240.Undetermined, ""),
-}
-"""What is said of COVID-19 (CID 240), and the abnormal flag (HL7 Table 0078). Indeterminate has
-none: both flags would say more than is known."""
+_FLAGS = {Outcome.POSITIVE: "A", Outcome.NEGATIVE: "N", Outcome.INDETERMINATE: ""}
+"""Abnormal flag (HL7 Table 0078). Indeterminate has none: both would say more than is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,22 +207,31 @@ def _observations(
     withdrawn = status == "withdrawn"
     analysed = not withdrawn and outcome is not Outcome.REJECTED
     said = RESULT_STATUS[status]
-    finding, flag, probability, reasons, note = fields.NULL, "", fields.NULL, fields.NULL, NOTICE
+    found = bundle.finding
+    finding, flag, probability, reasons, note = (
+        fields.NULL,
+        "",
+        fields.NULL,
+        fields.NULL,
+        DISCLAIMER,
+    )
     if analysed:
-        concept, flag = _FINDINGS[outcome]
-        finding = fields.ce(concept)
+        finding, flag = fields.ce(_concept(found.outcomes.of(outcome).code)), _FLAGS[outcome]
         highest = max(one.probability or 0.0 for one in readings if one.outcome is outcome)
         probability = _percent(highest)
     elif withdrawn:
-        reasons, note = _reasons([Reason.WITHDRAWN]), f"{NOTICE} Withdrawn: it must not be used."
+        reasons, note = (
+            _reasons([Reason.WITHDRAWN]),
+            f"{DISCLAIMER} Withdrawn: it must not be used.",
+        )
     else:
-        reasons, note = _reasons([one.reason for one in readings]), _explained(readings)
+        reasons, note = _reasons([one.reason for one in readings]), _explained(readings, found)
     of_value = WITHDRAWN if withdrawn else said if analysed else NOT_OBTAINED
     result = {11: of_value, 14: fields.ts_study(source), 17: _method(bundle)}
     result |= {18: fields.exact(bundle.digest), 19: fields.ts(made)}
     range_ = {6: fields.ce(codes.UCUM.Percent), 7: f"<{_percent(bundle.decision.lower)}"}
     rows: list[tuple[str, Concept, dict[int, str]]] = [
-        ("CWE", _COVID_19, {5: finding, 8: flag, **result}),
+        ("CWE", _concept(found.code), {5: finding, 8: flag, **result}),
         ("NM", codes.DCM.Probability, {5: probability, **range_, **result}),
         ("CWE", _NO_RESULT_REASON, {5: reasons, 11: said}),
         ("TX", _IMPRESSION, {5: fields.text(sentence, fields.LONGEST_TEXT), 11: said}),
@@ -278,16 +290,21 @@ def _percent(probability: float) -> str:
 def _reasons(reasons: Iterable[Reason | None]) -> str:
     """Return coded reasons as repetitions, each once; several images may have the same."""
     found = dict.fromkeys(reason.code for reason in reasons if reason)
-    return "~".join(fields.ce(Concept(one.value, one.scheme, one.meaning)) for one in found)
+    return "~".join(fields.ce(_concept(one)) for one in found)
 
 
-def _explained(readings: Sequence[Reading]) -> str:
+def _concept(code: Code) -> Concept:
+    return Concept(code.value, code.scheme, code.meaning)
+
+
+def _explained(readings: Sequence[Reading], found: Finding) -> str:
     meanings = dict.fromkeys(
         f"{one.reason.code.meaning}: {one.detail}" if one.detail else one.reason.code.meaning
         for one in readings
         if one.reason
     )
-    return f"{NOTICE} Not analysed, which says nothing about COVID-19. {'; '.join(meanings)}."
+    said = f"Not analysed: {'; '.join(meanings)}. {found.outcomes.rejected.sentence}."
+    return f"{DISCLAIMER} {said}"
 
 
 def _lost(text: str, encoding: str) -> int:

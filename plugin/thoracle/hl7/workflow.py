@@ -15,7 +15,7 @@ from thoracle.errors import ArchiveRefused, ArchiveUnavailable
 from thoracle.hl7 import attempts, mllp, oru
 from thoracle.hl7 import rows as notifications
 from thoracle.hl7.oru import ReportReference, Status
-from thoracle.records import Reading
+from thoracle.records import BundleIdentity, Reading
 from thoracle.settings import HL7
 from thoracle.store import engine, files
 
@@ -29,6 +29,7 @@ def message(
     receiver: HL7,
     source: Dataset,
     readings: Sequence[Reading],
+    bundle: BundleIdentity,
     report: ReportReference,
     sentence: str,
     made: datetime,
@@ -41,7 +42,7 @@ def message(
     content = oru.oru(
         source,
         readings,
-        line.reader.bundle,
+        bundle,
         report,
         receiver,
         sentence=sentence,

@@ -20,17 +20,14 @@ from pydicom.uid import (
 from thoracle.errors import NotAnalysable
 from thoracle.image.anatomy import codes_in, plain, quoted, regions, values, views, words
 from thoracle.image.codecs import MALFORMED
-from thoracle.records import Reason
+from thoracle.records import Population, Reason
 from thoracle.settings import Select
 
 OWN_MANUFACTURER = "Thoracle"
 """Manufacturer (0008,0070) of everything that Thoracle makes: never analysed again."""
-MODALITIES = ("CR", "DX", "DR", "RG", "OT")
-"""Modalities of radiographs. DR and RG are retired or misused, OT is digitised film."""
 ASPECT = (0.6, 1.7)
 """Rows by columns of a chest radiograph."""
 LEAST_BITS_STORED = 8
-ADULT_YEARS = 18
 
 _SECONDARY_CAPTURE = (
     SecondaryCaptureImageStorage,
@@ -49,15 +46,17 @@ _DERIVED = re.compile(
 )
 
 
-def check(ds: Dataset, settings: Select) -> None:
-    """Return when the header does not speak against a plain frontal chest radiograph.
+def check(ds: Dataset, settings: Select, population: Population) -> None:
+    """Return when the header does not speak against an image that the bundle is meant for.
 
     Parameters
     ----------
     ds
         The data set; needs no pixel data.
     settings
-        Least size, least age, and whether raw data are analysed.
+        Least size, least age where it is not the bundle's, and whether raw data are analysed.
+    population
+        Whom the bundle is meant for.
 
     Raises
     ------
@@ -71,22 +70,22 @@ def check(ds: Dataset, settings: Select) -> None:
     """
     try:
         check_not_ours(ds)
-        _check_modality(ds)
+        _check_modality(ds, population)
         _check_intent(ds, settings)
         _check_image_type(ds)
         _check_body_part(ds)
-        _check_view(ds)
+        _check_view(ds, population)
         _check_samples(ds)
         _check_geometry(ds, settings)
-        _check_age(ds, settings)
+        _check_age(ds, settings, population)
     except MALFORMED as error:
         detail = f"the header is malformed ({type(error).__name__})"
         raise NotAnalysable(Reason.UNDECODABLE, detail) from error
 
 
-def limitations(ds: Dataset) -> tuple[str, ...]:
+def limitations(ds: Dataset, population: Population) -> tuple[str, ...]:
     """Return sentences about an image that passed :func:`check`, for the report."""
-    years = age_years(ds)
+    years, least = age_years(ds), population.least_age_years
     orientation = "\\".join(part[:1] for part in values(ds, "PatientOrientation"))
     sentences = {
         "The body part is not stated in the image.": not any(regions(ds)),
@@ -99,8 +98,8 @@ def limitations(ds: Dataset) -> tuple[str, ...]:
             orientation not in ("", "L\\F")
         ),
         "The patient's age is not stated.": years is None,
-        f"The patient is younger than {ADULT_YEARS} years.": (
-            years is not None and years < ADULT_YEARS
+        f"The patient is younger than {least} years, which the model is not meant for.": (
+            years is not None and years < least
         ),
         "Secondary capture: how the image was acquired is not known.": (
             ds.get("SOPClassUID") in _SECONDARY_CAPTURE
@@ -136,15 +135,16 @@ def check_not_ours(ds: Dataset) -> None:
         raise NotAnalysable(Reason.OWN_OUTPUT, f"found Image Type {quoted(made[0])}")
 
 
-def _check_modality(ds: Dataset) -> None:
-    """Refuse other SOP classes and modalities than those of radiographs."""
+def _check_modality(ds: Dataset, population: Population) -> None:
+    """Refuse other SOP classes than those of radiographs, and modalities not meant."""
     uid = ds.get("SOPClassUID")
     if uid is not None and uid not in _SOP_CLASSES:
         detail = f"found SOP class {quoted(uid.name)}, required is CR, DX or Secondary Capture"
         raise NotAnalysable(Reason.NOT_A_RADIOGRAPH, detail)
     modality = words(ds, "Modality")
-    if modality and modality not in MODALITIES:
-        detail = f"found Modality {quoted(modality)}, required is one of {', '.join(MODALITIES)}"
+    meant = population.modalities
+    if modality and modality not in meant:
+        detail = f"found Modality {quoted(modality)}, required is one of {', '.join(meant)}"
         raise NotAnalysable(Reason.NOT_A_RADIOGRAPH, detail)
 
 
@@ -182,12 +182,16 @@ def _check_body_part(ds: Dataset) -> None:
             raise NotAnalysable(Reason.NOT_CHEST, detail)
 
 
-def _check_view(ds: Dataset) -> None:
-    """Refuse when an element states another view than a frontal one."""
+def _check_view(ds: Dataset, population: Population) -> None:
+    """Refuse when an element states another view than a frontal one, or one not meant."""
     for frontal, found in filter(None, views(ds)):
         if not frontal:
             detail = f"found {found}, required is antero-posterior or postero-anterior"
             raise NotAnalysable(Reason.NOT_FRONTAL, detail)
+    stated = set(words(ds, "ViewPosition").split()) & {"AP", "PA"}
+    if stated and not stated & set(population.views):
+        found, meant = ", ".join(sorted(stated)), ", ".join(population.views)
+        raise NotAnalysable(Reason.OTHER_VIEW, f"found View Position {found}, required is {meant}")
 
 
 def _check_samples(ds: Dataset) -> None:
@@ -221,10 +225,12 @@ def _check_geometry(ds: Dataset, settings: Select) -> None:
         raise NotAnalysable(Reason.GEOMETRY, detail)
 
 
-def _check_age(ds: Dataset, settings: Select) -> None:
-    """Refuse patients known to be younger than the settings say."""
-    years = age_years(ds)
-    if years is not None and years < settings.minimum_age_years:
+def _check_age(ds: Dataset, settings: Select, population: Population) -> None:
+    """Refuse patients known to be younger than the settings say, else than the bundle's least."""
+    years, least = age_years(ds), settings.minimum_age_years
+    if least is None:
+        least = population.least_age_years
+    if years is not None and years < least:
         # The age found is the patient's data and stays out of the detail.
-        detail = f"found a younger patient, required are {settings.minimum_age_years} years"
+        detail = f"found a younger patient, required are {least} years"
         raise NotAnalysable(Reason.TOO_YOUNG, detail)

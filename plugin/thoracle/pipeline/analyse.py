@@ -121,11 +121,17 @@ def _cause(error: Exception) -> tuple[str, str]:
 @DBOS.workflow(name="study_complete", max_recovery_attempts=None)
 def study_complete(study_instance_uid: str) -> None:
     """Make the images present now a generation of the study, and have it analysed."""
-    digest = parts().reader.bundle.digest
-    plan = engine.transaction(analyses.plan, study_instance_uid, digest, str(DBOS.workflow_id))
+    bundle = parts().reader.bundle
+    plan = engine.transaction(
+        analyses.plan,
+        study_instance_uid,
+        bundle.digest,
+        bundle.finding.key,
+        str(DBOS.workflow_id),
+    )
     if plan is not None:
         priority = route.priority_of(study_instance_uid, plan)
-        enqueue_analyse(study_instance_uid, digest, plan["generation"], priority)
+        enqueue_analyse(study_instance_uid, bundle.digest, plan["generation"], priority)
 
 
 # ---- analyse ---------------------------------------------------------------------------------
@@ -178,8 +184,9 @@ def _result(key: tuple[str, int, str], begin: dict[str, Any]) -> dict[str, list[
 
 def _begin(connection: Connection, study: str, generation: int, digest: str) -> dict[str, Any]:
     key = AnalysisKey(study, generation, digest)
-    digest_now = parts().reader.bundle.digest
-    return analyses.begin(connection, key, digest_now, str(DBOS.workflow_id))
+    bundle = parts().reader.bundle
+    workflow_id = str(DBOS.workflow_id)
+    return analyses.begin(connection, key, bundle.digest, bundle.finding.key, workflow_id)
 
 
 @DBOS.step(name="read")

@@ -1,7 +1,7 @@
 """withdraw, reanalyse, retry: what a person asks for when things should not stay as they are."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,11 +17,11 @@ from thoracle.hl7.oru import ReportReference
 from thoracle.hl7.workflow import enqueue_notify, message
 from thoracle.pipeline import route
 from thoracle.pipeline.analyse import enqueue_analyse
-from thoracle.records import Kind
+from thoracle.records import BundleIdentity, Kind
 from thoracle.report import keyobject, sentences, sr
 from thoracle.report.header import Instance
 from thoracle.report.result_set import encoded
-from thoracle.store import engine, trail
+from thoracle.store import bundles, engine, trail
 from thoracle.store.tables import now
 from thoracle.study import analyses, headers, instances, reading_list, results
 from thoracle.study.results import AnalysisKey, ResultObject
@@ -106,6 +106,7 @@ def withdrawn(
     columns: trail.Columns = {
         **analyses.of_study(connection, key.study_instance_uid),
         "bundle_digest": key.bundle_digest,
+        "finding": results.analysis_row(connection, key).finding,
         "user_id": user_id,
         "correlation_id": workflow_id,
     }
@@ -170,6 +171,7 @@ def _correct(
     """Return the objects that were made, each with its destinations."""
     line = parts()
     sources = [line.header(study_instance_uid, path) for path in begun["sources"]]
+    bundle = _bundle_of(begun["digest"])
     content_datetime = _moment(begun["content_datetime"])
     common: dict[str, Any] = {
         "content_datetime": content_datetime,
@@ -179,7 +181,7 @@ def _correct(
         sources,
         Instance(*begun["predecessor"]),
         reason,
-        line.reader.bundle,
+        bundle,
         made=_moment(begun["made_at"]),
         **common,
     )
@@ -190,7 +192,7 @@ def _correct(
         if destination is None or not destination.rejection_note:
             continue
         named = [Instance(*one) for one in objects]
-        note = keyobject.rejection(named, sources, line.reader.bundle, **common)
+        note = keyobject.rejection(named, sources, bundle, **common)
         # Archives that have the same objects get the same note.
         uid = str(note.SOPInstanceUID)
         if uid not in notes:
@@ -208,6 +210,7 @@ def _messages(
     with line.database.connect() as connection:
         told = notifications.told(connection, study_instance_uid)
     sources = [line.header(study_instance_uid, path) for path in begun["sources"]]
+    bundle = _bundle_of(begun["digest"])
     return [
         (
             receiver.name,
@@ -215,8 +218,9 @@ def _messages(
                 receiver,
                 sources[0],
                 sr.withdrawn(sources),
+                bundle,
                 ReportReference(report["series_instance_uid"], report["sop_instance_uid"]),
-                sentences.withdrawal(reason, _moment(begun["made_at"])),
+                sentences.withdrawal(reason, _moment(begun["made_at"]), bundle.finding),
                 _moment(begun["content_datetime"]),
                 "withdrawn",
             ),
@@ -224,6 +228,17 @@ def _messages(
         for receiver in line.settings.hl7
         if receiver.name in told
     ]
+
+
+def _bundle_of(digest: str) -> BundleIdentity:
+    """Return the bundle that made a result, which may not be the one that reads now."""
+    line = parts()
+    with line.database.connect() as connection:
+        known = bundles.known(connection, [digest]).get(digest)
+    if known is None:
+        return line.reader.bundle
+    # Of the first versions' bundles the rule is not kept; what they found is.
+    return known.identity or replace(line.reader.bundle, finding=known.finding)
 
 
 def _moment(text: str) -> datetime:
@@ -258,13 +273,18 @@ def _withdrawn(
 @DBOS.workflow(name="reanalyse", max_recovery_attempts=None)
 def reanalyse(study_instance_uid: str, user_id: str) -> None:
     """Read a study again with the bundle of now; its report names the earlier one."""
-    digest = parts().reader.bundle.digest
+    bundle = parts().reader.bundle
     plan = engine.transaction(
-        analyses.plan, study_instance_uid, digest, str(DBOS.workflow_id), user_id
+        analyses.plan,
+        study_instance_uid,
+        bundle.digest,
+        bundle.finding.key,
+        str(DBOS.workflow_id),
+        user_id,
     )
     if plan is not None:
         priority = route.priority_of(study_instance_uid, plan)
-        enqueue_analyse(study_instance_uid, digest, plan["generation"], priority)
+        enqueue_analyse(study_instance_uid, bundle.digest, plan["generation"], priority)
 
 
 @DBOS.workflow(name="retry", max_recovery_attempts=None)

@@ -12,7 +12,7 @@ from thoracle.errors import ThoracleError
 from thoracle.image.decoder import Decoder
 from thoracle.image.header import header_of
 from thoracle.pipeline.reader import Reader
-from thoracle.records import BundleIdentity, Reading
+from thoracle.records import BundleIdentity, Code, Reading
 from thoracle.settings import Settings
 from thoracle.store import files
 
@@ -73,12 +73,13 @@ def analyse(
 
 
 def _answer(path: Path, reading: Reading, identity: BundleIdentity) -> dict[str, Any]:
-    code = reading.reason.code if reading.reason else None
+    code, found = reading.reason.code if reading.reason else None, identity.finding
     return {
         "path": str(path),
         "sop_instance_uid": reading.sop_instance_uid or None,
+        "finding": {**_plain(found.code), "name": found.name},
         "outcome": reading.outcome.value,
-        "reason": code and {"code": code.value, "scheme": code.scheme, "meaning": code.meaning},
+        "reason": code and _plain(code),
         "detail": reading.detail,
         "probability": reading.probability,
         "threshold": identity.decision.threshold,
@@ -86,3 +87,7 @@ def _answer(path: Path, reading: Reading, identity: BundleIdentity) -> dict[str,
         "bundle_digest": identity.digest,
         "seconds": round(sum(reading.seconds.values()), 4),
     }
+
+
+def _plain(code: Code) -> dict[str, str]:
+    return {"code": code.value, "scheme": code.scheme, "meaning": code.meaning}

@@ -217,8 +217,9 @@ class Reader:
         """Return the header's limitations; raise NotAnalysable when it rules the image out."""
         if not header:
             return ("A picture file: body part, view and patient are not stated.",)
-        selection.check(header, self.settings.select)
-        return selection.limitations(header)
+        meant = self.bundle.finding.population
+        selection.check(header, self.settings.select, meant)
+        return selection.limitations(header, meant)
 
 
 def _limited(reading: Reading, limitation: str) -> Reading:

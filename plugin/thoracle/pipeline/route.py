@@ -191,7 +191,8 @@ def messages(
     line = parts()
     read = [Reading.from_json(one) for one in readings]
     reference = ReportReference(report["series_instance_uid"], report["sop_instance_uid"])
-    sentence = sentences.conclusion(read, line.reader.bundle.decision)
+    bundle = line.reader.bundle
+    sentence = sentences.conclusion(read, bundle)
     moment = datetime.fromisoformat(made).astimezone()
     outcome = study_outcome(read)
     planned = RoutingDecision.from_json(decision).planned.notify
@@ -206,7 +207,7 @@ def messages(
         status: Status = "corrected" if receiver.name in told else "preliminary"
         try:
             header = header_of(line.path(source))
-            path = message(receiver, header, read, reference, sentence, moment, status)
+            path = message(receiver, header, read, bundle, reference, sentence, moment, status)
         except Exception:  # the result is worth more than the message about it
             logger.exception("no message to %s", receiver.name)
             path = ""

@@ -25,16 +25,6 @@ def item(code: Concept) -> Dataset:
     return coded
 
 
-# SNOMED CT added the disease in 2020; the context groups that pydicom carries do not list it.
-# Not 882784691000119100 (pneumonia caused by SARS-CoV-2): 18 digits need Long Code Value, which
-# older readers do not look at.
-COVID_19: Final = Concept("840539006", "SCT", "COVID-19")
-
-PRESENT: Final = codes.cid240.Present
-# 272519000: SNOMED's 2667000 "Absent" is not the one of CID 240.
-ABSENT: Final = codes.cid240.Absent
-UNDETERMINED: Final = codes.cid240.Undetermined
-
 # In the reports that are not of CID 100, which has no radiography of the chest.
 PLAIN_XRAY_OF_CHEST: Final = Concept("399208008", "SCT", "Plain X-ray of chest")
 IMAGING_PROCEDURE: Final = codes.cid100.ImagingProcedure
@@ -67,7 +57,7 @@ MODALITY: Final = codes.DCM.Modality
 
 SELECTED_REGION: Final = codes.DCM.SelectedRegion
 # A class activation map, not (130403) Grad-CAM, which has no negative values.
-CLASS_ACTIVATION: Final = codes.DCM.ClassActivation
+SALIENCY: Final = {records.SaliencyKind.CLASS_ACTIVATION: codes.DCM.ClassActivation}
 MEAN: Final = codes.SCT.Mean
 NO_UNITS: Final = codes.UCUM.NoUnits
 KEY_IMAGES: Final = codes.DCM.KeyImages
@@ -95,11 +85,3 @@ QUALITY_REASONS: Final = frozenset(
     }
 )
 """Reasons that are a fault of the image itself, and so a Quality Assessment (CID 6044) too."""
-
-EVALUATIONS: Final = {
-    records.Outcome.POSITIVE: PRESENT,
-    records.Outcome.NEGATIVE: ABSENT,
-    records.Outcome.INDETERMINATE: UNDETERMINED,
-    records.Outcome.REJECTED: UNDETERMINED,
-}
-"""What is said of COVID-19 (CID 240) for each outcome. A rejected image is never "absent"."""

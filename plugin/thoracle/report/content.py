@@ -27,7 +27,7 @@ from pydicom.uid import (
 )
 
 from thoracle.errors import ReportError
-from thoracle.records import BundleIdentity, Outcome, Reading, Region
+from thoracle.records import BundleIdentity, Finding, Outcome, Reading, Region
 from thoracle.report import codes, sentences
 from thoracle.report.header import Instance
 from thoracle.report.identity import NAME, derived_uid, device_uid
@@ -160,11 +160,12 @@ def _measurement_group(
 ) -> sr.MeasurementsAndQualitativeEvaluations:
     """TID 1501 for one image: the result, and where the model looked."""
     image = (reading.sop_class_uid, reading.sop_instance_uid)
+    found = codes.concept(bundle.finding.code)
     assert reading.probability is not None
     return _group(
         image,
         derived_uid("tracking", bundle.digest, reading.sop_instance_uid),
-        f"COVID-19 classification, image {number}",
+        f"{bundle.finding.name} classification, image {number}",
         _algorithm(bundle, algorithm_parameters(bundle)),
         sr.Measurement(
             name=codes.PROBABILITY,
@@ -172,10 +173,10 @@ def _measurement_group(
             unit=codes.PERCENT,
             referenced_coordinates=[_coordinates(_looked_at(source, reading), image)],
         ),
-        sentences.label_in_viewer(reading),
-        # A negative with the item "Finding: COVID-19" is flattened to just that by some readers.
-        finding_type=codes.COVID_19 if reading.outcome is Outcome.POSITIVE else None,
-        qualitative_evaluations=evaluations(reading),
+        sentences.label_in_viewer(reading, bundle.finding),
+        # A negative with the item "Finding: (its name)" is flattened to just that by some readers.
+        finding_type=found if reading.outcome is Outcome.POSITIVE else None,
+        qualitative_evaluations=evaluations(reading, bundle.finding),
     )
 
 
@@ -201,7 +202,7 @@ def _region_groups(
             f"Saliency region {place}, image {number}",
             _algorithm(bundle, None),
             sr.Measurement(
-                name=codes.CLASS_ACTIVATION,
+                name=codes.SALIENCY[bundle.finding.saliency],
                 value=round(region.saliency, 4),
                 unit=codes.NO_UNITS,
                 derivation=codes.MEAN,
@@ -260,9 +261,10 @@ def _algorithm(
     )
 
 
-def evaluations(reading: Reading) -> list[sr.QualitativeEvaluation]:
+def evaluations(reading: Reading, finding: Finding) -> list[sr.QualitativeEvaluation]:
     """Return what is said of an image in codes: the outcome, and why there is none."""
-    pairs = [(codes.COVID_19, codes.EVALUATIONS[reading.outcome])]
+    said = finding.outcomes.of(reading.outcome).code
+    pairs = [(codes.concept(finding.code), codes.concept(said))]
     if reading.reason in codes.QUALITY_REASONS:
         pairs.append((codes.QUALITY_ASSESSMENT, codes.UNUSABLE))
     if reading.reason is not None:
@@ -301,7 +303,7 @@ def _qualitative_evaluations(
     for number, (source, reading) in enumerate(zip(sources, readings, strict=True), 1):
         items += remarks(number, source, reading, bundle, several=len(readings) > 1)
         if reading.probability is None:
-            items += unanalysed(source, reading)
+            items += unanalysed(source, reading, bundle.finding)
     return container(codes.QUALITATIVE_EVALUATIONS, items)
 
 
@@ -310,15 +312,15 @@ def remarks(
 ) -> list[sr.TextContentItem]:
     """Return what is to be said of one image of a study, and its result where it has several."""
     label = sentences.label(number, source.get("InstanceNumber"), source.get("ViewPosition"))
-    said = [sentences.finding(reading, bundle.decision)] if several else []
+    said = [sentences.finding(reading, bundle)] if several else []
     said += [reading.detail] if reading.detail else []
     said += [f"Limitation: {limitation}" for limitation in reading.limitations]
     return [sr.TextContentItem(codes.COMMENT, f"{label}: {one}", "CONTAINS") for one in said]
 
 
-def unanalysed(source: Dataset, reading: Reading) -> list[Dataset]:
+def unanalysed(source: Dataset, reading: Reading, finding: Finding) -> list[Dataset]:
     """Return why an image was not analysed, in codes that refer to it."""
-    items = [evaluation[0] for evaluation in evaluations(reading)]
+    items = [evaluation[0] for evaluation in evaluations(reading, finding)]
     for item in items:
         image = sr.ImageContentItem(
             codes.SOURCE,

@@ -12,7 +12,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 import thoracle
 from thoracle import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from thoracle.errors import ReportError
-from thoracle.records import SCHEME, BundleIdentity, Kind
+from thoracle.records import SCHEME, BundleIdentity, Finding, Kind, Outcome
 from thoracle.report import codes, context
 from thoracle.report.identity import (
     NAME,
@@ -21,15 +21,17 @@ from thoracle.report.identity import (
     digest,
 )
 from thoracle.settings import Report as ReportSettings
+from thoracle.wording import IN_LISTS
 
 SERIES = {
-    Kind.SR: ("SR", "AI COVID-19 report (research, not verified)"),
-    Kind.SC: ("OT", "AI COVID-19 result picture (research, not verified)"),
-    Kind.PR: ("PR", "AI COVID-19 outlines (research, not verified)"),
-    Kind.KO: ("KO", "AI COVID-19 key images (research, not verified)"),
-    Kind.REJECTION: ("KO", "AI results withdrawn"),
+    Kind.SR: ("SR", "report"),
+    Kind.SC: ("OT", "result picture"),
+    Kind.PR: ("PR", "outlines"),
+    Kind.KO: ("KO", "key images"),
+    Kind.REJECTION: ("KO", "results withdrawn"),
 }
-"""Modality and Series Description of each kind; its place here is added to ``series_number``."""
+"""Modality of each kind, and what its Series Description calls it; its place here is added to
+``series_number``."""
 
 
 class Instance(NamedTuple):
@@ -66,7 +68,7 @@ def base(
         raise ReportError(f"content_datetime: found {content_datetime}, required is a time zone")
     ds = context.study_context(source)
     _add_equipment(ds, bundle, content_datetime, settings)
-    _add_series(ds, kind, content_datetime, settings)
+    _add_series(ds, kind, bundle, content_datetime, settings)
     ds.SeriesInstanceUID = derived_uid("series", digest(ds))
     return ds
 
@@ -148,13 +150,22 @@ def add_evidence(
     ]
 
 
-def add_coding_scheme(report: Dataset) -> None:
-    """Add Coding Scheme Identification (PS3.3 C.12.1) for our own codes."""
+def add_coding_schemes(report: Dataset, finding: Finding, *, ours: bool) -> None:
+    """Add Coding Scheme Identification (PS3.3 C.12.1) for private codes: the bundle's, ours."""
+    said = [finding.outcomes.of(outcome).code for outcome in Outcome]
+    used = {code.scheme for code in (finding.code, *said)} | ({SCHEME} if ours else set())
+    private = sorted(one for one in used if one.startswith("99"))
+    if private:
+        report.CodingSchemeIdentificationSequence = [_coding_scheme(one) for one in private]
+
+
+def _coding_scheme(designator: str) -> Dataset:
     scheme = Dataset()
-    scheme.CodingSchemeDesignator = SCHEME
-    scheme.CodingSchemeName = "Thoracle"
-    scheme.CodingSchemeResponsibleOrganization = "Thoracle"
-    report.CodingSchemeIdentificationSequence = [scheme]
+    scheme.CodingSchemeDesignator = designator
+    if designator == SCHEME:
+        scheme.CodingSchemeName = NAME
+        scheme.CodingSchemeResponsibleOrganization = NAME
+    return scheme
 
 
 def references(study_instance_uid: str, instances: Sequence[Instance]) -> Dataset:
@@ -197,16 +208,21 @@ def _add_equipment(
     model.DeviceSerialNumber = bundle.digest[:16]
     model.DeviceUID = device_uid(bundle.digest)
     model.ContributionDateTime = content_datetime.astimezone(UTC).strftime("%Y%m%d%H%M%S.%f%z")
-    model.ContributionDescription = "AI inference for research: COVID-19 classification"
+    model.ContributionDescription = f"AI inference for research: {bundle.finding.name}"
     report.ContributingEquipmentSequence = [model]
 
 
 def _add_series(
-    report: Dataset, kind: Kind, content_datetime: datetime, settings: ReportSettings
+    report: Dataset,
+    kind: Kind,
+    bundle: BundleIdentity,
+    content_datetime: datetime,
+    settings: ReportSettings,
 ) -> None:
     """Add General Series (PS3.3 C.7.3.1), and Content Date and Time, which all kinds have."""
     local = content_datetime.astimezone(_zone(report) or content_datetime.tzinfo)
-    report.Modality, report.SeriesDescription = SERIES[kind]
+    report.Modality, called = SERIES[kind]
+    report.SeriesDescription = f"AI {bundle.finding.short_name} {called} {IN_LISTS}"
     report.SeriesNumber = settings.series_number + list(SERIES).index(kind)
     report.SeriesDate = report.ContentDate = local.strftime("%Y%m%d")
     report.SeriesTime = report.ContentTime = local.strftime("%H%M%S.%f")

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from thoracle.records import BundleIdentity, Decision, Image, Outcome, Reading, Region, Saliency
+from thoracle.records import BundleIdentity, Image, Outcome, Reading, Region, Saliency
 from thoracle.report import sentences
+from thoracle.wording import ON_PICTURES
 
 RAMP: Final = (
     (106, 23, 110),
@@ -42,7 +43,6 @@ QUIET: Final = 1024
 """Rows and columns of a picture without a heat map, at most."""
 CARD: Final = (512, 512)
 """Rows and columns of a picture without a radiograph."""
-WARNING: Final = "AI - research - not for diagnosis"
 
 _WHITE, _GREY, _AMBER = (255, 255, 255), (205, 205, 205), (255, 190, 60)
 _LUNG = 110
@@ -63,21 +63,21 @@ class Words(NamedTuple):
 def caption(reading: Reading, bundle: BundleIdentity) -> tuple[Words, ...]:
     """Return what is written below the picture of an image: its outcome first."""
     return (
-        *_result(reading, bundle.decision),
+        *_result(reading, bundle),
         Words(f"{bundle.name} {bundle.version}", _GREY),
-        Words(WARNING, _AMBER),
+        Words(ON_PICTURES, _AMBER),
     )
 
 
-def _result(reading: Reading, decision: Decision) -> tuple[Words, ...]:
+def _result(reading: Reading, bundle: BundleIdentity) -> tuple[Words, ...]:
     if reading.probability is None:
         assert reading.reason is not None  # what is rejected has a reason
         return Words("Not analysed", _WHITE), Words(reading.reason.code.meaning, _GREY)
     colour = _WHITE if reading.outcome is Outcome.POSITIVE else _GREY
     return (
-        Words(f"{reading.outcome.capitalize()} for COVID-19", colour),
+        Words(f"{reading.outcome.capitalize()} for {bundle.finding.name}", colour),
         Words(f"probability {sentences.percent(reading.probability)} %", colour),
-        Words(sentences.rule(decision), _GREY),
+        Words(sentences.rule(bundle.decision), _GREY),
     )
 
 

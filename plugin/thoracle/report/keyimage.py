@@ -22,6 +22,7 @@ from thoracle.records import BundleIdentity, Kind, Reading
 from thoracle.report import context, header, sentences
 from thoracle.report.identity import derived_uid
 from thoracle.settings import Report as ReportSettings
+from thoracle.wording import DISCLAIMER
 
 IMAGE_TYPE: Final = ["DERIVED", "SECONDARY", "OTHER", "AI_RESULT"]
 """By which others, and selection.py, know that it is no radiograph."""
@@ -29,7 +30,6 @@ DERIVATION: Final = (
     "AI result in words, below the radiograph made smaller; colours and outlines, where there are "
     "any, show what the result rests on"
 )
-COMMENT: Final = "AI generated, research, not for diagnosis."
 SOURCE_IMAGE: Final = codes.cid7202.SourceImageForImageProcessingOperation
 
 _LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)
@@ -86,7 +86,7 @@ def build(
     ds.InstanceNumber = instance_number
     ds.ConversionType = "WSD"
     _add_image(ds, source)
-    ds.ImageComments = f"{COMMENT} {sentences.finding(reading, bundle.decision)}"
+    ds.ImageComments = f"{DISCLAIMER} {sentences.finding(reading, bundle)}"
     _add_pixel_description(ds, picture)
     header.identified(ds, context_source, SecondaryCaptureImageStorage)
     # Behind the walk over all attributes, because pixels are long to walk over.

@@ -22,7 +22,7 @@ def tree(
     found: list[Dataset] = []
     for number, (source, reading) in enumerate(zip(sources, readings, strict=True), 1):
         found += content.remarks(number, source, reading, bundle, several=len(readings) > 1)
-        found += content.unanalysed(source, reading)
+        found += content.unanalysed(source, reading, bundle.finding)
     root = sr.ContainerContentItem(codes.DIAGNOSTIC_IMAGING_REPORT, template_id="2000")
     root.ContentSequence = sr.ContentSequence(
         [

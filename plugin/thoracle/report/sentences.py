@@ -7,9 +7,17 @@ understood on their own.
 from collections.abc import Sequence
 from datetime import datetime
 
-from thoracle.records import BundleIdentity, Decision, Outcome, Reading, Reason, study_outcome
+from thoracle.records import (
+    BundleIdentity,
+    Decision,
+    Finding,
+    Outcome,
+    Reading,
+    Reason,
+    study_outcome,
+)
+from thoracle.wording import DISCLAIMER, IN_LISTS
 
-PREAMBLE = "AI result for research, not verified by a physician, not for diagnosis."
 REJECTION = (
     "Results of Thoracle (AI for research) on this study are withdrawn. This note names these "
     "results alone, no image of a modality."
@@ -19,12 +27,12 @@ REGION = "AI: what the result rests on"
 """What a viewer shows beside a salient region."""
 
 
-def conclusion(readings: Sequence[Reading], decision: Decision) -> str:
+def conclusion(readings: Sequence[Reading], bundle: BundleIdentity) -> str:
     """Return the conclusion on a study: status, result, and the rule that made it."""
     strongest = _most_telling(readings)
     if strongest.outcome is Outcome.REJECTED:
-        return f"{PREAMBLE} {_rejected(readings, len(readings))}"
-    parts = [PREAMBLE, finding(strongest, decision), f"Rule: {rule(decision)}."]
+        return f"{DISCLAIMER} {_rejected(readings, len(readings), bundle.finding)}"
+    parts = [DISCLAIMER, finding(strongest, bundle), f"Rule: {rule(bundle.decision)}."]
     if len(readings) > 1:
         analysed = sum(reading.outcome is not Outcome.REJECTED for reading in readings)
         parts.append(
@@ -36,47 +44,39 @@ def conclusion(readings: Sequence[Reading], decision: Decision) -> str:
 
 def key_objects(readings: Sequence[Reading], bundle: BundleIdentity) -> str:
     """Return why images are key objects: the most telling result, and which model says so."""
-    said = finding(_most_telling(readings), bundle.decision)
-    return f"{PREAMBLE} {said} Model: {bundle.name} {bundle.version}."
+    said = finding(_most_telling(readings), bundle)
+    return f"{DISCLAIMER} {said} Model: {bundle.name} {bundle.version}."
 
 
-def label_on_image(reading: Reading) -> str:
+def label_on_image(reading: Reading, found: Finding) -> str:
     """Return what stands beside an outlined region, at most 64 characters."""
-    return f"AI: COVID-19 {percent(reading.probability or 0.0)} %, research, not verified"
+    return f"AI: {found.short_name} {percent(reading.probability or 0.0)} % {IN_LISTS}"
 
 
-def label_in_viewer(reading: Reading) -> str:
+def label_in_viewer(reading: Reading, found: Finding) -> str:
     """Return what a viewer shows beside the part of an image that was looked at."""
-    return f"AI: COVID-19 {reading.outcome} (research)"
+    return f"AI: {found.short_name} {reading.outcome} (research)"
 
 
-def withdrawal(reason: str, made: datetime | None) -> str:
+def withdrawal(reason: str, made: datetime | None, found: Finding) -> str:
     """Return the conclusion on a study of which the earlier result, made then, is withdrawn."""
     when = f" of {made.isoformat(' ', 'minutes')}" if made else ""
     return (
-        f"{PREAMBLE} The earlier AI result{when} on this study is withdrawn and must not be used. "
-        f'Reason stated: "{reason}". The withdrawal says nothing about COVID-19.'
+        f"{DISCLAIMER} The earlier AI result{when} on this study is withdrawn and must not be "
+        f'used. Reason stated: "{reason}". {found.outcomes.rejected.sentence}.'
     )
 
 
-def finding(reading: Reading, decision: Decision) -> str:
+def finding(reading: Reading, bundle: BundleIdentity) -> str:
     """Return the result for one image."""
+    if reading.outcome is Outcome.REJECTED:
+        return _rejected([reading], 1, bundle.finding)
+    said = bundle.finding.outcomes.of(reading.outcome)
     numbers = (
         f"probability {percent(reading.probability or 0.0)} %, "
-        f"decision threshold {percent(decision.threshold)} %"
+        f"decision threshold {percent(bundle.decision.threshold)} %"
     )
-    match reading.outcome:
-        case Outcome.POSITIVE:
-            return f"COVID-19 finding suggested: {numbers}."
-        case Outcome.NEGATIVE:
-            return f"COVID-19 finding not suggested: {numbers}. This does not exclude COVID-19."
-        case Outcome.INDETERMINATE:
-            return (
-                f"COVID-19 result indeterminate, the model is not confident: {numbers}. "
-                "This neither suggests nor excludes COVID-19."
-            )
-        case Outcome.REJECTED:
-            return _rejected([reading], 1)
+    return said.told(numbers)
 
 
 def rule(decision: Decision) -> str:
@@ -110,9 +110,9 @@ def _most_telling(readings: Sequence[Reading]) -> Reading:
     return max(telling, key=lambda reading: reading.probability or 0.0)
 
 
-def _rejected(rejected: Sequence[Reading], images: int) -> str:
+def _rejected(rejected: Sequence[Reading], images: int, found: Finding) -> str:
     meanings = {reading.reason.code.meaning: None for reading in rejected if reading.reason}
     if meanings.keys() == {Reason.WITHDRAWN.code.meaning}:  # it had been analysed
-        return f"{Reason.WITHDRAWN.code.meaning}; this says nothing about COVID-19."
+        return f"{Reason.WITHDRAWN.code.meaning}. {found.outcomes.rejected.sentence}."
     what = "Image not analysed" if images == 1 else f"None of the {images} images analysed"
-    return f"{what}: {'; '.join(meanings)}; this says nothing about COVID-19."
+    return f"{what}: {'; '.join(meanings)}. {found.outcomes.rejected.sentence}."

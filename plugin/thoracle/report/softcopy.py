@@ -4,6 +4,7 @@ It says how the whole image is shown, so what the modality stated is repeated: a
 transformations of the state alone, not those of the image (PS3.4 N.2).
 """
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -17,11 +18,10 @@ from pydicom.valuerep import DSfloat
 
 from thoracle.errors import ReportError
 from thoracle.image import luts
-from thoracle.records import BundleIdentity, Kind, Reading, Region
+from thoracle.records import BundleIdentity, Finding, Kind, Reading, Region
 from thoracle.report import context, header, sentences
 from thoracle.settings import Report as ReportSettings
 
-LAYER: Final = "AI_COVID_19"
 COLOUR: Final = CIELabColor(80, 15, 75)
 """Amber: seen on black, grey and white alike."""
 _LETTER: Final = 0.6
@@ -86,9 +86,11 @@ def build(
     state = header.base(Kind.PR, context_source, bundle, content_datetime, settings)
     # The chest is no paired part, and where it is not named Laterality is due (PS3.3 C.7.3.1).
     state.BodyPartExamined = "CHEST"
-    _add_identification(state, instance_number, reading)
+    label = sentences.label_on_image(reading, bundle.finding)
+    layer = layer_of(bundle.finding)
+    _add_identification(state, instance_number, layer, label)
     state.ReferencedSeriesSequence = [_series_reference(source)]
-    _add_annotation(state, source, regions, sentences.label_on_image(reading))
+    _add_annotation(state, source, regions, layer, label)
     state.DisplayedAreaSelectionSequence = [_displayed_area(source)]
     state.update(_modality_lut(source))
     if voi := _voi_lut(source):
@@ -101,11 +103,16 @@ def build(
     return header.identified(state, context_source, GrayscaleSoftcopyPresentationStateStorage)
 
 
-def _add_identification(state: Dataset, instance_number: int, reading: Reading) -> None:
+def layer_of(finding: Finding) -> str:
+    """Return the name of the graphic layer, e.g. ``AI_PNEUMONIA``: a CS of 16 characters."""
+    return f"AI_{re.sub('[^A-Z0-9]', '_', finding.short_name.upper())}"[:16]
+
+
+def _add_identification(state: Dataset, instance_number: int, layer: str, label: str) -> None:
     """Add Presentation State Identification (PS3.3 C.11.10); Content Date is that of creation."""
     state.InstanceNumber = instance_number
-    state.ContentLabel = LAYER
-    state.ContentDescription = sentences.label_on_image(reading)
+    state.ContentLabel = layer
+    state.ContentDescription = label
     state.ContentCreatorName = "Thoracle^AI"
     state.PresentationCreationDate = state.ContentDate
     state.PresentationCreationTime = state.ContentTime
@@ -128,10 +135,12 @@ def _series_reference(source: Dataset) -> Dataset:
     return item
 
 
-def _add_annotation(state: Dataset, source: Dataset, regions: Sequence[Region], text: str) -> None:
+def _add_annotation(
+    state: Dataset, source: Dataset, regions: Sequence[Region], name: str, text: str
+) -> None:
     """Add Graphic Annotation and Graphic Layer (PS3.3 C.10.5, C.10.7)."""
     layer = pr.GraphicLayer(
-        LAYER, order=1, description="AI saliency, no finding of disease", display_color=COLOUR
+        name, order=1, description="AI saliency, no finding of disease", display_color=COLOUR
     )
     outlines = [
         pr.GraphicObject(

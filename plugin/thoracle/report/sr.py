@@ -72,7 +72,7 @@ def build(
         sources,
         readings,
         bundle,
-        sentences.conclusion(readings, bundle.decision),
+        sentences.conclusion(readings, bundle),
         content_datetime,
         settings,
         predecessor,
@@ -133,7 +133,7 @@ def withdrawal(
     return _document(
         *_paired(sources, readings),
         bundle,
-        sentences.withdrawal(_checked(reason), made),
+        sentences.withdrawal(_checked(reason), made, bundle.finding),
         content_datetime,
         settings,
         predecessor,
@@ -158,8 +158,8 @@ def _document(
     report = header.base(Kind.SR, sources[0], bundle, content_datetime, settings)
     ours = [made for key in sorted(illustrations) for made in illustrations[key].objects()]
     header.add_document(report, sources, predecessor, [*ours, *key_objects])
-    if any(reading.reason is not None for reading in readings):
-        header.add_coding_scheme(report)
+    rejected = any(reading.reason is not None for reading in readings)
+    header.add_coding_schemes(report, bundle.finding, ours=rejected)
     said = (sources, readings, bundle, conclusion)
     if all(reading.probability is None for reading in readings):
         report.update(narrative.tree(*said))

@@ -48,6 +48,7 @@ def readings(
     statement = (
         select(
             *key,
+            reading.c.finding,
             reading.c.outcome,
             reading.c.probability,
             reading.c.threshold,

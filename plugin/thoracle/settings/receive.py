@@ -142,11 +142,11 @@ class Select(Section):
     for_processing: bool = Field(
         False, description="Analyse DX For Processing too (raw data without a window)."
     )
-    minimum_age_years: int = Field(
-        0,
+    minimum_age_years: int | None = Field(
+        None,
         ge=0,
         le=120,
-        description="Younger patients are rejected, years; 0 accepts all ages. Unknown ages are analysed.",
+        description="Younger patients are rejected, years; unset: the bundle's least age, 0: none are. Unknown ages are analysed.",
     )
 
 

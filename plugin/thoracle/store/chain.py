@@ -46,6 +46,7 @@ COLUMNS = (
     "correlation_id",
     "seconds",
     "detail",
+    "finding",
 )
 FIRST = "0" * 64
 """Digest before the first row."""
@@ -140,7 +141,8 @@ def rows_after(connection: Connection, row_id: int) -> Iterator[Sequence[Any]]:
     They come from the driver as they are: a library between would take most of the time.
     """
     is_sqlite = connection.dialect.name == "sqlite"
-    columns = ", ".join((*COLUMNS[:-1], "detail" if is_sqlite else "detail::text", "digest"))
+    detail = "detail" if is_sqlite else "detail::text"
+    columns = ", ".join(detail if name == "detail" else name for name in (*COLUMNS, "digest"))
     driver: Any = connection.connection.driver_connection
     # A named cursor of psycopg's leaves on the server what was not fetched yet.
     with closing(driver.cursor() if is_sqlite else driver.cursor(name="chain")) as cursor:

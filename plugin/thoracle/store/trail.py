@@ -97,6 +97,7 @@ class Columns(TypedDict, total=False):
     result_sop_instance_uid: str | None
     bundle_version: str | None
     bundle_digest: str | None
+    finding: str | None
     outcome: str | None
     probability: float | None
     reason_code: str | None

@@ -20,14 +20,18 @@ def plan(
     connection: Connection,
     study_instance_uid: str,
     digest: str,
+    finding: str,
     workflow_id: str,
     user_id: str | None = None,
 ) -> dict[str, Any] | None:
     """Make a new generation of a study; return its number, priority and sources, or ``None``.
 
+    ``digest`` and ``finding`` are those of the bundle that is to read it.
     ``user_id`` is who asked for the study to be read again, though nothing new has come.
     """
-    made = instances.plan(connection, study_instance_uid, digest, now(), again=user_id is not None)
+    made = instances.plan(
+        connection, study_instance_uid, digest, finding, now(), again=user_id is not None
+    )
     if made is None:
         return None
     reading_list.set_state(connection, study_instance_uid, reading_list.QUEUED)
@@ -52,19 +56,20 @@ def plan(
 
 
 def begin(
-    connection: Connection, key: AnalysisKey, digest: str, workflow_id: str = ""
+    connection: Connection, key: AnalysisKey, digest: str, finding: str, workflow_id: str = ""
 ) -> dict[str, Any]:
     """Return the sources to read, none when a later generation covers them, and the predecessor.
 
     None either when an image is no longer kept; the analysis has failed then.
 
     When the bundle was exchanged since the plan was made, the analysis is handed over to the one
-    with ``digest``.
+    with ``digest``, which finds ``finding``.
     """
     answer: dict[str, Any] = {"digest": digest, "sources": [], "predecessor": None}
-    answer["content_datetime"] = results.analysis_row(connection, key).content_datetime
+    row = results.analysis_row(connection, key)
+    answer["content_datetime"] = row.content_datetime
     if key.bundle_digest != digest:
-        results.hand_over(connection, key, digest)
+        results.hand_over(connection, key, digest, finding)
     elif results.is_superseded(connection, key):
         results.end_analysis(connection, key, "superseded")
         trail.record(
@@ -73,6 +78,7 @@ def begin(
             {
                 **of_study(connection, key.study_instance_uid),
                 "bundle_digest": key.bundle_digest,
+                "finding": row.finding,
                 "detail": {"generation": key.generation},
             },
         )
@@ -82,8 +88,8 @@ def begin(
         fail(connection, key, Reason.FILE_MISSING, detail, workflow_id)
     else:
         reading_list.set_state(connection, key.study_instance_uid, reading_list.RUNNING)
-        rows = instances.sources(connection, key.study_instance_uid, key.generation)
-        answer["sources"] = [row.path for row in rows]
+        images = instances.sources(connection, key.study_instance_uid, key.generation)
+        answer["sources"] = [image.path for image in images]
         previous = results.newest_report(connection, key.study_instance_uid)
         if previous is not None:
             answer["predecessor"] = [
@@ -111,7 +117,7 @@ def conclude(
     """
     outcome, probability = _summary(readings)
     results.end_analysis(connection, key, "done", outcome, probability)
-    results.add_readings(connection, key, readings, bundle.decision.threshold)
+    results.add_readings(connection, key, bundle.finding.key, readings, bundle.decision.threshold)
     version = f"{bundle.name} {bundle.version}"[:64]
     reading_list.set_state(
         connection,
@@ -121,11 +127,14 @@ def conclude(
         threshold=bundle.decision.threshold,
         reason_code=_reason_code(outcome, readings),
         bundle_version=version,
+        finding=bundle.finding.key,
+        finding_name=bundle.finding.short_name,
     )
     columns: trail.Columns = {
         **of_study(connection, key.study_instance_uid),
         "bundle_digest": bundle.digest,
         "bundle_version": version,
+        "finding": bundle.finding.key,
         "correlation_id": workflow_id,
     }
     # The report comes first, and is what an image's reading became.
@@ -137,7 +146,7 @@ def conclude(
             {
                 **columns,
                 "result_sop_instance_uid": report,
-                **_reading(reading, bundle.decision.threshold),
+                **_reading(reading, bundle),
             },
         )
     columns = {**columns, "outcome": outcome, "probability": probability}
@@ -171,7 +180,8 @@ def fail(
     connection: Connection, key: AnalysisKey, reason: Reason, detail: str, workflow_id: str
 ) -> None:
     """Record that a study gets no answer, and why, unless its analysis has ended already."""
-    if results.analysis_row(connection, key).state != "planned":
+    row = results.analysis_row(connection, key)
+    if row.state != "planned":
         return
     results.end_analysis(connection, key, "failed")
     reading_list.set_state(
@@ -188,6 +198,7 @@ def fail(
             **of_study(connection, key.study_instance_uid),
             "event_outcome": trail.SERIOUS_FAILURE,
             "bundle_digest": key.bundle_digest,
+            "finding": row.finding,
             "reason_code": reason.code.value,
             "correlation_id": workflow_id,
             "detail": {"generation": key.generation, "detail": detail},
@@ -212,7 +223,7 @@ def _reason_code(outcome: Outcome, readings: Sequence[Reading]) -> str | None:
     return told[0] if told else None
 
 
-def _reading(reading: Reading, threshold: float) -> trail.Columns:
+def _reading(reading: Reading, bundle: BundleIdentity) -> trail.Columns:
     return {
         "sop_instance_uid": reading.sop_instance_uid,
         "outcome": reading.outcome,
@@ -221,7 +232,8 @@ def _reading(reading: Reading, threshold: float) -> trail.Columns:
         "seconds": round(sum(reading.seconds.values()), 4),
         "detail": {
             "detail": reading.detail,
-            "threshold": threshold,
+            "finding": bundle.finding.name,
+            "threshold": bundle.decision.threshold,
             "seconds": reading.seconds,
             "made_with": reading.made_with,
         },

@@ -12,7 +12,7 @@ from thoracle.store.tables import analysis, delivery, now, reading, result, stud
 
 @dataclass(frozen=True, slots=True)
 class AnalysisKey:
-    """Which run of which model on which set of images."""
+    """Which run of which model on which set of images; what a model finds follows from it."""
 
     study_instance_uid: str
     generation: int
@@ -81,7 +81,7 @@ def withdraw(connection: Connection, key: AnalysisKey) -> None:
     connection.execute(update(analysis).where(_is(key)).values(state="withdrawn"))
 
 
-def hand_over(connection: Connection, key: AnalysisKey, bundle_digest: str) -> None:
+def hand_over(connection: Connection, key: AnalysisKey, bundle_digest: str, finding: str) -> None:
     """End an analysis that waits for a bundle which is gone, and plan it for another one."""
     row = analysis_row(connection, key)
     end_analysis(connection, key, "superseded")
@@ -90,6 +90,7 @@ def hand_over(connection: Connection, key: AnalysisKey, bundle_digest: str) -> N
             study_instance_uid=key.study_instance_uid,
             generation=key.generation,
             bundle_digest=bundle_digest,
+            finding=finding,
             state="planned",
             priority=row.priority,
             content_datetime=row.content_datetime,
@@ -117,9 +118,13 @@ def standing(connection: Connection, study_instance_uid: str) -> Row[Any] | None
 
 
 def add_readings(
-    connection: Connection, key: AnalysisKey, readings: Sequence[Reading], threshold: float
+    connection: Connection,
+    key: AnalysisKey,
+    finding: str,
+    readings: Sequence[Reading],
+    threshold: float,
 ) -> None:
-    """Record what was said about each image."""
+    """Record what was said about the finding in each image."""
     connection.execute(
         insert(reading),
         [
@@ -127,6 +132,7 @@ def add_readings(
                 "study_instance_uid": key.study_instance_uid,
                 "generation": key.generation,
                 "bundle_digest": key.bundle_digest,
+                "finding": finding,
                 "sop_instance_uid": one.sop_instance_uid,
                 "outcome": one.outcome,
                 "reason_code": one.reason.code.value if one.reason else None,

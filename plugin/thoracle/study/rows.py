@@ -6,6 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
 
+from thoracle.store import bundles
+from thoracle.store.bundles import KnownBundle
 from thoracle.store.tables import analysis, instance, reading, result, study, worklist
 from thoracle.study import instances
 
@@ -32,6 +34,8 @@ class StudyRows:
     """Of ``shown``, by SOP Instance UID."""
     results: Sequence[Row[Any]]
     """Objects of ``shown``, of the oldest first; after a withdrawal those of it, too."""
+    model: KnownBundle | None = None
+    """That made ``shown``, if anything is kept of it."""
 
 
 def rows(connection: Connection, study_instance_uid: str) -> StudyRows | None:
@@ -50,6 +54,7 @@ def rows(connection: Connection, study_instance_uid: str) -> StudyRows | None:
     ).all()
     shown = next((one for one in found if one.state in ("done", "withdrawn")), None)
     generation = shown.generation if shown is not None else row.generation
+    digests = [] if shown is None else [shown.bundle_digest]
     return StudyRows(
         study=row,
         listed=connection.execute(
@@ -65,6 +70,7 @@ def rows(connection: Connection, study_instance_uid: str) -> StudyRows | None:
         ).scalar_one(),
         readings={} if shown is None else _readings(connection, shown),
         results=() if shown is None else _results(connection, shown),
+        model=next(iter(bundles.known(connection, digests).values()), None),
     )
 
 
@@ -145,6 +151,7 @@ def of_patient(connection: Connection, of: Row[Any]) -> list[dict[str, Any]]:
             worklist.c.probability,
             worklist.c.reason_code,
             worklist.c.bundle_version,
+            worklist.c.finding_name,
             worklist.c.verdict,
         )
         .outerjoin(worklist, worklist.c.study_instance_uid == study.c.study_instance_uid)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, func, insert, select
 from thoracle.errors import ThoracleError
 from thoracle.records import Kind
 from thoracle.store import trail
-from thoracle.store.tables import analysis, now, result, study, verdict, worklist
+from thoracle.store.tables import analysis, bundle, now, result, study, verdict, worklist
 from thoracle.study import analyses, reading_list
 
 # ---- rows ----------------------------------------------------------------------------------------
@@ -97,8 +97,14 @@ def exported(connection: Connection) -> Iterator[dict[str, Any]]:
     """Yield all verdicts, oldest first, with Accession Number and whether each is the newest."""
     newest = _newest().subquery()
     statement = (
-        select(verdict, study.c.accession_number, newest.c.id.is_not(None).label("counts"))
+        select(
+            verdict,
+            study.c.accession_number,
+            bundle.c.finding,
+            newest.c.id.is_not(None).label("counts"),
+        )
         .join(study, study.c.study_instance_uid == verdict.c.study_instance_uid)
+        .outerjoin(bundle, bundle.c.digest == verdict.c.bundle_digest)
         .outerjoin(newest, newest.c.id == verdict.c.id)
         .order_by(verdict.c.id)
     )

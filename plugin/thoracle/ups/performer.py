@@ -24,7 +24,7 @@ from thoracle.errors import ArchiveRefused, ArchiveUnavailable, DeliveryError, T
 from thoracle.receive.negotiation import IMAGE_STORAGE
 from thoracle.records import SCHEME
 from thoracle.settings import WorkflowManager
-from thoracle.store import engine
+from thoracle.store import bundles, engine
 from thoracle.ups import performances, review, scu, states
 from thoracle.ups import workitem_rows as stored
 from thoracle.ups.scu import Worklist
@@ -332,7 +332,9 @@ def _complete(worklist: Worklist, item: Performance, analysis: Any) -> dict[str,
     told = analysis.sending != "shadow"
     with parts().database.connect() as connection:
         made = stored.outputs(connection, analysis) if told else []
-    text = f"AI (research): {analysis.outcome}" if told else "Done; nothing is sent"
+        model = bundles.known(connection, [analysis.bundle_digest]).get(analysis.bundle_digest)
+    name = f"{model.finding.short_name} " if model and analysis.outcome != "rejected" else ""
+    text = f"AI (research): {name}{analysis.outcome}" if told else "Done; nothing is sent"
     modification = completed(
         item.manager.workitem_code,
         settings.receive.ae_title,

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from thoracle.deliver.line import parts
 from thoracle.image.header import header_of
-from thoracle.records import BundleIdentity, Outcome, Reading, study_outcome
+from thoracle.records import BundleIdentity, Finding, Outcome, Reading, study_outcome
 from thoracle.report import context
 from thoracle.report.codes import item
 from thoracle.report.identity import derived_uid
@@ -27,11 +27,11 @@ from thoracle.settings import Destination
 from thoracle.ups import workitems
 from thoracle.ups.attributes import ObjectReference, from_json
 from thoracle.ups.subscriptions import EventReports
+from thoracle.wording import DISCLAIMER
 
 INTERPRETATION: Final = codes.cid9231.Interpretation
 LONGEST_LABEL = 64
 """Characters of a Procedure Step Label (LO)."""
-COMMENT = "AI result for research, not verified by a physician, not for diagnosis."
 
 # PS3.4 Table CC.2.5-3: of the patient and the visit, what is Type 2 in an N-CREATE.
 _PATIENT = (
@@ -88,12 +88,12 @@ def build(
     ds.SOPClassUID = UID(UnifiedProcedureStepPush)
     ds.SOPInstanceUID = UID(sop_instance_uid)
     ds.ScheduledProcedureStepPriority = "HIGH"
-    ds.ProcedureStepLabel = label(readings)
+    ds.ProcedureStepLabel = label(readings, bundle.finding)
     ds.WorklistLabel = worklist_label
     ds.ScheduledProcedureStepStartDateTime = scheduled
     ds.ScheduledProcedureStepModificationDateTime = scheduled
     ds.ScheduledWorkitemCodeSequence = [_item(INTERPRETATION)]
-    ds.CommentsOnTheScheduledProcedureStep = f"{COMMENT} Model: {bundle.name} {bundle.version}."
+    ds.CommentsOnTheScheduledProcedureStep = f"{DISCLAIMER} Model: {bundle.name} {bundle.version}."
     ds.InputReadinessState = "READY"
     ds.StudyInstanceUID = context.StudyInstanceUID
     for keyword in _PATIENT:
@@ -106,15 +106,15 @@ def build(
     return ds
 
 
-def label(readings: Sequence[Reading]) -> str:
-    """Return what a person reads in the list, e.g. ``Chest XR - AI: COVID-19 positive 91 %``."""
+def label(readings: Sequence[Reading], finding: Finding) -> str:
+    """Return what a person reads in the list, e.g. ``Chest XR - AI: Pneumonia positive 91 %``."""
     outcome = study_outcome(readings)
     if outcome is Outcome.REJECTED:
         reasons = {one.reason.code.meaning: None for one in readings if one.reason}
         text = f"Chest XR - AI: not analysed ({next(iter(reasons), 'no image')})"
     else:
         telling = [one.probability or 0.0 for one in readings if one.outcome is outcome]
-        text = f"Chest XR - AI: COVID-19 {outcome} {100 * max(telling):.0f} %"
+        text = f"Chest XR - AI: {finding.short_name} {outcome} {100 * max(telling):.0f} %"
     end = " (research)"
     longest = LONGEST_LABEL - len(end)
     return (text if len(text) <= longest else f"{text[: longest - 3]}...") + end

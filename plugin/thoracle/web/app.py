@@ -28,6 +28,7 @@ from thoracle.web.session.login import FirstRun, Throttle
 from thoracle.web.session.provider import Logins
 from thoracle.web.site import FOLDER, render, site
 from thoracle.web.verifier import Verifier
+from thoracle.wording import RESEARCH_USE_ONLY
 
 ROUTERS = (
     about.router,
@@ -55,7 +56,7 @@ def create_app(settings: Settings, database: Engine) -> FastAPI:
     app = FastAPI(
         title="Thoracle",
         version=__version__,
-        description="Research use only, not for diagnosis.",
+        description=f"{RESEARCH_USE_ONLY}.",
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,

@@ -14,9 +14,9 @@ from starlette.responses import HTMLResponse
 from thoracle import __version__
 from thoracle.settings import Settings
 from thoracle.web.session import cookies
+from thoracle.wording import RESEARCH_USE_ONLY
 
 FOLDER = Path(__file__).parent
-RESEARCH_USE_ONLY = "Research use only, not for diagnosis"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,24 +5,8 @@ Text of others is cut and freed of control characters here, and escaped by the t
 
 import unicodedata
 
-from thoracle.records import Kind
-
 LONGEST = 200
 """Characters of a value of a header that are shown; of names that are meant to harm no more."""
-
-KINDS = {
-    Kind.SR: "structured report",
-    Kind.SC: "result picture",
-    Kind.PR: "outlines (presentation state)",
-    Kind.KO: "key object selection",
-    Kind.REJECTION: "rejection note",
-    Kind.ORIGINAL: "original image",
-}
-PROOFS = {
-    "commitment": "the archive committed to keep it",
-    "query": "the archive found it when asked",
-    "status": "the archive took it; nothing further shows that it kept it",
-}
 
 
 def plain(text: object, longest: int = LONGEST) -> str:

@@ -66,8 +66,10 @@ def _read(rows: Rows) -> str:
     threshold = detail(row, "threshold")
     against = f", threshold {share(threshold)}" if threshold is not None else ""
     outcome = of(row, "outcome", "nothing")
+    # Rows of the first versions do not name the finding.
+    about = f"{inert(detail(row, 'finding'), 64)} " if detail(row, "finding") else ""
     return (
-        f"Image {image} was selected, and read by {_bundle(row)} as {outcome}: "
+        f"Image {image} was selected, and read by {_bundle(row)} as {about}{outcome}: "
         f"probability {share(row.get('probability'))}{against}{_made_with(row)}."
     )
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from thoracle.audit.sentences.words import (
-    PROOFS,
     Row,
     Rows,
     caller,
@@ -16,6 +15,7 @@ from thoracle.audit.sentences.words import (
     said,
 )
 from thoracle.store.trail import Event
+from thoracle.wording import PROOFS
 
 
 def _there(row: Row) -> str:

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from thoracle.records import Reason
+from thoracle.records import Kind, Reason
+from thoracle.wording import KINDS
 
 Row = Mapping[str, Any]
 """An event of the trail; empty columns may be missing."""
@@ -14,19 +15,6 @@ Rows = Sequence[Row]
 
 LONGEST = 300
 """Characters of a text of others that are shown."""
-KINDS = {
-    "sr": "structured report",
-    "sc": "result picture (Secondary Capture)",
-    "pr": "outlines (presentation state)",
-    "ko": "key object selection",
-    "rejection": "rejection note",
-    "original": "original image",
-}
-PROOFS = {
-    "commitment": "the archive's storage commitment",
-    "query": "a query that finds it",
-    "status": "the archive's answer to the sending alone",
-}
 
 
 def inert(text: object, longest: int = LONGEST) -> str:
@@ -88,7 +76,10 @@ def times(rows: Rows) -> str:
 
 def kind(name: object) -> str:
     """Return what an object is in words."""
-    return KINDS.get(str(name), inert(name, 32) or "object")
+    try:
+        return KINDS[Kind(str(name))]
+    except ValueError:  # of a later or an earlier version
+        return inert(name, 32) or "object"
 
 
 def objects(rows: Rows) -> str:

@@ -10,6 +10,7 @@ from thoracle.store.tables.people import api_token, person, web_session
 from thoracle.store.tables.results import (
     alarm,
     analysis,
+    bundle,
     commitment,
     delivery,
     notification,
@@ -34,6 +35,7 @@ __all__ = [
     "audit_event",
     "audit_forward",
     "audit_head",
+    "bundle",
     "commitment",
     "delivery",
     "header",

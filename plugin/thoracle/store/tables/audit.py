@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import JSON, Column, Float, Index, Integer, String, Table, Text, text
 
-from thoracle.store.tables.schema import AE_TITLE, DIGEST, ROW_ID, TIME, UID, metadata
+from thoracle.store.tables.schema import AE_TITLE, DIGEST, FINDING, ROW_ID, TIME, UID, metadata
 
 FAILED = "event_outcome <> 0"
 SLOW = "seconds >= 1"
@@ -41,6 +41,7 @@ def _indexes() -> Iterator[Index]:
         "user_id",
         "bundle_version",
         "bundle_digest",
+        "finding",
         "outcome",
         "reason_code",
         "destination",
@@ -103,6 +104,7 @@ audit_event = Table(
     Column("correlation_id", String(255)),  # workflow or association
     Column("seconds", Float),
     Column("detail", JSON, nullable=False),
+    Column("finding", FINDING),  # what outcome and probability are about; rows before it have none
     Column("digest", DIGEST),  # of the row before and of this one
     *_indexes(),
 )

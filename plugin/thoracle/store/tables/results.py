@@ -12,7 +12,19 @@ from sqlalchemy import (
     Text,
 )
 
-from thoracle.store.tables.schema import DIGEST, TIME, UID, kept, metadata
+from thoracle.store.tables.schema import DIGEST, FINDING, TIME, UID, kept, metadata
+
+# Which models have read here, and what they find: what an earlier result meant stays known.
+bundle = Table(
+    "bundle",
+    metadata,
+    Column("digest", DIGEST, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("finding", FINDING, nullable=False),
+    # records.BundleIdentity as JSON; decision and calibration are null where they are not known.
+    Column("identity", JSON, nullable=False),
+)
 
 analysis = Table(
     "analysis",
@@ -20,6 +32,7 @@ analysis = Table(
     Column("study_instance_uid", UID, primary_key=True),
     Column("generation", Integer, primary_key=True),
     Column("bundle_digest", DIGEST, primary_key=True),
+    Column("finding", FINDING, primary_key=True),  # records.Finding.key
     Column(
         "state", String(16), nullable=False, index=True
     ),  # planned, done, superseded, failed, withdrawn
@@ -42,6 +55,7 @@ reading = Table(
     Column("study_instance_uid", UID, primary_key=True),
     Column("generation", Integer, primary_key=True),
     Column("bundle_digest", DIGEST, primary_key=True),
+    Column("finding", FINDING, primary_key=True),
     Column("sop_instance_uid", UID, primary_key=True),
     Column("outcome", String(16), nullable=False),
     Column("reason_code", String(16)),

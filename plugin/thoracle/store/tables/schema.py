@@ -9,6 +9,7 @@ UID = String(64)
 AE_TITLE = String(16)
 TIME = String(27)
 DIGEST = String(64)
+FINDING = String(33)  # scheme:code, 16 characters each at most
 ROW_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up INTEGER keys alone
 
 metadata = MetaData(

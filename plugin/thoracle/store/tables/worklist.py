@@ -12,7 +12,7 @@ from sqlalchemy import (
     Text,
 )
 
-from thoracle.store.tables.schema import AE_TITLE, DIGEST, ROW_ID, TIME, UID, metadata
+from thoracle.store.tables.schema import AE_TITLE, DIGEST, FINDING, ROW_ID, TIME, UID, metadata
 
 # One row a study, as the worklist shows it; written in the transaction of what it tells.
 worklist = Table(
@@ -34,6 +34,8 @@ worklist = Table(
     Column("threshold", Float),
     Column("reason_code", String(16)),
     Column("bundle_version", String(64)),
+    Column("finding", FINDING),  # what state and probability are about
+    Column("finding_name", String(16)),  # its short name
     Column("urgency", Integer, nullable=False),  # 0 STAT from the order, else 1
     Column("head_start_minutes", Integer, nullable=False),
     Column("why", Text),  # the rank rule that gave the head start

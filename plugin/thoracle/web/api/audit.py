@@ -12,8 +12,9 @@ from thoracle.web.pages import asked as asking
 from thoracle.web.pages.asked import CURSOR, Asked
 from thoracle.web.pages.audit import verifier_of
 from thoracle.web.session.access import Person, Role, scoped
-from thoracle.web.site import RESEARCH_USE_ONLY, site_of
+from thoracle.web.site import site_of
 from thoracle.web.verifier import Run, State
+from thoracle.wording import RESEARCH_USE_ONLY
 
 router = APIRouter(prefix="/api/audit", tags=["audit"])
 Auditor = Annotated[Person, Depends(scoped("audit:read", Role.AUDITOR))]
@@ -42,6 +43,7 @@ class EventAnswer(BaseModel):
     result_sop_instance_uid: str | None = Field(None, description="Of an object that was made.")
     bundle_version: str | None = Field(None, description="Name and version of the bundle.")
     bundle_digest: str | None = Field(None, description="SHA-256 of the bundle, hexadecimal.")
+    finding: str | None = Field(None, description="Scheme and code of what was looked for.")
     outcome: str | None = Field(None, description="Of the analysis; research use only.")
     probability: float | None = Field(None, description="Calibrated, 0 to 1.")
     reason_code: str | None = Field(None, description="Why an image was rejected.")

@@ -15,10 +15,11 @@ from thoracle.deliver import rows as deliveries
 from thoracle.fhir import elements
 from thoracle.fhir import rows as fhir_rows
 from thoracle.fhir.rows import HIDDEN, Search, Study, Token
-from thoracle.records import Outcome
+from thoracle.records import Finding, Outcome
 from thoracle.store import trail
 from thoracle.web.session.access import Person, Role, record_access, scoped
-from thoracle.web.site import RESEARCH_USE_ONLY, site_of
+from thoracle.web.site import site_of
+from thoracle.wording import RESEARCH_USE_ONLY
 
 router = APIRouter(prefix="/api", tags=["results"])
 Reader = Annotated[Person, Depends(scoped("results:read", Role.READER))]
@@ -36,6 +37,15 @@ class CodedReason(BaseModel):
     meaning: str
 
 
+class CodedFinding(BaseModel):
+    """What the result is about, as the bundle's metadata says."""
+
+    code: str
+    scheme: str = Field(description="Coding Scheme Designator.")
+    meaning: str
+    name: str
+
+
 class Model(BaseModel):
     """Which model said it."""
 
@@ -46,6 +56,9 @@ class Model(BaseModel):
 class ResultAnswer(BaseModel):
     """The result that stands; not verified by a physician."""
 
+    finding: CodedFinding | None = Field(
+        description="Positive or negative for what; none of a model of which nothing is kept."
+    )
     outcome: Outcome
     probability: float | None = Field(description="Calibrated, 0 to 1; none when rejected.")
     threshold: float | None = Field(description="Decision threshold, 0 to 1.")
@@ -181,7 +194,9 @@ def _result(found: Study) -> ResultAnswer:
     reports = [one for one in found.reports if one.generation == row.generation]
     coded = {one.reason_code: one.reason_scheme for one in found.readings if one.reason_code}
     thresholds = [one.threshold for one in found.readings if one.threshold is not None]
+    model = found.model
     return ResultAnswer(
+        finding=_finding(model.finding) if model else None,
         outcome=row.outcome,
         probability=row.probability,
         threshold=next(iter(thresholds), None),
@@ -189,10 +204,17 @@ def _result(found: Study) -> ResultAnswer:
             CodedReason(code=code, scheme=scheme, meaning=elements.meaning(code))
             for code, scheme in coded.items()
         ],
-        bundle=Model(name=found.bundle, digest=row.bundle_digest),
+        bundle=Model(
+            name=f"{model.name} {model.version}" if model else None, digest=row.bundle_digest
+        ),
         report_sop_instance_uid=reports[-1].sop_instance_uid if reports else None,
         finished_at=row.finished_at,
     )
+
+
+def _finding(found: Finding) -> CodedFinding:
+    code = found.code
+    return CodedFinding(code=code.value, scheme=code.scheme, meaning=code.meaning, name=found.name)
 
 
 # ---- Audit -------------------------------------------------------------------------------------

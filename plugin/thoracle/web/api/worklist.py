@@ -26,7 +26,8 @@ from thoracle.web.pages.worklist import (
     record_view,
 )
 from thoracle.web.session.access import Person, Role, scoped
-from thoracle.web.site import RESEARCH_USE_ONLY, site_of
+from thoracle.web.site import site_of
+from thoracle.wording import RESEARCH_USE_ONLY
 
 router = APIRouter(prefix="/api", tags=["worklist"])
 OUTCOMES = {one.value for one in Outcome}
@@ -57,6 +58,8 @@ class RowAnswer(BaseModel):
         description="queued, running, failed, withdrawn, held, shadow, or the outcome: positive, "
         "negative, indeterminate, rejected. Rejected and failed are no negative."
     )
+    finding: str | None = Field(description="Scheme and code of what state and probability mean.")
+    finding_name: str | None
     probability: float | None = Field(description="Calibrated, 0 to 1.")
     threshold: float | None = Field(description="Decision threshold, 0 to 1.")
     reason: ReasonAnswer | None = Field(description="Of a rejection.")
@@ -147,7 +150,9 @@ def _row(row: Row[Any], hidden: str | None) -> RowAnswer:
     values = dict(row._mapping)
     # Between two readings the row has what the first one said, which may have been kept back.
     if hidden is not None or row.ai_state not in OUTCOMES:
-        values |= {"probability": None, "threshold": None, "reason_code": None}
+        values |= dict.fromkeys(
+            ("finding", "finding_name", "probability", "threshold", "reason_code")
+        )
     between = row.ai_state in (QUEUED, RUNNING)
     if hidden is not None or between:
         values["head_start_minutes"] = 0

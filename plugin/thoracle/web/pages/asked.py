@@ -55,6 +55,9 @@ class Asked(BaseModel):
     bundle: str | None = Field(
         None, max_length=64, description="Digest of a bundle, or its name and version, whole."
     )
+    finding: str | None = Field(
+        None, max_length=33, description="Scheme and code, e.g. `SCT:233604007`."
+    )
     outcome: str | None = Field(None, max_length=16, description="Of the analysis.")
     reason_code: str | None = Field(
         None, max_length=16, description="Why an image was rejected (docs/tables.md)."

@@ -28,7 +28,8 @@ from thoracle.web.pages.worklist import reason, waited
 from thoracle.web.session.access import Person, auditor
 from thoracle.web.site import Site, render, site_of
 from thoracle.web.verifier import Verifier
-from thoracle.web.wording import PROOFS, plain
+from thoracle.web.wording import plain
+from thoracle.wording import PROOFS
 
 # ---- an event ------------------------------------------------------------------------------------
 # What the page of the audit says of an event; nothing here is HTML.
@@ -55,6 +56,7 @@ NAMES = {
     "result_sop_instance_uid": "SOP Instance UID of the result",
     "bundle_version": "Bundle",
     "bundle_digest": "Digest of the bundle",
+    "finding": "Finding",
     "outcome": "Outcome of the analysis",
     "probability": "Probability",
     "reason_code": "Reason",

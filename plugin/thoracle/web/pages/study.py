@@ -218,6 +218,7 @@ def _columns(rows: StudyRows) -> trail.Columns:
     }
     if rows.shown is not None:
         columns["bundle_digest"] = rows.shown.bundle_digest
+        columns["finding"] = rows.shown.finding
         columns["outcome"] = rows.shown.outcome
         columns["probability"] = rows.shown.probability
     return columns
@@ -241,7 +242,7 @@ def _values(site: Site, connection: Connection, rows: StudyRows, person: Person)
         "waiting": now != "done",
         "newest_report": newest_report,
         "rank": "" if rows.listed is None else rank_sentence(rows.listed),
-        "result": study_view.result(settings, rows),
+        "result": study_view.result(rows),
         "images": study_view.images(settings, rows, pass_),
         "illustrated": study_view.illustrated(settings),
         "report": report,

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,18 @@ from pydicom import Dataset, dcmread
 from sqlalchemy import Connection
 
 from thoracle.audit import query
-from thoracle.classify import bundle
 from thoracle.deliver import rows as deliveries
-from thoracle.errors import BundleError
 from thoracle.hl7 import rows as notifications
 from thoracle.image.codecs import MALFORMED
-from thoracle.records import BundleIdentity, Kind
-from thoracle.settings import Classify, Settings
+from thoracle.records import Kind, Outcome
+from thoracle.settings import Settings
 from thoracle.store.trail import Event
 from thoracle.study.rows import StudyRows
 from thoracle.web.pages import pictures
 from thoracle.web.pages.worklist import reason
 from thoracle.web.session.access import Person, Role
-from thoracle.web.wording import KINDS, PROOFS, date, person_name, plain
+from thoracle.web.wording import date, person_name, plain
+from thoracle.wording import KINDS, PROOFS
 
 # ---- the report ----------------------------------------------------------------------------------
 # A structured report of ours as text: its content tree (PS3.3 C.17.3), each item a line.
@@ -174,10 +172,14 @@ class ResultView:
     probability: float | None
     threshold: float | None
     band: tuple[float, float] | None
-    """Within it the outcome is indeterminate; ``None`` when the bundle in use is another."""
+    """Within it the outcome is indeterminate; ``None`` when it is not known any more."""
     reason: str
     bundle: str
     """Name and version."""
+    finding: str
+    """Its name; empty for a model of which nothing is kept."""
+    caution: str
+    """What the outcome does not mean; may be empty."""
     digest: str
     withdrawn: bool
     sending: str
@@ -185,23 +187,23 @@ class ResultView:
     generation: int
 
 
-def result(settings: Settings, rows: StudyRows) -> ResultView | None:
+def result(rows: StudyRows) -> ResultView | None:
     """Return the newest result, withdrawn or not; ``None`` when there is none yet."""
     shown = rows.shown
     if shown is None:
         return None
     readings = list(rows.readings.values())
-    known = identity(settings.classify, shown.bundle_digest)
-    named = f"{known.name} {known.version}" if known else ""
-    if not named and rows.listed is not None:
-        named = plain(rows.listed.bundle_version)
+    model = rows.model
+    identity = model.identity if model else None
     return ResultView(
         outcome=shown.outcome,
         probability=shown.probability,
         threshold=readings[0].threshold if readings else None,
-        band=(known.decision.lower, known.decision.upper) if known else None,
+        band=(identity.decision.lower, identity.decision.upper) if identity else None,
         reason=reason(readings[0].reason_code) if readings else "",
-        bundle=named,
+        bundle=f"{model.name} {model.version}" if model else "",
+        finding=model.finding.name if model else "",
+        caution=model.finding.outcomes.of(Outcome(shown.outcome)).caution if model else "",
         digest=shown.bundle_digest,
         withdrawn=shown.state == "withdrawn",
         sending=shown.sending if shown.sending in ("held", "shadow") else "",
@@ -311,23 +313,6 @@ def report(settings: Settings, rows: StudyRows) -> ContentItem | None:
         return read(settings.data_folder / found[-1].path)
     except (*MALFORMED, OSError):
         return ContentItem("", "The file of the report cannot be read.", "")
-
-
-@cache
-def _identity(settings: Classify) -> BundleIdentity | None:
-    try:
-        return bundle.identify(settings)
-    except BundleError:
-        return None
-
-
-def identity(settings: Classify, digest: str) -> BundleIdentity | None:
-    """Return the bundle in use, if it is the one that made a result.
-
-    It is looked at once: the gateway too has to be started again for another.
-    """
-    found = _identity(settings)
-    return found if found is not None and found.digest == digest else None
 
 
 # ---- what was done with it -----------------------------------------------------------------------

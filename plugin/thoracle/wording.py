@@ -1,0 +1,29 @@
+"""Words that stand in many places and must be the same in all: disclaimers, kinds, proofs."""
+
+from typing import Final
+
+from thoracle.records import Kind
+
+DISCLAIMER: Final = "AI result for research, not verified by a physician, not for diagnosis."
+"""In whatever states a result, to people or to programs."""
+RESEARCH_USE_ONLY: Final = "Research use only, not for diagnosis"
+"""In whatever shows, lists or carries results."""
+ON_PICTURES: Final = "AI - research - not for diagnosis"
+"""Where there is room for a few words alone."""
+IN_LISTS: Final = "(research, not verified)"
+"""At the end of a Series Description, so that no list shows a result without it."""
+
+KINDS: Final = {
+    Kind.SR: "structured report",
+    Kind.SC: "result picture (Secondary Capture)",
+    Kind.PR: "outlines (presentation state)",
+    Kind.KO: "key object selection",
+    Kind.REJECTION: "rejection note",
+    Kind.ORIGINAL: "original image",
+}
+PROOFS: Final = {
+    "commitment": "the archive's storage commitment",
+    "query": "a query that finds it",
+    "status": "the archive's answer to the sending alone",
+}
+"""What showed that an archive has an object, by what rows of deliveries and events say."""
