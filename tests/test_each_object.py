@@ -40,7 +40,7 @@ from thoracle.receive import completeness
 from thoracle.receive.completeness import Command, Walked
 from thoracle.records import Image, Judgement, Kind, Outcome, Saliency
 from thoracle.routing import rank, rules
-from thoracle.routing.decision import Result
+from thoracle.routing.decision import StudyResult
 from thoracle.settings import Classify, Rank, Receive, Rule, Select, Settings
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -294,11 +294,11 @@ def answered(reader: Reader, path: Path, walked: Walked) -> str:
     evidence = report.CurrentRequestedProcedureEvidenceSequence[0]
     named = evidence.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert named.ReferencedSOPInstanceUID == recorded["SOPInstanceUID"]
-    routed(reader, path, Result.of([reading], reader.bundle))
+    routed(reader, path, StudyResult.of([reading], reader.bundle))
     return reading.reason.code.value if reading.reason else reading.outcome.value
 
 
-def routed(reader: Reader, path: Path, result: Result) -> None:
+def routed(reader: Reader, path: Path, result: StudyResult) -> None:
     """Decide the rules and ranks: an exception here would fail the test."""
     header = None
     with suppress(Exception):
