@@ -48,7 +48,7 @@ class Illustration:
     regions: tuple[Region, ...]
     """Outlines on the image; may be empty."""
     key_image: Instance | None = None
-    """The Secondary Capture with the heat map."""
+    """The Secondary Capture of its result."""
     presentation: Instance | None = None
     """The presentation state that outlines the regions on the image."""
 
