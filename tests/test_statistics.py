@@ -71,6 +71,21 @@ def test_the_reasons_of_rejection_are_counted_by_image(database: Engine) -> None
     assert [tuple(row) for row in rows] == [("NOT-FRONTAL", 2), ("NOT-CHEST", 1)]
 
 
+def test_refusals_are_counted_by_device_reason_and_value_found(database: Engine) -> None:
+    made = with_states("rejected", "rejected", "rejected", "negative")
+    for one in made[:2]:
+        one.rows["reading"] = {"reason_code": "NOT-CHEST", "detail": "found 'THX'"}
+    write(database, made)
+    with database.connect() as connection:
+        rows = statistics.refusals(connection, SINCE, UNTIL)
+    counted: Counter[tuple[str | None, str | None]] = Counter()
+    for row in rows:
+        counted[row.reason_code, row.detail if row.reason_code == "NOT-CHEST" else None] += (
+            row.number
+        )
+    assert counted == {("NOT-CHEST", "found 'THX'"): 2, ("NOT-FRONTAL", None): 1, (None, None): 1}
+
+
 def test_turn_around_is_measured_from_the_first_image(database: Engine) -> None:
     made = [
         replace(one, minutes_to_result=float(number), verdict="agree" if number == 1 else None)

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, case, func, or_, select
 
 from thoracle.audit import forwarding
-from thoracle.monitoring import operations
+from thoracle.monitoring import operations, statistics
 from thoracle.monitoring.comparison import Comparison, Level, shown
 from thoracle.records import Reason
 from thoracle.settings import Settings
@@ -239,13 +239,23 @@ def _refused_devices(
         .having(func.count() >= settings.watch.refused_images, refused == func.count())
         .order_by(worklist.c.device)
     ).all()
+    until = timestamp(now + timedelta(days=1))  # what came this moment, too
+    details = {
+        row.device: row.detail
+        for row in reversed(statistics.refusals(connection, since, until))
+        if row.reason_code is not None
+    }
     for row in rows:
-        name = shown(row.device)
+        name, detail = shown(row.device), details.get(row.device)
+        most = f"; most of them: {shown(detail)}" if detail else ""
         sentence = (
             f"All {row.number} images of {name} in the last {DEVICE_HOURS} hours were refused, "
-            f"e.g. as: {_meaning(row.code)}."
+            f"e.g. as: {_meaning(row.code)}{most}."
         )
-        advice = "What to do: compare what the device writes into its headers with [select]."
+        advice = (
+            "What to do: compare what the device writes into its headers with [select]; words of "
+            "its own for chest and views go into chest_words and frontal_words."
+        )
         yield alarm(f"device {name}", f"{name} refused wholesale", sentence, advice)
 
 

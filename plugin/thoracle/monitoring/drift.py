@@ -140,7 +140,7 @@ def _compared(
     )
     device = contributor(was, now, now_devices, set(was_devices), index)
     return Comparison(
-        subject, name, level, sentence, f"{why} {WHAT_TO_DO}", device, index.value, index.bins
+        subject, name, level, sentence, f"{why} {WHAT_TO_DO}", device, index.value, bins=index.bins
     )
 
 

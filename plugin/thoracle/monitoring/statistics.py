@@ -83,6 +83,20 @@ def reasons(connection: Connection, since: str, until: str) -> Rows:
     ).all()
 
 
+def refusals(connection: Connection, since: str, until: str) -> Rows:
+    """Return ``device``, ``reason_code``, ``detail`` and ``number`` of images, most of them first.
+
+    Of images that were analysed reason and detail are ``None``. The detail names the value found.
+    """
+    number = func.count().label("number")
+    columns = (worklist.c.device, reading.c.reason_code, reading.c.detail)
+    return connection.execute(
+        _of_images(since, until, *columns, number)
+        .group_by(*columns)
+        .order_by(number.desc(), *columns)
+    ).all()
+
+
 def times(connection: Connection, since: str, until: str) -> Rows:
     """Return when studies were received, concluded, proven to be kept, and judged.
 

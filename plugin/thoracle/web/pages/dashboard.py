@@ -79,6 +79,8 @@ SPANS = {7: DAY, 30: DAY, 90: DAY, 365: MONTH}
 URGENT = (Level.ALARM, Level.LOOK)
 """Levels that are shown one by one."""
 MONTHS = 12
+REFUSALS = 30
+"""Devices with a reason and a value found that are shown, the most frequent ones."""
 DEVICES = 20
 """Devices that are shown one by one, the most frequent ones."""
 
@@ -105,6 +107,8 @@ class Board:
     """Distributions, of the scores and of what is urgent, by subject."""
     agreement: tuple[Chart, ...]
     reasons: tuple[tuple[str, int], ...]
+    refusals: tuple[tuple[str, str, str, int], ...]
+    """Device, reason, what was found and required, number of images; the most frequent ones."""
     devices: tuple[tuple[str, dict[str, int]], ...]
 
 
@@ -147,7 +151,16 @@ def board(
             (reason(row.reason_code), row.number)
             for row in statistics.reasons(connection, since, until)
         ),
+        refusals=_refusals(statistics.refusals(connection, since, until)),
         devices=_devices(statistics.devices(connection, since, until)),
+    )
+
+
+def _refusals(rows: Any) -> tuple[tuple[str, str, str, int], ...]:
+    refused = [row for row in rows if row.reason_code is not None][:REFUSALS]
+    return tuple(
+        (shown(row.device), reason(row.reason_code), row.detail or "", row.number)
+        for row in refused
     )
 
 
