@@ -19,6 +19,8 @@ from pydicom.uid import (
 
 from thoracle.classify import finding
 from thoracle.classify.bundle import bundle_folder
+from thoracle.image import attributes
+from thoracle.image.header import header_of
 from thoracle.records import BundleIdentity, Decision, Outcome, Reading
 from thoracle.report import context, header
 from thoracle.settings import Classify
@@ -106,7 +108,7 @@ def real(name: str) -> Dataset:
     path = get_testdata_file(name, download=False)
     if path is None:
         pytest.fail(f"{name} is missing: pip install pydicom-data")
-    return pydicom.dcmread(path, stop_before_pixels=True)
+    return header_of(Path(path))
 
 
 SOURCES: dict[str, Callable[[], Dataset]] = {
@@ -179,4 +181,5 @@ def _received(values: dict[str, Any]) -> Dataset:
             setattr(sent, keyword, value)
     buffer = BytesIO()
     pydicom.dcmwrite(buffer, sent, enforce_file_format=True)
-    return pydicom.dcmread(BytesIO(buffer.getvalue()), stop_before_pixels=True)
+    found, _ = attributes.readable(pydicom.dcmread(BytesIO(buffer.getvalue())))
+    return found

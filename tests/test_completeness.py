@@ -266,6 +266,19 @@ def test_an_object_without_pixel_data_is_a_mismatch(tmp_path: Path) -> None:
         check(tmp_path, encoded(ds))
 
 
+def test_text_is_read_by_its_character_set(tmp_path: Path) -> None:
+    ds = image(SpecificCharacterSet=["", "ISO 2022 IR 58"])
+    data_set = encoded(ds).replace(b"Doe^Jane", b"\x1b$)A\xd5\xc5^ ")
+    assert check(tmp_path, data_set).text("PatientName") == "张^"
+
+
+def test_a_value_that_cannot_be_read_refuses_no_object(tmp_path: Path) -> None:
+    data_set = encoded(image(NumberOfFrames=1)).replace(
+        b"\x28\0\x08\0IS\x02\x001 ", b"\x28\0\x08\0IS\x02\x00x "
+    )
+    assert "NumberOfFrames" not in check(tmp_path, data_set).header
+
+
 def test_pixels_without_rows_are_refused(tmp_path: Path) -> None:
     assert refused(tmp_path, encoded(image(Rows=None, SOPInstanceUID="1.2.3"))).status == 0xC000
 

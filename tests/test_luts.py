@@ -9,9 +9,7 @@ from pydicom.pixels.processing import apply_windowing
 from pydicom.uid import ExplicitVRBigEndian
 
 from radiographs import FULL_12_BIT, displayed, radiograph, words
-from thoracle.errors import NotAnalysable
 from thoracle.image import pixels
-from thoracle.records import Reason
 
 
 def lut(
@@ -148,12 +146,46 @@ def test_the_first_value_of_a_voi_lut_may_be_negative() -> None:
     assert displayed(stored, VOILUTSequence=[unsigned]) == pytest.approx([0, 0.2, 1])
 
 
-def test_a_malformed_lut_is_refused_without_quoting_it() -> None:
-    item = lut(9, 0, 16, b"Doe^Jane")
-    with pytest.raises(NotAnalysable) as refusal:
-        displayed(words(0, 1), VOILUTSequence=[item])
-    assert refusal.value.reason is Reason.UNDECODABLE
-    assert "Doe" not in refusal.value.detail
+def test_a_lut_that_is_a_little_short_goes_on_with_its_last_entry() -> None:
+    ds = radiograph(words(0), VOILUTSequence=[lut(4, 0, 12, [0, 819, 4095])])
+    image = pixels.radiograph(ds, words(0, 1, 2, 3))
+    assert image.array.ravel().tolist() == pytest.approx([0, 0.2, 1, 1])
+    assert image.limitations == (
+        "VOI LUT: found 3 entries in LUT Data, required are 4; the last one stands for what is "
+        "missing.",
+    )
+
+
+def test_entries_of_12_bits_are_never_taken_for_pairs_of_8() -> None:
+    item = lut(4, 0, 12, np.array([0, 819, 4095], "<u2").tobytes())
+    found = displayed(words(0, 1, 2, 3), VOILUTSequence=[item])
+    assert found == pytest.approx([0, 0.2, 1, 1])
+
+
+@pytest.mark.parametrize("keyword", ["VOILUTSequence", "ModalityLUTSequence"])
+@pytest.mark.parametrize(
+    "item",
+    [
+        Dataset(),
+        lut(9, 0, 16, b"Doe^Jane"),  # less than half of it
+        lut(4, 0, 12, [0, 0, 0, 0]),
+        lut(4, 0, 12, []),
+    ],
+    ids=["empty", "short", "zero", "nothing"],
+)
+def test_a_lut_that_cannot_be_applied_is_none_and_says_so(keyword: str, item: Dataset) -> None:
+    ds = radiograph(words(0), **{keyword: [item]}, **FULL_12_BIT)
+    image = pixels.radiograph(ds, words(0, 819, 4095))
+    assert image.array.ravel().tolist() == pytest.approx([0, 0.2, 1])
+    (sentence,) = image.limitations
+    assert sentence.endswith("found no usable LUT Descriptor and LUT Data; it is not applied.")
+
+
+def test_an_unknown_function_is_linear_and_a_slope_of_0_is_1() -> None:
+    ds = radiograph(words(0), **FULL_12_BIT, VOILUTFunction="CUBIC", RescaleSlope=0)
+    image = pixels.radiograph(ds, words(0, 819, 4095))
+    assert image.array.ravel().tolist() == pytest.approx([0, 0.2, 1])
+    assert len(image.limitations) == 2
 
 
 @pytest.mark.parametrize(

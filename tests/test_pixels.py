@@ -182,14 +182,6 @@ def test_what_was_done_to_the_image_is_a_limitation(
     assert expected in sentence
 
 
-def test_lossy_compression_is_known_by_its_transfer_syntax_too() -> None:
-    ds = radiograph(words(0), **FULL_12_BIT)
-    ds.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
-    assert pixels.radiograph(ds, words(0, 4095)).limitations == (
-        "Lossy compression, ratio not stated.",
-    )
-
-
 @pytest.mark.parametrize(
     "attributes",
     [{}, {"WindowCenter": 9000, "WindowWidth": 2}, {"RescaleSlope": 0, "RescaleIntercept": 1}],

@@ -504,10 +504,11 @@ def test_our_own_text_beyond_the_default_repertoire_makes_it_utf_8() -> None:
     assert built.InstitutionName == "Klinikum München"
 
 
-def test_bytes_in_an_undeclared_character_set_go_on_as_they_came() -> None:
-    undeclared = "Διονυσιος".encode("iso8859-7")
-    source = cr(PatientName=undeclared.decode("latin-1"))
-    assert undeclared in header.encode(report([source], "negative"))
+def test_text_in_an_undeclared_character_set_leaves_in_utf_8() -> None:
+    source = cr(PatientName="Müller")  # written in Latin-1, which nothing declares
+    built = reread(report([source], "negative"))
+    assert built.SpecificCharacterSet == "ISO_IR 192"
+    assert built.PatientName == "Müller"
 
 
 def test_context_is_copied_and_nothing_is_invented() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom import dcmread, dcmwrite
+from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian
 
@@ -25,6 +26,7 @@ from sources import (
 )
 from thoracle.errors import ReportError
 from thoracle.image import pixels
+from thoracle.image.header import header_of
 from thoracle.records import Region
 from thoracle.report import header, softcopy
 from validators import dciodvfy, dcmp2pgm, dcmpschk
@@ -126,7 +128,7 @@ def test_the_text_is_inside_the_image_where_regions_leave_no_room() -> None:
 def test_dcmtk_shows_a_monochrome1_radiograph_as_the_classifier_saw_it(tmp_path: Path) -> None:
     source = real("RG1_UNCR.dcm")
     assert source.PhotometricInterpretation == "MONOCHROME1"
-    image = Path(source.filename)
+    image = Path(str(get_testdata_file("RG1_UNCR.dcm", download=False)))
     shown = dcmp2pgm(image, written(state(source), tmp_path), tmp_path)
     seen = pixels.read_image(image).array[0]
     assert np.abs(shown / 255 - seen).max() < 2 / 255
@@ -200,8 +202,10 @@ def test_a_table_of_a_big_endian_source_is_turned_round(tmp_path: Path) -> None:
     item = source.VOILUTSequence[0]
     item.LUTData = np.array([0, 100, 65535], ">u2").tobytes()
     source.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
-    dcmwrite(tmp_path / "big.dcm", source, implicit_vr=False, little_endian=False)
-    made = dcmread(written(state(dcmread(tmp_path / "big.dcm")), tmp_path))
+    path = tmp_path / "big.dcm"
+    encoding = {"implicit_vr": False, "little_endian": False}
+    dcmwrite(path, source, enforce_file_format=True, **encoding)
+    made = dcmread(written(state(header_of(path)), tmp_path))
     (voi,) = made.SoftcopyVOILUTSequence
     assert voi.VOILUTSequence[0].LUTData == table(0, [0, 100, 65535]).LUTData
 
@@ -263,3 +267,19 @@ def test_what_cannot_be_outlined_is_refused() -> None:
         softcopy.build(
             dx(), REGIONS, other, BUNDLE, instance_number=1, context_source=dx(), **COMMON
         )
+
+
+def test_a_table_of_which_a_part_is_missing_is_repeated_as_it_was_shown() -> None:
+    item = table(0, [0, 819, 4095])
+    item.LUTDescriptor = [4, 0, 16]
+    ds = state(cr(VOILUTSequence=[item]))
+    (applied,) = ds.SoftcopyVOILUTSequence[0].VOILUTSequence
+    assert applied.LUTDescriptor == [4, 0, 16]
+    assert np.frombuffer(applied.LUTData, "<u2").tolist() == [0, 819, 4095, 4095]
+
+
+def test_a_table_without_values_is_not_repeated() -> None:
+    ds = state(cr(VOILUTSequence=[Dataset()], WindowCenter=2048, WindowWidth=4096))
+    (applied,) = ds.SoftcopyVOILUTSequence
+    assert "VOILUTSequence" not in applied
+    assert applied.WindowWidth == 4096

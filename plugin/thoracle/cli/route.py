@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from thoracle.cli.options import ConfigOption, JsonOption, print_json, say, settings_of
-from thoracle.errors import ThoracleError
+from thoracle.errors import NotAnalysable, ThoracleError
 from thoracle.records import Outcome, Reason
 from thoracle.settings import Settings
 
@@ -59,21 +59,17 @@ def explain_command(
 
 
 def _study(paths: Sequence[Path]) -> "list[Dataset]":
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
-
-    from thoracle.image.codecs import MALFORMED
+    from thoracle.image.header import header_of
 
     headers: list[Dataset] = []
     for path in paths:
         try:
-            headers.append(dcmread(path, stop_before_pixels=True))
-        except OSError as error:
-            raise ThoracleError(f"{path}: {error.strerror}") from error
-        except (*MALFORMED, EOFError, InvalidDicomError) as error:
-            raise ThoracleError(
-                f"{path}: found no DICOM header ({type(error).__name__}), required is a DICOM file"
-            ) from error
+            ds = header_of(path)
+        except NotAnalysable as error:
+            raise ThoracleError(f"{path}: {error.detail}, required is a DICOM file") from error
+        if not ds:
+            raise ThoracleError(f"{path}: found no DICOM header, required is a DICOM file")
+        headers.append(ds)
     studies = {str(ds.get("StudyInstanceUID", "")) for ds in headers}
     if len(studies) > 1:
         raise ThoracleError(f"found images of {len(studies)} studies, required is one study")

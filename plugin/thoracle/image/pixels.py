@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.pixels.processing import apply_color_lut
-from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, RLELossless
+from pydicom.uid import RLELossless
 
 from thoracle.errors import NotAnalysable
-from thoracle.image import luts
+from thoracle.image import image_pixel, luts
 from thoracle.image.codecs import MALFORMED, StoredPixels, decode_file
 from thoracle.image.decoder import Decoder
+from thoracle.image.header import header_of
 from thoracle.records import Image, Reason
 
 PERCENTILES = (0.5, 99.5)
@@ -54,7 +55,7 @@ def read_image(path: Path, decoder: Decoder | None = None, header: Dataset | Non
     decoder
         The child process that decodes; ``None`` decodes in this process, for trusted files.
     header
-        The file's data set, where it was read already; it needs no pixel data.
+        What :func:`header.read` said of the file, where that was asked already.
 
     Raises
     ------
@@ -64,11 +65,7 @@ def read_image(path: Path, decoder: Decoder | None = None, header: Dataset | Non
     stored = decoder.decode(path) if decoder else decode_file(path)
     if stored.format != "DICOM":
         return _picture(stored)
-    try:
-        ds = header or dcmread(path, stop_before_pixels=True)
-    except MALFORMED as error:
-        raise _malformed(error) from error
-    return radiograph(ds, stored.array)
+    return radiograph(header or header_of(path), stored.array)
 
 
 def radiograph(ds: Dataset, stored: NDArray[Any]) -> Image:
@@ -97,21 +94,17 @@ def radiograph(ds: Dataset, stored: NDArray[Any]) -> Image:
     PS3.4 N.2, PS3.3 C.7.6.3, C.7.5.1.1.2, C.11.1, C.11.2, C.11.6.
     """
     try:
-        if ds.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2"):
+        image_pixel.complete(ds)
+        if ds.PhotometricInterpretation in image_pixel.GREY:
             array, limitations = _greyscale(ds, stored)
         else:
             array, limitations = _luma(ds, stored), ["The image is a colour image."]
         limitations += _limitations(ds)
     except MALFORMED as error:
-        raise _malformed(error) from error
+        # The message of the cause may quote an element's value, so only its kind is named.
+        detail = f"the pixels do not agree with their attributes ({type(error).__name__})"
+        raise NotAnalysable(Reason.UNDECODABLE, detail) from error
     return Image(array[np.newaxis], tuple(limitations))
-
-
-def _malformed(error: Exception) -> NotAnalysable:
-    """Return the refusal of a data set whose elements cannot be made sense of."""
-    # The message of the cause may quote an element's value, so only its kind is named.
-    detail = f"image attributes are malformed ({type(error).__name__})"
-    return NotAnalysable(Reason.UNDECODABLE, detail)
 
 
 def _picture(stored: StoredPixels) -> Image:
@@ -242,9 +235,8 @@ def _check_contrast(low: float, high: float) -> None:
 
 def _limitations(ds: Dataset) -> list[str]:
     """Return sentences about what was done to the image before it was sent."""
-    found = []
-    syntax = getattr(ds, "file_meta", Dataset()).get("TransferSyntaxUID")
-    if ds.get("LossyImageCompression") == "01" or syntax in (JPEGBaseline8Bit, JPEGExtended12Bit):
+    found = luts.limitations(ds)
+    if ds.get("LossyImageCompression") == "01":
         ratios = luts.numbers(ds, "LossyImageCompressionRatio")
         steps = " then ".join(f"{ratio:g}" for ratio in ratios)
         stated = f"ratio {steps}" if ratios else "ratio not stated"

@@ -46,7 +46,8 @@ def analyse(
 ) -> Iterator[dict[str, Any]]:
     """Yield what is said of each image; write the objects of each study to ``out`` at the end.
 
-    A PNG or JPEG file gets an answer and no report: a report must name a SOP Instance.
+    A PNG or JPEG file gets an answer and no report: a report must name a SOP Instance. So does an
+    image that states no class, series or study.
     """
     from thoracle.classify.classifier import Classifier
 
@@ -58,8 +59,7 @@ def analyse(
         reader = Reader(settings, identity, decoder, lambda: classifier)
         for path, reading in zip(paths, reader.read_all(paths), strict=True):
             yield _answer(path, reading, identity)
-            if out is not None and reading.sop_instance_uid:
-                study = str(header_of(path).get("StudyInstanceUID", ""))
+            if out is not None and (study := _study(path, reading)):
                 studies.setdefault(study, []).append((path, reading))
         for pairs in studies.values():
             made = reader.report(
@@ -70,6 +70,15 @@ def analyse(
             assert out is not None
             for one in made:
                 files.keep(out / f"{one.kind}-{one.sop_instance_uid}.dcm", one.content)
+
+
+def _study(path: Path, reading: Reading) -> str:
+    """Return the study in which a report can name an image; empty when none can."""
+    if not reading.sop_instance_uid:
+        return ""
+    ds = header_of(path)
+    named = ds.get("SOPClassUID") and ds.get("SeriesInstanceUID")
+    return str(ds.get("StudyInstanceUID") or "") if named else ""
 
 
 def _answer(path: Path, reading: Reading, identity: BundleIdentity) -> dict[str, Any]:

@@ -21,7 +21,9 @@ from pydicom import Dataset
 from thoracle import __version__
 from thoracle.classify import runtime
 from thoracle.errors import NotAnalysable, ReportLimits
-from thoracle.image import pixels, selection
+from thoracle.image import attributes, image_pixel, pixels, selection
+from thoracle.image import header as headers
+from thoracle.image.attributes import Fault
 from thoracle.image.decoder import Decoder
 from thoracle.image.features import features
 from thoracle.image.header import header_of
@@ -100,8 +102,8 @@ class Reader:
         try:
             classifier = self.classifier()
             with _timed(seconds, "select"):
-                header = header_of(path)
-                limitations = self._select(header)
+                header, faults = headers.read(path)
+                limitations = self._select(header, faults)
             with _timed(seconds, "pixels"):
                 image = pixels.read_image(path, self.decoder, header)
                 measured = _measured(image)
@@ -213,13 +215,16 @@ class Reader:
         image = pixels.read_image(path, self.decoder, header_of(path))
         return Picture(image, self.classifier().explain(image) if explained else None)
 
-    def _select(self, header: Dataset) -> tuple[str, ...]:
+    def _select(self, header: Dataset, faults: tuple[Fault, ...]) -> tuple[str, ...]:
         """Return the header's limitations; raise NotAnalysable when it rules the image out."""
         if not header:
             return ("A picture file: body part, view and patient are not stated.",)
+        for fault in faults:
+            if fault.keyword in image_pixel.ESSENTIAL and not fault.within:
+                raise NotAnalysable(Reason.UNDECODABLE, fault.detail)
         meant = self.bundle.finding.population
         selection.check(header, self.settings.select, meant)
-        return selection.limitations(header, meant)
+        return (*selection.limitations(header, meant), *attributes.sentences(faults))
 
 
 def _limited(reading: Reading, limitation: str) -> Reading:

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import Dataset
-from pydicom.charset import convert_encodings
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.filereader import read_file_meta_info
-from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
 from thoracle.errors import CannotUnderstand, DataSetMismatch
+from thoracle.image import attributes
 from thoracle.receive.walk import UNDEFINED_LENGTH, Found, Pixels, walk
 from thoracle.settings import Budget
 
@@ -74,25 +73,15 @@ class Walked:
     pixels: Pixels | None
 
     def text(self, keyword: str, longest: int = 64) -> str:
-        """Return an element as text of at most so many characters, empty when absent.
+        """Return an element as one text of at most so many characters, empty when absent.
 
         Each is one value: the standard has no backslash in it (PS3.5 Section 6.2), so one that is
         there is part of the value. One that cannot be read is empty.
         """
-        try:
-            value = self.header.get(keyword)
-        # pydicom raises whatever its converters raise; what identifies has been read before.
-        except Exception:  # noqa: BLE001
-            return ""
-        if isinstance(value, MultiValue):
-            value = "\\".join(str(one) for one in value)
-        return str(value or "").strip(" \0")[:longest]
+        return attributes.text(self.header, keyword)[:longest]
 
 
-IDENTIFYING = (
-    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
-    *("PatientID", "IssuerOfPatientID"),
-)
+IDENTIFYING = ("PatientID", "IssuerOfPatientID")
 """Whose object it is: such a value has to be readable, others are left out when they are not."""
 
 
@@ -112,9 +101,11 @@ def check(path: Path, command: Command, budget: Budget) -> Walked:
     syntax = UID(command.transfer_syntax_uid)
     try:
         found, offset = _walked(path, syntax, budget)
-        walked = Walked(_dataset(found.elements, syntax), offset, found.pixels)
-        for keyword in IDENTIFYING:
-            walked.header.get(keyword)  # raises what its converter raises
+        header, faults = attributes.readable(_dataset(found.elements, syntax))
+        for fault in faults:
+            if fault.keyword in IDENTIFYING and fault.keyword not in header:
+                raise CannotUnderstand(fault.detail)
+        walked = Walked(header, offset, found.pixels)
         _agree(walked, command)
         _pixels(walked, syntax)
     except (CannotUnderstand, DataSetMismatch):
@@ -136,11 +127,7 @@ def _walked(path: Path, syntax: UID, budget: Budget) -> tuple[Found, int]:
 
 def _dataset(found: dict[BaseTag, DataElement | RawDataElement], syntax: UID) -> Dataset:
     header = Dataset(found)
-    try:
-        encoding = convert_encodings(header.get("SpecificCharacterSet") or "ISO_IR 6")
-    except Exception:  # noqa: BLE001 - as above; then text is read as ASCII
-        encoding = convert_encodings("ISO_IR 6")
-    header.set_original_encoding(syntax.is_implicit_VR, syntax.is_little_endian, encoding)
+    header.set_original_encoding(syntax.is_implicit_VR, syntax.is_little_endian)
     return header
 
 
@@ -185,7 +172,4 @@ def _pixels(walked: Walked, syntax: UID) -> None:
 
 def _number(walked: Walked, keyword: str, default: int) -> int:
     """Return a number; one that cannot be read is for the stages that need it to judge."""
-    try:
-        return int(walked.header.get(keyword, default) or default)
-    except Exception:  # noqa: BLE001 - pydicom raises whatever its converters raise
-        return default
+    return int(walked.header.get(keyword) or default)

@@ -1,6 +1,6 @@
 """Patient, study and request of the source, copied as they are: nothing invented, nothing dropped.
 
-Text is decoded with the character set of the source, so that it can be written in another one.
+Text comes decoded (image/attributes.py), so that it can be written in another character set.
 """
 
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from copy import copy
 from typing import Any
 
 from pydicom import config
-from pydicom.charset import default_encoding
+from pydicom.charset import python_encoding
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -80,19 +80,17 @@ def referenced_requests(sources: Sequence[Dataset]) -> list[Dataset]:
     return list(requests.values())
 
 
-def character_set(source: Dataset, context: Dataset, report: Dataset) -> str | Sequence[str] | None:
-    """Return the Specific Character Set for ``report`` with ``context`` copied from ``source``.
+def character_set(source: Dataset, report: Dataset) -> str | Sequence[str] | None:
+    """Return the Specific Character Set for ``report`` with text copied from ``source``.
 
     That of the source while the report stays within the default repertoire, because old archives
     dislike UTF-8; else UTF-8, which holds every repertoire.
     """
-    declared: str | Sequence[str] | None = source.get("SpecificCharacterSet")
-    if _fits(report, "ascii"):
-        return declared
-    # A source that uses more than it declares: which repertoire is a guess, so its bytes go on
-    # as they came and the archive shows the same name for source and report.
-    if not declared and not _fits(context, "ascii") and _fits(report, default_encoding):
-        return None
+    if _is_ascii(report):
+        declared: str | Sequence[str] | None = source.get("SpecificCharacterSet")
+        terms = [declared] if isinstance(declared, str) else declared or []
+        # Of ISO_IR 203, new in 2020, pydicom does not know how to write it.
+        return declared if all(term in python_encoding or not term for term in terms) else None
     return "ISO_IR 192"
 
 
@@ -134,17 +132,12 @@ def _referenced_request(source: Dataset, attributes: Dataset) -> Dataset:
     return item
 
 
-def _fits(dataset: Dataset, encoding: str) -> bool:
-    text = "".join(
-        str(element.value)
+def _is_ascii(dataset: Dataset) -> bool:
+    return all(
+        str(element.value).isascii()
         for element in dataset.iterall()
         if element.VR != "SQ" and not isinstance(element.value, bytes)
     )
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _decoded(element: DataElement) -> DataElement:
@@ -156,7 +149,7 @@ def _decoded(element: DataElement) -> DataElement:
         case "PN" if isinstance(element.value, MultiValue):
             value = [str(name) for name in element.value]
         case "PN":
-            value = str(element.value)
+            value = [str(element.value)]  # a list: a text would be split at a backslash
         case _:
             return copy(element)
     # Whatever the source has is copied, also what is against the rules.

@@ -83,7 +83,7 @@ def identified(
 
     The same UID so always means the same content.
     """
-    character_set = context.character_set(source, context.study_context(source), ds)
+    character_set = context.character_set(source, ds)
     if character_set:
         ds.SpecificCharacterSet = character_set
     ds.SOPClassUID = sop_class_uid

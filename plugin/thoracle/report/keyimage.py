@@ -9,13 +9,7 @@ from highdicom.sr import CodedConcept
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import (
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    SecondaryCaptureImageStorage,
-)
+from pydicom.uid import JPEGLSLossless, SecondaryCaptureImageStorage
 
 from thoracle.errors import ReportError
 from thoracle.records import BundleIdentity, Kind, Reading
@@ -31,9 +25,6 @@ DERIVATION: Final = (
     "any, show what the result rests on"
 )
 SOURCE_IMAGE: Final = codes.cid7202.SourceImageForImageProcessingOperation
-
-_LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)
-"""Transfer syntaxes that say so even where the attribute does not."""
 
 
 def build(
@@ -105,8 +96,7 @@ def _add_image(ds: Dataset, source: Dataset) -> None:
     ds.DerivationDescription = DERIVATION
     ds.RecognizableVisualFeatures = "NO"
     ds.LossyImageCompression = "00"
-    syntax = getattr(source, "file_meta", Dataset()).get("TransferSyntaxUID")
-    if source.get("LossyImageCompression") == "01" or syntax in _LOSSY:
+    if source.get("LossyImageCompression") == "01":
         # Once lossy, always lossy (PS3.3 C.7.6.1.1.5).
         ds.LossyImageCompression = "01"
         keywords = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")

@@ -203,16 +203,17 @@ def _displayed_area(source: Dataset) -> Dataset:
 
 def _modality_lut(source: Dataset) -> Dataset:
     """Return the attributes of Modality LUT (PS3.3 C.11.1) as they take effect."""
-    if source.get("ModalityLUTSequence"):
-        found = Dataset()
+    found = Dataset()
+    table = luts.table(source, "ModalityLUTSequence")
+    if table is not None:
         keywords = ("LUTDescriptor", "LUTExplanation", "ModalityLUTType", "LUTData")
-        found.ModalityLUTSequence = [_lut(source, source.ModalityLUTSequence[0], keywords)]
+        found.ModalityLUTSequence = [_lut(source, table, keywords)]
         return found
     found = context.copied(source, ("RescaleIntercept", "RescaleSlope", "RescaleType"))
     if found.get("RescaleIntercept") is None and found.get("RescaleSlope") is None:
         return Dataset()
     for keyword, default in (("RescaleIntercept", 0), ("RescaleSlope", 1), ("RescaleType", "US")):
-        if found.get(keyword) in (None, ""):
+        if not found.get(keyword) and (keyword != "RescaleIntercept" or found.get(keyword) is None):
             setattr(found, keyword, default)
     return found
 
@@ -220,24 +221,25 @@ def _modality_lut(source: Dataset) -> Dataset:
 def _voi_lut(source: Dataset) -> Dataset:
     """Return the VOI LUT or window (PS3.3 C.11.8) that the classifier saw, if there is any."""
     found = Dataset()
-    if source.get("VOILUTSequence"):
+    table = luts.table(source, "VOILUTSequence")
+    if table is not None:
         keywords = ("LUTDescriptor", "LUTExplanation", "LUTData")
-        found.VOILUTSequence = [_lut(source, source.VOILUTSequence[0], keywords)]
+        found.VOILUTSequence = [_lut(source, table, keywords)]
         return found
-    function = source.get("VOILUTFunction") or "LINEAR"
-    centers, widths = luts.numbers(source, "WindowCenter"), luts.numbers(source, "WindowWidth")
-    for center, width in zip(centers, widths, strict=False):
-        if width >= 1 or (width > 0 and function != "LINEAR"):  # as luts.voi() chooses
-            found.WindowCenter = DSfloat(center, auto_format=True)
-            found.WindowWidth = DSfloat(width, auto_format=True)
-            found.VOILUTFunction = function
-            return found
+    window = luts.window(source)
+    if window is not None:
+        found.WindowCenter = DSfloat(window.center, auto_format=True)
+        found.WindowWidth = DSfloat(window.width, auto_format=True)
+        found.VOILUTFunction = window.function
     return found
 
 
-def _lut(source: Dataset, item: Dataset, keywords: Sequence[str]) -> Dataset:
-    lut = context.copied(item, keywords)
+def _lut(source: Dataset, table: luts.Table, keywords: Sequence[str]) -> Dataset:
+    lut = context.copied(table.item, keywords)
+    if table.repeated:  # what was shown, not what is missing
+        lut.LUTData = table.entries.astype("<u2").tobytes()
+        lut["LUTData"].VR = "OW"
     # Words of a big endian source: what we send is little endian.
-    if source.original_encoding[1] is False and isinstance(lut.LUTData, bytes):
+    elif source.original_encoding[1] is False and isinstance(lut.LUTData, bytes):
         lut.LUTData = np.frombuffer(lut.LUTData, ">u2").astype("<u2").tobytes()
     return lut

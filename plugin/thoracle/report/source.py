@@ -7,14 +7,14 @@ that is made of the whole image.
 from io import BytesIO
 from pathlib import Path
 
-from pydicom import DataElement, FileDataset, dcmread, dcmwrite
+from pydicom import FileDataset, dcmread, dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.misc import is_dicom
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from thoracle import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from thoracle.errors import ThoracleError
-from thoracle.image.codecs import MALFORMED
+from thoracle.image import attributes, part10
 from thoracle.report.context import PATIENT, STUDY, ZONE
 from thoracle.report.identity import digest
 
@@ -46,46 +46,53 @@ def extract(path: Path) -> bytes | None:
     try:
         if not is_dicom(path):
             return None
-        ds = dcmread(path, stop_before_pixels=True, specific_tags=list(ATTRIBUTES))
-        if "SOPInstanceUID" not in ds:
+        said = _readable(_read(path))
+        if not said.get("SOPInstanceUID"):
             return None
-        content = _encoded(ds)
-        ds.walk(_without_group_length)
-        said = digest(ds)
-    except (FileNotFoundError, EOFError, RecursionError, *MALFORMED):
+        content = _encoded(_read(path), said)  # anew: a value that was looked at is converted
+    except FileNotFoundError:
         return None
     except OSError as error:
         if error.errno is None:  # pydicom says so of sequences that are cut short
             return None
         raise
-    if digest(read(content)) != said:
+    # pydicom raises all kinds of errors on bytes from outside, and more in future.
+    except Exception:  # noqa: BLE001 - a header that cannot be taken apart is none
+        return None
+    if digest(read(content)) != digest(said):
         raise ThoracleError("found another header than was written, required is the same")
     return content
 
 
 def read(content: bytes) -> Dataset:
-    """Return the attributes that :func:`extract` kept."""
-    return dcmread(BytesIO(content))
+    """Return the attributes that :func:`extract` kept, as ``image/header.py`` would read them."""
+    return _readable(dcmread(BytesIO(content)))
 
 
-def _without_group_length(ds: Dataset, element: DataElement) -> None:
-    """Take away what is retired (PS3.5 Section 7.2), and is written nowhere."""
-    if element.tag.element == 0:
-        del ds[element.tag]
+def _read(path: Path) -> FileDataset:
+    with path.open("rb") as file:
+        return part10.parse(file, stop_before_pixels=True, specific_tags=ATTRIBUTES).ds
 
 
-def _encoded(ds: FileDataset) -> bytes:
-    """Return a data set in the encoding in which it came, pixels apart."""
+def _readable(ds: Dataset) -> Dataset:
+    return attributes.readable(ds)[0]
+
+
+def _encoded(ds: FileDataset, said: Dataset) -> bytes:
+    """Return a data set, which says ``said``, in the encoding in which it came, pixels apart."""
     implicit, little = ds.original_encoding
     syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.TransferSyntaxUID = syntax if little else ExplicitVRBigEndian
-    meta.MediaStorageSOPClassUID = ds.get("SOPClassUID")
-    meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    meta.MediaStorageSOPClassUID = said.get("SOPClassUID")
+    meta.MediaStorageSOPInstanceUID = said.SOPInstanceUID
     meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     ds.file_meta, ds.preamble = meta, bytes(128)
+    if "SpecificCharacterSet" in ds:  # its terms as they are meant: others pydicom may not write
+        del ds.SpecificCharacterSet
+        ds.SpecificCharacterSet = said.get("SpecificCharacterSet")
     buffer = BytesIO()
     dcmwrite(buffer, ds, enforce_file_format=True)
     return buffer.getvalue()
