@@ -48,13 +48,13 @@ def detail(ds: Dataset, **settings: Any) -> str:
 
 def test_a_frontal_chest_radiograph_is_taken_without_limitations() -> None:
     assert verdict(chest()) is None
-    assert selection.limitations(chest(), ADULTS) == ()
+    assert selection.limitations(chest(), Select(), ADULTS) == ()
 
 
 def test_what_is_missing_refuses_nothing_but_is_a_limitation() -> None:
     ds = silent(PatientBirthDate=None, Modality=None, ImageType=None)
     assert verdict(ds) is None
-    assert selection.limitations(ds, ADULTS) == (
+    assert selection.limitations(ds, Select(), ADULTS) == (
         "The body part is not stated in the image.",
         "The view is not stated in the image.",
         "The patient's age is not stated.",
@@ -131,7 +131,7 @@ def test_raw_data_are_taken_where_the_settings_say_so() -> None:
     )
     assert verdict(ds) is Reason.FOR_PROCESSING
     assert verdict(ds, for_processing=True) is None
-    assert any("Raw data" in sentence for sentence in selection.limitations(ds, ADULTS))
+    assert any("Raw data" in sentence for sentence in selection.limitations(ds, Select(), ADULTS))
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_patients_known_to_be_too_young_are_refused_without_saying_their_age() -
     assert verdict(child, minimum_age_years=5) is Reason.TOO_YOUNG
     assert verdict(child, minimum_age_years=4) is None, "the site takes it on itself"
     said = "The patient is younger than 18 years, which the model is not meant for."
-    assert said in selection.limitations(child, ADULTS)
+    assert said in selection.limitations(child, Select(), ADULTS)
 
 
 def test_whom_a_bundle_is_meant_for_is_asked_of_the_header() -> None:
@@ -214,12 +214,14 @@ def test_whom_a_bundle_is_meant_for_is_asked_of_the_header() -> None:
     ],
 )
 def test_an_antero_posterior_view_is_a_limitation(attributes: dict[str, Any]) -> None:
-    (sentence,) = selection.limitations(chest(**attributes), ADULTS)
+    (sentence,) = selection.limitations(chest(**attributes), Select(), ADULTS)
     assert sentence.startswith("Antero-posterior")
 
 
 def test_secondary_capture_is_a_limitation() -> None:
-    (sentence,) = selection.limitations(chest(SOPClassUID=SecondaryCaptureImageStorage), ADULTS)
+    (sentence,) = selection.limitations(
+        chest(SOPClassUID=SecondaryCaptureImageStorage), Select(), ADULTS
+    )
     assert sentence.startswith("Secondary capture")
 
 
@@ -231,7 +233,7 @@ def test_a_refusal_names_what_was_found_and_what_is_required() -> None:
 
 
 def test_text_of_a_sender_can_neither_flood_nor_forge_a_detail() -> None:
-    long = detail(chest(BodyPartExamined="KNEE" * 1000))
+    long = detail(chest(BodyPartExamined="KNEE " * 1000))
     assert len(long) < 100
     forged = detail(chest(ImageType=["DERIVED", "PRIMARY", "CAD\nroot: all is well"]))
     assert "\n" not in forged
@@ -251,3 +253,38 @@ def test_selection_needs_no_pixel_data() -> None:
     ds = radiograph(np.zeros((512, 512), np.uint8))
     del ds.PixelData
     assert verdict(ds) is None
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"Modality": "XRAY"}, "Modality: found 'XRAY', which is not known; the pixels decide."),
+        (
+            {"PresentationIntentType": "FOR REVIEW"},
+            "Presentation Intent Type: found 'FOR REVIEW', which is not known; the pixels decide.",
+        ),
+        (
+            {"ImageLaterality": "L"},
+            "Image Laterality: found 'L', a chest radiograph has none; the pixels decide.",
+        ),
+        (
+            {"PatientAge": "45", "PatientBirthDate": None},
+            "The patient's age is not stated in a form that is known.",
+        ),
+    ],
+)
+def test_what_is_not_understood_refuses_nothing_but_is_a_limitation(
+    attributes: dict[str, Any], expected: str
+) -> None:
+    ds = chest(**attributes)
+    assert verdict(ds) is None
+    assert selection.limitations(ds, Select(), ADULTS) == (expected,)
+
+
+@pytest.mark.parametrize("side", ["U", "B", ""])
+def test_a_chest_has_no_side(side: str) -> None:
+    assert selection.limitations(chest(ImageLaterality=side), Select(), ADULTS) == ()
+
+
+def test_dates_with_points_are_dates_too() -> None:
+    assert selection.age_years(chest(PatientBirthDate="2000.01.01", StudyDate="20200401")) == 20

@@ -1,113 +1,197 @@
-"""What a header states about body part and view, in codes, in defined terms, or in plain words."""
+"""What a header states about body part and view: that it agrees, that it contradicts, or neither.
 
-import re
-import unicodedata
+A word or a code that is not known contradicts nothing: then the pixels decide, and the report says
+so.
+"""
+
 from collections.abc import Iterator
+from enum import Enum
+from typing import NamedTuple
 
 from pydicom import Dataset
-from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
 
-Statement = tuple[bool, str]
-"""Whether it is the chest, or a frontal view; and the element with its value, to be quoted."""
-
-_CHEST_CODES = (
-    codes.SCT.Chest,
-    codes.SCT.ThoracicStructure,
-    codes.SCT.ChestCavity,
-    codes.SCT.Lung,
-)
-_FRONTAL_CODES = (
-    codes.SCT.Frontal,
-    codes.SCT.AnteroPosterior,
-    codes.SCT.PosteroAnterior,
-)
-_SNOMED_RT = ("SNM3", "99SDM")  # designators of SRT before 2003 (PS3.16 Section 8.1)
-
-# Patterns are searched in upper case without accents, where words are parted by one space.
-_CHEST = re.compile(
-    r"CHEST|CXR|THORAX|TORAX|TORACE|TORAKS|LUNG|PULMO|POUMON|BRUSTKORB|KLATKA PIERS"
-    r"|\u80f8\u90e8|\u0413\u0420\u0423\u0414\u041d"  # Japanese and Chinese; Russian
-)
-_ELSEWHERE = re.compile(
-    r"\b(RIBS?|RIBCAGE|STERN\w*|CLAVIC\w*|SHOULDERS?|SCAPULA|HUMER\w*|ARMS?|ELBOWS?|FOREARMS?"
-    r"|WRISTS?|HANDS?|FINGERS?|THUMBS?|HIPS?|FEMUR|KNEES?|PATELLA|LEGS?|TIBIA|ANKLES?|FOOT|FEET"
-    r"|HEEL|TOES?|EXTREMITY|SKULL|HEAD|BRAIN|SINUS\w*|FACE|FACIAL|JAW|MANDIBLE|TEETH|BREAST"
-    r"|HEART|PELVI\w*|SACRUM|COCCYX|KUB|COLON|WHOLE ?BODY)\b|SPINE|ABD|NECK"
-)
-_UNSAID = re.compile(r"|UNKNOWN|UNDEFINED|UNSPECIFIED|NONE|NO|NA|N A|OTHERS?|MISC|DEFAULT|ANY|X+")
-_FRONTAL = re.compile(r"\b(AP|PA|A P|P A|FRONTAL|FRONT)\b")
-_NOT_FRONTAL = re.compile(
-    r"LATERAL|OBLIQ|DECUB|LORDOT|AXIAL|TANGENT|SWIM"
-    r"|\b(LAT|LLAT|RLAT|LL|RL|LLD|RLD|LLO|RLO|LAO|RAO|LPO|RPO|OBL|ML|LM)\b"
-)
+from thoracle.image import terms
+from thoracle.image.attributes import LONGEST_QUOTE
+from thoracle.image.terms import plain
+from thoracle.settings import Select
 
 
-def regions(ds: Dataset) -> Iterator[Statement | None]:
-    """Yield for each element that states a region whether it is the chest, and its words."""
+class Verdict(Enum):
+    """How a statement stands to what is required."""
+
+    AGREES = "agrees"
+    CONTRADICTS = "contradicts"
+    NOT_UNDERSTOOD = "not understood"
+
+
+class Statement(NamedTuple):
+    """What one element of a header says."""
+
+    verdict: Verdict
+    element: str
+    """Its name."""
+    value: str = ""
+    """What it says, to be quoted; empty where it may name a patient."""
+
+    @property
+    def found(self) -> str:
+        """Element and value in words."""
+        if self.value:
+            return f"{self.element} {quoted(self.value)}"
+        return f"another value in {self.element}"
+
+
+def regions(ds: Dataset, settings: Select) -> Iterator[Statement]:
+    """Yield what each element that states a region says of the chest."""
+    own = _Own(settings.chest_words, settings.other_region_words)
     stated = False
     for code in codes_in(ds, "AnatomicRegionSequence"):
         stated = True
-        yield code in _CHEST_CODES, f"Anatomic Region {quoted(code.value)}"
+        verdict = own.of_code(code) or _of_code(code, terms.CHEST_CODES, terms.OTHER_REGION_CODES)
+        yield Statement(verdict, "Anatomic Region", "^".join(code[::-1]))
     text = words(ds, "BodyPartExamined")
-    if not _UNSAID.fullmatch(text):
-        chest = bool(_CHEST.search(text)) and not _ELSEWHERE.search(text)
-        yield chest, f"Body Part Examined {quoted(text)}"
+    verdict_of_words = own.of_words(text)
+    if verdict_of_words is None and not terms.UNSAID.fullmatch(text):
+        verdict_of_words = _of_region_words(text)
+    if verdict_of_words is not None:
+        yield Statement(verdict_of_words, "Body Part Examined", text)
     elif not stated:
-        yield _region_of_text(ds)
+        yield from _region_of_text(ds, own)
 
 
-def _region_of_text(ds: Dataset) -> Statement | None:
-    """Return what the first description says that names one region."""
+def _of_region_words(text: str) -> Verdict:
+    if text.replace(" ", "") in terms.COMBINED_REGIONS:
+        return Verdict.CONTRADICTS
+    chest = bool(terms.CHEST_WORDS.search(text))
+    return _either(chest, bool(terms.OTHER_REGION_WORDS.search(text)))
+
+
+def _region_of_text(ds: Dataset, own: "_Own") -> Iterator[Statement]:
+    """Yield what the first description says that names one region."""
     for keyword in ("ProtocolName", "SeriesDescription", "StudyDescription"):
         text = words(ds, keyword)
-        chest, elsewhere = bool(_CHEST.search(text)), bool(_ELSEWHERE.search(text))
-        if chest != elsewhere:
+        verdict = own.of_words(text) or _of_region_words(text)
+        if verdict is not Verdict.NOT_UNDERSTOOD:
             # Free text is not quoted: names of patients have been seen in it.
-            return chest, f"another body part in {keyword}"
-    return None
+            yield Statement(verdict, keyword)
+            return
 
 
-def views(ds: Dataset) -> Iterator[Statement | None]:
-    """Yield for each element that states a view whether it is frontal, and its words."""
+def views(ds: Dataset, settings: Select) -> Iterator[Statement]:
+    """Yield what each element that states a view says of a frontal one."""
+    own = _Own(settings.frontal_words, settings.other_view_words)
     stated = False
     for code in codes_in(ds, "ViewCodeSequence"):
         stated = True
-        yield code in _FRONTAL_CODES, f"View Code {quoted(code.value)}"
+        verdict = own.of_code(code) or _of_code(code, terms.FRONTAL_CODES, terms.OTHER_VIEW_CODES)
+        yield Statement(verdict, "View Code", "^".join(code[::-1]))
     text = words(ds, "ViewPosition")
-    if _FRONTAL.search(text) or _NOT_FRONTAL.search(text):
-        stated = True
-        yield not _NOT_FRONTAL.search(text), f"View Position {quoted(text)}"
-    letters = {part[:1] for part in values(ds, "PatientOrientation")}
+    if own.of_words(text) or not terms.UNSAID.fullmatch(text):
+        verdict = own.of_words(text) or _of_view_words(text)
+        stated |= verdict is not Verdict.NOT_UNDERSTOOD
+        yield Statement(verdict, "View Position", text)
+    orientation = values(ds, "PatientOrientation")
+    if any(orientation):
+        verdict = _of_orientation(orientation)
+        stated |= verdict is not Verdict.NOT_UNDERSTOOD
+        yield Statement(verdict, "Patient Orientation", "\\".join(orientation))
+    if not stated:
+        yield from _view_of_text(ds, own)
+
+
+def _of_view_words(text: str) -> Verdict:
+    if terms.OTHER_VIEW_WORDS.search(text):
+        return Verdict.CONTRADICTS
+    frontal = bool(terms.FRONTAL_WORDS.search(text))
+    return _either(frontal, bool(terms.LATERAL_WORDS.search(text)))
+
+
+def _of_orientation(orientation: list[str]) -> Verdict:
+    """Return what the directions of rows and columns say (PS3.3 Section C.7.6.1.1.1)."""
+    letters = {part[:1] for part in orientation}
+    if len(orientation) != 2 or not letters <= set("LRAPHF"):
+        return Verdict.NOT_UNDERSTOOD
     if letters & set("AP"):
-        yield False, "Patient Orientation " + quoted("\\".join(values(ds, "PatientOrientation")))
-    elif letters & set("LR") and letters & set("HF"):
-        yield True, "Patient Orientation"
-    elif not stated:
-        yield _view_of_text(ds)
+        return Verdict.CONTRADICTS
+    return _either(bool(letters & set("LR") and letters & set("HF")), False)
 
 
-def _view_of_text(ds: Dataset) -> Statement | None:
-    """Return what the first description of the series says that names one kind of view.
+def _view_of_text(ds: Dataset, own: "_Own") -> Iterator[Statement]:
+    """Yield what the first description of the series says that names one kind of view.
 
     Study Description is of no use: "Chest PA and lateral" stands on both images.
     """
     for keyword in ("ProtocolName", "SeriesDescription"):
         text = words(ds, keyword)
-        frontal, other = bool(_FRONTAL.search(text)), bool(_NOT_FRONTAL.search(text))
-        if frontal != other:
-            return frontal, f"another view in {keyword}"
-    return None
+        verdict = own.of_words(text) or _of_view_words(text)
+        if verdict is not Verdict.NOT_UNDERSTOOD:
+            yield Statement(verdict, keyword)
+            return
 
 
-def codes_in(ds: Dataset, keyword: str) -> list[Code]:
-    """Return the codes of a code sequence; ``Code`` knows SNOMED RT as well as CT."""
+def directions(ds: Dataset) -> set[str]:
+    """Return which of ``AP`` and ``PA`` the header states; both when elements disagree."""
+    text, coded = words(ds, "ViewPosition"), codes_in(ds, "ViewCodeSequence")
+    return {
+        name
+        for name, codes, pattern in (
+            ("AP", terms.AP_CODES, terms.AP_WORDS),
+            ("PA", terms.PA_CODES, terms.PA_WORDS),
+        )
+        if pattern.search(text) or any(code in codes for code in coded)
+    }
+
+
+class _Own(NamedTuple):
+    """A site's own words for what agrees and for what contradicts: they come first."""
+
+    agreeing: tuple[str, ...]
+    contradicting: tuple[str, ...]
+
+    def of_words(self, text: str) -> Verdict | None:
+        for verdict, own in self._pairs():
+            if text and text in {plain(one) for one in own if "^" not in one}:
+                return verdict
+        return None
+
+    def of_code(self, code: tuple[str, str]) -> Verdict | None:
+        for verdict, own in self._pairs():
+            if code in {_code(*one.split("^", 1)) for one in own if "^" in one}:
+                return verdict
+        return None
+
+    def _pairs(self) -> tuple[tuple[Verdict, tuple[str, ...]], ...]:
+        return (Verdict.AGREES, self.agreeing), (Verdict.CONTRADICTS, self.contradicting)
+
+
+def _either(agrees: bool, contradicts: bool) -> Verdict:
+    if agrees == contradicts:
+        return Verdict.NOT_UNDERSTOOD
+    return Verdict.AGREES if agrees else Verdict.CONTRADICTS
+
+
+def _of_code(
+    code: tuple[str, str],
+    agreeing: frozenset[tuple[str, str]],
+    contradicting: frozenset[tuple[str, str]],
+) -> Verdict:
+    return _either(code in agreeing, code in contradicting)
+
+
+def _code(value: str, scheme: str) -> tuple[str, str]:
+    """Return scheme and value of a code, the scheme by the name it has in the tables."""
+    designator = scheme.strip().upper()
+    return terms.SCHEMES.get(designator, designator), value.strip()
+
+
+def codes_in(ds: Dataset, keyword: str) -> list[tuple[str, str]]:
+    """Return scheme and value of each code of a code sequence that has a value."""
     found = []
     for item in ds.get(keyword) or []:
-        scheme = words(item, "CodingSchemeDesignator")
-        scheme = "SRT" if scheme in _SNOMED_RT else scheme
-        found.append(Code(str(item.get("CodeValue") or "").strip(), scheme, ""))
-    return [code for code in found if code.value]
+        several = (item.get(name) for name in ("CodeValue", "LongCodeValue", "URNCodeValue"))
+        value = next(filter(None, several), "")
+        found.append(_code(str(value), str(item.get("CodingSchemeDesignator") or "")))
+    return [code for code in found if code[1]]
 
 
 def values(ds: Dataset, keyword: str) -> list[str]:
@@ -122,13 +206,6 @@ def words(ds: Dataset, keyword: str) -> str:
     return plain(" ".join(values(ds, keyword)))
 
 
-def plain(text: str) -> str:
-    """Return text in upper case, without accents, with one space for whatever parts words."""
-    letters = unicodedata.normalize("NFKD", text.upper())
-    kept = "".join(letter for letter in letters if not unicodedata.combining(letter))
-    return re.sub(r"[\W_]+", " ", kept).strip()
-
-
 def quoted(text: str) -> str:
     """Return text from a header so that it can neither flood nor forge a line of a log."""
-    return repr(text[:40])
+    return repr(text[:LONGEST_QUOTE])

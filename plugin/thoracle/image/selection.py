@@ -1,13 +1,12 @@
 """Which images are plain frontal chest radiographs, by their header alone.
 
-What is missing refuses nothing: the classifier's input gate looks at the picture itself. What is
-stated must agree: each element that says something has to say "chest" and "frontal".
+Only a known contradiction refuses. What is missing, and what is not understood, refuses nothing:
+the classifier's input gate looks at the picture itself, and the report says so.
 """
 
 import re
 
 from pydicom import Dataset
-from pydicom.sr.codedict import codes
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
@@ -18,8 +17,19 @@ from pydicom.uid import (
 )
 
 from thoracle.errors import NotAnalysable
-from thoracle.image.anatomy import codes_in, plain, quoted, regions, values, views, words
+from thoracle.image import attributes, image_pixel
+from thoracle.image.anatomy import (
+    Statement,
+    Verdict,
+    directions,
+    quoted,
+    regions,
+    values,
+    views,
+    words,
+)
 from thoracle.image.codecs import MALFORMED
+from thoracle.image.terms import plain
 from thoracle.records import Population, Reason
 from thoracle.settings import Select
 
@@ -28,7 +38,19 @@ OWN_MANUFACTURER = "Thoracle"
 ASPECT = (0.6, 1.7)
 """Rows by columns of a chest radiograph."""
 LEAST_BITS_STORED = 8
+_INTENTS = ("FOR PRESENTATION", "FOR PROCESSING")
+_RADIOGRAPHS = ("CR", "DX", "DR", "RG", "OT")
+"""Modalities of radiographs. DR and RG are retired or misused, OT is digitised film."""
 
+_OTHER_MODALITIES = frozenset(
+    """
+    ANN AR ASMT AU BDUS BI BMD CF CT CTPROTOCOL CFM DF DG DMS DS EC ECG EPS ES FA FID FS GM HC HD IO
+    IVOCT IVUS KER KO LEN LP LS MA MG MR MS NM OAM OCT OP OPM OPR OPT OPTBSV OPTENF OPV OSS PLAN POS
+    PR PT PX REG RESP RF RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT SEG SM SMR
+    SR SRF ST STAIN TEXTUREMAP TG US VA VF XA XAPROTOCOL XC
+    """.split()  # noqa: SIM905 - as a list it would take a line for each name
+)
+"""Defined terms of Modality that are no radiograph (PS3.3 C.7.3.1.1.1), retired ones too."""
 _SECONDARY_CAPTURE = (
     SecondaryCaptureImageStorage,
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
@@ -47,21 +69,22 @@ _DERIVED = re.compile(
 
 
 def check(ds: Dataset, settings: Select, population: Population) -> None:
-    """Return when the header does not speak against an image that the bundle is meant for.
+    """Return when the header does not contradict an image that the bundle is meant for.
 
     Parameters
     ----------
     ds
-        The data set; needs no pixel data.
+        The data set as :func:`header.read` returns it; needs no pixel data.
     settings
-        Least size, least age where it is not the bundle's, and whether raw data are analysed.
+        Least size, least age where it is not the bundle's, a site's own words, and whether raw
+        data are analysed.
     population
         Whom the bundle is meant for.
 
     Raises
     ------
     NotAnalysable
-        With the first reason against it. The detail says what was found and what is required;
+        With the first contradiction. The detail says what was found and what is required;
         it never quotes an element that may identify the patient.
 
     References
@@ -73,31 +96,35 @@ def check(ds: Dataset, settings: Select, population: Population) -> None:
         _check_modality(ds, population)
         _check_intent(ds, settings)
         _check_image_type(ds)
-        _check_body_part(ds)
-        _check_view(ds, population)
+        _check_body_part(ds, settings)
+        _check_view(ds, settings, population)
         _check_samples(ds)
         _check_geometry(ds, settings)
         _check_age(ds, settings, population)
-    except MALFORMED as error:
+    except MALFORMED as error:  # of a data set that attributes.readable() has not seen
         detail = f"the header is malformed ({type(error).__name__})"
         raise NotAnalysable(Reason.UNDECODABLE, detail) from error
 
 
-def limitations(ds: Dataset, population: Population) -> tuple[str, ...]:
+def limitations(ds: Dataset, settings: Select, population: Population) -> tuple[str, ...]:
     """Return sentences about an image that passed :func:`check`, for the report."""
     years, least = age_years(ds), population.least_age_years
     orientation = "\\".join(part[:1] for part in values(ds, "PatientOrientation"))
+    region, view = list(regions(ds, settings)), list(views(ds, settings))
     sentences = {
-        "The body part is not stated in the image.": not any(regions(ds)),
-        "The view is not stated in the image.": not any(views(ds)),
+        **_unsaid("body part", region),
+        **_unsaid("view", view),
         "Antero-posterior view, as at the bedside: heart and mediastinum appear larger.": (
-            bool(re.search(r"\b(AP|A P)\b", words(ds, "ViewPosition")))
-            or codes.SCT.AnteroPosterior in codes_in(ds, "ViewCodeSequence")
+            "AP" in directions(ds)
         ),
         "The image may be stored mirrored or rotated (Patient Orientation is not L\\F).": (
             orientation not in ("", "L\\F")
         ),
-        "The patient's age is not stated.": years is None,
+        **_laterality(ds),
+        "The patient's age is not stated.": years is None and not ds.get("PatientAge"),
+        "The patient's age is not stated in a form that is known.": (
+            years is None and bool(ds.get("PatientAge"))
+        ),
         f"The patient is younger than {least} years, which the model is not meant for.": (
             years is not None and years < least
         ),
@@ -107,17 +134,51 @@ def limitations(ds: Dataset, population: Population) -> tuple[str, ...]:
         "Raw data (For Processing) without the display processing of the modality.": (
             _is_for_processing(ds)
         ),
+        **_unknown(ds, "PresentationIntentType", "Presentation Intent Type", _INTENTS),
+        **_unknown(ds, "Modality", "Modality", population.modalities),
     }
     return tuple(sentence for sentence, applies in sentences.items() if applies)
 
 
+def _unsaid(what: str, statements: list[Statement]) -> dict[str, bool]:
+    """Return a sentence where nothing is stated, and one for each value that is not understood."""
+    unknown = [one for one in statements if one.verdict is Verdict.NOT_UNDERSTOOD]
+    agrees = any(one.verdict is Verdict.AGREES for one in statements)
+    found = {f"The {what} is not stated in the image.": not statements}
+    for one in unknown:
+        end = "another element states it" if agrees else "the pixels decide"
+        found[f"The {what} is not stated in a term that is known: found {one.found}; {end}."] = True
+    return found
+
+
+def _laterality(ds: Dataset) -> dict[str, bool]:
+    """Return a sentence where one side is stated: the chest is no paired part."""
+    found = {}
+    for keyword, name in (("ImageLaterality", "Image Laterality"), ("Laterality", "Laterality")):
+        side = words(ds, keyword)
+        sentence = f"{name}: found {quoted(side)}, a chest radiograph has none; the pixels decide."
+        found[sentence] = side not in ("", "U", "B")
+    return found
+
+
+def _unknown(ds: Dataset, keyword: str, name: str, known: tuple[str, ...]) -> dict[str, bool]:
+    """Return a sentence where an element states what is not known."""
+    found = words(ds, keyword)
+    sentence = f"{name}: found {quoted(found)}, which is not known; the pixels decide."
+    return {sentence: bool(found) and found not in known}
+
+
 def age_years(ds: Dataset) -> float | None:
     """Return the patient's age in years from Patient's Age or the dates; ``None`` if unknown."""
-    stated = re.fullmatch(r"(\d{1,3})([DWMY])", str(ds.get("PatientAge") or "").strip().upper())
+    text = attributes.text(ds, "PatientAge").upper()
+    stated = re.fullmatch(r"(\d{1,3}) ?([DWMY])", text, re.ASCII)
     if stated:
         return int(stated[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[stated[2]]
-    dates = [str(ds.get(name) or "") for name in ("PatientBirthDate", "StudyDate")]
-    if not all(re.fullmatch(r"\d{8}", date) for date in dates):
+    # With points: as ACR-NEMA wrote dates (PS3.5 Table 6.2-1, note of DA).
+    dates = [
+        attributes.text(ds, name).replace(".", "") for name in ("PatientBirthDate", "StudyDate")
+    ]
+    if not all(re.fullmatch(r"\d{8}", date, re.ASCII) for date in dates):
         return None
     born, today = (int(date) for date in dates)
     # The difference of YYYYMMDD numbers, whole ten thousands, is the age in full years.
@@ -138,12 +199,13 @@ def check_not_ours(ds: Dataset) -> None:
 def _check_modality(ds: Dataset, population: Population) -> None:
     """Refuse other SOP classes than those of radiographs, and modalities not meant."""
     uid = ds.get("SOPClassUID")
-    if uid is not None and uid not in _SOP_CLASSES:
+    if uid and uid not in _SOP_CLASSES:
         detail = f"found SOP class {quoted(uid.name)}, required is CR, DX or Secondary Capture"
         raise NotAnalysable(Reason.NOT_A_RADIOGRAPH, detail)
     modality = words(ds, "Modality")
     meant = population.modalities
-    if modality and modality not in meant:
+    known = modality in _OTHER_MODALITIES or modality in _RADIOGRAPHS
+    if known and modality not in meant:
         detail = f"found Modality {quoted(modality)}, required is one of {', '.join(meant)}"
         raise NotAnalysable(Reason.NOT_A_RADIOGRAPH, detail)
 
@@ -174,31 +236,30 @@ def _check_image_type(ds: Dataset) -> None:
             raise NotAnalysable(Reason.DERIVED, detail)
 
 
-def _check_body_part(ds: Dataset) -> None:
+def _check_body_part(ds: Dataset, settings: Select) -> None:
     """Refuse when an element states another region than the chest."""
-    for chest, found in filter(None, regions(ds)):
-        if not chest:
-            detail = f"found {found}, required is the chest"
-            raise NotAnalysable(Reason.NOT_CHEST, detail)
+    for one in regions(ds, settings):
+        if one.verdict is Verdict.CONTRADICTS:
+            raise NotAnalysable(Reason.NOT_CHEST, f"found {one.found}, required is the chest")
 
 
-def _check_view(ds: Dataset, population: Population) -> None:
+def _check_view(ds: Dataset, settings: Select, population: Population) -> None:
     """Refuse when an element states another view than a frontal one, or one not meant."""
-    for frontal, found in filter(None, views(ds)):
-        if not frontal:
-            detail = f"found {found}, required is antero-posterior or postero-anterior"
+    for one in views(ds, settings):
+        if one.verdict is Verdict.CONTRADICTS:
+            detail = f"found {one.found}, required is antero-posterior or postero-anterior"
             raise NotAnalysable(Reason.NOT_FRONTAL, detail)
-    stated = set(words(ds, "ViewPosition").split()) & {"AP", "PA"}
+    stated = directions(ds)
     if stated and not stated & set(population.views):
         found, meant = ", ".join(sorted(stated)), ", ".join(population.views)
-        raise NotAnalysable(Reason.OTHER_VIEW, f"found View Position {found}, required is {meant}")
+        raise NotAnalysable(Reason.OTHER_VIEW, f"found the view {found}, required is {meant}")
 
 
 def _check_samples(ds: Dataset) -> None:
     """Refuse colour images and those of few grey levels."""
     samples = int(ds.get("SamplesPerPixel") or 1)
     photometric = words(ds, "PhotometricInterpretation")
-    if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2", ""):
+    if samples != 1 or photometric not in (*image_pixel.GREY, ""):
         detail = f"found {samples} samples per pixel, {quoted(photometric)}; required is 1, grey"
         raise NotAnalysable(Reason.NOT_A_RADIOGRAPH, detail)
     bits = int(ds.get("BitsStored") or LEAST_BITS_STORED)

@@ -222,9 +222,10 @@ class Reader:
         for fault in faults:
             if fault.keyword in image_pixel.ESSENTIAL and not fault.within:
                 raise NotAnalysable(Reason.UNDECODABLE, fault.detail)
-        meant = self.bundle.finding.population
-        selection.check(header, self.settings.select, meant)
-        return (*selection.limitations(header, meant), *attributes.sentences(faults))
+        meant, settings = self.bundle.finding.population, self.settings.select
+        selection.check(header, settings, meant)
+        said = selection.limitations(header, settings, meant)
+        return (*said, *attributes.sentences(faults))
 
 
 def _limited(reading: Reading, limitation: str) -> Reading:

@@ -1,9 +1,9 @@
 """Settings of what comes before the model: receiving, completing, selecting, decoding."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from thoracle.settings.section import AETitle, Fingerprint, Port, Section
 
@@ -133,6 +133,10 @@ class Complete(Section):
     )
 
 
+OwnWords = tuple[Annotated[str, StringConstraints(min_length=1, max_length=64)], ...]
+"""A site's own words and codes; case, accents and what parts words make no difference."""
+
+
 class Select(Section):
     """Which images are analysed."""
 
@@ -147,6 +151,21 @@ class Select(Section):
         ge=0,
         le=120,
         description="Younger patients are rejected, years; unset: the bundle's least age, 0: none are. Unknown ages are analysed.",
+    )
+    chest_words: OwnWords = Field(
+        (),
+        description="What devices of this site write for the chest, beside the words that are known: whole values of Body Part Examined or of a description, or codes as VALUE^SCHEME.",
+    )
+    other_region_words: OwnWords = Field(
+        (),
+        description="What they write for other regions, as in chest_words: such images are rejected.",
+    )
+    frontal_words: OwnWords = Field(
+        (),
+        description="What they write for a frontal view: whole values of View Position or of a description, or codes as VALUE^SCHEME.",
+    )
+    other_view_words: OwnWords = Field(
+        (), description="What they write for other views, as in frontal_words: rejected."
     )
 
 
