@@ -25,7 +25,7 @@ from pydicom.uid import (
 import thoracle
 from sources import ARABIC, BUNDLE, GREEK, JAPANESE, KOREAN, NOON, STUDY, cr, dx, named, real
 from thoracle.errors import ReportError
-from thoracle.records import Box, Decision, Outcome, Reading, Reason, Region
+from thoracle.records import Box, Decision, Outcome, Reading, Reason, Region, SaliencyKind
 from thoracle.report import header, sentences, sr
 from thoracle.report.content import Illustration
 from thoracle.report.header import Instance
@@ -709,3 +709,18 @@ def test_an_illustration_of_an_image_that_is_not_reported_is_refused() -> None:
 def test_a_time_without_a_zone_is_refused() -> None:
     with pytest.raises(ReportError, match="required is a time zone"):
         report([cr()], "positive", content_datetime=NOON.replace(tzinfo=None))
+
+
+def test_a_map_of_opacities_is_told_as_such() -> None:
+    finding = replace(BUNDLE.finding, saliency=SaliencyKind.OPACITIES)
+    made = report(
+        [cr()],
+        "positive",
+        bundle=replace(BUNDLE, finding=finding),
+        illustrations={cr().SOPInstanceUID: Illustration(REGIONS)},
+    )
+    assert len(items(made, "Share seen as opacity")) == len(REGIONS)
+    assert texts(made, "Comment").count("AI: opacity seen by the model") == len(REGIONS)
+    (scheme,) = made.CodingSchemeIdentificationSequence
+    assert scheme.CodingSchemeDesignator == "99THORACLE"
+    assert "rests on" not in str(made)

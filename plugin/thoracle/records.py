@@ -227,7 +227,10 @@ class SaliencyKind(StrEnum):
     """What a bundle can say about where its probability comes from."""
 
     CLASS_ACTIVATION = "class activation"
-    """Class activation maps of :class:`thoracle.classify.network.TwoViews`."""
+    """Class activation maps: what each place adds to the score."""
+    OPACITIES = "opacities"
+    """A map that the network gives beside its answer, taught by boxes around opacities: the share
+    of each place that is inside one."""
     NONE = "none"
 
 

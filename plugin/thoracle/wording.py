@@ -1,8 +1,8 @@
 """Words that stand in many places and must be the same in all: disclaimers, kinds, proofs."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
-from thoracle.records import Kind
+from thoracle.records import Kind, SaliencyKind
 
 DISCLAIMER: Final = "AI result for research, not verified by a physician, not for diagnosis."
 """In whatever states a result, to people or to programs."""
@@ -27,3 +27,33 @@ PROOFS: Final = {
     "status": "the archive's answer to the sending alone",
 }
 """What showed that an archive has an object, by what rows of deliveries and events say."""
+
+
+class MapWords(NamedTuple):
+    """What is said of a map of an image."""
+
+    legend: str
+    """Beside the colour bar."""
+    region: str
+    """Beside an outline."""
+    shows: str
+    """What colours and outlines show, as the end of a sentence."""
+    caution: str
+    """A whole sentence about what they do not show."""
+
+
+MAPS: Final = {
+    SaliencyKind.CLASS_ACTIVATION: MapWords(
+        legend="Contribution to score",
+        region="AI: what the result rests on",
+        shows="what the result rests on",
+        caution="Colours and outlines say what the model used, not where disease is.",
+    ),
+    SaliencyKind.OPACITIES: MapWords(
+        legend="Opacity seen by the model",
+        region="AI: opacity seen by the model",
+        shows="opacities that the model sees",
+        caution="Colours and outlines say where the model sees opacities, not what they are.",
+    ),
+}
+"""By what a bundle says that its maps are."""

@@ -57,7 +57,14 @@ MODALITY: Final = codes.DCM.Modality
 
 SELECTED_REGION: Final = codes.DCM.SelectedRegion
 # A class activation map, not (130403) Grad-CAM, which has no negative values.
-SALIENCY: Final = {records.SaliencyKind.CLASS_ACTIVATION: codes.DCM.ClassActivation}
+CLASS_ACTIVATION: Final = codes.DCM.ClassActivation
+# No standard concept names how much of a region a network takes for an opacity.
+OPACITY_SHARE: Final = Concept("OPACITY-SHARE", records.SCHEME, "Share seen as opacity")
+SALIENCY: Final = {
+    records.SaliencyKind.CLASS_ACTIVATION: CLASS_ACTIVATION,
+    records.SaliencyKind.OPACITIES: OPACITY_SHARE,
+}
+"""What is measured of a salient region, by the kind of map."""
 MEAN: Final = codes.SCT.Mean
 NO_UNITS: Final = codes.UCUM.NoUnits
 KEY_IMAGES: Final = codes.DCM.KeyImages

@@ -32,6 +32,7 @@ from thoracle.report import codes, sentences
 from thoracle.report.header import Instance
 from thoracle.report.identity import NAME, derived_uid, device_uid
 from thoracle.report.regions import frame
+from thoracle.wording import MAPS
 
 MODALITIES = {
     ComputedRadiographyImageStorage: standard.cid29.ComputedRadiography,
@@ -208,7 +209,7 @@ def _region_groups(
                 derivation=codes.MEAN,
                 referenced_coordinates=[_coordinates(region.outline, image)],
             ),
-            sentences.REGION,
+            MAPS[bundle.finding.saliency].region,
             finding_type=codes.SELECTED_REGION,
         )
         for place, region in enumerate(regions, 1)

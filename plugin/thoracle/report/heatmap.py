@@ -15,9 +15,17 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from thoracle.records import BundleIdentity, Image, Outcome, Reading, Region, Saliency
+from thoracle.records import (
+    BundleIdentity,
+    Image,
+    Outcome,
+    Reading,
+    Region,
+    Saliency,
+    SaliencyKind,
+)
 from thoracle.report import sentences
-from thoracle.wording import ON_PICTURES
+from thoracle.wording import MAPS, ON_PICTURES
 
 RAMP: Final = (
     (106, 23, 110),
@@ -87,6 +95,7 @@ def render(
     regions: Sequence[Region],
     words: Sequence[Words],
     frame: Sequence[tuple[float, float]] = (),
+    legend: str = MAPS[SaliencyKind.CLASS_ACTIVATION].legend,
 ) -> NDArray[np.uint8]:
     """Return the radiograph with its saliency, outlines, a caption and a colour bar.
 
@@ -106,6 +115,8 @@ def render(
         The caption: its parts stand side by side as far as there is room, else below each other.
     frame
         Corners of the part that the model looked at, in pixels of the radiograph.
+    legend
+        What the colours mean.
 
     Returns
     -------
@@ -116,7 +127,7 @@ def render(
     rows, columns = image.array.shape[1:]
     reduced = min(1.0, QUIET / max(rows, columns)) if saliency is None else 1.0
     height, width = round(rows * reduced), round(columns * reduced)
-    band = _band(width, words, legend=saliency is not None)
+    band = _band(width, words, legend if saliency is not None else "")
     scale = (height - band.height) / height
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     left = (width - size[0]) // 2
@@ -137,7 +148,7 @@ def render(
 def card(words: Sequence[Words]) -> NDArray[np.uint8]:
     """Return a picture of words alone, ``(rows, columns, 3)``: of an image that has no other."""
     canvas = Pillow.new("RGB", CARD[::-1])
-    band = _band(CARD[1], words, legend=False)
+    band = _band(CARD[1], words, "")
     canvas.paste(band, (0, (CARD[0] - band.height) // 2))
     return np.asarray(canvas)
 
@@ -172,12 +183,12 @@ def _line(
     ImageDraw.Draw(canvas).line(places, fill=colour, width=width, joint="curve")
 
 
-def _band(columns: int, words: Sequence[Words], *, legend: bool) -> Pillow.Image:
+def _band(columns: int, words: Sequence[Words], legend: str) -> Pillow.Image:
     """Return caption and colour bar on black, as wide as the picture and as high as they need."""
     font = ImageFont.load_default(max(1, round(columns * TEXT_HEIGHT)))
     assert isinstance(font, ImageFont.FreeTypeFont)  # what a wheel of Pillow has
     margin = font.size / 2
-    bar = _legend(font) if legend else Pillow.new("RGB", (0, 0))
+    bar = _legend(font, legend) if legend else Pillow.new("RGB", (0, 0))
     lines = _lines(words, font, columns - 2 * margin)
     last = sum(font.getlength(text) + font.size for text, _ in lines[-1])
     if last + bar.width > columns - 2 * margin:
@@ -220,9 +231,9 @@ def _broken(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
     return parts
 
 
-def _legend(font: ImageFont.FreeTypeFont) -> Pillow.Image:
+def _legend(font: ImageFont.FreeTypeFont, meaning: str) -> Pillow.Image:
     """Return what the colours mean, as they look on a lung."""
-    low, high = "Contribution to score: low  ", "  high"
+    low, high = f"{meaning}: low  ", "  high"
     start, end = round(font.getlength(low)), round(font.getlength(high))
     length, height = round(_BAR * font.size), round(font.size)
     levels = np.tile(np.linspace(0, 255, length).round().astype(np.uint8), (height, 1))

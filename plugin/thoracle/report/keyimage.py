@@ -16,14 +16,11 @@ from thoracle.records import BundleIdentity, Kind, Reading
 from thoracle.report import context, header, sentences
 from thoracle.report.identity import derived_uid
 from thoracle.settings import Report as ReportSettings
-from thoracle.wording import DISCLAIMER
+from thoracle.wording import DISCLAIMER, MAPS
 
 IMAGE_TYPE: Final = ["DERIVED", "SECONDARY", "OTHER", "AI_RESULT"]
 """By which others, and selection.py, know that it is no radiograph."""
-DERIVATION: Final = (
-    "AI result in words, below the radiograph made smaller; colours and outlines, where there are "
-    "any, show what the result rests on"
-)
+DERIVATION: Final = "AI result in words, below the radiograph made smaller"
 SOURCE_IMAGE: Final = codes.cid7202.SourceImageForImageProcessingOperation
 
 
@@ -76,7 +73,7 @@ def build(
     ds.BodyPartExamined = "CHEST"
     ds.InstanceNumber = instance_number
     ds.ConversionType = "WSD"
-    _add_image(ds, source)
+    _add_image(ds, source, bundle)
     ds.ImageComments = f"{DISCLAIMER} {sentences.finding(reading, bundle)}"
     _add_pixel_description(ds, picture)
     header.identified(ds, context_source, SecondaryCaptureImageStorage)
@@ -87,13 +84,17 @@ def build(
     return ds
 
 
-def _add_image(ds: Dataset, source: Dataset) -> None:
+def _add_image(ds: Dataset, source: Dataset, bundle: BundleIdentity) -> None:
     """Add General Image and SC Image (PS3.3 C.7.6.1, C.8.6.2): what was made of which image."""
     ds.ImageType = IMAGE_TYPE
     ds.PatientOrientation = None  # Type 2C: empty where the source does not know it
     # We burn in no annotation that identifies the patient; whether there was one, the source says.
     ds.update(context.copied(source, ("PatientOrientation", "BurnedInAnnotation")))
     ds.DerivationDescription = DERIVATION
+    if (map_words := MAPS.get(bundle.finding.saliency)) is not None:
+        ds.DerivationDescription += (
+            f"; colours and outlines, where there are any, show {map_words.shows}"
+        )
     ds.RecognizableVisualFeatures = "NO"
     ds.LossyImageCompression = "00"
     if source.get("LossyImageCompression") == "01":

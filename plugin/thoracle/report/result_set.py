@@ -18,6 +18,7 @@ from thoracle.report.content import Illustration
 from thoracle.report.header import Instance
 from thoracle.report.regions import frame, regions
 from thoracle.settings import Report as ReportSettings
+from thoracle.wording import MAPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,11 @@ class _Maker:
         looked_at = frame(reading.lung_box, *picture.image.array.shape[1:])
         if reading.outcome is not Outcome.POSITIVE:
             return heatmap.render(picture.image, None, (), words, looked_at)
-        return heatmap.render(picture.image, picture.saliency, outlines, words, looked_at)
+        kind = self.bundle.finding.saliency
+        legend = MAPS[kind].legend if picture.saliency is not None else ""
+        return heatmap.render(
+            picture.image, picture.saliency, outlines, words, looked_at, legend=legend
+        )
 
     def key_objects(
         self,

@@ -23,9 +23,6 @@ REJECTION = (
     "results alone, no image of a modality."
 )
 
-REGION = "AI: what the result rests on"
-"""What a viewer shows beside a salient region."""
-
 
 def conclusion(readings: Sequence[Reading], bundle: BundleIdentity) -> str:
     """Return the conclusion on a study: status, result, and the rule that made it."""

@@ -17,8 +17,8 @@ from pydicom.uid import (
 )
 
 from thoracle.errors import ReportError
-from thoracle.records import BundleIdentity, Kind, Outcome, Reading, Reason
-from thoracle.report import content, header, narrative, sentences
+from thoracle.records import SCHEME, BundleIdentity, Kind, Outcome, Reading, Reason
+from thoracle.report import codes, content, header, narrative, sentences
 from thoracle.report.content import Illustration
 from thoracle.report.header import Instance
 from thoracle.report.identity import (
@@ -158,8 +158,10 @@ def _document(
     report = header.base(Kind.SR, sources[0], bundle, content_datetime, settings)
     ours = [made for key in sorted(illustrations) for made in illustrations[key].objects()]
     header.add_document(report, sources, predecessor, [*ours, *key_objects])
+    measured = any(illustrations[key].regions for key in illustrations)
+    ours_used = measured and codes.SALIENCY[bundle.finding.saliency].scheme_designator == SCHEME
     rejected = any(reading.reason is not None for reading in readings)
-    header.add_coding_schemes(report, bundle.finding, ours=rejected)
+    header.add_coding_schemes(report, bundle.finding, ours=rejected or ours_used)
     said = (sources, readings, bundle, conclusion)
     if all(reading.probability is None for reading in readings):
         report.update(narrative.tree(*said))

@@ -245,6 +245,7 @@ def _values(site: Site, connection: Connection, rows: StudyRows, person: Person)
         "result": study_view.result(rows),
         "images": study_view.images(settings, rows, pass_),
         "illustrated": study_view.illustrated(settings),
+        "map_caution": study_view.map_caution(rows),
         "report": report,
         "limitations": [] if report is None else study_view.limitations(report),
         "judged": judged,

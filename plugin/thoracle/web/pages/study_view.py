@@ -21,7 +21,7 @@ from thoracle.web.pages import pictures
 from thoracle.web.pages.worklist import reason
 from thoracle.web.session.access import Person, Role
 from thoracle.web.wording import date, person_name, plain
-from thoracle.wording import KINDS, PROOFS
+from thoracle.wording import KINDS, MAPS, PROOFS
 
 # ---- the report ----------------------------------------------------------------------------------
 # A structured report of ours as text: its content tree (PS3.3 C.17.3), each item a line.
@@ -209,6 +209,12 @@ def result(rows: StudyRows) -> ResultView | None:
         sending=shown.sending if shown.sending in ("held", "shadow") else "",
         generation=shown.generation,
     )
+
+
+def map_caution(rows: StudyRows) -> str:
+    """Return what colours and outlines on the images do not show; empty when there are no maps."""
+    found = MAPS.get(rows.model.finding.saliency) if rows.model else None
+    return found.caution if found else ""
 
 
 def illustrated(settings: Settings) -> tuple[str, ...]:
