@@ -13,11 +13,12 @@ from typer.testing import CliRunner
 
 from bundles import METADATA, PNEUMONIA, second
 from sources import BUNDLE, FINDING
+from thoracle import wording
 from thoracle.classify import bundle, finding
 from thoracle.cli import app
 from thoracle.errors import BundleError
 from thoracle.evaluate import labels
-from thoracle.records import Outcome
+from thoracle.records import Kind, Outcome, SaliencyKind
 from thoracle.settings import Classify
 
 NAMED = re.compile(r"covid|840539006|sars.cov", re.IGNORECASE)
@@ -214,3 +215,17 @@ def test_labels_are_words_for_the_finding_of_the_bundle(tmp_path: Path) -> None:
     positive, negative = labels.words(FINDING)
     assert {"covid", "covid-19"} <= set(positive)
     assert "pneumonia" in negative
+
+
+@pytest.mark.parametrize(
+    "words", [wording.DISCLAIMER, wording.RESEARCH_USE_ONLY, wording.ON_PICTURES, wording.IN_LISTS]
+)
+def test_a_disclaimer_stands_once(words: str) -> None:
+    package = Path(str(files("thoracle")))
+    having = [path for path in package.rglob("*.py") if words in path.read_text(encoding="utf-8")]
+    assert having == [package / "wording.py"]
+
+
+def test_each_kind_of_object_and_of_map_has_its_words() -> None:
+    assert wording.KINDS.keys() == set(Kind)
+    assert wording.MAPS.keys() == set(SaliencyKind) - {SaliencyKind.NONE}
