@@ -103,9 +103,10 @@ class Viewer:
         """Return the modalities of the series in the list at the left, from top to bottom."""
         return [text.split("\n")[0] for text in self._thumbnails().all_inner_texts()]
 
-    def show(self, number: int) -> None:
-        """Open a series of the list, and wait until the picture stands still."""
-        one = self._thumbnails().nth(number)
+    def show(self, modality: str, number: int = 0) -> None:
+        """Open a series, of those of its modality in the list, and wait for a picture at rest."""
+        named = self.page.get_by_text(modality, exact=True)
+        one = self._thumbnails().filter(has=named).nth(number)
         one.scroll_into_view_if_needed()
         one.dblclick()
         self.settle()
@@ -121,8 +122,13 @@ class Viewer:
             before = now
 
     def wait_for(self, *words: str, seconds: float = 60) -> str:
-        """Return all words of the viewport as soon as some of these are there."""
-        for _ in range(round(2 * seconds)):
+        """Return all words of the viewport as soon as some of these are there.
+
+        On a busy machine OHIF draws annotations with the next picture only, e.g. when the mouse
+        moves over it.
+        """
+        for turn in range(round(2 * seconds)):
+            self.page.mouse.move(WINDOW[0] / 2 + 20 * (turn % 5), WINDOW[1] / 2 + 10 * (turn % 3))
             found = "\n".join([*self.drawn(), self.text()])
             if any(one in found for one in words):
                 return found
