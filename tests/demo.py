@@ -148,9 +148,9 @@ def answer(report_ds: Dataset, sop_instance_uid: str) -> str:
     """Return what a report says of one image, from its codes."""
     said: dict[str, str] = {}
     for item in walk(report_ds):
-        if item.get("ValueType") == "CONTAINER" and refers_to(item, sop_instance_uid):
-            for child in item.ContentSequence:
-                said |= coded(child)
+        if refers_to(item, sop_instance_uid):
+            for one in item.ContentSequence if item.ValueType == "CONTAINER" else [item]:
+                said |= coded(one)
     outcome = {"Present": "positive", "Absent": "negative", "Undetermined": "indeterminate"}
     text = outcome.get(said.get("COVID-19", ""), "NO OUTCOME")
     if "Probability" in said:
@@ -166,11 +166,11 @@ def walk(item: Dataset) -> list[Dataset]:
 
 
 def refers_to(group: Dataset, sop_instance_uid: str) -> bool:
-    """Return whether a measurement group is about an image."""
+    """Return whether a measurement group, or a code outside of one, is about an image."""
     name = group.ConceptNameCodeSequence[0].CodeValue if "ConceptNameCodeSequence" in group else ""
-    return name == "125007" and any(
+    return (name == "125007" or group.get("ValueType") == "CODE") and any(
         reference.ReferencedSOPInstanceUID == sop_instance_uid
-        for child in group.ContentSequence
+        for child in group.get("ContentSequence") or []
         for reference in child.get("ReferencedSOPSequence", [])
     )
 

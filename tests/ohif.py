@@ -189,7 +189,17 @@ class Ohif:
 
 
 @contextmanager
-def ohif(folder: Path, orthanc: Orthanc) -> Iterator[Ohif]:
+def webgl() -> Iterator[Browser]:
+    """Yield a browser without a window that draws without a graphics card."""
+    chromium = require("chromium", "chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def ohif(folder: Path, orthanc: Orthanc, browser: Browser) -> Iterator[Ohif]:
     """Yield OHIF with the studies of an Orthanc; without its build the test is skipped."""
     root = _build()
     port = free_port()
@@ -197,14 +207,11 @@ def ohif(folder: Path, orthanc: Orthanc) -> Iterator[Ohif]:
     configuration.write_text(CONFIGURATION)
     names = {"port": port, "root": root, "orthanc": orthanc.http_port}
     (folder / "nginx.conf").write_text(NGINX.format(**names, configuration=configuration))
-    nginx, chromium = require("nginx", "nginx-light"), require("chromium", "chromium")
+    nginx = require("nginx", "nginx-light")
     process = subprocess.Popen([nginx, "-p", str(folder), "-c", "nginx.conf"])
     try:
         eventually((folder / "pid").exists, 20)
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
-            yield Ohif(f"http://127.0.0.1:{port}", browser)
-            browser.close()
+        yield Ohif(f"http://127.0.0.1:{port}", browser)
     finally:
         process.terminate()
         process.wait(20)
