@@ -15,6 +15,7 @@ from pydicom.tag import Tag
 from typer.testing import CliRunner
 
 from documents import DOCS
+from radiographs import chest, saved
 from sources import BUNDLE, NOON, cr, dx, named, positive
 from thoracle import settings
 from thoracle.cli import app, machine
@@ -345,6 +346,18 @@ def test_a_rule_over_a_value_of_any_bytes_is_decided_or_holds(
         assert decision.held_by == ("rule0",)
     found = rank.head_start([Rank(name="r", when=when, head_start_minutes=9)], [broken], {})
     assert found.minutes in (0, 9)
+
+
+@pytest.mark.parametrize("stop", ["hold", "shadow"])
+def test_a_rule_over_a_file_whose_header_cannot_be_read_holds(stop: str, tmp_path: Path) -> None:
+    gone = routing_rules.header(tmp_path / "gone.dcm")
+    path = saved(chest(), tmp_path / "a.dcm")
+    broken = path.read_bytes().replace(b"\x10\x00\x10\x00PN", b"\x10\x00\x10\x00FD")
+    path.write_bytes(broken)  # the length is no multiple of 8
+    for ds in (gone, routing_rules.header(path)):
+        for when in ('PatientName == "VIP^X"', 'PatientName.startsWith("VIP")'):
+            assert decide(configured({"when": when, stop: True}), ds).held_by == ("rule0",)
+    assert decide(configured({"when": "known.PatientName", stop: True}), gone).held_by == ("rule0",)
 
 
 def test_rules_of_the_same_name_are_all_asked() -> None:

@@ -6,13 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from dbos import DBOS
-from pydicom import Dataset
 from sqlalchemy import Connection
 
 from thoracle.deliver import rows as stored
 from thoracle.deliver.line import parts
 from thoracle.deliver.workflows import enqueue_deliver
-from thoracle.errors import NotAnalysable
 from thoracle.hl7 import rows as notifications
 from thoracle.hl7.oru import ReportReference, Status
 from thoracle.hl7.workflow import enqueue_notify, message
@@ -142,7 +140,7 @@ def _head_start(study: str, sources: list[str], values: dict[str, Any]) -> tuple
     with line.database.connect() as connection:
         sender = instances.sender(connection, study)
     common = {expression.SENDER: expression.text_of(sender), **values}
-    headers = [_header(path) for path in sources]
+    headers = [rules.header(parts().path(path)) for path in sources]
     found = rank.head_start(line.settings.rank, headers, common)
     return found.minutes, found.why
 
@@ -164,18 +162,11 @@ def _decision(study: str, sources: list[str], result: StudyResult | None) -> Rou
     return rules.decide(
         line.settings.rule,
         line.settings.destination,
-        [_header(path) for path in sources],
+        [rules.header(parts().path(path)) for path in sources],
         sender,
         result,
         rules.receivers(line.settings),
     )
-
-
-def _header(path: str) -> Dataset:
-    try:
-        return header_of(parts().path(path))
-    except NotAnalysable:  # its report says so; to a rule it is an image that says nothing
-        return Dataset()
 
 
 @DBOS.step(name="messages")

@@ -68,6 +68,22 @@ _FAULT = re.compile(r"^(?:INVALID_ARGUMENT: )?ERROR: <input>:(\d+):(\d+): (.*)",
 _UNDECLARED = re.compile(r"undeclared reference to '([^']+)'")
 
 
+class PartialHeader(Dataset):
+    """A header that cannot be read in full: a condition over what cannot be read is undecided.
+
+    Parameters
+    ----------
+    found
+        What can be read.
+    unreadable
+        Keywords of what cannot; ``None``: everything.
+    """
+
+    def __init__(self, found: Dataset, unreadable: frozenset[str] | None) -> None:
+        super().__init__(found)
+        self.unreadable = unreadable
+
+
 class Undecided(Exception):
     """A condition has no answer for these values; the message names no value."""
 
@@ -112,12 +128,16 @@ class Condition:
         """Return what a header says of the keywords named, as the condition sees it.
 
         A text that the header lacks is empty and so is a list; a number that it lacks, and any
-        value that cannot be read, is left out.
+        value that cannot be read, is left out. Of a header that cannot be read at all even
+        ``known.KEYWORD`` is left out.
         """
+        unreadable = ds.unreadable if isinstance(ds, PartialHeader) else frozenset[str]()
         found: dict[str, Any] = {}
+        if unreadable is None:
+            return found
         for keyword in self.keywords:
             try:
-                value = _value(ds, keyword)
+                value = None if keyword in unreadable else _value(ds, keyword)
             except Exception:  # noqa: BLE001 - pydicom raises all kinds for bytes from outside
                 value = None
             if value is not None:

@@ -6,16 +6,18 @@ and holding back wins over sending.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset
 
 from thoracle.errors import NotAnalysable, SettingsError
+from thoracle.image import header as headers_of_files
 from thoracle.image import selection
 from thoracle.records import Kind
 from thoracle.routing import expression
 from thoracle.routing.decision import Failed, Fired, RoutingDecision, Sends, StudyResult
-from thoracle.routing.expression import Condition, Undecided
+from thoracle.routing.expression import Condition, PartialHeader, Undecided
 from thoracle.settings import Destination, Rule, Settings
 
 PRIORITIES = ("stat", "routine", "backlog")
@@ -80,6 +82,16 @@ def decide(
         held_by=(*(rule.name for rule in firing if rule.hold), *doubtful),
         shadowed_by=tuple(rule.name for rule in firing if rule.shadow),
     )
+
+
+def header(path: Path) -> Dataset:
+    """Return the header of an image file, as :func:`decide` takes it; whatever is wrong with it."""
+    try:
+        found = headers_of_files.read(path)
+    except NotAnalysable:
+        return PartialHeader(Dataset(), None)
+    faults = frozenset(one.keyword for one in found.faults if not one.within)
+    return PartialHeader(found.ds, faults) if faults else found.ds
 
 
 def _ask(
