@@ -8,7 +8,7 @@ from pathlib import Path
 from rsyslog import Repository
 from test_audit_forwarding import forwarding_to, record, settings_of
 from thoracle.audit import forwarding, message
-from thoracle.audit.message import Source
+from thoracle.audit.message import EventSource
 from thoracle.store import database
 
 COLUMNS = {
@@ -32,7 +32,7 @@ def main() -> None:
         record(engine, events, **COLUMNS)
         with engine.connect() as connection:
             rows = forwarding.batch(connection, 0, 2000)
-        source = Source("THORACLE", "HOSPITAL", "THORACLE", "gateway")
+        source = EventSource("THORACLE", "HOSPITAL", "THORACLE", "gateway")
         began = time.process_time()
         sizes = [len(message.build(row, source)) for row in rows]
         each = (time.process_time() - began) / len(rows)

@@ -15,12 +15,12 @@ from certificates import Authority
 from documents import DOCS
 from peers import require
 from thoracle.audit import message
-from thoracle.audit.message import EVENTS, TYPES, Source
+from thoracle.audit.message import EVENTS, TYPES, EventSource
 from thoracle.settings import parse as parse_settings
 from thoracle.store.tables import audit_event
 from thoracle.store.trail import Event
 
-SOURCE = Source("THORACLE@site", "HOSPITAL", "THORACLE", "gateway")
+SOURCE = EventSource("THORACLE@site", "HOSPITAL", "THORACLE", "gateway")
 TEXTS = (
     "A1",
     "Müller",
@@ -202,7 +202,7 @@ def test_the_message_of_the_page_is_what_is_made() -> None:
         "2.25.3001": "1.2.840.10008.5.1.4.1.1.1.1",
         "2.25.2002": "1.2.840.10008.5.1.4.1.1.88.34",
     }
-    source = Source("THORACLE", "HOSPITAL", "THORACLE", "gateway")
+    source = EventSource("THORACLE", "HOSPITAL", "THORACLE", "gateway")
     made = etree.fromstring(message.build(TOLD, source, classes))
     etree.indent(made)
     assert etree.tostring(made, encoding="unicode") == block("xml").strip()

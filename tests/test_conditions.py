@@ -35,20 +35,20 @@ def database(tmp_path: Path) -> Engine:
 
 @pytest.fixture(autouse=True)
 def _no_study_is_named_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    look = conditions.look
+    look = conditions.check
 
     def checked(*arguments: Any) -> list[Comparison]:
         found = look(*arguments)
         assert not [one for one in found if "1.2.840" in (one.outside or one.sentence)]
         return found
 
-    monkeypatch.setattr(conditions, "look", checked)
+    monkeypatch.setattr(conditions, "check", checked)
 
 
 def said(database: Engine, hours: float = 0, settings: Settings = SETTINGS) -> dict[str, str]:
     """Return the sentences of the alarms that would stand so many hours from now, by subject."""
     with database.connect() as connection:
-        found = conditions.look(connection, settings, datetime.now(UTC) + timedelta(hours=hours))
+        found = conditions.check(connection, settings, datetime.now(UTC) + timedelta(hours=hours))
     return {one.subject: one.sentence for one in found}
 
 

@@ -21,7 +21,7 @@ from thoracle.monitoring.alarms import AlarmMonitor
 from thoracle.monitoring.comparison import Comparison
 from thoracle.monitoring.housekeeping import Housekeeping
 from thoracle.pipeline import Line
-from thoracle.pipeline.reader import Classifier, Reader
+from thoracle.pipeline.reader import ImageClassifier, Reader
 from thoracle.receive.inbox import Inbox
 from thoracle.receive.readiness import Readiness
 from thoracle.receive.storescp import Listener
@@ -53,9 +53,9 @@ class LateClassifier:
 
     def __init__(self) -> None:
         self._loaded = threading.Event()
-        self._classifier: Classifier | None = None
+        self._classifier: ImageClassifier | None = None
 
-    def __call__(self) -> Classifier:
+    def __call__(self) -> ImageClassifier:
         """Return the classifier as soon as it is loaded."""
         self._loaded.wait()
         assert self._classifier is not None
@@ -145,7 +145,7 @@ def _run(
     classifier = LateClassifier()
     inbox = Inbox(settings.data_folder, settings.receive)
     with database.begin() as connection:
-        cleared = inbox.sweep(instances.known_paths(connection))
+        cleared = inbox.clear_unfinished(instances.known_paths(connection))
         columns: trail.Columns = {
             "bundle_digest": identity.digest,
             "finding": identity.finding.key,

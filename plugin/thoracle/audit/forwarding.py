@@ -217,7 +217,7 @@ class Forwarder(threading.Thread):
         self._repository = repository
         self._database = database
         self._host = socket.gethostname()
-        self._source = message.Source(
+        self._source = message.EventSource(
             repository.source_id or settings.receive.ae_title,
             repository.enterprise_site_id,
             settings.receive.ae_title,

@@ -299,7 +299,7 @@ TYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class EventSource:
     """Who writes the messages."""
 
     source_id: str
@@ -310,7 +310,7 @@ class Source:
     """Name of this machine."""
 
 
-def build(row: Row, source: Source, classes: Mapping[str, str] | None = None) -> bytes:
+def build(row: Row, source: EventSource, classes: Mapping[str, str] | None = None) -> bytes:
     """Return the message of a row, UTF-8, on one line.
 
     Parameters
@@ -338,7 +338,7 @@ def build(row: Row, source: Source, classes: Mapping[str, str] | None = None) ->
 
 
 def fitted(
-    row: Row, source: Source, largest: int, classes: Mapping[str, str] | None = None
+    row: Row, source: EventSource, largest: int, classes: Mapping[str, str] | None = None
 ) -> bytes:
     """Return the message of a row with at most ``largest`` bytes, 2000 or more.
 
@@ -385,7 +385,7 @@ def _event(root: ElementTree.Element, row: Row) -> None:
 # ---- Who ---------------------------------------------------------------------------------------
 
 
-def _participants(root: ElementTree.Element, row: Row, source: Source) -> None:
+def _participants(root: ElementTree.Element, row: Row, source: EventSource) -> None:
     """Add who asked, who called, we ourselves, and where things went; one of them began it."""
     user, calling, address = (
         row.get(name) or "" for name in ("user_id", "calling_ae_title", "network_address")
@@ -406,7 +406,9 @@ def _participants(root: ElementTree.Element, row: Row, source: Source) -> None:
         add_code(there, "RoleIDCode", "110152", DCM, "Destination Role ID")
 
 
-def _ourselves(root: ElementTree.Element, row: Row, source: Source, *, requestor: bool) -> None:
+def _ourselves(
+    root: ElementTree.Element, row: Row, source: EventSource, *, requestor: bool
+) -> None:
     called = row.get("called_ae_title") or ""
     us = _participant(
         root,

@@ -20,7 +20,7 @@ from thoracle.classify import bundle
 from thoracle.errors import ThoracleError
 from thoracle.image.codecs import MALFORMED
 from thoracle.image.decoder import Decoder
-from thoracle.pipeline.reader import Classifier, Reader
+from thoracle.pipeline.reader import ImageClassifier, Reader
 from thoracle.records import Kind, Reading
 from thoracle.report.header import Instance
 from thoracle.report.result_set import Made
@@ -333,7 +333,7 @@ def _run(settings: Settings, of: Stored, found: Replay) -> None:
         _compare_objects(settings.data_folder, of, _made(reader, of, paths, readings), found)
 
 
-def _loaded(settings: Settings) -> Classifier:
+def _loaded(settings: Settings) -> ImageClassifier:
     """Return the classifier; importing torch takes seconds."""
     from thoracle.classify.classifier import Classifier as BundleClassifier
 

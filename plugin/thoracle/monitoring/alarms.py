@@ -93,7 +93,7 @@ class AlarmMonitor:
             self._due = time.monotonic() + EVERY_SECONDS
             self._compare(moment)
         with self._database.connect() as connection:
-            found = [*conditions.look(connection, self._settings, moment), *others]
+            found = [*conditions.check(connection, self._settings, moment), *others]
         if self._failed:
             sentence = "The figures could not be compared with the reference; the log says why."
             found.append(conditions.alarm("housekeeping watch", "Watch", sentence))

@@ -65,7 +65,7 @@ def of_service(subject: str) -> bool:
     return subject.startswith(SUBJECTS)
 
 
-def look(connection: Connection, settings: Settings, now: datetime) -> list[Comparison]:
+def check(connection: Connection, settings: Settings, now: datetime) -> list[Comparison]:
     """Return an alarm for each condition that holds now."""
     return [
         *_failed(connection, now),

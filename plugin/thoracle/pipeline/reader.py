@@ -55,7 +55,7 @@ FROM_RECORDS = (
 )
 
 
-class Classifier(Protocol):
+class ImageClassifier(Protocol):
     """What classify/ gives, said here because importing it takes seconds."""
 
     def classify(self, image: Image) -> Judgement:
@@ -72,7 +72,7 @@ class Reader:
     settings: Settings
     bundle: BundleIdentity
     decoder: Decoder
-    classifier: Callable[[], Classifier]
+    classifier: Callable[[], ImageClassifier]
     """Gives the classifier once it is loaded."""
     build: Callable[..., list[Made]] = result_set.of_files
     """Builds a result: in this process, or in a child with limits (``report/builder.py``)."""

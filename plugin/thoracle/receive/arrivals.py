@@ -35,7 +35,7 @@ class Arrivals:
         """Tell of an arrival, at most once a second for each study of an association.
 
         Its end tells of every study again, so no arrival stays untold; and what a crash swallows
-        is found by the sweep for unplanned studies.
+        is found by the recovery of unplanned studies.
         """
         moment = time.monotonic()
         with self._lock:
@@ -49,7 +49,7 @@ class Arrivals:
         try:
             self._on_arrival(study_instance_uid, released)
         except Exception:
-            # The object is durable and will be acknowledged; the sweep completes its study.
+            # The object is durable and will be acknowledged; the recovery completes its study.
             logger.exception("arrival not queued, study %s", study_instance_uid)
 
     def release(self, assoc: Any) -> None:

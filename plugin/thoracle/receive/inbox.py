@@ -126,7 +126,7 @@ class Inbox:
         sync_folder(self._images)
         sync_folder(data_folder)
 
-    def sweep(self, known_paths: set[str]) -> int:
+    def clear_unfinished(self, known_paths: set[str]) -> int:
         """Clear away what a crash left, before the listener starts; return how many files.
 
         Unfinished files are removed. A whole file without a row was never acknowledged, unless

@@ -248,7 +248,7 @@ def _fetch(item: Performance) -> dict[str, Any]:
     asked = [_retrieve(item, one, missing) for one in item.row["inputs"]] if missing else []
     with Worklist(item.peer) as worklist:
         done = "Images are here" if not missing else "Waiting for images"
-        _tell(worklist, item, 10, done)
+        _report_progress(worklist, item, 10, done)
     refusals = [text for text in asked if text]
     return {"state": "awaited", "detail": "; ".join(refusals) or None}
 
@@ -323,7 +323,7 @@ def _wait(worklist: Worklist, item: Performance, state: str) -> dict[str, Any]:
         return _cancel(worklist, item, EQUIPMENT_FAILURE, text)
     said = item.row["detail"] if state == "missing" else "Images are here, reading them"
     if said and said != item.row["detail"]:
-        _tell(worklist, item, 50, said)
+        _report_progress(worklist, item, 50, said)
     return {"state": "awaited", "detail": said}
 
 
@@ -361,7 +361,7 @@ def _end(worklist: Worklist, item: Performance, modification: Dataset, state: St
         raise Lost(f"the end as {state} is refused with 0x{status:04X}")
 
 
-def _tell(worklist: Worklist, item: Performance, percent: int, text: str) -> None:
+def _report_progress(worklist: Worklist, item: Performance, percent: int, text: str) -> None:
     status = worklist.set(item.uid, item.transaction_uid, progress(percent, text))
     if status == states.WRONG_TRANSACTION.code:
         raise Lost("its manager gave it to another")
