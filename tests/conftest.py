@@ -18,6 +18,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """
     receive = {
         "calling_ae_titles": ["ECHO", "SENDER", "STORESCU", "ECHOSCU"],
+        "store_ae_titles": ["SENDER", "STORESCU"],
         "maximum_object_megabytes": 2,
         "maximum_associations": 10,
         "acse_timeout_seconds": 60,  # so that a place held for want of a request shows

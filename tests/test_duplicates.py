@@ -1,13 +1,21 @@
 """What a SOP Instance UID that has been here before is: a repetition, a correction or an error."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    generate_uid,
+)
 
 from gateway import Gateway
 from ledger import concluded, events, residue, rows
-from sender import Sender, send, small
+from radiographs import gradient, radiograph
+from sender import Answer, Sender, send, small
 
 SUCCESS, CANNOT_UNDERSTAND = 0x0000, 0xC000
 
@@ -56,14 +64,12 @@ def test_a_correction_before_the_analysis_is_what_gets_analysed(gateway: Gateway
 @pytest.mark.parametrize(
     "change",
     [
-        {"PatientID": "P2"},
-        {"IssuerOfPatientID": "OTHER"},
         {"StudyInstanceUID": generate_uid()},
         {"PixelData": bytes(32 * 32 * 2)},
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_a_known_uid_with_another_patient_study_or_picture_is_refused(
+def test_a_known_uid_with_another_study_or_picture_is_refused(
     gateway: Gateway, change: dict[str, Any]
 ) -> None:
     ds = small()
@@ -84,6 +90,68 @@ def test_the_same_object_in_another_transfer_syntax_is_another_version(gateway: 
     assert send(gateway.port, ds).status == SUCCESS
     syntaxes = [row["transfer_syntax_uid"] for row in versions(gateway, ds.SOPInstanceUID)]
     assert syntaxes == [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+
+
+def test_other_pixels_in_another_transfer_syntax_are_refused(gateway: Gateway) -> None:
+    ds = small()
+    assert send(gateway.port, ds).status == SUCCESS
+    ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    ds.PixelData = ds.PixelData[::-1]
+    assert send(gateway.port, ds) == Answer(
+        CANNOT_UNDERSTAND, "SOP Instance UID is known with other pixels"
+    )
+    assert len(versions(gateway, ds.SOPInstanceUID)) == 1
+
+
+def _with_table(frame: bytes) -> bytes:
+    return encapsulate([frame], has_bot=True)
+
+
+def _without_table(frame: bytes) -> bytes:
+    return encapsulate([frame], has_bot=False)
+
+
+def _in_fragments(frame: bytes) -> bytes:
+    return encapsulate([frame], fragments_per_frame=2, has_bot=False)
+
+
+@pytest.mark.parametrize("another", [_without_table, _in_fragments])
+def test_the_same_frames_encapsulated_another_way_are_a_correction(
+    gateway: Gateway, another: Callable[[bytes], bytes]
+) -> None:
+    ds = small()
+    ds.compress(JPEG2000Lossless, generate_instance_uid=False)
+    frame = next(generate_frames(ds.PixelData, number_of_frames=1))
+    ds.PixelData = _with_table(frame)
+    assert send(gateway.port, ds).status == SUCCESS
+    ds.PixelData, ds.PatientName = another(frame), "Test^Corrected"
+    assert send(gateway.port, ds).status == SUCCESS
+    assert len(versions(gateway, ds.SOPInstanceUID)) == 2
+
+
+def test_native_frames_with_padding_behind_them_are_a_correction(gateway: Gateway) -> None:
+    ds = small()
+    assert send(gateway.port, ds).status == SUCCESS
+    ds.PixelData += bytes(2)
+    assert send(gateway.port, ds).status == SUCCESS
+
+
+def test_the_same_frames_decompressed_are_a_correction(gateway: Gateway) -> None:
+    ds = small()
+    native = bytes(ds.PixelData)
+    ds.compress(JPEG2000Lossless, generate_instance_uid=False)
+    assert send(gateway.port, ds).status == SUCCESS
+    ds.decompress(generate_instance_uid=False)
+    ds.PixelData = native
+    assert send(gateway.port, ds).status == SUCCESS
+    assert len(versions(gateway, ds.SOPInstanceUID)) == 2
+
+
+def test_the_same_bytes_under_other_rows_and_columns_are_another_picture(gateway: Gateway) -> None:
+    ds = radiograph(gradient(32, 64))
+    assert send(gateway.port, ds).status == SUCCESS
+    ds.Rows, ds.Columns = ds.Columns, ds.Rows
+    assert send(gateway.port, ds).status == CANNOT_UNDERSTAND
 
 
 @pytest.mark.parametrize(

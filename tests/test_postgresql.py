@@ -32,9 +32,11 @@ from radiographs import chest
 from sender import Sender, send, small
 from test_crash import Modality, assert_nothing_lost_or_done_twice, crash
 from test_web_study import judge
+from thoracle.image.decoder import Decoder
 from thoracle.receive import duplicates
+from thoracle.receive.comparison import Frames
 from thoracle.receive.inbox import Inbox
-from thoracle.settings import Deliver, Receive
+from thoracle.settings import Budget, Deliver, Receive
 from thoracle.store import database, engine, trail
 from thoracle.store.tables import alarm, now
 from thoracle.study import instances, reading_list
@@ -335,7 +337,8 @@ def test_a_commit_whose_answer_is_lost_takes_no_file_from_its_row(url: str, tmp_
             file.write(b"an image")
             path = inbox.keep(file)
         image = Received(*uids, "P", "", "A", 100, path, 8, file.sha256, "PACS", "127.0.0.1")
-        return duplicates.record(made, inbox, image, time.perf_counter())
+        frames = Frames(tmp_path, Decoder(2048, 60), Budget())
+        return duplicates.record(made, inbox, frames, image, time.perf_counter())
 
     def commit_and_vanish(connection: Connection) -> None:
         driver: Any = connection.connection.driver_connection

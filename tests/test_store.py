@@ -52,8 +52,13 @@ def store(engine: Engine, *images: Received) -> None:
 
 
 def plan(engine: Engine, digest: str = "d") -> instances.Plan | None:
+    """Return the plan for the one patient of the study, if there is one."""
     with engine.begin() as connection:
-        return instances.plan(connection, "1.2.840", digest, "SCT:1", "2026-01-01T00:00:00.000000Z")
+        plans = instances.plan(
+            connection, "1.2.840", digest, "SCT:1", "2026-01-01T00:00:00.000000Z"
+        )
+    assert len(plans) <= 1
+    return plans[0] if plans else None
 
 
 def test_the_migrations_make_the_tables_of_the_code(engine: Engine) -> None:

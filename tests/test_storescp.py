@@ -109,6 +109,10 @@ PROVOCATIONS = {
 
 def test_every_status_of_the_table_is_answered_over_the_wire(gateway: Gateway) -> None:
     answered = set()
+    with Sender(gateway.port, calling="ECHOSCU") as sender:
+        answer = sender.store(small())
+        assert answer.comment == "receive.store_ae_titles does not name this AE title"
+        answered.add(answer.status)
     with Sender(gateway.port) as sender:
         for provoke, (status, comment) in PROVOCATIONS.items():
             answer = provoke(sender)

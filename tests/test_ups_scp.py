@@ -30,7 +30,9 @@ from pacs import Pacs, free_port
 from radiographs import chest
 from sender import send
 from thoracle.errors import SettingsError
+from thoracle.image.decoder import Decoder
 from thoracle.receive import negotiation, storescp
+from thoracle.receive.comparison import Frames
 from thoracle.receive.inbox import Inbox
 from thoracle.report import context
 from thoracle.routing import rules as routing_rules
@@ -65,6 +67,7 @@ class Listener:
         self._listener = storescp.Listener(
             self.settings.receive,
             inbox,
+            Frames(self.folder, Decoder(2048, 60), self.settings.receive.budget),
             self.database,
             lambda *_: None,
             lambda *_: False,

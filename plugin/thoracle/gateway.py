@@ -22,6 +22,7 @@ from thoracle.monitoring.comparison import Comparison
 from thoracle.monitoring.housekeeping import Housekeeping
 from thoracle.pipeline import Line
 from thoracle.pipeline.reader import ImageClassifier, Reader
+from thoracle.receive.comparison import Frames
 from thoracle.receive.inbox import Inbox
 from thoracle.receive.readiness import Readiness
 from thoracle.receive.storescp import Listener
@@ -90,9 +91,11 @@ def serve(settings: Settings) -> None:
         _locked(settings),
         databases.of_gateway(settings, _end) as database,
         Decoder(settings.decode.memory_megabytes, settings.decode.timeout_seconds) as decoder,
+        Decoder(settings.decode.memory_megabytes, settings.decode.timeout_seconds) as comparing,
         Builder(settings.report.memory_megabytes, settings.report.timeout_seconds) as builder,
     ):
-        _run(settings, database, decoder, builder, stopped)
+        frames = Frames(settings.data_folder, comparing, settings.receive.budget)
+        _run(settings, database, decoder, frames, builder, stopped)
     logger.info("stopped")
     logging.shutdown()
     # Steps that did not end in time still run in threads that Python would wait for. They are
@@ -138,6 +141,7 @@ def _run(
     settings: Settings,
     database: Database,
     decoder: Decoder,
+    frames: Frames,
     builder: Builder,
     stopped: threading.Event,
 ) -> None:
@@ -174,7 +178,9 @@ def _run(
     more = Workitems(settings, database.begin, on_reports).support if settings.ups.offer else None
     readiness = Readiness(inbox, database)
     ready = readiness.fault if settings.receive.echo_tells_storage else str
-    listener = Listener(settings.receive, inbox, database, on_stored, on_commitment, more, ready)
+    listener = Listener(
+        settings.receive, inbox, frames, database, on_stored, on_commitment, more, ready
+    )
     _listen(listener, settings)
     with _exit_on_error():
         forwarders = forwarding.start_forwarding(settings, database)

@@ -91,6 +91,8 @@ class Image:
     """``(1, rows, columns)``, 0 to 1; bright is dense, whatever the photometric interpretation."""
     limitations: tuple[str, ...] = ()
     """Sentences about the image that belong into the report, e.g. lossy compression."""
+    frames_sha256: str = ""
+    """Of its decoded frames (image/frames.py); empty when it was not decoded from a file."""
 
 
 class Box(NamedTuple):
@@ -296,6 +298,8 @@ class Reading:
     lung_box: Box | None = None
     """The part of the image that the model looked at; ``None``: it did not say, or was not asked,
     or the row is of an old version."""
+    frames_sha256: str = ""
+    """Of the decoded frames (image/frames.py), hexadecimal; empty when they were not decoded."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values that survive a round trip through JSON."""
@@ -311,6 +315,7 @@ class Reading:
             "features": self.features,
             "made_with": self.made_with,
             "lung_box": self.lung_box,
+            "frames_sha256": self.frames_sha256,
         }
 
     @classmethod

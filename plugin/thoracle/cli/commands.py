@@ -73,6 +73,7 @@ app.add_typer(route.app, name="route", rich_help_panel=LOOK)
 
 app.command("withdraw", rich_help_panel=CORRECT)(corrections.withdraw)
 app.command("reanalyse", rich_help_panel=CORRECT)(corrections.reanalyse)
+app.command("reconcile", rich_help_panel=CORRECT)(corrections.reconcile)
 app.command("release", rich_help_panel=CORRECT)(corrections.release)
 app.command("retry", rich_help_panel=CORRECT)(corrections.retry)
 

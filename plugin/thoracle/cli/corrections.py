@@ -1,4 +1,4 @@
-"""What a person asks for about a study: `thoracle withdraw`, `reanalyse`, `release`, `retry`."""
+"""What a person asks for about a study: `thoracle withdraw`, `reanalyse`, `reconcile`, `release`, `retry`."""
 
 import getpass
 from pathlib import Path
@@ -32,6 +32,31 @@ def reanalyse(study: StudyArgument, config: ConfigOption = None) -> None:
 
     requests.reanalyse(_database(config), study, getpass.getuser())
     say(f"to be read again; `thoracle status {study}` shows when it is done")
+
+
+def reconcile(
+    study: StudyArgument,
+    same: Annotated[
+        str | None, typer.Option(help="Patient ID of the one patient of all its images.")
+    ] = None,
+    issuer: Annotated[str, typer.Option(help="With --same: the Issuer of Patient ID.")] = "",
+    different: Annotated[bool, typer.Option(help="They are different patients.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Settle whose images a study with several patients has; without an option: show them."""
+    from thoracle.pipeline import requests
+    from thoracle.study.reconciliation import Patient
+
+    database = _database(config)
+    if same is None and not different:
+        for one in requests.patients(database, study):
+            say("\t".join((one.patient_id, one.issuer)))
+        return
+    if same is not None and different:
+        raise typer.BadParameter("found both, required is one", param_hint="--same, --different")
+    survivor = None if same is None else Patient(same, issuer)
+    requests.reconcile(database, study, survivor, getpass.getuser())
+    say(f"to be settled; `thoracle status {study}` shows when it is done")
 
 
 def release(study: StudyArgument, config: ConfigOption = None) -> None:

@@ -6,14 +6,17 @@ malformed image that kills a codec costs one image, never the service.
 
 import json
 import math
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, TypeVar
 
 import numpy as np
 
 from thoracle import child
 from thoracle.child import Answer, Child, ChildFailed, ChildNotStarted
 from thoracle.errors import NotAnalysable
+from thoracle.image import frames
 from thoracle.image.codecs import (
     LARGEST_IMAGE_BYTES,
     LONGEST_DETAIL,
@@ -26,6 +29,8 @@ from thoracle.records import Reason
 _DTYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<f4", "<f8")
 _FORMATS: tuple[Format, ...] = ("DICOM", "PNG", "JPEG")
 _LONGEST_HEADER = 4096
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+R = TypeVar("R")
 
 
 class Decoder:
@@ -64,8 +69,22 @@ class Decoder:
         NotAnalysable
             As by :func:`decode_file`; also when the child died, or ran out of memory or time.
         """
+        return self._asked(path, _read, digest=False)
+
+    def digest(self, path: Path) -> str:
+        """Return the digest of a file's decoded frames (``frames.py``); they stay in the child.
+
+        Raises
+        ------
+        NotAnalysable
+            As by :meth:`decode`.
+        """
+        return self._asked(path, _read_digest, digest=True)
+
+    def _asked(self, path: Path, read: Callable[[Answer], R | NotAnalysable], *, digest: bool) -> R:
+        question = {"path": str(path.absolute()), "digest": digest}
         try:
-            answer = self._child.ask(json.dumps(str(path.absolute())).encode(), _read)
+            answer = self._child.ask(json.dumps(question).encode(), read)
         except ChildNotStarted as error:
             raise NotAnalysable(Reason.SOFTWARE_FAILURE, str(error)) from error
         except ChildFailed as error:
@@ -84,6 +103,17 @@ def _read(answer: Answer) -> StoredPixels | NotAnalysable:
     array = np.empty(shape, dtype)
     answer.into(array.reshape(-1).view(np.uint8).data)
     return StoredPixels(array, format_)
+
+
+def _read_digest(answer: Answer) -> str | NotAnalysable:
+    """Return the digest in an answer, or the refusal."""
+    header = answer.header(_LONGEST_HEADER)
+    if "reason" in header:
+        return _refusal(header)
+    text = header.get("frames_sha256")
+    if not isinstance(text, str) or not _DIGEST.fullmatch(text):
+        raise ValueError("the digest is malformed")
+    return text
 
 
 def _refusal(header: dict[str, Any]) -> NotAnalysable:
@@ -111,9 +141,13 @@ def _described(header: dict[str, Any]) -> tuple[np.dtype[Any], tuple[int, ...], 
 
 
 def _respond(question: bytes, answers: BinaryIO) -> None:
-    """Write the answer for one file: a header and, unless it is refused, its pixels."""
+    """Write the answer for one file: a header and, unless that is all, its pixels."""
+    asked = json.loads(question)
     try:
-        stored = decode_file(Path(json.loads(question)))
+        stored = decode_file(Path(asked["path"]))
+        if asked["digest"]:
+            child.write_header(answers, {"frames_sha256": frames.digest(stored.array)})
+            return
         array = np.ascontiguousarray(stored.array)
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     except NotAnalysable as error:

@@ -4,7 +4,7 @@ PS3.4 Section N.2 maps each stored value without regard to its neighbours. So th
 over the distinct values (at most 65536 for 16 bit), and the pixels are looked up in its result.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import RLELossless
 
 from thoracle.errors import NotAnalysable
-from thoracle.image import image_pixel, luts
+from thoracle.image import frames, image_pixel, luts
 from thoracle.image.codecs import MALFORMED, StoredPixels, decode_file
 from thoracle.image.decoder import Decoder
 from thoracle.image.header import header_of
@@ -65,7 +65,8 @@ def read_image(path: Path, decoder: Decoder | None = None, header: Dataset | Non
     stored = decoder.decode(path) if decoder else decode_file(path)
     if stored.format != "DICOM":
         return _picture(stored)
-    return radiograph(header or header_of(path), stored.array)
+    image = radiograph(header or header_of(path), stored.array)
+    return replace(image, frames_sha256=frames.digest(stored.array))
 
 
 def radiograph(ds: Dataset, stored: NDArray[Any]) -> Image:

@@ -26,6 +26,7 @@ from thoracle.store.tables import (
     timestamp,
     worklist,
 )
+from thoracle.study import reconciliation
 
 FAILED_DAYS = 7
 """A failed analysis that nobody took up is an alarm so long."""
@@ -54,6 +55,7 @@ SUBJECTS = (
     "destination ",
     "device ",
     "housekeeping ",
+    "patients",
     "storage",
     "unanswered",
 )
@@ -74,6 +76,7 @@ def check(connection: Connection, settings: Settings, now: datetime) -> list[Com
         *_dead(connection),
         *_refused_devices(connection, settings, now),
         *_repositories(connection),
+        *_patients(connection),
     ]
 
 
@@ -118,6 +121,16 @@ def _of_studies(
         study_instance_uid=studies[0].uid,
         outside=f"{what}: {number}. {advice}",
     )
+
+
+def _patients(connection: Connection) -> Iterator[Comparison]:
+    """Yield an alarm while a study waits for somebody to settle whose images it has."""
+    rows = reconciliation.open_studies(connection)
+    if rows:
+        studies = [_Study(row.study_instance_uid, "") for row in rows]
+        name = "Several patients in one study"
+        advice = "What to do: `thoracle reconcile STUDY`, or the page of the study."
+        yield _of_studies("patients", name, "Images of several patients", studies, advice)
 
 
 def _failed(connection: Connection, now: datetime) -> Iterator[Comparison]:

@@ -14,6 +14,7 @@ from thoracle.pipeline.analyse import (
     start_quiet_period,
 )
 from thoracle.pipeline.correct import reanalyse, retry, withdraw
+from thoracle.pipeline.reconcile import reconcile
 from thoracle.pipeline.route import release
 from thoracle.ups.performer import WorklistPoller
 from thoracle.ups.subscriptions import enqueue_pending_reports, enqueue_reports, report_restart
@@ -28,6 +29,7 @@ __all__ = [
     "fail_abandoned_analyses",
     "peer_of",
     "reanalyse",
+    "reconcile",
     "recover_unplanned_studies",
     "release",
     "report_restart",

@@ -122,14 +122,14 @@ def _cause(error: Exception) -> tuple[str, str]:
 def study_complete(study_instance_uid: str) -> None:
     """Make the images present now a generation of the study, and have it analysed."""
     bundle = parts().reader.bundle
-    plan = engine.transaction(
+    plans = engine.transaction(
         analyses.plan,
         study_instance_uid,
         bundle.digest,
         bundle.finding.key,
         str(DBOS.workflow_id),
     )
-    if plan is not None:
+    for plan in plans:
         priority = route.priority_of(study_instance_uid, plan)
         enqueue_analyse(study_instance_uid, bundle.digest, plan["generation"], priority)
 

@@ -274,7 +274,7 @@ def _withdrawn(
 def reanalyse(study_instance_uid: str, user_id: str) -> None:
     """Read a study again with the bundle of now; its report names the earlier one."""
     bundle = parts().reader.bundle
-    plan = engine.transaction(
+    plans = engine.transaction(
         analyses.plan,
         study_instance_uid,
         bundle.digest,
@@ -282,7 +282,7 @@ def reanalyse(study_instance_uid: str, user_id: str) -> None:
         str(DBOS.workflow_id),
         user_id,
     )
-    if plan is not None:
+    for plan in plans:
         priority = route.priority_of(study_instance_uid, plan)
         enqueue_analyse(study_instance_uid, bundle.digest, plan["generation"], priority)
 

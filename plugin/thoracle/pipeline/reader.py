@@ -98,6 +98,7 @@ class Reader:
     def _read(self, path: Path) -> Reading:
         seconds: dict[str, float] = {}
         measured: dict[str, float] = {}
+        frames = ""
         header = Dataset()
         try:
             classifier = self.classifier()
@@ -107,11 +108,12 @@ class Reader:
             with _timed(seconds, "pixels"):
                 image = pixels.read_image(path, self.decoder, header)
                 measured = _measured(image)
+                frames = image.frames_sha256
             with _timed(seconds, "classify"):
                 judgement = classifier.classify(image)
         except NotAnalysable as error:
             rejected = _rejected(header, error.reason, error.detail, seconds)
-            return replace(rejected, features=measured)
+            return replace(rejected, features=measured, frames_sha256=frames)
         except Exception as error:
             logger.exception("image not read")
             detail = f"{type(error).__name__}, see log"
@@ -125,6 +127,7 @@ class Reader:
             seconds=seconds,
             features={**measured, **judgement.features},
             lung_box=judgement.lung_box or _whole(image),
+            frames_sha256=frames,
         )
 
     def read_all(self, paths: Iterable[Path]) -> Iterator[Reading]:

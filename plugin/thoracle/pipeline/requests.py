@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Engine
 from thoracle.errors import ThoracleError
 from thoracle.pipeline import overview
 from thoracle.store import engine
-from thoracle.study import headers, instances, results
+from thoracle.study import headers, instances, reconciliation, results
+from thoracle.study.reconciliation import Patient
 
 LONGEST_REASON = 1024
 """Characters; of the standard's texts that viewers show whole, LT has 10240 and ST 1024."""
@@ -75,6 +76,43 @@ def reanalyse(database: Engine, study: str, user: str) -> None:
             raise _gone(study, missing, "the pixels of all, to read them", besides)
     name = f"reanalyse:{study}:{uuid.uuid4()}"
     engine.request(database, engine.INTAKE, "reanalyse", name, study, user)
+
+
+def patients(database: Engine, study: str) -> list[Patient]:
+    """Return the patients under whom images of a study have come.
+
+    Raises
+    ------
+    ThoracleError
+        There is no such study.
+    """
+    with database.connect() as connection:
+        found = reconciliation.patients(connection, study)
+    if not found:
+        raise ThoracleError(f"{study}: found no image of it, required is a study that was received")
+    return found
+
+
+def reconcile(database: Engine, study: str, survivor: Patient | None, user: str) -> None:
+    """Settle whose images a study has: all the survivor's, or (``None``) those of several patients.
+
+    Raises
+    ------
+    ThoracleError
+        The study waits for no such answer, or the survivor is none of those found in it.
+    """
+    with database.connect() as connection:
+        row = reconciliation.row_of(connection, study)
+        found = reconciliation.patients(connection, study)
+    if row is None or row.state != reconciliation.OPEN:
+        raise ThoracleError(f"{study}: found nothing to settle, required are several patients")
+    if survivor is not None and not any(survivor.is_same(one) for one in found):
+        raise ThoracleError(f"{study}: found no image of this patient, required is one of those")
+    decision = reconciliation.DIFFERENT if survivor is None else reconciliation.SAME
+    named = survivor or Patient("", "")
+    name = f"reconcile:{study}:{uuid.uuid4()}"
+    values = (study, decision, named.patient_id, named.issuer, user)
+    engine.request(database, engine.ANALYSE, "reconcile", name, *values)
 
 
 def _without_images(connection: Connection, study: str) -> str:

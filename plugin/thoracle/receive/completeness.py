@@ -16,7 +16,7 @@ from pydicom.uid import UID
 
 from thoracle.errors import CannotUnderstand, DataSetMismatch
 from thoracle.image import attributes
-from thoracle.receive.walk import UNDEFINED_LENGTH, Found, Pixels, walk
+from thoracle.receive.walk import UNDEFINED_LENGTH, Pixels, walk
 from thoracle.settings import Budget
 
 LONGEST_VALUE = 4096
@@ -40,6 +40,10 @@ _HEADER = tuple(
         "Rows",
         "Columns",
         "BitsAllocated",
+        "BitsStored",
+        "HighBit",
+        "PixelRepresentation",
+        "PlanarConfiguration",
         "StudyPriorityID",
         "RequestedProcedurePriority",
         "PatientName",
@@ -100,29 +104,36 @@ def check(path: Path, command: Command, budget: Budget) -> Walked:
     read_file_meta_info(path)  # raises InvalidDicomError; pynetdicom wrote it
     syntax = UID(command.transfer_syntax_uid)
     try:
-        found, offset = _walked(path, syntax, budget)
-        header, faults = attributes.readable(_dataset(found.elements, syntax))
-        for fault in faults:
-            if fault.keyword in IDENTIFYING and fault.keyword not in header:
-                raise CannotUnderstand(fault.detail)
-        walked = Walked(header, offset, found.pixels)
-        _agree(walked, command)
-        _pixels(walked, syntax)
+        found = walked(path, syntax, budget)
+        _agree(found, command)
+        _pixels(found, syntax)
     except (CannotUnderstand, DataSetMismatch):
         raise
     # pydicom raises many errors, and more in future, on bytes from outside: to the sender they
     # are one and the same.
     except Exception as error:
         raise CannotUnderstand(f"data set: {type(error).__name__}") from error
-    return walked
+    return found
 
 
-def _walked(path: Path, syntax: UID, budget: Budget) -> tuple[Found, int]:
+def walked(path: Path, syntax: UID, budget: Budget) -> Walked:
+    """Return the header of a Part 10 file that is whole, whatever it says.
+
+    Raises
+    ------
+    CannotUnderstand, BeyondBudget
+        As by :func:`check`.
+    """
     with path.open("rb") as file:
         offset = _data_set_offset(file.read(144))
         file.seek(offset)
         size = path.stat().st_size
-        return walk(file, size, syntax, _HEADER, LONGEST_VALUE, budget), offset
+        found = walk(file, size, syntax, _HEADER, LONGEST_VALUE, budget)
+    header, faults = attributes.readable(_dataset(found.elements, syntax))
+    for fault in faults:
+        if fault.keyword in IDENTIFYING and fault.keyword not in header:
+            raise CannotUnderstand(fault.detail)
+    return Walked(header, offset, found.pixels)
 
 
 def _dataset(found: dict[BaseTag, DataElement | RawDataElement], syntax: UID) -> Dataset:
@@ -163,11 +174,16 @@ def _pixels(walked: Walked, syntax: UID) -> None:
             raise DataSetMismatch(f"{keyword}: found 0, required at least 1")
     if syntax.is_encapsulated or walked.pixels.length == UNDEFINED_LENGTH:
         return
-    required = _number(walked, "Rows", 0) * _number(walked, "Columns", 0)
-    required *= _number(walked, "SamplesPerPixel", 1) * _number(walked, "NumberOfFrames", 1)
-    required = required * _number(walked, "BitsAllocated", 0) // 8
+    required = required_bytes(walked)
     if walked.pixels.length < required:
         raise DataSetMismatch(f"Pixel Data has {walked.pixels.length} of {required} bytes")
+
+
+def required_bytes(walked: Walked) -> int:
+    """Return how many bytes of native pixel data the image calls for."""
+    samples = _number(walked, "Rows", 0) * _number(walked, "Columns", 0)
+    samples *= _number(walked, "SamplesPerPixel", 1) * _number(walked, "NumberOfFrames", 1)
+    return samples * _number(walked, "BitsAllocated", 0) // 8
 
 
 def _number(walked: Walked, keyword: str, default: int) -> int:

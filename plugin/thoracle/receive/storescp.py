@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from thoracle.errors import CannotUnderstand, NotAuthorized, OutOfResources, ReceiveError
 from thoracle.receive import commitment, duplicates, negotiation, statuses, transport
 from thoracle.receive.arrivals import Arrival, Arrivals
+from thoracle.receive.comparison import Frames
 from thoracle.receive.completeness import Command, Walked, check
 from thoracle.receive.inbox import Inbox, IncomingFile
 from thoracle.receive.places import Places
@@ -51,6 +52,7 @@ class Listener:
         self,
         settings: Receive,
         inbox: Inbox,
+        frames: Frames,
         database: Engine,
         on_arrival: Arrival,
         on_commitment: commitment.OnAnswer,
@@ -60,6 +62,7 @@ class Listener:
         self._settings = settings
         self._ready = ready
         self._inbox = inbox
+        self._frames = frames
         self._database = database
         self._on_commitment = commitment.handler(on_commitment)
         self._tls = None if settings.tls is None else tls.server_context(settings.tls)
@@ -174,7 +177,9 @@ class Listener:
             if file is None:
                 raise CannotUnderstand("C-STORE-RQ without a data set")
             received = self._keep(event, file)
-            event_recorded = duplicates.record(self._database, self._inbox, received, started)
+            event_recorded = duplicates.record(
+                self._database, self._inbox, self._frames, received, started
+            )
         except ReceiveError as error:
             return self._refuse(event, error.status, str(error), received)
         except (OSError, SQLAlchemyError) as error:

@@ -114,6 +114,18 @@ class Settings(Section):
         return self
 
     @validator(mode="after")
+    def _who_may_ask_is_named(self) -> "Settings":
+        if is_loopback(self.receive.host) or not self.ups.offer:
+            return self
+        for name in ("query_ae_titles", "claim_ae_titles"):
+            if not getattr(self.ups, name):
+                raise ValueError(
+                    f"ups.{name}: found none while receive.host is {self.receive.host}, required "
+                    "is at least one AE title when other machines can ask for workitems"
+                )
+        return self
+
+    @validator(mode="after")
     def _repositories_are_unique(self) -> "Settings":
         names = [one.name for one in self.audit_repository]
         if len(set(names)) < len(names):

@@ -17,6 +17,14 @@ class UPS(Section):
         False,
         description="Offer them: the listener then takes UPS Pull, Watch, Event and Query too.",
     )
+    query_ae_titles: tuple[AETitle, ...] = Field(
+        (),
+        description="AE titles that may ask for workitems (C-FIND, N-GET). Required with offer once receive.host is not a loopback address; empty accepts any caller.",
+    )
+    claim_ae_titles: tuple[AETitle, ...] = Field(
+        (),
+        description="AE titles that may claim and change workitems (N-ACTION, N-SET); otherwise as query_ae_titles. Who may be told of them is a [[subscriber]].",
+    )
     outcomes: tuple[Outcome, ...] = Field(
         (Outcome.POSITIVE, Outcome.REJECTED),
         description="Outcomes of a study for which one is offered.",

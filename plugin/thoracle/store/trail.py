@@ -31,6 +31,8 @@ class Event(Enum):
     INSTANCE_STORED = ("instance stored", "110104", None, "C")
     INSTANCE_DUPLICATE = ("instance duplicate", "110104", None, "C")
     INSTANCE_CORRECTED = ("instance corrected", "110104", None, "U")
+    PATIENTS_DIFFER = ("patients differ", "110111", "PATIENT", "U")
+    PATIENTS_RECONCILED = ("patients reconciled", "110111", "PATIENT", "U")
     INSTANCE_REFUSED = ("instance refused", "110104", None, "C")
     STUDY_COMPLETE = ("study complete", "110111", None, "C")
     IMAGE_READ = ("image read", "110103", "IMAGE-READ", "R")

@@ -13,6 +13,7 @@ from thoracle.records import BundleIdentity, Outcome, Reading, Reason, study_out
 from thoracle.store import trail
 from thoracle.store.tables import now
 from thoracle.study import instances, reading_list, results
+from thoracle.study.reconciliation import Patient
 from thoracle.study.results import AnalysisKey, ResultObject
 
 
@@ -23,17 +24,25 @@ def plan(
     finding: str,
     workflow_id: str,
     user_id: str | None = None,
-) -> dict[str, Any] | None:
-    """Make a new generation of a study; return its number, priority and sources, or ``None``.
+) -> list[dict[str, Any]]:
+    """Make new generations of a study, one a patient; return number, priority and sources of each.
 
     ``digest`` and ``finding`` are those of the bundle that is to read it.
     ``user_id`` is who asked for the study to be read again, though nothing new has come.
     """
-    made = instances.plan(
+    plans = instances.plan(
         connection, study_instance_uid, digest, finding, now(), again=user_id is not None
     )
-    if made is None:
-        return None
+    return [_planned(connection, study_instance_uid, one, workflow_id, user_id) for one in plans]
+
+
+def _planned(
+    connection: Connection,
+    study_instance_uid: str,
+    made: instances.Plan,
+    workflow_id: str,
+    user_id: str | None,
+) -> dict[str, Any]:
     reading_list.set_state(connection, study_instance_uid, reading_list.QUEUED)
     if made.generation > 1:  # there will be another result, of which nobody has judged anything
         reading_list.reopen(connection, study_instance_uid)
@@ -41,7 +50,7 @@ def plan(
         connection,
         trail.Event.STUDY_COMPLETE,
         {
-            **of_study(connection, study_instance_uid),
+            **of_study(connection, study_instance_uid, made.generation),
             "user_id": user_id,
             "correlation_id": workflow_id,
             "detail": {"generation": made.generation, "images": made.images},
@@ -90,7 +99,7 @@ def begin(
         reading_list.set_state(connection, key.study_instance_uid, reading_list.RUNNING)
         images = instances.sources(connection, key.study_instance_uid, key.generation)
         answer["sources"] = [image.path for image in images]
-        previous = results.newest_report(connection, key.study_instance_uid)
+        previous = results.predecessor(connection, key)
         if previous is not None:
             answer["predecessor"] = [
                 previous.sop_class_uid,
@@ -119,19 +128,28 @@ def conclude(
     results.end_analysis(connection, key, "done", outcome, probability)
     results.add_readings(connection, key, bundle.finding.key, readings, bundle.decision.threshold)
     version = f"{bundle.name} {bundle.version}"[:64]
+    for reading in readings:
+        if reading.frames_sha256:
+            uid, frames = reading.sop_instance_uid, reading.frames_sha256
+            instances.set_frames(connection, key.study_instance_uid, uid, frames)
+    told = (outcome.value, probability, _reason_code(outcome, readings))
+    others = [
+        (one.outcome, one.probability, None) for one in results.of_other_patients(connection, key)
+    ]
+    state, likely, reason_code = max([told, *others], key=_urgency)
     reading_list.set_state(
         connection,
         key.study_instance_uid,
-        outcome.value,
-        probability=probability,
+        state,
+        probability=likely,
         threshold=bundle.decision.threshold,
-        reason_code=_reason_code(outcome, readings),
+        reason_code=reason_code,
         bundle_version=version,
         finding=bundle.finding.key,
         finding_name=bundle.finding.short_name,
     )
     columns: trail.Columns = {
-        **of_study(connection, key.study_instance_uid),
+        **of_study(connection, key.study_instance_uid, key.generation),
         "bundle_digest": bundle.digest,
         "bundle_version": version,
         "finding": bundle.finding.key,
@@ -240,12 +258,25 @@ def _reading(reading: Reading, bundle: BundleIdentity) -> trail.Columns:
     }
 
 
-def of_study(connection: Connection, study_instance_uid: str) -> trail.Columns:
-    """Return the columns that say whose study an event is about."""
-    row = instances.study_row(connection, study_instance_uid)
+_URGENCY = [Outcome.NEGATIVE, Outcome.REJECTED, Outcome.INDETERMINATE, Outcome.POSITIVE]
+"""Of several patients in one study the list shows the last of these."""
+
+
+def _urgency(told: tuple[str, float | None, str | None]) -> tuple[int, float]:
+    return _URGENCY.index(Outcome(told[0])), told[1] or 0.0
+
+
+def of_study(
+    connection: Connection, study_instance_uid: str, generation: int | None = None
+) -> trail.Columns:
+    """Return the columns that say whose study, or whose generation of it, an event is about."""
+    row: Any = instances.study_row(connection, study_instance_uid)
+    patient = Patient.of(row)
+    if generation is not None:
+        patient = instances.patient_of(connection, study_instance_uid, generation) or patient
     return {
         "study_instance_uid": study_instance_uid,
-        "patient_id": row.patient_id,
-        "issuer_of_patient_id": row.issuer_of_patient_id,
+        "patient_id": patient.patient_id,
+        "issuer_of_patient_id": patient.issuer,
         "accession_number": row.accession_number,
     }

@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from thoracle.records import Kind
 from thoracle.store.tables import analysis, instance, now, result, study, worklist
+from thoracle.study.reconciliation import NOT_OURS, Patient, grouped
 
 # ---- files ---------------------------------------------------------------------------------------
 # What has become of the files of a study: kept, going (to be unlinked), or gone.
@@ -52,10 +53,6 @@ def missing_files(connection: Connection, study_instance_uid: str) -> int:
 
 
 # ---- instances -----------------------------------------------------------------------------------
-
-_NOT_OURS = instance.c.sop_instance_uid.not_in(
-    select(result.c.sop_instance_uid).where(result.c.kind != Kind.ORIGINAL)
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +119,31 @@ def lock_study(connection: Connection, received: Received) -> None:
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=[study.c.study_instance_uid],
-            set_={
-                "changed_at": moment,
-                "patient_id": received.patient_id,
-                "issuer_of_patient_id": received.issuer_of_patient_id,
-                "accession_number": received.accession_number,
-            },
+            set_={"changed_at": moment, "accession_number": received.accession_number},
         )
+    )
+
+
+def take_over_patient(connection: Connection, received: Received) -> bool:
+    """Return whether an image is of the patient of its study, and take over what it says of it.
+
+    Another patient's image does not change whose study it is: that is for a person to settle.
+    """
+    row = study_row(connection, received.study_instance_uid)
+    patient = Patient.of(received)
+    if not patient.is_same(Patient.of(row)):
+        return False
+    if patient.issuer or not row.issuer_of_patient_id:
+        set_patient(connection, received.study_instance_uid, patient)
+    return True
+
+
+def set_patient(connection: Connection, study_instance_uid: str, patient: Patient) -> None:
+    """Set whose study it is."""
+    connection.execute(
+        update(study)
+        .where(study.c.study_instance_uid == study_instance_uid)
+        .values(patient_id=patient.patient_id, issuer_of_patient_id=patient.issuer)
     )
 
 
@@ -142,13 +157,42 @@ def latest(connection: Connection, sop_instance_uid: str) -> Row[Any] | None:
     ).first()
 
 
+def latest_version(connection: Connection, sop_instance_uid: str) -> int:
+    """Return the number of the newest version of an image, 0 when there is none."""
+    mine = instance.c.sop_instance_uid == sop_instance_uid
+    return int(connection.execute(select(func.max(instance.c.version)).where(mine)).scalar() or 0)
+
+
 def add(
-    connection: Connection, received: Received, *, version: int = 1, generation: int | None = None
+    connection: Connection,
+    received: Received,
+    *,
+    version: int = 1,
+    generation: int | None = None,
+    frames_sha256: str | None = None,
+    identity: str | None = None,
 ) -> None:
     """Record an instance; ``generation`` is given when a correction is already covered by one."""
     values: dict[str, object] = asdict(received)
     del values["accession_number"], values["description"]  # kept with the study
     values |= {"version": version, "generation": generation, "received_at": now()}
+    values |= {"frames_sha256": frames_sha256, "identity": identity}
+    connection.execute(insert(instance).values(values))
+
+
+def add_corrected(
+    connection: Connection, path: str, made: dict[str, Any], patient: Patient
+) -> None:
+    """Record a new version of the image at ``path``: ``made`` is its path, size and sha256."""
+    row = connection.execute(select(instance).where(instance.c.path == path)).one()
+    values = {**row._mapping, **made}
+    del values["id"]
+    values |= {
+        "version": latest_version(connection, row.sop_instance_uid) + 1,
+        "patient_id": patient.patient_id,
+        "issuer_of_patient_id": patient.issuer,
+        "received_at": now(),
+    }
     connection.execute(insert(instance).values(values))
 
 
@@ -162,6 +206,22 @@ def keep_again(connection: Connection, row_id: int, received: Received) -> None:
     connection.execute(update(result).where(original).values(**values))
 
 
+def set_frames(
+    connection: Connection, study_instance_uid: str, sop_instance_uid: str, frames_sha256: str
+) -> None:
+    """Record the digest of an image's decoded frames, which all its versions have alike."""
+    connection.execute(
+        update(instance)
+        .where(
+            instance.c.study_instance_uid == study_instance_uid,
+            instance.c.sop_instance_uid == sop_instance_uid,
+            instance.c.frames_sha256.is_(None),
+            instance.c.identity.is_(None),
+        )
+        .values(frames_sha256=frames_sha256)
+    )
+
+
 def plan(
     connection: Connection,
     study_instance_uid: str,
@@ -170,84 +230,129 @@ def plan(
     content_datetime: str,
     *,
     again: bool = False,
-) -> Plan | None:
-    """Return the new generation of a study, or ``None`` when nothing new has arrived.
+) -> list[Plan]:
+    """Return the new generations of a study, one for each patient whose images are to be read.
 
     The images present now become a generation, numbered from 1, unless the latest one already
-    has exactly them. With ``again`` they become one all the same. Objects that we made, and an
-    archive routed back to us, do not count: each would make the next one, without end.
+    has exactly them: then there is none. With ``again`` they become one all the same. Objects that
+    we made, and an archive routed back to us, do not count: each would make the next one, without
+    end. Of several patients those get a generation of whom something new has come.
     """
     connection.execute(
         update(study)
         .where(study.c.study_instance_uid == study_instance_uid)
         .values(changed_at=now())
     )
-    row = connection.execute(
-        select(study).where(study.c.study_instance_uid == study_instance_uid)
-    ).one()
-    present = connection.execute(
-        select(instance.c.sop_instance_uid, func.min(instance.c.priority))
-        .where(instance.c.study_instance_uid == study_instance_uid, _NOT_OURS)
-        .group_by(instance.c.sop_instance_uid)
-        .order_by(instance.c.sop_instance_uid)
-    ).all()
-    digest = hashlib.sha256("\n".join(uid for uid, _ in present).encode()).hexdigest()
-    changed = bool(present) and (again or digest != row.instances_digest)
-    generation = row.generation + changed
-    connection.execute(
-        update(instance)
+    row = study_row(connection, study_instance_uid)
+    versions = connection.execute(
+        select(instance)
         .where(
             instance.c.study_instance_uid == study_instance_uid,
-            instance.c.generation.is_(None),
+            instance.c.identity.is_(None),
+            NOT_OURS,
         )
-        .values(generation=generation)
-    )
-    if not changed:
-        return None
-    connection.execute(
-        update(study)
-        .where(study.c.study_instance_uid == study_instance_uid)
-        .values(generation=generation, instances_digest=digest)
-    )
-    priority = min(priority for _, priority in present)
+        .order_by(instance.c.sop_instance_uid, instance.c.version)
+    ).all()
+    newest = {one.sop_instance_uid: one for one in versions}
+    priorities: dict[str, int] = {}
+    for one in versions:
+        uid = one.sop_instance_uid
+        priorities[uid] = min(one.priority, priorities.get(uid, one.priority))
+    digest = hashlib.sha256("\n".join(newest).encode()).hexdigest()
+    new = {one.sop_instance_uid for one in versions if one.generation is None}
+    plans: list[Plan] = []
+    if newest and (again or digest != row.instances_digest):
+        for patient, members in grouped(newest.values()):
+            uids = [one.sop_instance_uid for one in members]
+            if again or not new or new.intersection(uids):
+                priority = min(priorities[uid] for uid in uids)
+                made = Plan(row.generation + 1 + len(plans), priority, len(uids))
+                plans.append(made)
+                values = (study_instance_uid, bundle_digest, finding, content_datetime)
+                _plan(connection, *values, made, patient)
+                _cover(connection, study_instance_uid, made.generation, uids)
+    _cover(connection, study_instance_uid, row.generation + len(plans))
+    if plans:
+        connection.execute(
+            update(study)
+            .where(study.c.study_instance_uid == study_instance_uid)
+            .values(generation=plans[-1].generation, instances_digest=digest)
+        )
+    return plans
+
+
+def _plan(
+    connection: Connection,
+    study_instance_uid: str,
+    bundle_digest: str,
+    finding: str,
+    content_datetime: str,
+    made: Plan,
+    patient: Patient,
+) -> None:
     connection.execute(
         insert(analysis).values(
             study_instance_uid=study_instance_uid,
-            generation=generation,
+            generation=made.generation,
             bundle_digest=bundle_digest,
             finding=finding,
             state="planned",
-            priority=priority,
+            priority=made.priority,
             content_datetime=content_datetime,
+            patient_id=patient.patient_id,
+            issuer_of_patient_id=patient.issuer,
         )
     )
-    return Plan(generation, priority, len(present))
+
+
+def _cover(
+    connection: Connection,
+    study_instance_uid: str,
+    generation: int,
+    sop_instance_uids: Sequence[str] | None = None,
+) -> None:
+    """Set the generation of versions that have none: of these images, or of all."""
+    statement = update(instance).where(
+        instance.c.study_instance_uid == study_instance_uid, instance.c.generation.is_(None)
+    )
+    if sop_instance_uids is not None:
+        statement = statement.where(instance.c.sop_instance_uid.in_(sop_instance_uids))
+    connection.execute(statement.values(generation=generation))
+
+
+def patient_of(connection: Connection, study_instance_uid: str, generation: int) -> Patient | None:
+    """Return whose images a generation has; ``None`` for one of a version that did not keep it."""
+    row = connection.execute(
+        select(analysis.c.patient_id, analysis.c.issuer_of_patient_id).where(
+            analysis.c.study_instance_uid == study_instance_uid,
+            analysis.c.generation == generation,
+            analysis.c.patient_id.is_not(None),
+        )
+    ).first()
+    return None if row is None else Patient.of(row)
 
 
 def sources(connection: Connection, study_instance_uid: str, generation: int) -> Sequence[Row[Any]]:
-    """Return the rows of a generation's images, by SOP Instance UID.
+    """Return the rows of a generation's images, by SOP Instance UID: those of its patient.
 
     Of several versions of one image the newest is given: its header is the corrected one.
     """
-    newest = (
-        select(instance.c.sop_instance_uid, func.max(instance.c.version).label("version"))
+    rows = connection.execute(
+        select(instance)
         .where(
             instance.c.study_instance_uid == study_instance_uid,
             instance.c.generation <= generation,
-            _NOT_OURS,
+            instance.c.identity.is_(None),
+            NOT_OURS,
         )
-        .group_by(instance.c.sop_instance_uid)
-        .subquery()
-    )
-    return connection.execute(
-        select(instance)
-        .join(
-            newest,
-            (newest.c.sop_instance_uid == instance.c.sop_instance_uid)
-            & (newest.c.version == instance.c.version),
-        )
-        .order_by(instance.c.sop_instance_uid)
+        .order_by(instance.c.sop_instance_uid, instance.c.version)
     ).all()
+    newest = list({row.sop_instance_uid: row for row in rows}.values())
+    patient = patient_of(connection, study_instance_uid, generation)
+    if patient is None:
+        return newest
+    # None are left when they have been merged into another patient since.
+    return [row for row in newest if Patient.of(row).is_same(patient)] or newest
 
 
 def recorded(
@@ -278,7 +383,7 @@ def sender(connection: Connection, study_instance_uid: str) -> str:
     return str(
         connection.execute(
             select(instance.c.calling_ae_title)
-            .where(instance.c.study_instance_uid == study_instance_uid, _NOT_OURS)
+            .where(instance.c.study_instance_uid == study_instance_uid, NOT_OURS)
             .order_by(instance.c.id.desc())
             .limit(1)
         ).scalar()

@@ -62,8 +62,11 @@ class Filter:
 # ---- write -----------------------------------------------------------------------------------
 
 
-def arrive(connection: Connection, received: Received) -> None:
-    """Put the study of an image on the list, or take over what its header says now."""
+def arrive(connection: Connection, received: Received, *, same_patient: bool = True) -> None:
+    """Put the study of an image on the list, or take over what its header says now.
+
+    Of another patient than the study's, it says nothing of whose study it is.
+    """
     stat = received.priority <= STAT_PRIORITY
     described = received.description
     moment = now()
@@ -88,11 +91,26 @@ def arrive(connection: Connection, received: Received) -> None:
         head_start_minutes=0,
         **values,
     )
+    if not same_patient:
+        for name in ("patient_name", "patient_id", "search"):
+            del values[name]
     if stat:  # one image's order is enough
         values["urgency"] = STAT
     connection.execute(
         statement.on_conflict_do_update(index_elements=[worklist.c.study_instance_uid], set_=values)
     )
+
+
+def set_patient(
+    connection: Connection, study_instance_uid: str, patient_id: str, patient_name: str
+) -> None:
+    """Set whose study it is."""
+    row = row_of(connection, study_instance_uid)
+    if row is None:
+        return
+    search = _search(patient_name, patient_id, row.accession_number or "")
+    values = {"patient_name": patient_name[:324], "patient_id": patient_id, "search": search}
+    _update(connection, study_instance_uid, values)
 
 
 def set_state(

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from thoracle.records import Kind, Outcome, Reading
 from thoracle.store.tables import analysis, delivery, now, reading, result, study
+from thoracle.study.reconciliation import Patient, grouped, is_merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +55,43 @@ def planned(connection: Connection) -> set[AnalysisKey]:
 
 
 def is_superseded(connection: Connection, key: AnalysisKey) -> bool:
-    """Return whether the study has gone on to a later generation."""
-    latest = connection.execute(
-        select(study.c.generation).where(study.c.study_instance_uid == key.study_instance_uid)
-    ).scalar_one()
-    return bool(latest > key.generation)
+    """Return whether the study has gone on to a later generation of the same patient."""
+    row = analysis_row(connection, key)
+    later = connection.execute(
+        select(analysis.c.patient_id, analysis.c.issuer_of_patient_id).where(
+            analysis.c.study_instance_uid == key.study_instance_uid,
+            analysis.c.generation > key.generation,
+        )
+    ).all()
+    return row.state == "superseded" or any(_is_same(row, one) for one in later)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Return whether two analyses are of one patient; old ones are of all patients of a study."""
+    if one.patient_id is None or other.patient_id is None:
+        return True
+    return Patient.of(one).is_same(Patient.of(other))
+
+
+def of_other_patients(connection: Connection, key: AnalysisKey) -> list[Row[Any]]:
+    """Return the newest result of each other patient of a study."""
+    row = analysis_row(connection, key)
+    rows = connection.execute(
+        select(analysis)
+        .where(analysis.c.study_instance_uid == key.study_instance_uid, analysis.c.state == "done")
+        .order_by(analysis.c.generation.desc())
+    ).all()
+    others = [one for one in rows if not _is_same(row, one)]
+    return [members[0] for _, members in grouped(others)]
+
+
+def supersede(connection: Connection, study_instance_uid: str) -> None:
+    """End the analyses of a study that are only planned: its patients are reconciled meanwhile."""
+    connection.execute(
+        update(analysis)
+        .where(analysis.c.study_instance_uid == study_instance_uid, analysis.c.state == "planned")
+        .values(state="superseded", finished_at=now())
+    )
 
 
 def end_analysis(
@@ -94,18 +127,37 @@ def hand_over(connection: Connection, key: AnalysisKey, bundle_digest: str, find
             state="planned",
             priority=row.priority,
             content_datetime=row.content_datetime,
+            patient_id=row.patient_id,
+            issuer_of_patient_id=row.issuer_of_patient_id,
         )
     )
 
 
 def newest_report(connection: Connection, study_instance_uid: str) -> Row[Any] | None:
     """Return the newest report on a study, a withdrawal too, if there is one."""
-    return connection.execute(
+    return connection.execute(_reports(study_instance_uid).limit(1)).first()
+
+
+def _reports(study_instance_uid: str) -> Select[Any]:
+    return (
         select(result)
         .where(result.c.study_instance_uid == study_instance_uid, result.c.kind == Kind.SR)
         .order_by(result.c.generation.desc(), result.c.created_at.desc())
-        .limit(1)
-    ).first()
+    )
+
+
+def predecessor(connection: Connection, key: AnalysisKey) -> Row[Any] | None:
+    """Return the report that a new one replaces: the newest on the patient's images of the study.
+
+    When a person said that its patients are the same one, it is the newest of all.
+    """
+    merged = is_merged(connection, key.study_instance_uid)
+    row = analysis_row(connection, key)
+    for report in connection.execute(_reports(key.study_instance_uid)):
+        of = AnalysisKey(key.study_instance_uid, report.generation, report.bundle_digest)
+        if merged or _is_same(row, analysis_row(connection, of)):
+            return report
+    return None
 
 
 def standing(connection: Connection, study_instance_uid: str) -> Row[Any] | None:

@@ -6,7 +6,7 @@ workitems here, is not offered.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -77,6 +77,9 @@ class Workitems:
     def _on_c_find(self, event: evt.Event) -> Iterator[tuple[Dataset, Dataset | None]]:
         """Yield each match; every Status that can come is in ``ups/states.py``."""
         request: Any = event.request
+        if not _may(event, self._settings.ups.query_ae_titles):
+            yield _status(states.NOT_AUTHORIZED, "not in ups.query_ae_titles"), None
+            return
         try:
             identifier = _read(
                 request.Identifier, lambda: event.identifier, states.IDENTIFIER_UNREADABLE
@@ -122,7 +125,7 @@ class Workitems:
     # ---- N-GET ---------------------------------------------------------------------------------
 
     def _on_n_get(self, event: evt.Event) -> Answer:
-        return self._answer(event, lambda: self._get(event))
+        return self._answer(event, self._settings.ups.query_ae_titles, lambda: self._get(event))
 
     def _get(self, event: evt.Event) -> tuple[UPSStatus, Dataset]:
         request: Any = event.request
@@ -148,7 +151,7 @@ class Workitems:
     # ---- N-SET ---------------------------------------------------------------------------------
 
     def _on_n_set(self, event: evt.Event) -> Answer:
-        return self._answer(event, lambda: self._set(event))
+        return self._answer(event, self._settings.ups.claim_ae_titles, lambda: self._set(event))
 
     def _set(self, event: evt.Event) -> tuple[UPSStatus, None]:
         request: Any = event.request
@@ -168,7 +171,11 @@ class Workitems:
     # ---- N-ACTION ------------------------------------------------------------------------------
 
     def _on_n_action(self, event: evt.Event) -> Answer:
-        return self._answer(event, lambda: self._act(event))
+        # Whoever may ask may subscribe: where the reports go is in the settings.
+        changes = event.action_type in (Action.CHANGE_STATE, Action.REQUEST_CANCEL)
+        ups = self._settings.ups
+        allowed = ups.claim_ae_titles if changes else ups.query_ae_titles
+        return self._answer(event, allowed, lambda: self._act(event))
 
     def _act(self, event: evt.Event) -> tuple[UPSStatus, None]:
         request: Any = event.request
@@ -216,9 +223,14 @@ class Workitems:
     # ---- alike for all -------------------------------------------------------------------------
 
     def _answer(
-        self, event: evt.Event, act: Callable[[], tuple[UPSStatus, Dataset | None]]
+        self,
+        event: evt.Event,
+        allowed: Sequence[str],
+        act: Callable[[], tuple[UPSStatus, Dataset | None]],
     ) -> Answer:
         request: Any = event.request
+        if not _may(event, allowed):
+            return _status(states.NOT_AUTHORIZED, "not named in [ups]"), None
         if request.RequestedSOPClassUID != UnifiedProcedureStepPush:
             return _status(states.NO_SUCH_SOP_CLASS), None
         try:
@@ -254,6 +266,11 @@ def _change(
     wanted = str(information.get("ProcedureStepState") or "")
     transaction_uid = str(information.get("TransactionUID") or "")
     return audited.change_state(connection, uid, wanted, transaction_uid, caller)
+
+
+def _may(event: evt.Event, allowed: Sequence[str]) -> bool:
+    """Return whether a caller is one of those that the settings name; none named: all are."""
+    return not allowed or str(event.assoc.requestor.ae_title) in allowed
 
 
 def _caller(event: evt.Event) -> trail.Columns:

@@ -37,6 +37,9 @@ INVALID_ARGUMENT_VALUE = UPSStatus(
 NO_SUCH_SOP_CLASS = UPSStatus(
     0x0118, "PS3.7 Annex C", "The SOP Class in the message is not Unified Procedure Step - Push."
 )
+NOT_AUTHORIZED = UPSStatus(
+    0x0124, "PS3.7 Section C.4.19", "[ups] does not name the caller among those that may ask so."
+)
 NO_SUCH_ACTION = UPSStatus(0x0123, "PS3.7 Annex C", "Another Action Type ID than 1 to 5.")
 RESOURCE_LIMITATION = UPSStatus(
     0x0213, "PS3.7 Annex C", "A data set of more than 1,048,576 bytes; nothing of it is looked at."
@@ -110,6 +113,7 @@ NO_EVENTS = UPSStatus(
 STATUSES = (
     SUCCESS,
     *(NO_SUCH_ATTRIBUTE, INVALID_ATTRIBUTE_VALUE, PROCESSING_FAILURE, INVALID_ARGUMENT_VALUE),
+    NOT_AUTHORIZED,
     *(NO_SUCH_SOP_CLASS, NO_SUCH_ACTION, RESOURCE_LIMITATION, IDENTIFIER_UNREADABLE),
     *(ALREADY_CANCELED, COERCED, ALREADY_COMPLETED),
     *(NO_LONGER_UPDATED, WRONG_TRANSACTION, ALREADY_IN_PROGRESS, ONLY_CREATED_SCHEDULED),

@@ -47,6 +47,30 @@ def _refused(rows: Rows) -> str:
     return f"{caller(row)} sent {what}, refused with {status}{said(row, 'comment')}."
 
 
+def _patients(row: Row) -> str:
+    """Return the patients that an event names, each with its issuer if it has one."""
+    found = detail(row, "patients")
+    pairs = found if isinstance(found, list) else []
+    names = ["^^^".join(inert(one, 64) for one in pair if one) for pair in pairs if pair]
+    return listed(name or "none" for name in names)
+
+
+def _differ(rows: Rows) -> str:
+    return (
+        f"The study has images of several patients: {_patients(rows[0])}. Each is answered under "
+        "its own until somebody settles it."
+    )
+
+
+def _reconciled(rows: Rows) -> str:
+    row = rows[0]
+    if detail(row, "decision") != "same":
+        return f"{person(row)} said that these are different patients: {_patients(row)}."
+    pair = detail(row, "patient")
+    name = "^^^".join(inert(one, 64) for one in pair if one) if isinstance(pair, list) else "?"
+    return f"{person(row)} said that {_patients(row)} are one patient, {name}."
+
+
 def _complete(rows: Rows) -> str:
     row = rows[0]
     images = detail(row, "images")
@@ -176,6 +200,8 @@ SENTENCES: dict[Event, Callable[[Rows], str]] = {
     Event.INSTANCE_STORED: _stored,
     Event.INSTANCE_DUPLICATE: _duplicate,
     Event.INSTANCE_CORRECTED: _corrected,
+    Event.PATIENTS_DIFFER: _differ,
+    Event.PATIENTS_RECONCILED: _reconciled,
     Event.INSTANCE_REFUSED: _refused,
     Event.STUDY_COMPLETE: _complete,
     Event.IMAGE_READ: _read,

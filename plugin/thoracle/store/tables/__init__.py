@@ -5,7 +5,7 @@ the same on SQLite and PostgreSQL, and are readable in any tool an auditor uses.
 """
 
 from thoracle.store.tables.audit import audit_checkpoint, audit_event, audit_forward, audit_head
-from thoracle.store.tables.images import header, instance, legal_hold, study
+from thoracle.store.tables.images import header, instance, legal_hold, reconciliation, study
 from thoracle.store.tables.people import api_token, person, web_session
 from thoracle.store.tables.results import (
     alarm,
@@ -47,6 +47,7 @@ __all__ = [
     "performance",
     "person",
     "reading",
+    "reconciliation",
     "result",
     "study",
     "timestamp",

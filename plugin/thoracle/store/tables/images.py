@@ -1,6 +1,7 @@
 """What was received."""
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Column,
     ForeignKeyConstraint,
@@ -52,8 +53,26 @@ instance = Table(
     Column(
         "generation", Integer, index=True
     ),  # the first one it was part of; NULL: not yet planned
+    # SHA-256 over shape and values of the decoded frames; NULL: not decoded yet.
+    Column("frames_sha256", DIGEST),
+    # NULL: it counts. open: it came under another patient than the versions before, and waits for
+    # a person; refused: that person said that it is another patient.
+    Column("identity", String(16)),
     *kept(),
     UniqueConstraint("sop_instance_uid", "version"),
+    ForeignKeyConstraint(["study_instance_uid"], ["study.study_instance_uid"]),
+)
+
+# Studies with images of several patients, or of one under several identifiers.
+reconciliation = Table(
+    "reconciliation",
+    metadata,
+    Column("study_instance_uid", UID, primary_key=True),
+    Column("state", String(16), nullable=False, index=True),  # open, same, different
+    Column("patients", JSON, nullable=False),  # a list of pairs: patient ID and its issuer
+    Column("raised_at", TIME, nullable=False),
+    Column("settled_at", TIME),
+    Column("user_id", String(64)),  # who settled it
     ForeignKeyConstraint(["study_instance_uid"], ["study.study_instance_uid"]),
 )
 

@@ -42,6 +42,9 @@ analysis = Table(
     Column("outcome", String(16)),
     Column("probability", Float),
     Column("finished_at", TIME),
+    # Whose images were read; NULL in old rows: all of the study.
+    Column("patient_id", String(64)),
+    Column("issuer_of_patient_id", String(64)),
     # What the rules decided (route.Decision as JSON), and what became of it: NULL (sent as they
     # say), held, shadow or released.
     Column("routing", JSON),

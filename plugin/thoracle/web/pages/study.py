@@ -5,7 +5,7 @@ their own (pictures.py), and what it asks for to keep itself up to date (``/stat
 of a patient.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request
@@ -16,9 +16,10 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from thoracle.errors import ThoracleError
 from thoracle.pipeline import overview, requests
 from thoracle.store import trail
-from thoracle.study import results, verdicts
+from thoracle.study import reconciliation, results, verdicts
 from thoracle.study import rows as studies
 from thoracle.study import verdicts as stored
+from thoracle.study.reconciliation import Patient
 from thoracle.study.rows import StudyRows
 from thoracle.study.verdicts import LONGEST_COMMENT, Opinion
 from thoracle.web import wording
@@ -75,6 +76,7 @@ ASKED = {
     "release": "Asked: the result will be sent.",
     "retry": "Asked: what was refused or given up will be sent again.",
     "reanalyse": "Asked: the study will be read again.",
+    "reconcile": "Asked: it will be settled whose images these are.",
     "withdraw": "Asked: the result will be withdrawn.",
     "verdict": "Your verdict is kept.",
 }
@@ -169,6 +171,24 @@ def reanalyse(
     return _asked(request, uid, "reanalyse", person)
 
 
+@router.post("/study/{uid}/reconcile")
+def reconcile(
+    request: Request,
+    uid: str,
+    person: Annotated[Person, Depends(administrator)],
+    decision: Annotated[Literal["same", "different"], Form()],
+    patient_id: Annotated[str, Form(max_length=64)] = "",
+    issuer: Annotated[str, Form(max_length=64)] = "",
+) -> Response:
+    """Settle whose images a study with several patients has."""
+    survivor = Patient(patient_id, issuer) if decision == "same" else None
+    try:
+        requests.reconcile(site_of(request).database, uid, survivor, person.name)
+    except ThoracleError as error:
+        raise HTTPException(409, str(error)) from error
+    return _back(uid, "reconcile")
+
+
 @router.post("/study/{uid}/withdraw")
 def withdraw(
     request: Request,
@@ -260,9 +280,18 @@ def _values(site: Site, connection: Connection, rows: StudyRows, person: Person)
         "viewer": viewer_address(settings.web.viewer_url, _named(rows)),
         "actions": _actions(connection, uid) if person.has(Role.ADMINISTRATOR) else (),
         "longest_reason": requests.LONGEST_REASON,
+        "patients": _to_settle(connection, uid),
         "percent": wording.percent,
         "plain": wording.plain,
     }
+
+
+def _to_settle(connection: Connection, uid: str) -> list[Patient]:
+    """Return the patients of whom somebody has to say whether they are one."""
+    row = reconciliation.row_of(connection, uid)
+    if row is None or row.state != reconciliation.OPEN:
+        return []
+    return reconciliation.patients(connection, uid)
 
 
 def _named(rows: StudyRows) -> dict[str, str]:

@@ -1,0 +1,151 @@
+"""Whose images they are: several patients in one study, one patient under two identifiers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.uid import generate_uid
+
+from gateway import Gateway
+from ledger import eventually, rows
+from sender import send, small
+from thoracle.pipeline.reconcile import as_patient_of
+from thoracle.study.reconciliation import Patient
+
+STATUS = 0x0000
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway without destinations."""
+    with Gateway(tmp_path_factory.mktemp("patients")) as gateway:
+        yield gateway
+
+
+def reports(gateway: Gateway, study: str, number: int) -> list[Dataset]:
+    """Return the reports on a study, the oldest first, once there are so many."""
+    statement = (
+        "SELECT path FROM result WHERE study_instance_uid = ? AND kind = 'sr' "
+        "ORDER BY generation, created_at"
+    )
+    found = eventually(lambda: _of(rows(gateway, statement, study), number), 120)
+    return [dcmread(gateway.data_folder / row["path"]) for row in found]
+
+
+def _of(found: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
+    return found if len(found) >= number else []
+
+
+def images_of(report: Dataset) -> list[str]:
+    """Return the SOP Instance UIDs that a report is about."""
+    series = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    return [one.ReferencedSOPInstanceUID for each in series for one in each.ReferencedSOPSequence]
+
+
+def state_of(gateway: Gateway, study: str) -> str | None:
+    """Return what is known of a study whose patients differ."""
+    statement = "SELECT state FROM reconciliation WHERE study_instance_uid = ?"
+    found = rows(gateway, statement, study)
+    return found[0]["state"] if found else None
+
+
+def pair(first: str, second: str) -> tuple[Dataset, Dataset]:
+    """Return two images of one study, each of a patient of its own."""
+    study = generate_uid()
+    return (
+        small(PatientID=first, PatientName="Test^First", StudyInstanceUID=study),
+        small(PatientID=second, PatientName="Test^Second", StudyInstanceUID=study),
+    )
+
+
+def test_each_patient_in_a_study_gets_a_report_of_its_own_until_they_are_merged(
+    here: Gateway,
+) -> None:
+    old, new = pair("OLD-1", "NEW-1")
+    study = str(old.StudyInstanceUID)
+    assert [send(here.port, one).status for one in (old, new)] == [STATUS] * 2
+    found = {str(one.PatientID): images_of(one) for one in reports(here, study, 2)}
+    assert found == {"OLD-1": [old.SOPInstanceUID], "NEW-1": [new.SOPInstanceUID]}
+    assert state_of(here, study) == "open"
+    assert len(here.events("patients differ", study)) == 1
+    assert here.run("reconcile", study).split() == ["OLD-1", "NEW-1"]
+    here.run("reconcile", study, "--same", "NEW-1")
+    *before, merged = reports(here, study, 3)
+    assert (merged.PatientID, merged.PatientName) == ("NEW-1", "Test^Second")
+    assert sorted(images_of(merged)) == sorted([old.SOPInstanceUID, new.SOPInstanceUID])
+    (replaced,) = merged.PredecessorDocumentsSequence[0].ReferencedSeriesSequence
+    (named,) = replaced.ReferencedSOPSequence
+    assert named.ReferencedSOPInstanceUID == before[-1].SOPInstanceUID
+    assert state_of(here, study) == "same"
+    (row,) = rows(here, "SELECT * FROM worklist WHERE study_instance_uid = ?", study)
+    assert (row["patient_id"], row["patient_name"]) == ("NEW-1", "Test^Second")
+
+
+def test_an_image_sent_again_after_a_merge_waits_and_then_corrects_the_report(
+    here: Gateway,
+) -> None:
+    image = small(PatientID="OLD-2")
+    study = str(image.StudyInstanceUID)
+    assert send(here.port, image).status == STATUS
+    (first,) = reports(here, study, 1)
+    assert first.PatientID == "OLD-2"
+    image.PatientID = "NEW-2"
+    assert send(here.port, image).status == STATUS
+    assert state_of(here, study) == "open"
+    (row,) = rows(here, "SELECT patient_id FROM study WHERE study_instance_uid = ?", study)
+    assert row["patient_id"] == "OLD-2"
+    here.run("reconcile", study, "--same", "NEW-2")
+    _, second = reports(here, study, 2)
+    assert (second.PatientID, images_of(second)) == ("NEW-2", [image.SOPInstanceUID])
+    assert "PredecessorDocumentsSequence" in second
+
+
+def test_different_patients_keep_the_reports_that_they_have(here: Gateway) -> None:
+    old, new = pair("A-3", "B-3")
+    study = str(old.StudyInstanceUID)
+    assert [send(here.port, one).status for one in (old, new)] == [STATUS] * 2
+    reports(here, study, 2)
+    here.run("reconcile", study, "--different")
+    eventually(lambda: state_of(here, study) == "different")
+    assert len(here.events("patients reconciled", study)) == 1
+    assert len(reports(here, study, 2)) == 2
+    another = small(PatientID="B-3", StudyInstanceUID=study)
+    assert send(here.port, another).status == STATUS  # of these two it has been settled
+    assert {str(one.PatientID) for one in reports(here, study, 3)[2:]} == {"B-3"}
+    assert state_of(here, study) == "different"
+
+
+def test_padding_and_an_issuer_that_is_not_said_make_no_other_patient(here: Gateway) -> None:
+    first, second = pair("SAME-4", " SAME-4 ")
+    second.IssuerOfPatientID = "HOSPITAL"
+    study = str(first.StudyInstanceUID)
+    assert [send(here.port, one).status for one in (first, second)] == [STATUS] * 2
+    (report, *_) = reports(here, study, 1)
+    assert report.PatientID == "SAME-4"
+    assert state_of(here, study) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (("P", ""), ("P", "H"), True),
+        (("P", "H"), ("P", "I"), False),
+        (("P", ""), ("Q", ""), False),
+        (("p", ""), ("P", ""), False),
+    ],
+)
+def test_who_is_the_same(one: tuple[str, str], other: tuple[str, str], same: bool) -> None:
+    assert Patient(*one).is_same(Patient(*other)) is same
+
+
+def test_a_corrected_image_says_what_it_said_before_in_any_character_set(tmp_path: Path) -> None:
+    image = small(PatientID="OLD", PatientName="M\xfcller", SpecificCharacterSet="ISO_IR 100")
+    model = small(PatientID="NEW", PatientName="\u5c71\u7530", SpecificCharacterSet="ISO_IR 192")
+    as_patient_of(image, model)
+    image.save_as(tmp_path / "image.dcm", enforce_file_format=True)
+    read = dcmread(tmp_path / "image.dcm")
+    assert (read.PatientID, str(read.PatientName)) == ("NEW", "\u5c71\u7530")
+    (before,) = read.OriginalAttributesSequence[0].ModifiedAttributesSequence
+    assert (before.PatientID, str(before.PatientName)) == ("OLD", "M\xfcller")
