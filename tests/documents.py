@@ -15,7 +15,7 @@ from thoracle.receive.negotiation import IMAGE_STORAGE, TRANSFER_SYNTAXES
 from thoracle.receive.statuses import STATUSES
 from thoracle.records import Reason
 from thoracle.settings import Deliver, Destination, Receive, Section, Settings
-from thoracle.settings.template import section_of
+from thoracle.settings.template import section_of, table_of
 from thoracle.store.trail import Event
 from thoracle.ups.states import STATUSES as OF_WORKITEMS
 
@@ -55,7 +55,7 @@ def settings_page() -> str:
 def inner(section: type[Section], table: str) -> Iterator[str]:
     """Yield the tables inside a section."""
     for name, info in section.model_fields.items():
-        if nested := section_of(info):
+        if nested := table_of(info):
             yield from ("", f"## [{table}.{name}]", "", nested.__doc__ or "", "")
             yield from rows(nested.model_fields)
 
@@ -74,6 +74,8 @@ def show(value: Any) -> str:
     match value:
         case None:
             return "unset"
+        case Section():
+            return "see below"
         case bool():
             return str(value).lower()
         case tuple():

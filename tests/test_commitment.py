@@ -242,7 +242,7 @@ def test_a_wrong_answer_on_the_same_association_is_refused_and_no_answer(
     [
         (0x0110, ArchiveUnavailable),  # processing failure
         (0x0213, ArchiveUnavailable),  # resource limitation
-        (0x0124, ArchiveRefused),  # not authorised
+        (0x0124, ArchiveUnavailable),  # not authorised: somebody can mend it
         (0x0115, ArchiveRefused),  # invalid argument value
         (0x0123, Requested.NOT_OFFERED),  # no such action
         (0x0211, Requested.NOT_OFFERED),  # unrecognized operation

@@ -94,7 +94,7 @@ def test_an_archive_that_falls_silent_is_asked_again_later() -> None:
         (0xFE00, ArchiveUnavailable),  # cancelled
         (0xA900, ArchiveRefused),  # identifier does not match SOP Class
         (0xC001, ArchiveRefused),  # unable to process
-        (0x0124, ArchiveRefused),  # not authorised
+        (0x0124, ArchiveUnavailable),  # not authorised: somebody can mend it
     ],
 )
 def test_the_status_of_the_c_find_says_whether_asking_again_helps(

@@ -289,7 +289,8 @@ def test_what_the_archive_says_it_has_gets_a_receipt(
         (409, 0xA700, ArchiveUnavailable),  # out of resources
         (409, 0x0213, ArchiveUnavailable),  # resource limitation
         (202, 0xA7FF, ArchiveUnavailable),
-        (409, 0x0110, ArchiveRefused),  # processing failure
+        (409, 0x0110, ArchiveUnavailable),  # processing failure, as by C-STORE
+        (409, 0x0124, ArchiveUnavailable),  # not authorized, as 401 and 403
         (409, 0x0122, ArchiveRefused),  # SOP Class not supported
         (409, 0xA900, ArchiveRefused),  # does not match SOP Class
         (409, 0xC122, ArchiveRefused),  # transfer syntax not supported

@@ -1,4 +1,4 @@
-"""What a person asks for about a study: `thoracle withdraw`, `reanalyse`, `reconcile`, `release`, `retry`."""
+"""What a person asks for about a study: withdraw, reanalyse, reconcile, release, retry."""
 
 import getpass
 from pathlib import Path

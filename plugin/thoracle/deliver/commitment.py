@@ -17,7 +17,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 )
 from pynetdicom.status import code_to_category
 
-from thoracle.deliver import commitment_answers
+from thoracle.deliver import commitment_answers, statuses
 from thoracle.deliver.association import Call, Peer
 from thoracle.deliver.commitment_answers import OnAnswer
 from thoracle.errors import ArchiveRefused, ArchiveSilent, ArchiveUnavailable
@@ -25,8 +25,8 @@ from thoracle.errors import ArchiveRefused, ArchiveSilent, ArchiveUnavailable
 REQUEST_STORAGE_COMMITMENT = 1
 """Action Type ID (PS3.4 Section J.3.2.1.1)."""
 
-TRY_AGAIN = (0x0110, 0x0213)
-"""Processing failure and resource limitation: time may heal them."""
+TRY_AGAIN = statuses.TRY_AGAIN
+"""Time, or somebody, may heal them."""
 NOT_PROVIDED = (0x0118, 0x0122, 0x0123, 0x0211)
 """No such SOP Class, SOP Class not supported, no such action, unrecognized operation: the context
 was accepted, the service is not there (PS3.7 Section 10.1.4.1.10 and Annex C)."""

@@ -11,13 +11,14 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 )
 from pynetdicom.status import code_to_category
 
+from thoracle.deliver import statuses
 from thoracle.deliver.association import Call, Peer
 from thoracle.errors import ArchiveRefused, ArchiveSilent, ArchiveUnavailable
 
 logger = logging.getLogger(__name__)
 
-TRY_AGAIN = (0x0110, 0x0213, 0xA700, 0xFE00)
-"""Processing failure, resource limitation, out of resources, cancelled: time may heal them."""
+TRY_AGAIN = (*statuses.TRY_AGAIN, 0xFE00)
+"""And cancelled: time, or somebody, may heal them."""
 NOT_PROVIDED = (0x0118, 0x0122, 0x0211)
 """No such SOP Class, SOP Class not supported, unrecognized operation: the context was accepted, the
 service is not there (PS3.7 Annex C)."""

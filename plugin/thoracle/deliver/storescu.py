@@ -16,16 +16,11 @@ from pydicom.uid import (
 from pynetdicom import _config
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
-from pynetdicom.status import code_to_category
 
+from thoracle.deliver import statuses
 from thoracle.deliver.association import NATIVE, Call, Peer
+from thoracle.deliver.statuses import Fate
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable
-
-DUPLICATE_SOP_INSTANCE = 0x0111
-"""PS3.7 Annex C.5: the archive has it; our UIDs and bytes are deterministic, so that is well."""
-OUT_OF_RESOURCES = range(0xA700, 0xA800)
-TRY_AGAIN = (0x0110, 0x0213)
-"""Processing failure and resource limitation (PS3.7 Annex C): time may heal them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +127,10 @@ def _store(assoc: Association, path: Path) -> Receipt:
     status = int(answer.Status)
     text = f"0x{status:04X}"
     comment = str(answer.get("ErrorComment") or "")[:64]
-    if status == DUPLICATE_SOP_INSTANCE or code_to_category(status) in ("Success", "Warning"):
+    fate = statuses.fate(status)
+    if fate is Fate.TAKEN:
         return Receipt(ds.SOPClassUID, ds.SOPInstanceUID, text)
-    if status in OUT_OF_RESOURCES or status in TRY_AGAIN:
+    if fate is Fate.AGAIN:
         raise ArchiveUnavailable(f"answered {text} {comment!r}")
     raise ArchiveRefused(f"answered {text} {comment!r}")
 

@@ -17,6 +17,7 @@ from dicomweb_client import DICOMwebClient
 from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 
+from thoracle.deliver import statuses
 from thoracle.deliver.dicomweb import (
     CREDENTIALS,
     NOT_PROVIDED,
@@ -27,12 +28,9 @@ from thoracle.deliver.dicomweb import (
     status_of,
     talking,
 )
-from thoracle.deliver.storescu import DUPLICATE_SOP_INSTANCE, OUT_OF_RESOURCES, Receipt
+from thoracle.deliver.statuses import Fate
+from thoracle.deliver.storescu import Receipt
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable, DeliveryError
-
-PROCESSING_FAILURE = 0x0110
-RESOURCE_LIMITATION = 0x0213
-"""Failure Reasons (PS3.18 Table I.2-2, PS3.7 Annex C)."""
 
 logger = logging.getLogger(__name__)
 
@@ -69,12 +67,13 @@ def store(peer: WebPeer, path: Path) -> Receipt:
         raise failure(peer, status)
     kept, reason, text = _said_of(uid, response)
     said = f"{address(peer)} answered {text}"
-    if reason is not None and (reason in OUT_OF_RESOURCES or reason == RESOURCE_LIMITATION):
-        raise ArchiveUnavailable(said)
-    if kept or reason == DUPLICATE_SOP_INSTANCE:
+    fate = None if reason is None else statuses.fate(reason)
+    if kept or fate is Fate.TAKEN:
         return Receipt(str(ds.SOPClassUID), uid, text)
     if _has(peer, ds, uid):
         return Receipt(str(ds.SOPClassUID), uid, f"{text}, found by query")
+    if fate is Fate.AGAIN:
+        raise ArchiveUnavailable(said)
     if reason is None and status < 300:
         raise ArchiveUnavailable(f"{said} without naming the object")
     raise ArchiveRefused(said)
@@ -200,7 +199,7 @@ def _said_of(uid: str, response: requests.Response) -> tuple[bool, int | None, s
         stored = _named(answer, "ReferencedSOPSequence", uid)
         failed = _named(answer, "FailedSOPSequence", uid)
         if failed is not None:
-            reason = int(failed.get("FailureReason") or PROCESSING_FAILURE)
+            reason = int(failed.get("FailureReason") or statuses.PROCESSING_FAILURE)
             return False, reason, f"{status} 0x{reason:04X}"
         if stored is not None and stored.get("WarningReason"):
             return True, None, f"{status} 0x{int(stored.WarningReason):04X}"

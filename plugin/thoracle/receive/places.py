@@ -1,8 +1,8 @@
 """Places for associations: no peer takes so many that others find none.
 
-Of ``receive.maximum_associations`` one address may have a half, and one AE title at one address two
-fifths. An AE title is counted for each address by itself: whoever calls with another's name takes
-none of its places. A connection has its place from its first byte on.
+Of ``receive.maximum_associations`` one address may have nine tenths, and one AE title at one
+address four fifths. An AE title is counted for each address by itself: whoever calls with another's
+name takes none of its places. A connection has its place from its first byte on.
 """
 
 import threading
@@ -20,8 +20,8 @@ class Places:
     """
 
     def __init__(self, maximum: int) -> None:
-        self.per_address = max(1, maximum // 2)
-        self.per_ae_title = max(1, maximum * 2 // 5)
+        self.per_address = max(1, maximum * 9 // 10)
+        self.per_ae_title = max(1, maximum * 4 // 5)
         self._lock = threading.Lock()
         self._taken: dict[Any, list[tuple[str, str | None]]] = {}
         self._counts: Counter[tuple[str, str | None]] = Counter()

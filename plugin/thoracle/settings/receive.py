@@ -66,10 +66,10 @@ class Receive(Section):
         False, description="Accept Secondary Capture too (digitised film, photographs of screens)."
     )
     maximum_associations: int = Field(
-        100,
+        50,
         ge=1,
         le=500,
-        description="Associations at the same time, 1 to 500. One address may have half of them, one AE title at one address two fifths.",
+        description="Associations at the same time, 1 to 500. One address may have nine tenths of them, one AE title at one address four fifths, so that others always find a place.",
     )
     maximum_pdu_bytes: int = Field(
         131072,
@@ -104,7 +104,9 @@ class Receive(Section):
         True,
         description="C-ECHO fails while no object could be stored, e.g. because the disk is full; false: it says only that we answer.",
     )
-    budget: Budget = Budget()
+    budget: Budget = Field(
+        Budget(), description="What an object may cost: the table [receive.budget]."
+    )
     tls: ReceiveTLS | None = Field(
         None, description="TLS: the table [receive.tls]; unset: plain DICOM."
     )

@@ -46,7 +46,7 @@ def _fields(section: type[Section], table: str) -> list[str]:
     """Return the settings of a table, then the tables inside it: TOML wants them in this order."""
     lines, inner = [], []
     for name, info in section.model_fields.items():
-        if nested := section_of(info):
+        if nested := table_of(info):
             inner += ["", f"# [{table}.{name}]", *_fields(nested, f"{table}.{name}")]
         else:
             lines += _field(name, info, _EXAMPLES.get(table, {}))
@@ -57,6 +57,11 @@ def section_of(info: FieldInfo) -> type[Section] | None:
     """Return the table that a setting is, when it is one that may be left out or repeated."""
     parts = get_args(info.annotation)
     return next((one for one in parts if isclass(one) and issubclass(one, Section)), None)
+
+
+def table_of(info: FieldInfo) -> type[Section] | None:
+    """Return the table inside a table that a setting is, whether it may be left out or not."""
+    return type(info.default) if isinstance(info.default, Section) else section_of(info)
 
 
 def _field(name: str, info: FieldInfo, example: dict[str, Any] | None = None) -> list[str]:
