@@ -1,6 +1,9 @@
 """What a SOP Instance UID that has been here before is: a repetition, a correction or an error."""
 
+import time
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +14,20 @@ from pydicom.uid import (
     JPEG2000Lossless,
     generate_uid,
 )
+from sqlalchemy import text
 
 from gateway import Gateway
 from ledger import concluded, events, residue, rows
 from radiographs import gradient, radiograph
 from sender import Answer, Sender, send, small
+from thoracle.image.decoder import Decoder
+from thoracle.receive import duplicates
+from thoracle.receive.comparison import Frames
+from thoracle.receive.inbox import Inbox
+from thoracle.settings import Budget, Receive
+from thoracle.store import trail
+from thoracle.store.database import open_database, sqlite_url
+from thoracle.study.instances import Received
 
 SUCCESS, CANNOT_UNDERSTAND = 0x0000, 0xC000
 
@@ -152,6 +164,34 @@ def test_the_same_bytes_under_other_rows_and_columns_are_another_picture(gateway
     assert send(gateway.port, ds).status == SUCCESS
     ds.Rows, ds.Columns = ds.Columns, ds.Rows
     assert send(gateway.port, ds).status == CANNOT_UNDERSTAND
+
+
+def test_frames_are_compared_while_others_can_write(tmp_path: Path) -> None:
+    database = open_database(sqlite_url(tmp_path))
+    inbox = Inbox(tmp_path, Receive())
+    compared: list[str] = []
+
+    class Writing(Frames):
+        """Compares as long as it takes another one to write."""
+
+        def same(self, previous: Any, received: Received) -> str | None:
+            with database.begin() as other:
+                other.execute(text("UPDATE study SET changed_at = changed_at"))
+            compared.append(received.sop_instance_uid)
+            return None
+
+    frames = Writing(tmp_path, Decoder(2048, 60), Budget())
+    uids = ("1.2.840.1", "1.2.840.2", "1.2.840.3", "1.2.840.4", "1.2.840.10008.1.2.1")
+    found = []
+    for content in (b"first", b"second"):
+        with closing(inbox.open()) as file:
+            file.append(memoryview(content))
+            path = inbox.keep(file)
+        image = Received(*uids, "P", "", "A", 100, path, 8, file.sha256, "PACS", "127.0.0.1")
+        found.append(duplicates.record(database, inbox, frames, image, time.perf_counter()))
+    assert found == [trail.Event.INSTANCE_STORED, trail.Event.INSTANCE_CORRECTED]
+    assert compared == [uids[1]]
+    database.dispose()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any
 
 from pynetdicom import evt
 
-LOOK_AROUND = 0.5
+LOOK_AROUND = 2.0
 """Seconds until a thread that nobody wakes looks at its timers."""
 CLOSING = 0.01
 """Alike, while its connection is closed and it waits for the other thread."""
@@ -97,12 +97,19 @@ def wait_instead_of_polling(assoc: Any, dimse_timeout: float) -> Callable[[], No
             bell.wait(None, LOOK_AROUND)
             return False
         elif state != "Sta13" and dul.event_queue.empty() and not _pending(connection):
-            bell.wait(connection, LOOK_AROUND)
+            bell.wait(connection, _until_due(dul.artim_timer))
         return bool(look())
 
     dul._is_transport_event = is_transport_event
     assoc._run_reactor = lambda: _serve(assoc, told, bell, dimse_timeout)
     return bell.close
+
+
+def _until_due(timer: Any) -> float:
+    """Return how long to wait for a connection whose peer may have to act in time (PS3.8 9.1.5)."""
+    if timer._start_time is None or timer._end_time is not None:  # not started, or stopped
+        return LOOK_AROUND
+    return float(min(max(timer.remaining, CLOSING), LOOK_AROUND))
 
 
 def _pending(connection: Any) -> bool:
