@@ -14,7 +14,7 @@ OF_STUDY = {
     "instance": ("received_at",),
     "analysis": ("finished_at",),
 }
-OF_RESULT = ("delivery", "notification")
+OF_RESULT = ("outbox",)
 
 
 def back(moment: str | None, days: float) -> str | None:

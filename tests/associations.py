@@ -35,6 +35,7 @@ from thoracle.deliver import commitment, commitment_answers, dicomweb, query, st
 from thoracle.deliver.association import Peer
 from thoracle.deliver.commitment import Reference
 from thoracle.deliver.dicomweb import WebPeer
+from thoracle.deliver.storescu import Outgoing, Receipt
 from thoracle.errors import ArchiveUnavailable, DeliveryError
 from thoracle.receive import negotiation
 from thoracle.receive.statuses import STATUSES
@@ -50,6 +51,14 @@ ANSWERS = (
 )
 """Statuses of archives whose effect is looked at."""
 REFERENCE = Reference(Comprehensive3DSRStorage, "2.25.1.1")
+
+
+def delivered(peer: Peer, path: Path) -> Receipt:
+    """Return an archive's receipt for one object."""
+    (answer,) = storescu.deliver(peer, [Outgoing(path, lambda: path)])
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def table(*columns: str) -> list[str]:
@@ -122,7 +131,7 @@ def requested() -> dict[str, Any]:
         for kind, ds in made().items():
             path = Path(name) / f"{kind}.dcm"
             path.write_bytes(header.encode(ds))
-            asked[f"Storage of {kind}"] = partial(storescu.deliver, peer, path, partial(Path, path))
+            asked[f"Storage of {kind}"] = partial(delivered, peer, path)
         asked["Storage Commitment"] = lambda: commitment.request(
             peer, "2.25.1", [REFERENCE], lambda _: True, 0
         )
@@ -208,7 +217,7 @@ def reactions() -> Iterator[str]:
         for status in ANSWERS:
             pacs.status = pacs.commitment_status = pacs.find_status = status
             cells = [
-                reaction(lambda: storescu.deliver(peer, path, lambda: path)),
+                reaction(lambda: delivered(peer, path)),
                 reaction(
                     lambda: commitment.request(peer, "2.25.1", [REFERENCE], lambda _: True, 0)
                 ),

@@ -83,7 +83,7 @@ def write(database: Engine, made: list[Study]) -> None:
         for name, values in _rows(one).items():
             rows.setdefault(name, []).append({**values, **one.rows.get(name, {})})
     with database.begin() as connection:
-        for name in ("study", "worklist", "analysis", "reading", "result", "delivery", "verdict"):
+        for name in ("study", "worklist", "analysis", "reading", "result", "outbox", "verdict"):
             if name in rows:
                 connection.execute(insert(tables.metadata.tables[name]), rows[name])
 
@@ -160,10 +160,13 @@ def _rows(one: Study) -> dict[str, Values]:
         "sha256": "0" * 64,
         "created_at": timestamp(ended),
     }
-    answer["delivery"] = {
+    answer["outbox"] = {
+        "kind": "dicom",
+        "peer": "pacs",
+        "item": report,
         "sop_instance_uid": report,
-        "destination": "pacs",
         "state": "delivered",
+        "priority": 100,
         "attempts": 1,
         "proof": "commitment",
         "detail": None,

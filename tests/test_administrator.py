@@ -222,8 +222,8 @@ def arriving(gateway: Gateway) -> Iterator[list[str]]:
 
 def first_delivery(gateway: Gateway, study: str) -> dict[str, Any]:
     statement = (
-        "SELECT delivery.* FROM delivery JOIN result USING (sop_instance_uid) "
-        "WHERE study_instance_uid = ? AND kind = 'sr' ORDER BY generation"
+        "SELECT outbox.* FROM outbox JOIN result USING (sop_instance_uid) "
+        "WHERE study_instance_uid = ? AND result.kind = 'sr' ORDER BY generation"
     )
     found = rows(gateway, statement, study)
     return found[0] if found else {"state": None, "attempts": 0}

@@ -80,7 +80,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         gateway.run("withdraw", studies["withdrawn"], "--reason", "wrong patient")
         gateway.wait_for_event("result withdrawn", studies["withdrawn"])
         eventually(
-            lambda: not rows(gateway, "SELECT 1 FROM delivery WHERE state IN ('waiting', 'sent')")
+            lambda: not rows(gateway, "SELECT 1 FROM outbox WHERE state IN ('waiting', 'sent')")
         )
         gateway.terminate()
         site = Site(folder, config=gateway.config)

@@ -16,11 +16,11 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
     StorageCommitmentPushModelInstance,
 )
 
+from associations import delivered
 from dcmqrscp import running_dcmqrscp
 from ledger import eventually
 from orthanc import Orthanc
 from pacs import Pacs, free_port, smallest_report
-from thoracle.deliver import storescu
 from thoracle.deliver.association import Peer
 from thoracle.deliver.commitment import Reference, Requested, request
 from thoracle.deliver.commitment_answers import LARGEST_INFORMATION, Answer, NotAnAnswer, parse
@@ -87,7 +87,7 @@ def bogus() -> Reference:
 
 
 def send(archive: Any, path: Path) -> None:
-    storescu.deliver(peer(archive), path, lambda: path)
+    delivered(peer(archive), path)
 
 
 # ---- Real archives -----------------------------------------------------------------------------

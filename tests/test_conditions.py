@@ -9,17 +9,17 @@ from sqlalchemy import Engine, update
 
 from sources import FINDING
 from test_store import made, plan, received, store
-from thoracle.deliver import rows as stored
 from thoracle.errors import ThoracleError
 from thoracle.monitoring import alarms, conditions
 from thoracle.monitoring.alarms import AlarmMonitor
 from thoracle.monitoring.comparison import Comparison
 from thoracle.monitoring.housekeeping import Housekeeping
+from thoracle.outbox import rows as stored
 from thoracle.records import BundleIdentity, Decision, Outcome, Reading, Reason
 from thoracle.settings import Settings
 from thoracle.store import trail
 from thoracle.store.database import Errors, open_database, sqlite_url
-from thoracle.store.tables import analysis, delivery, instance, worklist
+from thoracle.store.tables import analysis, instance, outbox, worklist
 from thoracle.study import analyses, reading_list, results
 from thoracle.study.results import AnalysisKey
 
@@ -110,9 +110,11 @@ def delivered(database: Engine, state: str, attempts: int = 1) -> None:
     plan(database)
     with database.begin() as connection:
         results.end_analysis(connection, KEY, "done", Outcome.NEGATIVE, 0.1)
-        results.add_result(connection, KEY, made(1), ["pacs"])
-        values = {"state": state, "attempts": attempts, "detail": "not reached 'Doe^Jane'"}
-        stored.set_delivery(connection, made(1).sop_instance_uid, "pacs", values)
+        results.add_result(connection, KEY, made(1))
+        stored.add_object(connection, made(1).sop_instance_uid, ["pacs"])
+        row = stored.row_of(connection, "dicom", "pacs", made(1).sop_instance_uid)
+        detail = "not reached 'Doe^Jane'"
+        stored.set_rows(connection, [row.id], state=state, attempts=attempts, detail=detail)
 
 
 def test_a_destination_is_an_alarm_after_ten_minutes_and_names_no_patient(
@@ -126,7 +128,7 @@ def test_a_destination_is_an_alarm_after_ten_minutes_and_names_no_patient(
     patient = Settings.model_validate({"watch": {"unreachable_minutes": 60}})
     assert said(database, 0.5, patient) == {}
     with database.begin() as connection:
-        connection.execute(update(delivery).values(state="delivered"))
+        connection.execute(update(outbox).values(state="delivered"))
     assert said(database, hours=11 / 60) == {}
 
 
@@ -164,7 +166,7 @@ def test_a_device_of_which_all_is_refused_is_an_alarm(
         for number, reason in zip(numbers, outcomes, strict=True)
     ]
     with database.begin() as connection:
-        analyses.conclude(connection, KEY, BUNDLE, readings, [(made(1), [])], "w")
+        analyses.conclude(connection, KEY, BUNDLE, readings, [made(1)], "w")
     found = said(database)
     assert set(found) == ({"device XR?1"} if raised else set())
     if raised:

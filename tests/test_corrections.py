@@ -196,7 +196,7 @@ def test_a_message_that_waits_is_taken_back_with_its_result(tmp_path: Path) -> N
     with Gateway(tmp_path, lists={"hl7": [ris]}) as gateway:
         site = Site(gateway)
         study = site.send()
-        states = "SELECT state FROM notification ORDER BY created_at"
+        states = "SELECT state FROM outbox WHERE kind = 'hl7' ORDER BY created_at"
         gateway.wait_for_event("notification postponed", study)
         withdraw(site, study)
         # The correction alone waits: the receiver may have got the message without our knowing.

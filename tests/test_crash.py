@@ -126,7 +126,7 @@ def stream_and_kill(
                 seconds.append(time.monotonic() - started)
             modality.queue(studies - kills * each)
         eventually(lambda: len(pacs.kept) >= studies, PATIENCE + studies)
-        waiting = "SELECT 1 FROM delivery WHERE state <> 'delivered'"
+        waiting = "SELECT 1 FROM outbox WHERE state <> 'delivered'"
         eventually(lambda: not rows(gateway, waiting), PATIENCE)
         eventually(lambda: not rows(gateway, UNFINISHED), PATIENCE)
         assert gateway.terminate() == 0
@@ -198,7 +198,7 @@ def say_where_it_stands(gateway: Gateway) -> None:
     for question in (
         "SELECT count(*) FROM instance",
         "SELECT state, count(*) FROM analysis GROUP BY 1",
-        "SELECT state, count(*) FROM delivery GROUP BY 1",
+        "SELECT state, count(*) FROM outbox GROUP BY 1",
         "SELECT name, status, count(*) FROM workflow_status GROUP BY 1, 2",
     ):
         print(question, rows(gateway, question))

@@ -53,12 +53,12 @@ def history() -> list[Study]:
         else one
         for one in studies(200, 7, now=now, seed=2, first=5000)
     ]
-    week[-1].rows["delivery"] = {
+    week[-1].rows["outbox"] = {
         "state": "refused",
         "attempts": 3,
         "detail": f"answered 0xA900 '{PATIENT} is not {HOSTILE}'",
     }
-    week[-2].rows["delivery"] = {"state": "waiting", "proof": None}
+    week[-2].rows["outbox"] = {"state": "waiting", "proof": None}
     return before + week
 
 
@@ -324,8 +324,8 @@ def test_metrics_are_for_tokens_of_administrators_and_name_nobody(site: Site) ->
             found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
     assert found["thoracle_dead_letters"] == {(): 1}
     assert found["thoracle_up"] == {(): 0}
-    assert found["thoracle_deliveries"][("delivery", "refused")] == 1
-    assert found["thoracle_deliveries"][("delivery", "waiting")] == 1
+    assert found["thoracle_deliveries"][("dicom", "refused")] == 1
+    assert found["thoracle_deliveries"][("dicom", "waiting")] == 1
     assert found["thoracle_oldest_waiting_seconds"][("deliveries",)] > 60
     assert found["thoracle_disk_free_bytes"][()] > 1e6
     assert found["thoracle_analyses"][("rejected",)] == 70
@@ -347,7 +347,7 @@ def test_a_dead_letter_is_sent_again_by_the_gateway_when_its_button_is_pressed(
             ds = chest()
             assert send(gateway.port, ds).status == 0x0000
             study = str(ds.StudyInstanceUID)
-            state = "SELECT state, attempts FROM delivery"
+            state = "SELECT state, attempts FROM outbox"
             eventually(lambda: [one["state"] for one in rows(gateway, state)] == ["refused"])
             (measured,) = rows(gateway, "SELECT features FROM reading")
             assert {"mean", "sharpness"} <= set(json.loads(measured["features"]))

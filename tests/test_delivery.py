@@ -35,8 +35,8 @@ class Archives:
     def delivery(self, study: str, destination: str, state: str) -> dict[str, Any]:
         """Return the delivery of a study's report to a destination once it is in this state."""
         statement = (
-            "SELECT delivery.* FROM delivery JOIN result USING (sop_instance_uid) "
-            "WHERE study_instance_uid = ? AND destination = ? AND delivery.state = ?"
+            "SELECT outbox.* FROM outbox JOIN result USING (sop_instance_uid) "
+            "WHERE study_instance_uid = ? AND peer = ? AND state = ?"
         )
         return eventually(lambda: rows(self.gateway, statement, study, destination, state))[0]
 

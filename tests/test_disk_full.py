@@ -134,7 +134,7 @@ def test_a_purge_that_meets_a_full_disk_loses_neither_image_nor_header(disk: Pat
     with Pacs("ARCHIVE", OBJECTS) as pacs, Gateway(disk.parent, pacs) as gateway:
         for image in images:
             assert send(gateway.port, image).status == 0x0000
-        proven = "SELECT 1 FROM delivery WHERE state = 'delivered'"
+        proven = "SELECT 1 FROM outbox WHERE state = 'delivered'"
         eventually(lambda: len(rows(gateway, proven)) == 2 * 3, 120)  # report and picture
         assert gateway.terminate() == 0
         for image in images:

@@ -29,6 +29,7 @@ from compose_spec import PyCompose
 from cryptography import x509
 from pydicom.uid import generate_uid
 
+from associations import delivered
 from browsing import PASSWORD, log_in
 from documents import DOCS
 from ledger import eventually
@@ -37,7 +38,6 @@ from peers import require
 from radiographs import chest
 from sender import send
 from thoracle import settings
-from thoracle.deliver import storescu
 from thoracle.deliver.association import Peer
 from thoracle.web.session import credentials
 
@@ -253,11 +253,7 @@ def test_orthanc_routes_with_the_files_of_compose(tmp_path: Path) -> None:
         with orthanc(folder, http_port, tmp_path / "orthanc.log"):
             source = tmp_path / "image.dcm"
             chest(Modality="CR").save_as(source, enforce_file_format=True)
-            storescu.deliver(
-                Peer("ORTHANC", "127.0.0.1", port, "ROOM_1", 10),
-                source,
-                comprehensive=lambda: source,
-            )
+            delivered(Peer("ORTHANC", "127.0.0.1", port, "ROOM_1", 10), source)
             gateway.wait_for(1, 30)
             url = f"http://127.0.0.1:{http_port}/instances"
             assert httpx.get(url).status_code == 401

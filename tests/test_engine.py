@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from dbos import DBOS, SetWorkflowID
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from ledger import eventually
 from postgres import Server, server
@@ -16,11 +16,11 @@ from test_store import made, plan, received, store
 from thoracle import pipeline
 from thoracle.audit import query
 from thoracle.classify import bundle
-from thoracle.deliver import attempts
-from thoracle.deliver import rows as stored
 from thoracle.errors import DataFolderInUse
 from thoracle.gateway import LateClassifier
 from thoracle.image.decoder import Decoder
+from thoracle.outbox import attempts
+from thoracle.outbox import rows as outbox
 from thoracle.pipeline import Line, overview
 from thoracle.pipeline.reader import Reader
 from thoracle.settings import Deliver, Settings
@@ -138,12 +138,16 @@ begun, held = threading.Event(), threading.Event()
 
 
 @DBOS.workflow(name="test_attempted")
-def attempted(sop_instance_uid: str) -> None:
+def attempted(number: int) -> None:
     begun.set()
     assert held.wait(30)
+    engine.transaction(_answered, number)
+
+
+def _answered(connection: Connection, number: int) -> int:
     answer = {"state": "waiting", "detail": "out of reach"}
-    settings = Deliver()
-    engine.transaction(attempts.attempted, "pacs", sop_instance_uid, 1, answer, settings, "attempt")
+    again, _ = attempts.answered(connection, {number: answer}, [number], Deliver(), "attempt")
+    return len(again)
 
 
 def test_a_delivery_that_is_taken_back_meanwhile_is_not_put_back(database: Engine) -> None:
@@ -153,18 +157,19 @@ def test_a_delivery_that_is_taken_back_meanwhile_is_not_put_back(database: Engin
     begun.clear()
     held.clear()
     with database.begin() as connection:
-        results.add_result(connection, AnalysisKey("1.2.840", 1, "d"), one, ["pacs"])
+        results.add_result(connection, AnalysisKey("1.2.840", 1, "d"), one)
+        outbox.add_object(connection, one.sop_instance_uid, ["pacs"])
+        number = outbox.row_of(connection, "dicom", "pacs", one.sop_instance_uid).id
     with SetWorkflowID("attempted"):
-        handle = DBOS.start_workflow(attempted, one.sop_instance_uid)
+        handle = DBOS.start_workflow(attempted, number)
     assert begun.wait(30)
     with database.begin() as connection:
-        values = {"state": "withdrawn"}
-        stored.set_delivery(connection, one.sop_instance_uid, "pacs", values)
+        outbox.set_rows(connection, [number], state="withdrawn")
         held.set()
         time.sleep(0.5)  # meanwhile the attempt would read what is not so any more
     handle.get_result()
     with database.connect() as connection:
-        row = stored.delivery_row(connection, one.sop_instance_uid, "pacs")
+        row = outbox.row_of(connection, "dicom", "pacs", one.sop_instance_uid)
     assert row.state == "withdrawn"
 
 

@@ -146,7 +146,7 @@ def concluded(database: Engine, study: str, *readings: Reading | None, **changes
         said = [one for one in readings if one is not None]
         if said:
             made = ResultObject(f"{study}.9", "1.2", f"{study}.8", Kind.SR, "results/x", "0" * 64)
-            analyses.conclude(connection, key, BUNDLE, said, [(made, [])], "by hand")
+            analyses.conclude(connection, key, BUNDLE, said, [made], "by hand")
         elif readings:
             analyses.fail(connection, key, Reason.SOFTWARE_FAILURE, "no", "by hand")
 

@@ -7,7 +7,6 @@ import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,12 @@ from PIL import Image, ImageDraw
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
+from associations import delivered
 from orthanc import Orthanc
 from peers import require
 from sources import BUNDLE, NOON, positive
 from thoracle.classify.classifier import Classifier
-from thoracle.deliver import storescu, stowrs
+from thoracle.deliver import stowrs
 from thoracle.deliver.association import Peer
 from thoracle.deliver.dicomweb import WebPeer
 from thoracle.image import pixels
@@ -88,7 +88,7 @@ def archive(
         for kind, path in monochrome1.objects.items():
             before = set(orthanc.instances())
             if request.param == "C-STORE":
-                receipt = storescu.deliver(peer, path, partial(Path, path))
+                receipt = delivered(peer, path)
             else:
                 receipt = stowrs.store(WebPeer(orthanc.dicomweb, 30), path)
             assert receipt.status in ("0x0000", "200")

@@ -144,7 +144,7 @@ def test_orthanc_takes_the_report_unchanged_and_a_repeated_study_makes_no_second
     with Orthanc(tmp_path) as orthanc, Gateway(tmp_path, orthanc) as gateway:
         ds = chest()
         assert send(gateway.port, ds).status == 0x0000
-        delivered = "SELECT * FROM result JOIN delivery USING (sop_instance_uid) WHERE state = ?"
+        delivered = "SELECT * FROM result JOIN outbox USING (sop_instance_uid) WHERE state = ?"
         (result,) = eventually(lambda: rows(gateway, delivered, "delivered"))
         (identifier,) = orthanc.instances()
         report = dcmread(BytesIO(orthanc.get(f"/instances/{identifier}/file")))

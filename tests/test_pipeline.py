@@ -134,7 +134,7 @@ def test_status_says_what_is_where(gateway: Gateway, archive: Pacs) -> None:
     said = json.loads(gateway.run("status", study, "--json"))
     (row,) = said["studies"]
     assert row["state"] == "done"
-    assert [(one["destination"], one["state"], one["proof"]) for one in row["deliveries"]] == [
+    assert [(one["peer"], one["state"], one["proof"]) for one in row["outbox"]] == [
         ("pacs", "delivered", "status")
     ]
     assert study in gateway.run("status")

@@ -82,7 +82,7 @@ def on(url: str) -> dict[str, Any]:
 
 
 def delivered(gateway: Gateway) -> bool:
-    return not rows(gateway, "SELECT 1 FROM delivery WHERE state <> 'delivered'")
+    return not rows(gateway, "SELECT 1 FROM outbox WHERE state <> 'delivered'")
 
 
 # ---- the line --------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ def test_a_study_goes_the_whole_line_and_what_people_do_with_it_works(
                 concluded(gateway, str(one.StudyInstanceUID))
             pacs.wait_for(2, 60)
             eventually(lambda: delivered(gateway))
-            assert {row["proof"] for row in rows(gateway, "SELECT proof FROM delivery")} == {
+            assert {row["proof"] for row in rows(gateway, "SELECT proof FROM outbox")} == {
                 "commitment"
             }
             assert asked(gateway, "audit", "verify").startswith("well: ")
@@ -147,7 +147,7 @@ def age(url: str, days: int) -> None:
             ("study", "first_received_at"),
             ("instance", "received_at"),
             ("analysis", "finished_at"),
-            ("delivery", "changed_at"),
+            ("outbox", "changed_at"),
         ):
             moment = earlier.format(column, days)
             connection.execute(f"UPDATE {table} SET {column} = {moment}".encode())

@@ -56,8 +56,8 @@ class Site:
     def deliveries(self, study: str, name: str) -> dict[str, dict[str, Any]]:
         """Return the deliveries of a study's objects to a destination, by kind."""
         statement = (
-            "SELECT delivery.*, kind FROM delivery JOIN result USING (sop_instance_uid) "
-            "WHERE study_instance_uid = ? AND destination = ?"
+            "SELECT outbox.*, result.kind AS kind FROM outbox JOIN result USING (sop_instance_uid) "
+            "WHERE study_instance_uid = ? AND peer = ?"
         )
         return {row["kind"]: row for row in rows(self.gateway, statement, study, name)}
 

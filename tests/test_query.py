@@ -10,10 +10,10 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 
+from associations import delivered
 from dcmqrscp import running_dcmqrscp
 from orthanc import Orthanc
 from pacs import Pacs, free_port, smallest_report, uids_of
-from thoracle.deliver import storescu
 from thoracle.deliver.association import Peer
 from thoracle.deliver.query import MOST_MATCHES, found
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable
@@ -27,7 +27,7 @@ def send(archive: Any, folder: Path, *objects: Dataset) -> None:
     path = folder / "stored.dcm"
     for ds in objects:
         ds.save_as(path, enforce_file_format=True)
-        storescu.deliver(peer(archive), path, lambda: path)
+        delivered(peer(archive), path)
 
 
 def series(number: int) -> list[Dataset]:

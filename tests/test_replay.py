@@ -33,7 +33,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     ):
         image = chest()
         assert send(gateway.port, image).status == 0x0000
-        proven = "SELECT 1 FROM delivery WHERE state = 'delivered'"
+        proven = "SELECT 1 FROM outbox WHERE state = 'delivered'"
         eventually(lambda: len(rows(gateway, proven)) >= 4, 120)
         assert gateway.terminate() == 0
     return folder, str(image.StudyInstanceUID)

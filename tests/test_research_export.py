@@ -43,7 +43,7 @@ IDENTIFYING = {
     ),
     "verdict": ("sop_instance_uid", "comment", "person", "device", "recorded_at"),
     "result": ("sop_instance_uid", "series_instance_uid", "path", "sha256", "created_at"),
-    "delivery": ("destination", "delivered_sop_instance_uid", "detail", "changed_at"),
+    "outbox": ("peer", "item", "delivered_sop_instance_uid", "detail", "changed_at"),
     "analysis": ("content_datetime", "finished_at"),
     "reading": ("detail",),
 }

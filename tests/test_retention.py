@@ -192,7 +192,7 @@ def test_what_waits_for_its_archive_stays_however_old_it_is(here: Ward) -> None:
     study = here.send(*of_study(1))
     with closing(sqlite3.connect(here.gateway.data_folder / "thoracle.sqlite")) as store, store:
         store.execute(
-            "UPDATE delivery SET state = 'refused' WHERE sop_instance_uid IN "
+            "UPDATE outbox SET state = 'refused' WHERE sop_instance_uid IN "
             "(SELECT sop_instance_uid FROM result WHERE study_instance_uid = ? LIMIT 1)",
             (study,),
         )
@@ -240,9 +240,9 @@ def finished(pristine: tuple[Path, str]) -> str:
 @pytest.mark.parametrize(
     ("statement", "why"),
     [
-        ("UPDATE delivery SET state = 'waiting' WHERE {of}", "deliveries waiting"),
-        ("UPDATE delivery SET state = 'sent' WHERE {of}", "deliveries sent"),
-        ("UPDATE delivery SET state = 'held' WHERE {of}", "deliveries held"),
+        ("UPDATE outbox SET state = 'waiting' WHERE {of}", "deliveries waiting"),
+        ("UPDATE outbox SET state = 'sent' WHERE {of}", "deliveries sent"),
+        ("UPDATE outbox SET state = 'held' WHERE {of}", "deliveries held"),
         ("UPDATE analysis SET state = 'planned' WHERE {study}", "its analysis has not ended"),
         ("UPDATE analysis SET state = 'failed' WHERE {study}", "its analysis failed"),
         ("UPDATE analysis SET sending = 'held' WHERE {study}", "held by a rule"),

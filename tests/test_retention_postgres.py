@@ -12,7 +12,7 @@ from radiographs import chest, saved
 from test_store import made, plan, received, store
 from thoracle.audit import verification
 from thoracle.cli import audit_export
-from thoracle.deliver import rows as deliveries
+from thoracle.outbox import rows as outbox
 from thoracle.report import source
 from thoracle.retention import holds, research, subject
 from thoracle.retention import holds as stored_holds
@@ -36,8 +36,9 @@ def test_retention_holds_and_exports_on_postgresql(tmp_path: Path) -> None:
         plan(engine)
         one = made(1)
         with engine.begin() as connection:
-            results.add_result(connection, KEY, one, ["pacs"])
-            deliveries.set_delivery(connection, one.sop_instance_uid, "pacs", {"state": "sent"})
+            results.add_result(connection, KEY, one)
+            outbox.add_object(connection, one.sop_instance_uid, ["pacs"], "sent")
+            row = outbox.row_of(connection, "dicom", "pacs", one.sop_instance_uid)
             connection.execute(update(analysis).values(state="done", finished_at=now()))
         (tmp_path / "images").mkdir()
         image = saved(chest(), tmp_path / "images/1")
@@ -50,9 +51,7 @@ def test_retention_holds_and_exports_on_postgresql(tmp_path: Path) -> None:
 
         who: trail.Columns = {"user_id": "me", "detail": {"means": "test"}}
         with engine.begin() as connection:
-            deliveries.set_delivery(
-                connection, one.sop_instance_uid, "pacs", {"state": "delivered"}
-            )
+            outbox.set_rows(connection, [row.id], state="delivered")
             number = holds.place(connection, "case", who, patient_id="P1")
             assert stored_holds.of_study(connection, "1.2.840") == [number]
         assert Purge(engine, settings, moment=LATER).run().studies == {}
@@ -66,7 +65,7 @@ def test_retention_holds_and_exports_on_postgresql(tmp_path: Path) -> None:
         with engine.connect() as connection:
             assert subject.issuers(connection, "P1") == {""}
             assert subject.studies(connection, Subject("P1", "")) == [("1.2.840", True)]
-            assert len(subject.whole(connection, "1.2.840")["delivery"]) == 1
+            assert len(subject.sent(connection, "1.2.840")) == 1
             assert len(subject.events(connection, Subject("P1", ""), ["1.2.840"], 0)) == 2
             assert research.readings(connection, "2026", None, research.FIRST, 10) == []
 

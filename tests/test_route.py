@@ -458,7 +458,7 @@ def test_an_image_of_which_nobody_can_say_who_made_it_is_not_sent_on() -> None:
     ("rules", "fault"),
     [
         ([{"send": ["secnd"]}], "send: found secnd, required is the name of a destination: pacs"),
-        ([{"notify": ["ris"]}], "notify: found ris, required is the name of an [[hl7]] table"),
+        ([{"notify": ["ris"]}], "notify: found ris, required is the name of a receiver"),
         ([{"when": "1 > 2", "hold": True}], "when is always false, required is a condition"),
         ([{"when": "false && Rows > 1", "hold": True}], "when is always false"),
         ([{"send": ["pacs"]}, {"shadow": True}], "never sends, for rule rule1 shadows every"),

@@ -140,9 +140,7 @@ def test_orthanc_routes_by_the_script_of_the_documentation_and_a_rule_passes_cop
             assert [said for _, said in storescu.send(peer, [path])] == ["sent: 0x0000"]
             eventually(lambda: len(second.reports_on(ds.StudyInstanceUID)) == 3)
             # Orthanc has its image, the report and the heat map, proven; and routed them nowhere.
-            statement = (
-                "SELECT proof FROM delivery WHERE destination = 'orthanc' AND state = 'delivered'"
-            )
+            statement = "SELECT proof FROM outbox WHERE peer = 'orthanc' AND state = 'delivered'"
             eventually(lambda: len(rows(gateway, statement)) == 2)
             assert {row["proof"] for row in rows(gateway, statement)} == {"commitment"}
             assert len(orthanc.instances()) == 3
@@ -162,7 +160,7 @@ def test_a_shadowed_sender_is_read_and_audited_and_nothing_is_sent(tmp_path: Pat
         assert "(shadow)" in here.gateway.run("status", shadowed)
         assert here.pacs.reports_on(shadowed) == here.second.reports_on(shadowed) == []
         statement = (
-            "SELECT delivery.* FROM delivery JOIN result USING (sop_instance_uid) "
+            "SELECT outbox.* FROM outbox JOIN result USING (sop_instance_uid) "
             "WHERE study_instance_uid = ?"
         )
         assert rows(here.gateway, statement, shadowed) == []
@@ -256,8 +254,8 @@ def test_a_receiver_that_is_away_is_told_later_and_one_is_told_only_what_it_want
     with site(tmp_path, hl7=[ris, picky]) as here:
         study = here.send()
         eventually(lambda: here.events("notification postponed", study))
-        statement = "SELECT receiver, state FROM notification"
-        assert rows(here.gateway, statement) == [{"receiver": "ris", "state": "waiting"}]
+        statement = "SELECT peer, state FROM outbox WHERE kind = 'hl7'"
+        assert rows(here.gateway, statement) == [{"peer": "ris", "state": "waiting"}]
         assert messages == []
         with serving(port=port) as (_, later):
             eventually(lambda: later)

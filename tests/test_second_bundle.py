@@ -148,7 +148,7 @@ def here(classify: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
             assert send(gateway.port, image).status == 0x0000
         answer = concluded(gateway, study, 240)
         statement = (
-            "SELECT state FROM delivery JOIN result USING (sop_instance_uid) "
+            "SELECT state FROM outbox JOIN result USING (sop_instance_uid) "
             "WHERE study_instance_uid = ?"
         )
         eventually(

@@ -91,7 +91,7 @@ def test_turn_around_is_measured_from_the_first_image(database: Engine) -> None:
         replace(one, minutes_to_result=float(number), verdict="agree" if number == 1 else None)
         for number, one in enumerate(studies(3, 1), start=1)
     ]
-    made[2].rows["delivery"] = {"state": "refused"}
+    made[2].rows["outbox"] = {"state": "refused"}
     write(database, [*made, *(replace(one, state="failed") for one in studies(1, 0.1, first=3))])
     with database.connect() as connection:
         found = figures.turn_around(statistics.times(connection, SINCE, UNTIL))

@@ -9,7 +9,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, insert, inspect, select, text
 
-from thoracle.deliver import rows as deliveries
+from thoracle.deliver import rows as requests
+from thoracle.outbox import rows as outbox
 from thoracle.pipeline import overview
 from thoracle.records import Kind
 from thoracle.store import database
@@ -132,7 +133,7 @@ def test_an_object_of_ours_that_comes_back_is_nothing_new(engine: Engine) -> Non
     store(engine, received(1))
     plan(engine)
     with engine.begin() as connection:
-        results.add_result(connection, AnalysisKey("1.2.840", 1, "d"), made(2, Kind.SC), [])
+        results.add_result(connection, AnalysisKey("1.2.840", 1, "d"), made(2, Kind.SC))
     store(engine, received(2, sop_instance_uid="9.2", calling_ae_title="CARELESS"))
     assert plan(engine) is None
     with engine.connect() as connection:
@@ -166,8 +167,8 @@ def made(number: int, kind: Kind = Kind.SR) -> ResultObject:
 def deliver(engine: Engine, result: ResultObject, destination: str, **values: object) -> None:
     """Record what became of a result's delivery."""
     with engine.begin() as connection:
-        uid = result.sop_instance_uid
-        deliveries.set_delivery(connection, uid, destination, {"attempts": 1, **values})
+        row = outbox.row_of(connection, "dicom", destination, result.sop_instance_uid)
+        outbox.set_rows(connection, [row.id], attempts=1, **values)
 
 
 def test_the_newest_report_is_the_predecessor_of_the_next(engine: Engine) -> None:
@@ -176,12 +177,12 @@ def test_the_newest_report_is_the_predecessor_of_the_next(engine: Engine) -> Non
     key = AnalysisKey("1.2.840", 1, "d")
     with engine.begin() as connection:
         assert results.newest_report(connection, "1.2.840") is None
-        results.add_result(connection, key, made(1), ["pacs"])
-        results.add_result(connection, key, made(2, Kind.SC), ["pacs"])
+        results.add_result(connection, key, made(1))
+        results.add_result(connection, key, made(2, Kind.SC))
         found = results.newest_report(connection, "1.2.840")
         assert found is not None
         assert found.sop_instance_uid == "9.1"
-        results.add_result(connection, key, made(3), ["pacs"])  # e.g. a withdrawal
+        results.add_result(connection, key, made(3))  # e.g. a withdrawal
         found = results.newest_report(connection, "1.2.840")
     assert found is not None
     assert found.sop_instance_uid == "9.3"
@@ -195,19 +196,20 @@ def test_proof_is_asked_for_once_for_all_that_a_destination_has_of_a_study(
     objects = [made(1), made(2, Kind.SC)]
     with engine.begin() as connection:
         for one in objects:
-            results.add_result(connection, AnalysisKey("1.2.840", 1, "d"), one, ["pacs", "other"])
+            results.add_result(connection, AnalysisKey("1.2.840", 1, "d"), one)
+            outbox.add_object(connection, one.sop_instance_uid, ["pacs", "other"])
     deliver(engine, objects[0], "pacs", state="sent")
     deliver(engine, objects[0], "other", state="sent")
     with engine.begin() as connection:
         # The second object has not been tried: it comes along.
-        assert not deliveries.request_proof(connection, "1", "1.2.840", "pacs", 1)
+        assert not requests.begin(connection, "1", "1.2.840", "pacs", 1)
     deliver(engine, objects[1], "pacs", state="sent")
     with engine.begin() as connection:
-        assert deliveries.request_proof(connection, "2", "1.2.840", "pacs", 1)
-        assert not deliveries.request_proof(connection, "3", "1.2.840", "pacs", 1)
-        asked = {row.sop_instance_uid for row in deliveries.unproven(connection, "2")}
+        assert requests.begin(connection, "2", "1.2.840", "pacs", 1)
+        assert not requests.begin(connection, "3", "1.2.840", "pacs", 1)
+        asked = {row.sop_instance_uid for row in requests.unproven(connection, "2")}
         assert asked == {"9.1", "9.2"}
-        assert {row.destination for row in deliveries.unproven(connection, "2")} == {"pacs"}
+        assert {row.peer for row in requests.unproven(connection, "2")} == {"pacs"}
 
 
 def test_a_result_that_is_withdrawn_does_not_stand(engine: Engine) -> None:
@@ -216,7 +218,7 @@ def test_a_result_that_is_withdrawn_does_not_stand(engine: Engine) -> None:
     key = AnalysisKey("1.2.840", 1, "d")
     with engine.begin() as connection:
         results.end_analysis(connection, key, "done")
-        results.add_result(connection, key, made(1), [])
+        results.add_result(connection, key, made(1))
         assert overview.standing_report(connection, "1.2.840") == "9.1"
         results.withdraw(connection, key)
         assert overview.standing_report(connection, "1.2.840") is None
@@ -234,7 +236,7 @@ def test_rows_of_the_first_schema_survive_the_migrations(tmp_path: Path) -> None
             connection.execute(text(statement))
     first.dispose()
     with database.open_database(url).connect() as connection:
-        row = deliveries.delivery_row(connection, "9.1", "pacs")
+        row = outbox.row_of(connection, "dicom", "pacs", "9.1")
     assert (row.state, row.proof, row.study_instance_uid) == ("delivered", "status", "1.2.840")
     assert (row.delivered_sop_class_uid, row.transaction_uid) == (None, None)
 

@@ -92,13 +92,14 @@ def test_everything_of_the_patient_is_there(here: Ward, folder: Path) -> None:
     assert len(anna["reading"]) >= 2
     assert anna["worklist"][0]["patient_name"] == ANNA["PatientName"]
     assert [one["comment"] for one in anna["verdict"]] == ["Agreed about Anna."]
-    assert {one["state"] for one in anna["delivery"]} == {"delivered"}
-    assert {one["receiver"] for one in anna["notification"]} == {"ris"}
+    assert {one["state"] for one in anna["outbox"]} == {"delivered"}
+    assert {one["peer"] for one in anna["outbox"] if one["kind"] == "hl7"} == {"ris"}
     files = [
         one
         for study in found.values()
-        for kind in ("instance", "result", "notification")
+        for kind in ("instance", "result", "outbox")
         for one in study[kind]
+        if kind != "outbox" or one["kind"] == "hl7"
     ]
     named = [one["path"] for one in files if one.get("kind") != "original"]
     assert None not in named
@@ -158,7 +159,7 @@ def test_an_id_of_several_issuers_needs_one(here: Ward, tmp_path: Path) -> None:
 def test_a_zip_has_the_same_and_says_what_is_gone(here: Ward, tmp_path: Path) -> None:
     study = here.studies["berta"]
     age(here.gateway.data_folder, study, 8)
-    statement = "UPDATE notification SET state = 'told' WHERE state <> 'told'"
+    statement = "UPDATE outbox SET state = 'delivered' WHERE kind = 'hl7'"
     store = sqlite3.connect(here.gateway.data_folder / "thoracle.sqlite", timeout=30)
     with closing(store), store:
         store.execute(statement)

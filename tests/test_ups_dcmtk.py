@@ -317,7 +317,7 @@ def test_dcmtk_reads_a_study_from_its_images_to_the_last_event_report(tmp_path: 
             assert status_of(answer, GLOBAL_SUBSCRIPTION) == 0
             assert send(gateway.port, image).status == 0
             concluded(gateway, study)
-            delivered = "SELECT 1 FROM delivery WHERE state = 'delivered' AND destination = 'pacs'"
+            delivered = "SELECT 1 FROM outbox WHERE state = 'delivered' AND peer = 'pacs'"
             eventually(lambda: rows(gateway, delivered))
             match, _ = client.find(
                 "SpecificCharacterSet=ISO_IR 192",

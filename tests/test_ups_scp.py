@@ -38,7 +38,7 @@ from thoracle.report import context
 from thoracle.routing import rules as routing_rules
 from thoracle.settings import Receive, Settings, parse
 from thoracle.store.database import open_database, sqlite_url
-from thoracle.store.tables import audit_event, workitem_event, workitem_subscription
+from thoracle.store.tables import audit_event, outbox, workitem_subscription
 from thoracle.study import instances
 from thoracle.study.instances import Received
 from thoracle.ups import review
@@ -57,7 +57,7 @@ class Listener:
     def __init__(self, folder: Path, **tables: Any) -> None:
         self.folder, self.port = folder, free_port()
         self.settings = parse({"receive": {"port": self.port}, "ups": {"offer": True}, **tables})
-        self.told: list[tuple[str, int]] = []
+        self.told: list[dict[str, Any]] = []
         self.start()
 
     def start(self) -> None:
@@ -126,14 +126,14 @@ class Listener:
     def reports(self, ae_title: str) -> list[tuple[str, int, dict[str, Any]]]:
         """Return what a station is to be told: workitem, event type and information."""
         statement = (
-            select(workitem_event)
-            .where(workitem_event.c.ae_title == ae_title)
-            .order_by(workitem_event.c.id)
+            select(outbox.c.content)
+            .where(outbox.c.kind == "ups", outbox.c.peer == ae_title)
+            .order_by(outbox.c.id)
         )
         with self.database.connect() as connection:
             return [
-                (row.sop_instance_uid, row.event_type_id, row.information)
-                for row in connection.execute(statement)
+                (one["workitem"], one["event_type_id"], one["information"])
+                for one in connection.execute(statement).scalars()
             ]
 
     def subscriptions(self, ae_title: str) -> dict[str, int]:
@@ -568,7 +568,7 @@ def test_a_global_subscription_is_to_what_is_there_and_to_what_comes(
     new = listener.offer()
     assert listener.subscriptions("STATION") == {GLOBAL_SUBSCRIPTION: 1, old: 1, new: 1}
     assert [(uid, kind) for uid, kind, _ in listener.reports("STATION")] == [(old, 1), (new, 1)]
-    assert listener.told[-1][0] == "STATION"
+    assert listener.told[-1]["peer"] == "STATION"
 
 
 def test_suspending_keeps_the_present_and_unsubscribing_ends_all(
@@ -636,7 +636,7 @@ def test_a_study_becomes_a_workitem_that_a_reader_finds_claims_and_completes(
         study = image.StudyInstanceUID
         assert send(gateway.port, image).status == 0
         concluded(gateway, study)
-        delivered = "SELECT 1 FROM delivery WHERE state = 'delivered' AND destination = 'pacs'"
+        delivered = "SELECT 1 FROM outbox WHERE state = 'delivered' AND peer = 'pacs'"
         eventually(lambda: rows(gateway, delivered))
         with Reader(gateway.port) as reader:
             identifier = everything()
@@ -693,7 +693,7 @@ def test_a_station_that_is_away_hears_everything_later_and_in_order(tmp_path: Pa
             uid = found.SOPInstanceUID
             assert reader.claim(uid) == 0
             assert reader.cancel(uid) == 0
-        tried = "SELECT 1 FROM workitem_event WHERE attempts > 0"
+        tried = "SELECT 1 FROM outbox WHERE kind = 'ups' AND attempts > 0"
         eventually(lambda: rows(gateway, tried))
         station.status = lambda number: 0x0110 if number == 0 else 0x0000
         with station:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 import ohif_defect
+from associations import delivered
 from gateway import Gateway
 from ledger import concluded, eventually, rows
 from ohif import Viewer, ohif, webgl
 from orthanc import Orthanc
 from sender import send
 from sources import BUNDLE, NOON
-from thoracle.deliver import storescu
 from thoracle.deliver.association import Peer
 from thoracle.image import pixels
 from thoracle.records import Box, Image, Kind, Outcome, Reading, Reason, Saliency
@@ -91,7 +91,7 @@ def hospital(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Ite
         studies = {}
         for name, study in STUDIES.items():
             for path in written(study, folder):
-                assert storescu.deliver(peer, path, partial(Path, path)).status == "0x0000"
+                assert delivered(peer, path).status == "0x0000"
             studies[name] = str(dcmread(path, stop_before_pixels=True).StudyInstanceUID)
         yield Hospital(viewer, studies)
 
@@ -271,7 +271,7 @@ def test_a_study_that_went_through_the_gateway_is_seen_with_its_result(
     source.save_as(path)
     with Orthanc(tmp_path) as archive, Gateway(tmp_path, archive) as gateway:
         peer = Peer("ORTHANC", "127.0.0.1", archive.port, "THORACLE", 30)
-        assert storescu.deliver(peer, path, partial(Path, path)).status == "0x0000"
+        assert delivered(peer, path).status == "0x0000"
         assert send(gateway.port, source).status == 0x0000
         concluded(gateway, study, 120)
         (one,) = rows(gateway, "SELECT outcome, probability FROM reading")
@@ -296,7 +296,7 @@ def test_the_defect_that_our_reports_avoid_is_still_there(
     with Orthanc(tmp_path) as archive, ohif(tmp_path, archive, chromium) as viewers:
         peer = Peer("ORTHANC", "127.0.0.1", archive.port, "THORACLE", 30)
         for path in ohif_defect.write(tmp_path):
-            assert storescu.deliver(peer, path, partial(Path, path)).status == "0x0000"
+            assert delivered(peer, path).status == "0x0000"
         with viewers.open(ohif_defect.STUDY) as viewer:
             viewer.show("SR")
             assert is_black(viewer.picture())

@@ -14,6 +14,7 @@ import pytest
 
 from browsing import Site
 from test_worklist import study
+from thoracle.outbox import rows as outbox
 from thoracle.records import Kind
 from thoracle.study import instances, reading_list, results
 from thoracle.study.instances import Description
@@ -297,9 +298,10 @@ def test_objects_of_an_earlier_result_do_not_count_as_sent(tmp_path: Path) -> No
             key = results.AnalysisKey(uid, generation, "d")
             made = results.ResultObject(f"2.{generation}", "1.2", "1.3", Kind.SR, "p", "0")
             connection.exec_driver_sql(f"UPDATE study SET generation = {generation}")
-            results.add_result(connection, key, made, ["pacs"], state)
+            results.add_result(connection, key, made)
+            outbox.add_object(connection, made.sop_instance_uid, ["pacs"], state)
         row = reading_list.row_of(connection, uid)
-        sent = reading_list.sent(connection, [uid])
+        sent = outbox.by_study(connection, [uid])
     site.database.dispose()
     assert row is not None
     assert shown(row, sent[uid], datetime.now(UTC))["sending"] == ("proven", "1 proven")

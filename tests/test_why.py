@@ -170,8 +170,9 @@ def test_events_alike_are_told_together() -> None:
 
 DONE = {"state": "done", "outcome": "positive", "probability": 0.93, "sending": None}
 SENT = {
-    "destination": "pacs",
-    "kind": "sr",
+    "kind": "dicom",
+    "peer": "pacs",
+    "object": "sr",
     "state": "delivered",
     "attempts": 1,
     "detail": None,
@@ -186,7 +187,6 @@ KNOWN = Known(
     DONE,
     (),
     (SENT,),
-    (),
     (),
     (),
     (),
@@ -233,7 +233,7 @@ KNOWN = Known(
                 KNOWN,
                 analysis={**DONE, "outcome": "rejected", "probability": None},
                 readings=({"reason_code": "NOT-CHEST"},),
-                deliveries=({**SENT, "state": "sent"}, {**SENT, "destination": "vna"}),
+                sent=({**SENT, "state": "sent"}, {**SENT, "peer": "vna"}),
             ),
             "Study 1.2.3 was rejected, none of its images could be read: Body part is not the "
             "chest (NOT-CHEST), and proven in vna; sent to pacs, not proven yet.",
@@ -255,7 +255,7 @@ KNOWN = Known(
             "2026-11-24T10:00:01Z: wrong.",
         ),
         (
-            replace(KNOWN, deliveries=()),
+            replace(KNOWN, sent=()),
             "Study 1.2.3 was read as positive (0.93), and nobody gets it: no destination is set, "
             "or no rule sends it anywhere.",
         ),
@@ -276,7 +276,7 @@ def test_what_is_waited_for_names_since_when_why_and_until_when() -> None:
     )
     due = "2026-11-24T11:00:00Z"
     row = {**SENT, "state": "waiting", "attempts": 3, "detail": "refused", "next_attempt_at": due}
-    known = replace(KNOWN, deliveries=(row,), events=events)
+    known = replace(KNOWN, sent=(row,), events=events)
     assert story.waiting(known) == [
         "The archive pacs has not been taking the structured report since 2026-11-24T10:00:03Z "
         f"(refused); the next attempt is at {due}."
@@ -343,7 +343,7 @@ def test_the_story_of_a_real_study_from_its_coming_to_its_proof(tmp_path: Path) 
         study = str(image.StudyInstanceUID)
         impostor = chest(SOPInstanceUID=image.SOPInstanceUID, PatientID="P2")
         assert send(gateway.port, impostor).status == 0xC000
-        proven = "SELECT 1 FROM delivery WHERE state = 'delivered'"
+        proven = "SELECT 1 FROM outbox WHERE state = 'delivered'"
         eventually(lambda: rows(gateway, proven), 90)
         told = json.loads(gateway.run("audit", "why", study, "--json"))
         said = gateway.run("audit", "why", "--accession", str(image.AccessionNumber))

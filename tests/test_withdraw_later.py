@@ -47,7 +47,7 @@ class Long(Ward):
     def purged(self, *images: Dataset, days: int = 8) -> str:
         """Return a study of which everything is proven, so many days ago, and purged."""
         study = self.send(*images)
-        eventually(lambda: self.told(study) == {"told"})
+        eventually(lambda: self.told(study) == {"delivered"})
         age(self.gateway.data_folder, study, days)
         asked(self.gateway, "retention", "run")
         return study
@@ -55,8 +55,8 @@ class Long(Ward):
     def told(self, study: str) -> set[str]:
         """Return the states of the messages about a study."""
         statement = (
-            "SELECT DISTINCT state FROM notification JOIN result USING (sop_instance_uid) "
-            "WHERE study_instance_uid = ?"
+            "SELECT DISTINCT state FROM outbox JOIN result USING (sop_instance_uid) "
+            "WHERE study_instance_uid = ? AND outbox.kind = 'hl7'"
         )
         return {row["state"] for row in rows(self.gateway, statement, study)}
 
@@ -79,7 +79,7 @@ class Long(Ward):
         """Return what a withdrawal made, by kind, when it is there, sent and told."""
         self.gateway.wait_for_event("result withdrawn", study)
         eventually(lambda: not self.states(study) & {"waiting", "sent"})
-        eventually(lambda: self.told(study) == {"told"})
+        eventually(lambda: self.told(study) == {"delivered"})
         statement = "SELECT * FROM result WHERE study_instance_uid = ? ORDER BY created_at"
         found: dict[str, list[dict[str, Any]]] = {}
         for row in rows(self.gateway, statement, study):
@@ -117,7 +117,7 @@ def test_a_withdrawal_after_the_images_has_the_bytes_of_one_before(
     study = here.send(
         *of_study(2, PatientID="P1", PatientName=NAME, SpecificCharacterSet="ISO_IR 100")
     )
-    eventually(lambda: here.told(study) == {"told"})
+    eventually(lambda: here.told(study) == {"delivered"})
     statement = "SELECT path FROM instance WHERE study_instance_uid = ? ORDER BY sop_instance_uid"
     paths = [here.gateway.data_folder / row["path"] for row in rows(here.gateway, statement, study)]
     images = [Path(shutil.copy(path, tmp_path)) for path in paths]
@@ -154,14 +154,15 @@ def test_a_withdrawal_after_the_images_has_the_bytes_of_one_before(
 
     statement = (
         "SELECT delivered_sop_class_uid, delivered_sop_instance_uid, series_instance_uid "
-        "FROM delivery JOIN result USING (sop_instance_uid) WHERE study_instance_uid = ?"
+        "FROM outbox JOIN result USING (sop_instance_uid) WHERE study_instance_uid = ? "
+        "AND outbox.kind = 'dicom'"
     )
     named = [Instance(*row.values()) for row in rows(here.gateway, statement, study)]
     ours = [one for one in named if one.sop_instance_uid in before]
     again = keyobject.rejection(ours, sources, identity, **common)
     assert here.content(note) == header.encode(again)
 
-    statement = "SELECT * FROM notification WHERE sop_instance_uid = ?"
+    statement = "SELECT * FROM outbox WHERE kind = 'hl7' AND item = ?"
     (message,) = rows(here.gateway, statement, report["sop_instance_uid"])
     (receiver,) = load(here.gateway.config).hl7
     assert here.content(message) == oru.oru(

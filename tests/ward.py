@@ -50,8 +50,8 @@ class Ward:
     def states(self, study: str) -> set[str]:
         """Return the states of a study's deliveries."""
         statement = (
-            "SELECT DISTINCT state FROM delivery JOIN result USING (sop_instance_uid) "
-            "WHERE study_instance_uid = ?"
+            "SELECT DISTINCT state FROM outbox JOIN result USING (sop_instance_uid) "
+            "WHERE study_instance_uid = ? AND outbox.kind = 'dicom'"
         )
         return {row["state"] for row in rows(self.gateway, statement, study)}
 

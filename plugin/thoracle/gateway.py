@@ -173,7 +173,7 @@ def _run(
 
     def on_reports(reports: EventReports) -> None:
         if started.is_set():  # what waits earlier is found when it is
-            pipeline.enqueue_reports(reports)
+            pipeline.enqueue(reports)
 
     more = Workitems(settings, database.begin, on_reports).support if settings.ups.offer else None
     readiness = Readiness(inbox, database)
@@ -220,6 +220,7 @@ def _identified(settings: Settings, database: Database) -> BundleIdentity:
 def _recover(settings: Settings, stopped: threading.Event) -> None:
     """Begin with what is left from before, and with the worklists of others."""
     pipeline.recover_unplanned_studies(untouched_seconds=0)
+    pipeline.recover()
     pipeline.report_restart()
     for manager in settings.workflow_manager:
         pipeline.WorklistPoller(manager, stopped).start()
@@ -268,7 +269,7 @@ def _supervise(
             "deleted database": partial(_rescue, database),
             "complete studies": partial(pipeline.recover_unplanned_studies, untouched),
             "analyses given up": pipeline.fail_abandoned_analyses,
-            "event reports": pipeline.enqueue_pending_reports,
+            "outbox": pipeline.recover,
             "audit anchors": anchor,
             "work that stopped": recover,
         }

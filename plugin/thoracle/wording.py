@@ -25,8 +25,11 @@ PROOFS: Final = {
     "commitment": "the archive's storage commitment",
     "query": "a query that finds it",
     "status": "the archive's answer to the sending alone",
+    "acknowledgement": "its acknowledgement",
 }
-"""What showed that an archive has an object, by what rows of deliveries and events say."""
+"""What showed that a peer has what was sent, by what rows of the outbox and events say."""
+MESSAGES: Final = {"hl7": "message (HL7 ORU)", "email": "e-mail"}
+"""Messages by the kind of those who get them."""
 
 
 class MapWords(NamedTuple):

@@ -14,8 +14,9 @@ from thoracle.audit import query
 from thoracle.audit.query import Question
 from thoracle.audit.sentences import alike, sentence
 from thoracle.audit.sentences.words import Row, detail, inert, kind, listed, number, person, reason
-from thoracle.deliver import rows as deliveries
-from thoracle.hl7 import rows as notifications
+from thoracle.deliver import rows as requests
+from thoracle.outbox import rows as outbox
+from thoracle.outbox.rows import DICOM
 from thoracle.store.tables import audit_event, instance, timestamp
 from thoracle.store.trail import Event
 from thoracle.study import rows as studies
@@ -53,9 +54,9 @@ class Known:
     """The newest that was not superseded."""
     readings: Sequence[Row]
     """Of that analysis."""
-    deliveries: Sequence[Row]
-    """Of the newest generation that has some; each with ``due_at`` of a request for proof."""
-    notifications: Sequence[Row]
+    sent: Sequence[Row]
+    """Rows of the outbox of the newest generation that has some; each with ``due_at`` of a request
+    for proof."""
     workitems: Sequence[Row]
     performances: Sequence[Row]
     events: Sequence[Row]
@@ -161,16 +162,17 @@ def _sending(known: Known, analysis: Row) -> str:
         return "and nothing is sent, because a rule shadows it"
     if sending == "held":
         return "and nothing is sent until somebody releases it, because a rule holds it"
-    if not known.deliveries:
+    if not any(row["kind"] == DICOM for row in known.sent):
         return "and nobody gets it: no destination is set, or no rule sends it anywhere"
     return f"and {'; '.join(_standing(known))}"
 
 
 def _standing(known: Known) -> Iterator[str]:
-    """Yield for each state of deliveries which destinations it is so in."""
+    """Yield for each state of objects which destinations it is so in."""
     states: dict[str, list[str]] = {}
-    for row in known.deliveries:
-        states.setdefault(row["destination"], []).append(row["state"])
+    for row in known.sent:
+        if row["kind"] == DICOM:
+            states.setdefault(row["peer"], []).append(row["state"])
     order = ("refused", "failed", "withdrawn", "held", "waiting", "sent", "delivered")
     worst: dict[str, list[str]] = {}
     for name, found in states.items():
@@ -195,9 +197,8 @@ def _standing(known: Known) -> Iterator[str]:
 def waiting(known: Known) -> list[str]:
     """Return what has to happen before the study is at its end, a sentence each."""
     found = [*_for_images(known)]
-    for row in known.deliveries:
-        found += _for_delivery(known, row)
-    found += [text for row in known.notifications for text in _for_receiver(row)]
+    for row in known.sent:
+        found += _for_object(known, row) if row["kind"] == DICOM else _for_message(row)
     for row in known.workitems:
         if row["state"] in ("SCHEDULED", "IN PROGRESS", "HELD"):
             by = f", claimed by {inert(row['claimed_by'], 16)}" if row["claimed_by"] else ""
@@ -224,8 +225,8 @@ def _for_images(known: Known) -> Iterator[str]:
         yield "The analysis has not ended; it is taken up again after a restart, too."
 
 
-def _for_delivery(known: Known, row: Row) -> Iterator[str]:
-    to, what = inert(row["destination"], 32), kind(row["kind"])
+def _for_object(known: Known, row: Row) -> Iterator[str]:
+    to, what = inert(row["peer"], 32), kind(row["object"])
     match row["state"]:
         case "held":
             yield f"{to} gets the {what} once somebody releases the study (`thoracle release`)."
@@ -248,7 +249,7 @@ def _trouble(known: Known, row: Row, to: str, what: str) -> str:
         return f"The {what} has not been sent to {to} yet."
     due = f"; the next attempt is at {row['next_attempt_at']}" if row["next_attempt_at"] else ""
     why = f" ({inert(row['detail'])})" if row["detail"] else ""
-    since = _since(known.events, row["destination"])
+    since = _since(known.events, row["peer"])
     began = f" since {since}" if since else ""
     return f"The archive {to} has not been taking the {what}{began}{why}{due}."
 
@@ -266,8 +267,8 @@ def _since(events: Sequence[Row], destination: Any) -> str:
     return since
 
 
-def _for_receiver(row: Row) -> Iterator[str]:
-    to = inert(row["receiver"], 32)
+def _for_message(row: Row) -> Iterator[str]:
+    to = inert(row["peer"], 32)
     why = f" ({inert(row['detail'])})" if row["detail"] else ""
     match row["state"]:
         case "held":
@@ -309,7 +310,7 @@ def of_accession(connection: Connection, accession_number: str) -> list[str]:
 def known_of(connection: Connection, study_instance_uid: str) -> Known:
     """Return what the tables and the trail say of a study, one that never came too."""
     events = list(query.events(connection, Question(study_instance_uid)))
-    nothing = Known(study_instance_uid, None, 0, 0, "", None, (), (), (), (), (), events)
+    nothing = Known(study_instance_uid, None, 0, 0, "", None, (), (), (), (), events)
     rows = studies.rows(connection, study_instance_uid)
     if rows is None:
         return nothing
@@ -321,8 +322,7 @@ def known_of(connection: Connection, study_instance_uid: str) -> Known:
         state=rows.listed.ai_state if rows.listed is not None else "",
         analysis=None if rows.analysis is None else _plain(rows.analysis),
         readings=[_plain(one) for one in rows.readings.values()],
-        deliveries=_deliveries(connection, study_instance_uid),
-        notifications=_newest(map(_plain, notifications.of_study(connection, study_instance_uid))),
+        sent=_sent(connection, study_instance_uid),
         workitems=[_plain(one) for one in workitems.of_study(connection, study_instance_uid)],
         performances=[_plain(one) for one in performances.of_study(connection, study_instance_uid)],
     )
@@ -361,20 +361,16 @@ def _unplanned(connection: Connection, study_instance_uid: str) -> int:
     return len(connection.execute(statement).all())
 
 
-def _deliveries(connection: Connection, study_instance_uid: str) -> list[dict[str, Any]]:
-    rows = _newest(map(_plain, deliveries.of_study(connection, study_instance_uid)))
+def _sent(connection: Connection, study_instance_uid: str) -> list[dict[str, Any]]:
+    """Return what was to be sent of the newest generation of which something was."""
+    every = outbox.of_studies(connection, [study_instance_uid])
+    newest = max((row.generation for row in every), default=None)
+    rows = [_plain(row) for row in every if row.generation == newest]
     for row in rows:
         if row["transaction_uid"]:
-            request = deliveries.request_row(connection, row["transaction_uid"])
+            request = requests.row_of(connection, row["transaction_uid"])
             row["due_at"] = request.due_at if request is not None else None
     return rows
-
-
-def _newest(rows: Any) -> list[dict[str, Any]]:
-    """Return the rows of the newest generation among some."""
-    every = list(rows)
-    newest = max((row["generation"] for row in every), default=None)
-    return [row for row in every if row["generation"] == newest]
 
 
 def _plain(row: Any) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def release(study: StudyArgument, config: ConfigOption = None) -> None:
 
 
 def retry(study: StudyArgument, config: ConfigOption = None) -> None:
-    """Send again what a destination refused, or what was given up."""
+    """Send again what was refused or given up; STUDY `none`: what is about no study, as alarms."""
     from thoracle.pipeline import requests
 
     dead = requests.retry(_database(config), study, getpass.getuser())

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from thoracle.accounts import openid
 from thoracle.classify import bundle, runtime
+from thoracle.deliver import sender as archives
 from thoracle.errors import (
     BundleError,
     DataFolderInUse,
@@ -18,11 +20,12 @@ from thoracle.errors import (
     ThoracleError,
 )
 from thoracle.monitoring import reach
+from thoracle.outbox.senders import NamedPeer, Sender
+from thoracle.pipeline import senders
 from thoracle.receive.inbox import MEGABYTE
 from thoracle.routing import rank as priority
 from thoracle.routing import rules
 from thoracle.settings import (
-    HL7,
     AuditRepository,
     Destination,
     Settings,
@@ -65,8 +68,7 @@ def check(settings: Settings) -> Iterator[Finding]:
         yield _destination(destination, settings)
     yield from _rules(settings)
     yield from _ranks(settings)
-    for receiver in settings.hl7:
-        yield _receiver(receiver)
+    yield from _receivers(settings)
     for repository in settings.audit_repository:
         yield _repository(repository)
     for one in settings.workflow_manager:
@@ -225,7 +227,7 @@ def _validity(subject: str, one: tls.Certificate, now: datetime) -> Finding:
 def _destination(destination: Destination, settings: Settings) -> Finding:
     subject = f"destination {destination.name}"
     try:
-        answer = reach.destination(destination, settings)
+        answer = archives.reach(destination, settings)
     except DeliveryError as error:
         what = "C-ECHO: " if destination.url is None else ""
         return Finding(subject, False, f"{what}{error}")
@@ -247,11 +249,18 @@ def _echo(subject: str, ask: Callable[[], str]) -> Finding:
         return Finding(subject, False, f"C-ECHO: {error}")
 
 
-def _receiver(receiver: HL7) -> Finding:
+def _receivers(settings: Settings) -> Iterator[Finding]:
+    for sender, peer in senders.peers(settings):
+        if sender.compose is not None:
+            yield _receiver(sender, peer, settings)
+
+
+def _receiver(sender: Sender[Any], peer: NamedPeer, settings: Settings) -> Finding:
+    subject = f"{sender.table} {peer.name}"
     try:
-        return Finding(f"hl7 {receiver.name}", True, reach.receiver(receiver))
+        return Finding(subject, True, sender.reach(peer, settings, None))
     except DeliveryError as error:
-        return Finding(f"hl7 {receiver.name}", False, str(error))
+        return Finding(subject, False, str(error))
 
 
 def _repository(one: AuditRepository) -> Finding:

@@ -87,19 +87,11 @@ def _study(row: dict[str, Any]) -> Iterator[str]:
         yield f"    workitem {one['sop_instance_uid']} {one['state']}{by}"
     for one in row["performances"]:
         yield f"    {one['manager']} ups {one['state']} {one['detail'] or ''}".rstrip()
-    yield from (f"    {_notification(one)}" for one in row["notifications"])
-    yield from (f"    {_delivery(one)}" for one in row["deliveries"])
+    yield from (f"    {_sent(one)}" for one in row["outbox"])
 
 
-def _notification(one: dict[str, Any]) -> str:
-    text = f"{one['receiver']} hl7 {one['state']}"
-    if one["next_attempt_at"]:
-        text += f" (attempt {one['attempts'] + 1} at {one['next_attempt_at']})"
-    return text + (f" {one['detail']}" if one["detail"] else "")
-
-
-def _delivery(one: dict[str, Any]) -> str:
-    text = f"{one['destination']} {one['kind']} {one['state']}"
+def _sent(one: dict[str, Any]) -> str:
+    text = f"{one['peer']} {one['kind']} {one['state']}"
     if one["proof"]:
         text += f" (proof: {one['proof']})"
     if one["next_attempt_at"]:

@@ -157,7 +157,7 @@ class _Export:
             images = subject.images(connection, self._subject, uid)
             headers = subject.headers(connection, self._subject, uid)
             results = subject.results(connection, uid)
-            messages = subject.messages(connection, uid)
+            sent = subject.sent(connection, uid) if alone else []
             values: dict[str, Any] = subject.whole(connection, uid) if alone else {}
             names = [row["sop_instance_uid"] for row in images]
             values["reading"] = subject.readings(connection, uid, names)
@@ -172,10 +172,9 @@ class _Export:
         for number, row in enumerate(mine, 1):
             if row["kind"] != "original":  # that is an image above
                 self._copy(row, folder / f"result-{number}-{row['kind']}.dcm")
-        told = messages if alone else []
-        for number, row in enumerate(told, 1):
-            self._copy(row, folder / f"message-{number}.hl7")
-        values |= {"instance": images, "header": headers, "result": mine, "notification": told}
+        for number, row in enumerate((row for row in sent if row["path"]), 1):
+            self._copy(row, folder / f"message-{number}{Path(row['path']).suffix}")
+        values |= {"instance": images, "header": headers, "result": mine, "outbox": sent}
         name = str(folder.relative_to(self._folder) / "study.json")
         self._text(name, [json.dumps(values, indent=1, ensure_ascii=True)])
 

@@ -1,78 +1,25 @@
-"""The steps that call an archive. Each returns what came of it as plain values; none raises."""
+"""The steps that ask an archive for proof. Each returns what came of it as plain values."""
 
 import logging
 from collections.abc import Callable
 from typing import Any
 
 from dbos import DBOS
-from pydicom import dcmread
 
-from thoracle.deliver import commitment, query, storescu, stowrs
-from thoracle.deliver import rows as deliveries
+from thoracle.deliver import commitment, query, stowrs
+from thoracle.deliver import rows as requests
 from thoracle.deliver.commitment import Reference, Requested
 from thoracle.deliver.commitment_answers import Answer
-from thoracle.deliver.line import keep, parts, peer_of, web_peer_of
+from thoracle.deliver.peers import peer_of, web_peer_of
 from thoracle.deliver.proofs import ASKED, NOT_OFFERED, UNAVAILABLE
-from thoracle.deliver.storescu import Receipt
 from thoracle.errors import ArchiveRefused, ArchiveSilent, ArchiveUnavailable, DeliveryError
-from thoracle.records import Kind
-from thoracle.report import sr
-from thoracle.report.result_set import encoded
 from thoracle.settings import Destination
-from thoracle.study import results
+from thoracle.study.line import parts
 
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 0.5
 """Time in which an archive may answer on the association that asked for its commitment."""
-
-
-@DBOS.step(name="send")
-def send(destination: str, sop_instance_uid: str) -> dict[str, Any] | None:
-    """Send an object; return columns of its delivery, or ``None`` when it was taken back."""
-    line = parts()
-    if destination not in line.destinations:
-        return {"state": "failed", "detail": f"{destination} is no longer in the settings"}
-    with line.database.connect() as connection:
-        row = results.result_row(connection, sop_instance_uid)
-        if deliveries.delivery_row(connection, sop_instance_uid, destination).state != "waiting":
-            return None
-    if row.file_state != "kept":
-        return {"state": "failed", "detail": "by the rules of [retention] it is no longer kept"}
-    try:
-        receipt = _receipt(line.destinations[destination], row.path, Kind(row.kind))
-    except (ArchiveUnavailable, OSError) as error:
-        return {"state": "waiting", "detail": str(error)}
-    except ArchiveRefused as error:
-        return {"state": "refused", "detail": str(error)}
-    except Exception as error:
-        # A fault of ours: without an end here the delivery would wait for ever, unseen.
-        logger.exception("object not sent to %s", destination)
-        return {"state": "failed", "detail": f"{type(error).__name__}, see log"}
-    proven = line.destinations[destination].proof == "status"
-    return {
-        "state": "delivered" if proven else "sent",
-        "proof": "status" if proven else None,
-        "detail": None,
-        "status": receipt.status,
-        "delivered_sop_class_uid": receipt.sop_class_uid,
-        "delivered_sop_instance_uid": receipt.sop_instance_uid,
-    }
-
-
-def _receipt(destination: Destination, below: str, kind: Kind) -> Receipt:
-    line = parts()
-    stored = line.path(below)
-    if destination.url is not None:
-        return stowrs.store(web_peer_of(destination, line.settings), stored)
-
-    def comprehensive() -> Any:
-        made = encoded(Kind.SR, sr.as_comprehensive_sr(dcmread(stored)))
-        return line.path(keep(made).path)
-
-    ours = kind is not Kind.ORIGINAL
-    peer = peer_of(destination, line.settings)
-    return storescu.deliver(peer, stored, comprehensive if ours else None)
 
 
 def ask(
@@ -88,7 +35,7 @@ def ask(
     if at is None or at.url is not None or at.proof != "commitment":
         return {"outcome": NOT_OFFERED, "detail": None}
     with line.database.connect() as connection:
-        rows = deliveries.unproven(connection, transaction_uid)
+        rows = requests.unproven(connection, transaction_uid)
     references = [
         Reference(row.delivered_sop_class_uid, row.delivered_sop_instance_uid) for row in rows
     ]
@@ -122,7 +69,7 @@ def find(destination: str, transaction_uid: str) -> dict[str, Any]:
     if at is None:
         return {"found": None, "unavailable": None, "means": None, "asked": {}}
     with line.database.connect() as connection:
-        rows = deliveries.unproven(connection, transaction_uid)
+        rows = requests.unproven(connection, transaction_uid)
     # One series at a time: its UID is a key of the query (PS3.4 Section C.4.1).
     asked: dict[str, list[str]] = {}
     for row in rows:

@@ -1,30 +1,41 @@
 """The proof of deliveries: rows and events written together, each in one transaction."""
 
+import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row
 
-from thoracle.deliver import attempts as audited
-from thoracle.deliver import rows as deliveries
+from thoracle.deliver import rows as requests
+from thoracle.outbox import attempts
+from thoracle.outbox import rows as stored
+from thoracle.outbox.rows import Batch
 from thoracle.settings import Deliver
 from thoracle.store import trail
 from thoracle.store.tables import timestamp
+from thoracle.study.analyses import of_study
 
 NOT_OFFERED, UNAVAILABLE, ASKED = "not offered", "unavailable", "asked"
 """What can come of a request for proof, beside an answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resend:
-    """A delivery that is to be tried again."""
-
-    sop_instance_uid: str
-    attempt: int
-    delay: float
-    """Seconds."""
+def begin(
+    connection: Connection,
+    study_instance_uid: str,
+    destination: str,
+    number: int,
+    workflow_id: str,
+) -> str | None:
+    """Return the transaction of a new request for proof, if there is something to ask about."""
+    transaction_uid = f"2.25.{uuid.uuid4().int}"
+    if not requests.begin(connection, transaction_uid, study_instance_uid, destination, number):
+        return None
+    request = requests.row_of(connection, transaction_uid)
+    detail = {"request": number, "objects": len(requests.unproven(connection, transaction_uid))}
+    event = trail.Event.PROOF_REQUESTED
+    _record_request(connection, request, event, trail.SUCCESS, detail, workflow_id)
+    return transaction_uid
 
 
 def asked(
@@ -42,20 +53,20 @@ def asked(
     else for the next attempt. ``None`` when it offers no commitment, or could not be asked for
     too long, and so has to be queried; and when the answer has come already.
     """
-    request = deliveries.request_row(connection, transaction_uid)
+    request = requests.row_of(connection, transaction_uid)
     assert request is not None
     delay: float | None = None
     if outcome == ASKED:
         delay = settings.commitment_seconds
         outcome = request.state if request.state == "answered" else outcome
-    elif outcome == UNAVAILABLE and not audited.is_old(request.created_at, settings):
-        delay = audited.delay_after(attempt, settings)
+    elif outcome == UNAVAILABLE and not attempts.is_old(request.created_at, settings):
+        delay = attempts.delay_after(attempt, settings)
     due = delay and timestamp(datetime.now(UTC) + timedelta(seconds=delay))
-    deliveries.set_request(connection, transaction_uid, {"state": outcome, "due_at": due})
+    requests.set_row(connection, transaction_uid, {"state": outcome, "due_at": due})
     if outcome in (NOT_OFFERED, UNAVAILABLE):
         event = trail.Event.PROOF_ANSWERED
         said = {"outcome": outcome, "detail": detail, "attempt": attempt}
-        audited.record_request(connection, request, event, trail.MINOR_FAILURE, said, workflow_id)
+        _record_request(connection, request, event, trail.MINOR_FAILURE, said, workflow_id)
     return delay
 
 
@@ -67,15 +78,15 @@ def answered(
     calling_ae_title: str,
     settings: Deliver,
     workflow_id: str,
-) -> list[Resend]:
+) -> list[Batch]:
     """Record an archive's answer to a request for its commitment; return what it does not keep.
 
     What was asked about and is not named counts as not kept. A late answer proves, too.
     """
-    request = deliveries.request_row(connection, transaction_uid)
+    request = requests.row_of(connection, transaction_uid)
     assert request is not None
-    deliveries.set_request(connection, transaction_uid, {"state": "answered", "due_at": None})
-    audited.record_request(
+    requests.set_row(connection, transaction_uid, {"state": "answered", "due_at": None})
+    _record_request(
         connection,
         request,
         trail.Event.PROOF_ANSWERED,
@@ -87,14 +98,14 @@ def answered(
         workflow_id,
         calling_ae_title,
     )
-    for row in deliveries.delivered_as(connection, request.destination, committed):
+    for row in requests.delivered_as(connection, request.destination, committed):
         _proven(connection, row, "commitment", workflow_id)
-    resends = []
-    for row in deliveries.unproven(connection, transaction_uid):
+    missing = []
+    for row in requests.unproven(connection, transaction_uid):
         why = failed.get(row.delivered_sop_instance_uid)
         said = "not named" if why is None else f"failure reason 0x{why:04X}"
-        resends += _again(connection, row, f"not committed: {said}", settings, workflow_id)
-    return resends
+        missing.append((row, f"not committed: {said}"))
+    return _again(connection, missing, settings, workflow_id)
 
 
 def unasked(connection: Connection, transaction_uid: str, calling_ae_title: str) -> None:
@@ -119,19 +130,16 @@ def expired(
     whose objects have to be queried because the archive was asked often enough; one of them at
     most is not ``None``.
     """
-    request = deliveries.request_row(connection, transaction_uid)
+    request = requests.row_of(connection, transaction_uid)
     assert request is not None
-    rows = deliveries.unproven(connection, transaction_uid)
+    rows = requests.unproven(connection, transaction_uid)
     if not rows:
         return {"ask": None, "query": None}
-    deliveries.set_request(connection, transaction_uid, {"state": "expired", "due_at": None})
+    requests.set_row(connection, transaction_uid, {"state": "expired", "due_at": None})
     if request.request >= settings.commitment_requests:
         return {"ask": None, "query": transaction_uid}
-    for row in rows:
-        deliveries.set_delivery(
-            connection, row.sop_instance_uid, row.destination, {"transaction_uid": None}
-        )
-    again = audited.request_proof(
+    stored.set_rows(connection, [row.id for row in rows], transaction_uid=None)
+    again = begin(
         connection,
         request.study_instance_uid,
         request.destination,
@@ -162,23 +170,24 @@ def queried(
     Returns
     -------
     dict
-        ``delay``: seconds until the next query, or ``None``. ``resend``: what it does not have.
+        ``delay``: seconds until the next query, or ``None``. ``again``: batches of what it does not
+        have.
     """
-    request = deliveries.request_row(connection, transaction_uid)
+    request = requests.row_of(connection, transaction_uid)
     assert request is not None
     _record_query(connection, request, attempt, answer, workflow_id)
-    if answer["unavailable"] is not None and not audited.is_old(request.created_at, settings):
-        return {"delay": audited.delay_after(attempt, settings), "resend": []}
+    if answer["unavailable"] is not None and not attempts.is_old(request.created_at, settings):
+        return {"delay": attempts.delay_after(attempt, settings), "again": []}
     found: Collection[str] | None = answer["found"]
-    resends: list[Resend] = []
-    for row in deliveries.unproven(connection, transaction_uid):
+    missing = []
+    for row in requests.unproven(connection, transaction_uid):
         if found is None:
             _proven(connection, row, "status", workflow_id)
         elif row.delivered_sop_instance_uid in found:
             _proven(connection, row, "query", workflow_id)
         else:
-            resends += _again(connection, row, "a query does not find it", settings, workflow_id)
-    return {"delay": None, "resend": resends}
+            missing.append((row, "a query does not find it"))
+    return {"delay": None, "again": _again(connection, missing, settings, workflow_id)}
 
 
 def _record_query(
@@ -197,23 +206,49 @@ def _record_query(
     said |= {"found": len(found)} if found is not None else {"detail": why}
     outcome = trail.MINOR_FAILURE if found is None else trail.SUCCESS
     event = trail.Event.ARCHIVE_QUERIED
-    audited.record_request(connection, request, event, outcome, said, workflow_id)
+    _record_request(connection, request, event, outcome, said, workflow_id)
 
 
 def _proven(connection: Connection, row: Row[Any], proof: str, workflow_id: str) -> None:
     values = {"state": "delivered", "proof": proof, "transaction_uid": None, "detail": None}
-    deliveries.set_delivery(connection, row.sop_instance_uid, row.destination, values)
+    stored.set_rows(connection, [row.id], **values)
     if (row.state, row.proof) != ("delivered", proof):  # told twice, it is recorded once
         recorded = {**row._mapping, **values}
-        audited.record(connection, row, recorded, row.attempts, workflow_id)
+        attempts.record(connection, row, recorded, row.attempts, workflow_id)
 
 
 def _again(
-    connection: Connection, row: Row[Any], detail: str, settings: Deliver, workflow_id: str
-) -> list[Resend]:
-    """Have an object sent again that the archive does not keep, unless it is too old for that."""
-    values = {"state": "waiting", "transaction_uid": None, "detail": detail}
-    values, delay = audited.postponed(row, row.attempts, values, settings)
-    deliveries.set_delivery(connection, row.sop_instance_uid, row.destination, values)
-    audited.record(connection, row, {**row._mapping, **values}, row.attempts, workflow_id)
-    return [] if delay is None else [Resend(row.sop_instance_uid, row.attempts + 1, delay)]
+    connection: Connection,
+    missing: Sequence[tuple[Row[Any], str]],
+    settings: Deliver,
+    workflow_id: str,
+) -> list[Batch]:
+    """Have objects sent again that the archive does not keep, unless they are too old for that."""
+    for row, detail in missing:
+        stored.set_rows(connection, [row.id], state="waiting", transaction_uid=None, detail=detail)
+    return attempts.postponed(connection, [row for row, _ in missing], settings, workflow_id)
+
+
+def _record_request(
+    connection: Connection,
+    request: Row[Any] | None,
+    event: trail.Event,
+    event_outcome: int,
+    detail: dict[str, Any],
+    workflow_id: str,
+    calling_ae_title: str | None = None,
+) -> None:
+    """Add the event of a request for proof that exists."""
+    assert request is not None
+    trail.record(
+        connection,
+        event,
+        {
+            **of_study(connection, request.study_instance_uid),
+            "event_outcome": event_outcome,
+            "destination": request.destination,
+            "calling_ae_title": calling_ae_title,
+            "correlation_id": workflow_id,
+            "detail": {"transaction_uid": request.transaction_uid, **detail},
+        },
+    )

@@ -1,6 +1,7 @@
-"""Storage SCU: one association for one attempt, and what the archive answered."""
+"""Storage SCU: objects on one association, and what the archive answered to each."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,48 +35,107 @@ class Receipt:
     """E.g. ``0x0000``."""
 
 
-def deliver(peer: Peer, stored: Path, comprehensive: Callable[[], Path] | None) -> Receipt:
-    """Return the archive's receipt for an object.
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """An object as a file, and how it may be changed for an archive."""
 
-    Parameters
-    ----------
-    peer
-        The archive.
-    stored
-        The object as a file. It is sent as it is where the archive takes its transfer syntax,
-        else decoded.
-    comprehensive
-        Gives a report as Comprehensive SR: called, and sent in its place, only for an archive that
-        takes no Comprehensive 3D SR. Each SOP Class is proposed in a context of its own.
-        ``None`` for an object that is not ours: its pixels are never decoded, so it is sent as it
-        is or not at all.
+    stored: Path
+    """Sent as it is where the archive takes its transfer syntax, else decoded."""
+    comprehensive: Callable[[], Path] | None
+    """Gives a report as Comprehensive SR: called, and sent in its place, only for an archive that
+    takes no Comprehensive 3D SR. ``None`` for an object that is not ours: its pixels are never
+    decoded, so it is sent as it is or not at all."""
+
+
+class _Ended(ArchiveUnavailable):
+    """The association ended before an object was answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Proposed:
+    """What has to be accepted for an object."""
+
+    outgoing: Outgoing
+    sop_class: UID
+    syntax: UID
+
+    @classmethod
+    def of(cls, outgoing: Outgoing) -> "_Proposed":
+        meta = read_file_meta_info(outgoing.stored)
+        return cls(outgoing, UID(meta.MediaStorageSOPClassUID), UID(meta.TransferSyntaxUID))
+
+    @property
+    def native(self) -> bool:
+        return self.syntax in NATIVE
+
+    def contexts(self) -> Iterator[Any]:
+        """Yield what is proposed, as :class:`Call` takes it: each SOP Class in its own context."""
+        ours = self.outgoing.comprehensive is not None
+        yield self.sop_class if self.native else (self.sop_class, self.syntax)
+        if ours and not self.native:
+            yield self.sop_class
+        if ours and self.sop_class == Comprehensive3DSRStorage:
+            yield ComprehensiveSRStorage
+
+    def store(self, assoc: Association, peer: Peer) -> Receipt:
+        """Send it in the form that was accepted."""
+        accepted = {context.abstract_syntax for context in assoc.accepted_contexts}
+        comprehensive = self.outgoing.comprehensive
+        if self.sop_class in accepted:
+            return _store(assoc, self.outgoing.stored)
+        if (
+            comprehensive is not None
+            and self.sop_class == Comprehensive3DSRStorage
+            and ComprehensiveSRStorage in accepted
+        ):
+            return _store(assoc, comprehensive())
+        name = self.sop_class.name
+        what = name if self.native or comprehensive is not None else f"{name} as {self.syntax.name}"
+        raise ArchiveRefused(f"{peer.ae_title} does not accept {what}")
+
+
+def deliver(peer: Peer, objects: Sequence[Outgoing]) -> Iterator[Receipt | Exception]:
+    """Yield for each object, in their order, the archive's receipt or why there is none.
+
+    All go on one association. When an object ends it, the next ones get another: one that an
+    archive cannot stand holds up no other. An ``ArchiveUnavailable`` is to be tried again: broken
+    off, or out of resources; an ``ArchiveRefused`` is final.
 
     Raises
     ------
     ArchiveUnavailable
-        Not reached, broken off, or out of resources: to be tried again.
+        Not reached, so that what has no answer yet is to be tried again.
     ArchiveRefused
-        It does not take the SOP Class, or answered with another failure.
+        No presentation context was accepted.
     """
-    meta = read_file_meta_info(stored)
-    sop_class, syntax = UID(meta.MediaStorageSOPClassUID), UID(meta.TransferSyntaxUID)
-    native = syntax in NATIVE
-    wanted: list[Any] = [sop_class] if native else [(sop_class, syntax)]
-    if comprehensive is not None:
-        wanted += [] if native else [sop_class]
-        wanted += [ComprehensiveSRStorage] if sop_class == Comprehensive3DSRStorage else []
-    with Call(peer, wanted) as assoc:
-        accepted = {context.abstract_syntax for context in assoc.accepted_contexts}
-        if sop_class in accepted:
-            return _store(assoc, stored)
-        if ComprehensiveSRStorage in accepted and comprehensive is not None:
-            return _store(assoc, comprehensive())
-    what = (
-        sop_class.name
-        if native or comprehensive is not None
-        else f"{sop_class.name} as {syntax.name}"
-    )
-    raise ArchiveRefused(f"{peer.ae_title} does not accept {what}")
+    left = list(objects)
+    while left:
+        proposed = _readable(left)
+        wanted = dict.fromkeys(context for one in proposed for context in one.contexts())
+        with Call(peer, wanted) if wanted else nullcontext() as assoc:
+            ended = False
+            while left and not ended:
+                answer = _answer(assoc, peer, left.pop(0))
+                ended = isinstance(answer, _Ended)
+                yield answer
+
+
+def _readable(objects: Iterable[Outgoing]) -> list[_Proposed]:
+    found = []
+    for one in objects:
+        with suppress(Exception):  # `_answer` meets it again, and says so
+            found.append(_Proposed.of(one))
+    return found
+
+
+def _answer(assoc: Association | None, peer: Peer, one: Outgoing) -> Receipt | Exception:
+    try:
+        proposed = _Proposed.of(one)
+        if assoc is None:
+            raise ArchiveUnavailable("it could not be read a moment ago")
+        return proposed.store(assoc, peer)
+    except Exception as error:  # noqa: BLE001 - the caller says what each means
+        return error
 
 
 def echo(peer: Peer) -> None:
@@ -121,9 +181,9 @@ def _store(assoc: Association, path: Path) -> Receipt:
     try:
         answer = assoc.send_c_store(path if as_it_is else _decoded(dcmread(path)))
     except RuntimeError as error:  # the archive has ended the association that it had accepted
-        raise ArchiveUnavailable("association ended before the C-STORE") from error
+        raise _Ended("association ended before the C-STORE") from error
     if "Status" not in answer:
-        raise ArchiveUnavailable("association ended before the C-STORE was answered")
+        raise _Ended("association ended before the C-STORE was answered")
     status = int(answer.Status)
     text = f"0x{status:04X}"
     comment = str(answer.get("ErrorComment") or "")[:64]

@@ -2,12 +2,12 @@
 
 dicomweb-client searches. It does not store: its ``store_instances`` encodes a data set anew, does
 not say whether 200 or 202 came back, nor what came with 409, and reads no body whose media type
-has a parameter. So the one multipart message is posted here, in its session.
+has a parameter. So the multipart message is posted here, in its session.
 """
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,13 @@ from thoracle.deliver.statuses import Fate
 from thoracle.deliver.storescu import Receipt
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable, DeliveryError
 
+LARGEST_REQUEST = 32 * 1024 * 1024
+"""Bytes of the objects that go in one request; one object may be larger."""
+_NAMES = ["SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID"]
+
 logger = logging.getLogger(__name__)
 
-__all__ = ["WebPeer", "found", "reachable", "store"]
+__all__ = ["WebPeer", "found", "reachable", "store", "store_all"]
 
 
 def store(peer: WebPeer, path: Path) -> Receipt:
@@ -58,10 +62,10 @@ def store(peer: WebPeer, path: Path) -> Receipt:
     ArchiveRefused
         Another Failure Reason (0008,1197) or HTTP status.
     """
-    ds = dcmread(path, specific_tags=["SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID"])
+    ds = dcmread(path, specific_tags=_NAMES)
     uid = str(ds.file_meta.MediaStorageSOPInstanceUID)
     with talking(peer) as (session, _):
-        response = _post(session, peer, path.read_bytes())
+        response = _post(session, peer, [path.read_bytes()])
     status = response.status_code
     if status in CREDENTIALS or status in TRY_AGAIN or status >= 500:
         raise failure(peer, status)
@@ -77,6 +81,73 @@ def store(peer: WebPeer, path: Path) -> Receipt:
     if reason is None and status < 300:
         raise ArchiveUnavailable(f"{said} without naming the object")
     raise ArchiveRefused(said)
+
+
+def store_all(peer: WebPeer, paths: Sequence[Path]) -> Iterator[Receipt | Exception]:
+    """Yield for each file, in their order, the archive's receipt or why there is none.
+
+    They go in one request while they are small. What that neither stores nor finds there goes in a
+    request of its own, as :func:`store` sends it: one object that an archive cannot stand holds up
+    no other.
+
+    Raises
+    ------
+    ArchiveUnavailable
+        Not reached, 401, 403 or too many requests: what has no answer yet is to be tried again.
+    """
+    left = list(paths)
+    while left:
+        several = _together(left)
+        taken = _stored_together(peer, several) if len(several) > 1 else {}
+        for path in several:
+            left.remove(path)
+            if path in taken:
+                yield taken[path]
+                continue
+            yield _answer(peer, path)
+
+
+def _answer(peer: WebPeer, path: Path) -> Receipt | Exception:
+    try:
+        return store(peer, path)
+    except Exception as error:  # noqa: BLE001 - the caller says what each means
+        return error
+
+
+def _together(paths: Sequence[Path]) -> list[Path]:
+    """Return the first of some files that go in one request."""
+    found: list[Path] = []
+    size = 0
+    for path in paths:
+        size += path.stat().st_size if path.exists() else 0
+        if found and size > LARGEST_REQUEST:
+            break
+        found.append(path)
+    return found
+
+
+def _stored_together(peer: WebPeer, paths: Sequence[Path]) -> dict[Path, Receipt]:
+    """Return the receipts of those files that the archive has after one request with all."""
+    headers = {}
+    for path in paths:
+        with suppress(Exception):  # `store` meets it again, and says so
+            headers[path] = dcmread(path, specific_tags=_NAMES)
+    if not headers:
+        return {}
+    with talking(peer) as (session, _):
+        response = _post(session, peer, [path.read_bytes() for path in headers])
+    status = response.status_code
+    if status in CREDENTIALS or status in TRY_AGAIN:
+        raise failure(peer, status)
+    taken = {}
+    for path, ds in headers.items():
+        uid = str(ds.file_meta.MediaStorageSOPInstanceUID)
+        kept, reason, text = _said_of(uid, response)
+        if kept or (reason is not None and statuses.fate(reason) is Fate.TAKEN):
+            taken[path] = Receipt(str(ds.SOPClassUID), uid, text)
+        elif reason is None and status < 300 and _has(peer, ds, uid):
+            taken[path] = Receipt(str(ds.SOPClassUID), uid, f"{text}, found by query")
+    return taken
 
 
 def found(
@@ -144,17 +215,18 @@ def reachable(peer: WebPeer) -> bool:
 # ---- Requests ----------------------------------------------------------------------------------
 
 
-def _post(session: requests.Session, peer: WebPeer, encoded: bytes) -> requests.Response:
-    """Post one object to ``/studies`` (PS3.18 Section 10.5.1).
+def _post(session: requests.Session, peer: WebPeer, objects: Sequence[bytes]) -> requests.Response:
+    """Post objects to ``/studies`` (PS3.18 Section 10.5.1).
 
-    The part has no transfer-syntax parameter: Orthanc's plugin drops a part that has one, answering
+    A part has no transfer-syntax parameter: Orthanc's plugin drops a part that has one, answering
     200 all the same. The transfer syntax is in the File Meta Information.
     """
     boundary = uuid.uuid4().hex
     start = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+    parts = b"\r\n".join(start + encoded for encoded in objects)
     return session.post(
         f"{peer.url.rstrip('/')}/studies",
-        data=start + encoded + f"\r\n--{boundary}--\r\n".encode(),
+        data=parts + f"\r\n--{boundary}--\r\n".encode(),
         headers={
             "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
             "Accept": "application/dicom+json",

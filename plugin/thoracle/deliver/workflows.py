@@ -1,10 +1,7 @@
-"""deliver -> prove: an object is sent until it is taken, and what was taken is proven to be kept.
-
-Waiting is a delayed row, not a sleeping thread: an outage of days costs rows alone.
-"""
+"""prove: what an archive has taken is asked for until something proves that it is kept."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,67 +9,15 @@ from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
 from sqlalchemy import Connection
 
 from thoracle.deliver import archives, proofs
-from thoracle.deliver import attempts as audited
-from thoracle.deliver import rows as deliveries
+from thoracle.deliver import rows as requests
 from thoracle.deliver.commitment_answers import Answer
-from thoracle.deliver.line import parts
-from thoracle.deliver.proofs import UNAVAILABLE, Resend
+from thoracle.deliver.proofs import UNAVAILABLE
+from thoracle.outbox import workflow as outbox
 from thoracle.store import engine
+from thoracle.study.line import parts
 
 PRIORITY = 100
 """Of the requests for proof: they may wait."""
-
-# ---- deliver ---------------------------------------------------------------------------------
-
-
-def enqueue_deliver(
-    destination: str, sop_instance_uid: str, attempt: int, priority: int, delay: float | None
-) -> None:
-    """Have an object sent to a destination, after so many seconds."""
-    with (
-        SetWorkflowID(f"deliver:{destination}:{sop_instance_uid}:{attempt}"),
-        SetEnqueueOptions(priority=priority, queue_partition_key=destination, delay_seconds=delay),
-    ):
-        DBOS.enqueue_workflow(
-            engine.DELIVER, deliver, destination, sop_instance_uid, attempt, priority
-        )
-
-
-@DBOS.workflow(name="deliver", max_recovery_attempts=None)
-def deliver(destination: str, sop_instance_uid: str, attempt: int, priority: int) -> None:
-    """Make one attempt; a failed one that time may heal is followed by another, later.
-
-    The last object of a study that is tried starts the request for the proof of all of them.
-    """
-    answer = archives.send(destination, sop_instance_uid)
-    if answer is None:
-        return
-    after = engine.transaction(_attempted, destination, sop_instance_uid, attempt, answer)
-    if after["delay"] is not None:
-        enqueue_deliver(destination, sop_instance_uid, attempt + 1, priority, after["delay"])
-    if after["transaction_uid"] is not None:
-        _enqueue_ask(destination, after["transaction_uid"], 1, None)
-
-
-def _attempted(
-    connection: Connection,
-    destination: str,
-    sop_instance_uid: str,
-    attempt: int,
-    answer: dict[str, Any],
-) -> dict[str, Any]:
-    return audited.attempted(
-        connection,
-        destination,
-        sop_instance_uid,
-        attempt,
-        answer,
-        parts().settings.deliver,
-        str(DBOS.workflow_id),
-    )
-
-
-# ---- prove -----------------------------------------------------------------------------------
 
 
 def committed(calling_ae_title: str, answer: Answer) -> bool:
@@ -81,7 +26,7 @@ def committed(calling_ae_title: str, answer: Answer) -> bool:
     When this returns, the report is durable: it may be acknowledged to the archive.
     """
     with parts().database.begin() as connection:
-        if deliveries.request_row(connection, answer.transaction_uid) is None:
+        if requests.row_of(connection, answer.transaction_uid) is None:
             proofs.unasked(connection, answer.transaction_uid, calling_ae_title)
             return False
     values = asdict(answer)
@@ -95,16 +40,15 @@ def committed(calling_ae_title: str, answer: Answer) -> bool:
 @DBOS.workflow(name="commit", max_recovery_attempts=None)
 def commit(calling_ae_title: str, values: dict[str, Any]) -> None:
     """Count as delivered what an archive has committed to keep, and send the rest again."""
-    transaction_uid = values["transaction_uid"]
-    destination = _destination_of(transaction_uid)
-    resends = engine.transaction(_answered, calling_ae_title, values)
-    _resend(destination, resends)
+    # Its result is not used; it is here for those that a version with this step has begun.
+    _destination_of(values["transaction_uid"])
+    outbox.enqueue(engine.transaction(_answered, calling_ae_title, values))
 
 
 def _answered(
     connection: Connection, calling_ae_title: str, values: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    resends = proofs.answered(
+    again = proofs.answered(
         connection,
         values["transaction_uid"],
         values["committed"],
@@ -113,7 +57,31 @@ def _answered(
         parts().settings.deliver,
         str(DBOS.workflow_id),
     )
-    return [asdict(one) for one in resends]
+    return [asdict(one) for one in again]
+
+
+class ArchiveProver:
+    """Archives are asked once for what they took of a study, when all of it was tried."""
+
+    def begin(
+        self, connection: Connection, peer: str, studies: Sequence[str], workflow_id: str
+    ) -> list[str]:
+        """Return the transactions of new requests for proof."""
+        begun = (proofs.begin(connection, study, peer, 1, workflow_id) for study in studies)
+        return [one for one in begun if one is not None]
+
+    def enqueue(self, peer: str, asked: Sequence[str]) -> None:
+        """Have an archive asked about them."""
+        for transaction_uid in asked:
+            _enqueue_ask(peer, transaction_uid, 1, None)
+
+
+def recover() -> None:
+    """Have archives asked about what nobody has asked them yet, e.g. for a crash."""
+    with parts().database.connect() as connection:
+        rows = requests.planned(connection)
+    for row in rows:
+        _enqueue_ask(row.destination, row.transaction_uid, 1, None)
 
 
 def _enqueue_ask(destination: str, transaction_uid: str, attempt: int, delay: float | None) -> None:
@@ -193,7 +161,7 @@ def find(destination: str, transaction_uid: str, attempt: int) -> None:
     """Look for the objects of a request in the archive, and send again what it does not have."""
     answer = archives.find(destination, transaction_uid)
     after = engine.transaction(_queried, transaction_uid, attempt, answer)
-    _resend(destination, after["resend"])
+    outbox.enqueue(after.get("again", ()))
     if after["delay"] is not None:
         _enqueue_find(destination, transaction_uid, attempt + 1, after["delay"])
 
@@ -209,17 +177,12 @@ def _queried(
         parts().settings.deliver,
         str(DBOS.workflow_id),
     )
-    return {**after, "resend": [asdict(one) for one in after["resend"]]}
+    return {**after, "again": [asdict(one) for one in after["again"]]}
 
 
 @DBOS.step(name="destination of")
 def _destination_of(transaction_uid: str) -> str:
     with parts().database.connect() as connection:
-        row = deliveries.request_row(connection, transaction_uid)
+        row = requests.row_of(connection, transaction_uid)
     assert row is not None  # `committed` has seen it, and rows are never deleted
     return str(row.destination)
-
-
-def _resend(destination: str, resends: Iterable[dict[str, Any]]) -> None:
-    for one in (Resend(**values) for values in resends):
-        enqueue_deliver(destination, one.sop_instance_uid, one.attempt, PRIORITY, one.delay)

@@ -55,6 +55,10 @@ class Acknowledgement:
     """ERR-3, or MSA-6 of older versions: HL7 Table 0357."""
 
 
+class NotReached(ArchiveUnavailable):
+    """No connection came about."""
+
+
 def send(receiver: HL7, message: bytes) -> Acknowledgement:
     """Send a message and return the acknowledgement that accepts it.
 
@@ -120,14 +124,14 @@ def _connected(receiver: HL7) -> Iterator[socket.socket]:
     try:
         context = None if receiver.tls is None else tls.client_context(receiver.tls, "hl7.tls")
     except SettingsError as error:
-        raise ArchiveUnavailable(f"TLS files cannot be used: {error}") from error
+        raise NotReached(f"TLS files cannot be used: {error}") from error
     try:
         connection = socket.create_connection(
             (receiver.host, receiver.port), receiver.timeout_seconds
         )
     except (OSError, UnicodeError) as error:  # UnicodeError: no host name can be so
         reason = getattr(error, "strerror", None) or str(error)
-        raise ArchiveUnavailable(f"{where} not reached: {reason}") from error
+        raise NotReached(f"{where} not reached: {reason}") from error
     with connection:
         if receiver.tls is None or context is None:
             yield connection
@@ -137,11 +141,11 @@ def _connected(receiver: HL7) -> Iterator[socket.socket]:
         except OSError as error:
             hint = isinstance(error, (*tls.ENDED, TimeoutError))
             plain = ", as if it spoke plain MLLP" if hint else ""
-            raise ArchiveUnavailable(f"{where} {tls.failure(error)}{plain}") from error
+            raise NotReached(f"{where} {tls.failure(error)}{plain}") from error
         with secured:
             found, required = tls.fingerprint(secured), receiver.tls.fingerprint
             if required is not None and found != required:
-                raise ArchiveUnavailable(
+                raise NotReached(
                     f"{where} has a certificate with SHA-256 {found}, required is {required}"
                 )
             yield secured

@@ -14,13 +14,13 @@ from sqlalchemy import Connection, and_, case, func, or_, select
 from thoracle.audit import forwarding
 from thoracle.monitoring import operations, statistics
 from thoracle.monitoring.comparison import Comparison, Level, shown
+from thoracle.outbox.rows import ARRIVED, NO_STUDY
 from thoracle.records import Reason
 from thoracle.settings import Settings
 from thoracle.store.tables import (
     analysis,
-    delivery,
     instance,
-    notification,
+    outbox,
     reading,
     study,
     timestamp,
@@ -182,27 +182,23 @@ def _unanswered(connection: Connection, settings: Settings, now: datetime) -> It
 def _unreachable(connection: Connection, settings: Settings, now: datetime) -> Iterator[Comparison]:
     """Yield an alarm for each peer to which nothing has gone for too long."""
     limit = timestamp(now - timedelta(minutes=settings.watch.unreachable_minutes))
-    for table, column, sent in (
-        (delivery, delivery.c.destination, ("sent", "delivered")),
-        (notification, notification.c.receiver, ("told",)),
-    ):
-        waiting = connection.execute(
-            select(column, func.min(table.c.created_at), func.count(), func.max(table.c.detail))
-            .where(table.c.state == "waiting", table.c.attempts > 0, table.c.detail.is_not(None))
-            .group_by(column)
-            .order_by(column)
-        ).all()
-        for name, first, number, detail in waiting:
-            last = connection.execute(
-                select(func.max(table.c.changed_at)).where(column == name, table.c.state.in_(sent))
-            ).scalar()
-            since = max(first, last or first)
-            if since < limit:
-                sentence = (
-                    f"{name} has taken nothing since {since[:19]} UTC: {number} wait. "
-                    f"Last answer: {operations.plain(detail)}"
-                )
-                yield alarm(f"destination {name}", f"{name} out of reach", sentence)
+    table = outbox.c
+    waiting = connection.execute(
+        select(table.peer, func.min(table.created_at), func.count(), func.max(table.detail))
+        .where(table.state == "waiting", table.attempts > 0, table.detail.is_not(None))
+        .group_by(table.peer)
+        .order_by(table.peer)
+    ).all()
+    for name, first, number, detail in waiting:
+        taken = (table.peer == name) & table.state.in_(ARRIVED)
+        last = connection.execute(select(func.max(table.changed_at)).where(taken)).scalar()
+        since = max(first, last or first)
+        if since < limit:
+            sentence = (
+                f"{name} has taken nothing since {since[:19]} UTC: {number} wait. "
+                f"Last answer: {operations.plain(detail)}"
+            )
+            yield alarm(f"destination {name}", f"{name} out of reach", sentence)
 
 
 def _dead(connection: Connection) -> Iterator[Comparison]:
@@ -211,14 +207,15 @@ def _dead(connection: Connection) -> Iterator[Comparison]:
     if number:
         row = newest[0]
         cause = f"to {row.peer}, {row.state}: {operations.plain(row.detail)}."
-        newest_one = f"the newest: {row.kind} of study {row.study_instance_uid} {cause}"
+        study = None if row.study_instance_uid == NO_STUDY else row.study_instance_uid
+        newest_one = f"the newest: {row.kind}{f' of study {study}' if study else ''} {cause}"
         advice = "What to do: mend the cause, then `thoracle retry STUDY` or *Send again*."
         found = alarm(
             "dead letters", "Dead letters", f"{number} dead letters; {newest_one}", advice
         )
         yield replace(
             found,
-            study_instance_uid=row.study_instance_uid,
+            study_instance_uid=study,
             outside=f"{number} dead letters; the newest {cause} {advice}",
         )
 

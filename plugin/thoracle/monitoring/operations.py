@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, literal, select, text, union_all
+from sqlalchemy import Connection, case, func, select, text
 
-from thoracle.deliver.rows import DEAD
+from thoracle.outbox.rows import ARRIVED, DEAD, DICOM, NO_STUDY
 from thoracle.store import workflows
-from thoracle.store.tables import analysis, delivery, instance, notification, result, timestamp
+from thoracle.store.tables import analysis, instance, outbox, result, timestamp
 
 Rows = Sequence[Any]
 """Rows with the columns that each function names."""
@@ -64,17 +64,17 @@ def waiting(connection: Connection) -> list[dict[str, Any]]:
         "analyses": select(func.count(), func.min(analysis.c.content_datetime)).where(
             analysis.c.state == "planned"
         ),
-        "deliveries": select(func.count(), func.min(delivery.c.created_at)).where(
-            delivery.c.state == "waiting"
+        "deliveries": select(func.count(), func.min(outbox.c.created_at)).where(
+            outbox.c.state == "waiting", outbox.c.kind == DICOM
         ),
-        "proofs of delivery": select(func.count(), func.min(delivery.c.changed_at)).where(
-            delivery.c.state == "sent"
+        "proofs of delivery": select(func.count(), func.min(outbox.c.changed_at)).where(
+            outbox.c.state == "sent"
         ),
-        "messages": select(func.count(), func.min(notification.c.created_at)).where(
-            notification.c.state == "waiting"
+        "messages": select(func.count(), func.min(outbox.c.created_at)).where(
+            outbox.c.state == "waiting", outbox.c.kind != DICOM
         ),
-        "results that a rule holds": select(func.count(), func.min(delivery.c.created_at)).where(
-            delivery.c.state == "held"
+        "results that a rule holds": select(func.count(), func.min(outbox.c.created_at)).where(
+            outbox.c.state == "held", outbox.c.kind == DICOM
         ),
     }
     answer = []
@@ -85,16 +85,13 @@ def waiting(connection: Connection) -> list[dict[str, Any]]:
 
 
 def states(connection: Connection) -> dict[str, dict[str, int]]:
-    """Return how many deliveries and how many messages are in which state."""
-    return {
-        "delivery": _by_state(connection, delivery.c.state),
-        "message": _by_state(connection, notification.c.state),
-    }
-
-
-def _by_state(connection: Connection, state: Any) -> dict[str, int]:
-    rows = connection.execute(select(state, func.count()).group_by(state).order_by(state))
-    return {str(name): int(number) for name, number in rows}
+    """Return how many items of each kind of peer are in which state."""
+    columns = (outbox.c.kind, outbox.c.state)
+    rows = connection.execute(select(*columns, func.count()).group_by(*columns).order_by(*columns))
+    found: dict[str, dict[str, int]] = {}
+    for kind, state, number in rows:
+        found.setdefault(kind, {})[state] = int(number)
+    return found
 
 
 def outcomes(connection: Connection) -> dict[str, int]:
@@ -109,53 +106,41 @@ def outcomes(connection: Connection) -> dict[str, int]:
 
 
 def dead_letters(connection: Connection, limit: int) -> tuple[int, Rows]:
-    """Return how many deliveries and messages only a person takes up, and the newest of them.
+    """Return how many items only a person takes up, and the newest of them.
 
-    Columns ``study_instance_uid``, ``peer``, ``kind`` (``hl7`` for a message), ``state``,
-    ``attempts``, ``detail`` and ``changed_at``.
+    Columns ``study_instance_uid`` (``NO_STUDY`` for an alarm), ``peer``, ``kind`` (of the object,
+    or of the message), ``state``, ``attempts``, ``detail`` and ``changed_at``.
     """
-    parts = (
+    dead = outbox.c.state.in_(DEAD)
+    number = connection.execute(select(func.count()).select_from(outbox).where(dead)).scalar_one()
+    newest = (
         select(
-            result.c.study_instance_uid,
-            delivery.c.destination.label("peer"),
-            result.c.kind,
-            delivery.c.state,
-            delivery.c.attempts,
-            delivery.c.detail,
-            delivery.c.changed_at,
+            func.coalesce(result.c.study_instance_uid, NO_STUDY).label("study_instance_uid"),
+            outbox.c.peer,
+            case((outbox.c.kind == DICOM, result.c.kind), else_=outbox.c.kind).label("kind"),
+            outbox.c.state,
+            outbox.c.attempts,
+            outbox.c.detail,
+            outbox.c.changed_at,
         )
-        .join(result, result.c.sop_instance_uid == delivery.c.sop_instance_uid)
-        .where(delivery.c.state.in_(DEAD)),
-        select(
-            result.c.study_instance_uid,
-            notification.c.receiver.label("peer"),
-            literal("hl7").label("kind"),
-            notification.c.state,
-            notification.c.attempts,
-            notification.c.detail,
-            notification.c.changed_at,
-        )
-        .join(result, result.c.sop_instance_uid == notification.c.sop_instance_uid)
-        .where(notification.c.state.in_(DEAD)),
+        .outerjoin(result, result.c.sop_instance_uid == outbox.c.sop_instance_uid)
+        .where(dead)
+        .order_by(outbox.c.changed_at.desc(), outbox.c.peer)
+        .limit(limit)
     )
-    dead = union_all(*parts).subquery()
-    number = connection.execute(select(func.count()).select_from(dead)).scalar_one()
-    newest = select(dead).order_by(dead.c.changed_at.desc(), dead.c.peer).limit(limit)
     return int(number), connection.execute(newest).all()
 
 
 def dead_studies(connection: Connection) -> list[str]:
-    """Return the studies that have dead letters."""
-    part = (
-        select(result.c.study_instance_uid)
-        .join(delivery, delivery.c.sop_instance_uid == result.c.sop_instance_uid)
-        .where(delivery.c.state.in_(DEAD))
-    ).union(
-        select(result.c.study_instance_uid)
-        .join(notification, notification.c.sop_instance_uid == result.c.sop_instance_uid)
-        .where(notification.c.state.in_(DEAD))
+    """Return the studies that have dead letters, ``NO_STUDY`` where one is about none."""
+    statement = (
+        select(func.coalesce(result.c.study_instance_uid, NO_STUDY))
+        .select_from(outbox)
+        .outerjoin(result, outbox.c.sop_instance_uid == result.c.sop_instance_uid)
+        .where(outbox.c.state.in_(DEAD))
+        .distinct()
     )
-    return sorted(connection.execute(part).scalars())
+    return sorted(connection.execute(statement).scalars())
 
 
 def peers(connection: Connection) -> dict[str, dict[str, Any]]:
@@ -164,30 +149,25 @@ def peers(connection: Connection) -> dict[str, dict[str, Any]]:
     ``detail`` is that of the newest failure that has not been overcome, ``failed_at`` its time.
     """
     found: dict[str, dict[str, Any]] = {}
-    for table, peer in (
-        (delivery, delivery.c.destination),
-        (notification, notification.c.receiver),
-    ):
-        rows = connection.execute(
-            select(peer, table.c.state, func.count(), func.max(table.c.changed_at)).group_by(
-                peer, table.c.state
-            )
-        )
-        for name, state, number, newest in rows:
-            one = found.setdefault(name, dict(NOTHING_SENT))
-            if state in ("sent", "delivered", "told"):
-                one["last_success"] = max(one["last_success"] or newest, newest)
-            elif state == "waiting":
-                one["waiting"] += int(number)
-            elif state in DEAD:
-                one["dead"] += int(number)
-        failed = connection.execute(
-            select(peer, table.c.detail, table.c.changed_at)
-            .where(table.c.state.in_(("waiting", *DEAD)), table.c.detail.is_not(None))
-            .order_by(table.c.changed_at)
-        )
-        for name, detail, moment in failed:
-            found[name].update(detail=detail, failed_at=moment)
+    columns = (outbox.c.peer, outbox.c.state)
+    rows = connection.execute(
+        select(*columns, func.count(), func.max(outbox.c.changed_at)).group_by(*columns)
+    )
+    for name, state, number, newest in rows:
+        one = found.setdefault(name, dict(NOTHING_SENT))
+        if state in ARRIVED:
+            one["last_success"] = max(one["last_success"] or newest, newest)
+        elif state == "waiting":
+            one["waiting"] += int(number)
+        elif state in DEAD:
+            one["dead"] += int(number)
+    failed = connection.execute(
+        select(outbox.c.peer, outbox.c.detail, outbox.c.changed_at)
+        .where(outbox.c.state.in_(("waiting", *DEAD)), outbox.c.detail.is_not(None))
+        .order_by(outbox.c.changed_at)
+    )
+    for name, detail, moment in failed:
+        found[name].update(detail=detail, failed_at=moment)
     return found
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, case, func, literal_column, select
 
+from thoracle.outbox.rows import DICOM
 from thoracle.store.tables import (
     analysis,
-    delivery,
+    outbox,
     reading,
     result,
     study,
@@ -104,11 +105,11 @@ def times(connection: Connection, since: str, until: str) -> Rows:
     report) and ``reviewed_at``; what has not happened is ``None``.
     """
     # Not in the WHERE: SQLite would then go through all deliveries in that state, for each study.
-    at = case((delivery.c.state == "delivered", delivery.c.changed_at))
+    at = case(((outbox.c.state == "delivered") & (outbox.c.kind == DICOM), outbox.c.changed_at))
     proven = (
         select(func.max(at))
         .select_from(result)
-        .join(delivery, delivery.c.sop_instance_uid == result.c.sop_instance_uid)
+        .join(outbox, outbox.c.sop_instance_uid == result.c.sop_instance_uid)
         .where(
             result.c.study_instance_uid == study.c.study_instance_uid,
             result.c.generation == study.c.generation,

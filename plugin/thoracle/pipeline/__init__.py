@@ -1,4 +1,4 @@
-"""THE STRAIGHT LINE: study_complete -> analyse -> route -> deliver and notify, durably.
+"""THE STRAIGHT LINE: study_complete -> analyse -> route -> send, durably.
 
 Stages meet here and nowhere else. Each is a workflow: a list of steps whose results are kept; after
 a crash it goes on behind the last finished step. So clocks, files, the network and the database
@@ -6,8 +6,9 @@ are touched inside steps and transactions alone, and a step that ran twice must 
 UIDs and bytes are deterministic, and rows are written in the transaction of their checkpoint.
 """
 
-from thoracle.deliver.line import Line, bind, peer_of, web_peer_of
+from thoracle.deliver.peers import peer_of, web_peer_of
 from thoracle.deliver.workflows import committed
+from thoracle.outbox.workflow import enqueue
 from thoracle.pipeline.analyse import (
     fail_abandoned_analyses,
     recover_unplanned_studies,
@@ -16,20 +17,22 @@ from thoracle.pipeline.analyse import (
 from thoracle.pipeline.correct import reanalyse, retry, withdraw
 from thoracle.pipeline.reconcile import reconcile
 from thoracle.pipeline.route import release
+from thoracle.pipeline.senders import bind, recover
+from thoracle.study.line import Line
 from thoracle.ups.performer import WorklistPoller
-from thoracle.ups.subscriptions import enqueue_pending_reports, enqueue_reports, report_restart
+from thoracle.ups.subscriptions import report_restart
 
 __all__ = [
     "Line",
     "WorklistPoller",
     "bind",
     "committed",
-    "enqueue_pending_reports",
-    "enqueue_reports",
+    "enqueue",
     "fail_abandoned_analyses",
     "peer_of",
     "reanalyse",
     "reconcile",
+    "recover",
     "recover_unplanned_studies",
     "release",
     "report_restart",

@@ -10,11 +10,9 @@ from dbos import DBOS, Debouncer, SetEnqueueOptions, SetWorkflowID
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from thoracle.deliver.line import keep, parts
-from thoracle.deliver.workflows import enqueue_deliver
 from thoracle.errors import FileMissing, ReportLimits, ThoracleError
-from thoracle.hl7 import rows as notifications
-from thoracle.hl7.workflow import enqueue_notify
+from thoracle.outbox import rows as outbox
+from thoracle.outbox.workflow import enqueue
 from thoracle.pipeline import route
 from thoracle.records import Kind, Reading, Reason
 from thoracle.report.header import Instance
@@ -22,9 +20,9 @@ from thoracle.routing.decision import NOTHING, RoutingDecision
 from thoracle.store import engine
 from thoracle.store.tables import timestamp
 from thoracle.study import analyses, instances, reading_list, results
+from thoracle.study.line import keep, parts
 from thoracle.study.results import AnalysisKey, ResultObject
 from thoracle.ups import review
-from thoracle.ups.subscriptions import enqueue_reports
 
 logger = logging.getLogger(__name__)
 
@@ -157,21 +155,19 @@ def analyse(study_instance_uid: str, digest: str, generation: int, priority: int
     if not begin["sources"]:
         return
     try:
-        waiting = _result(key, begin)
+        waiting = _result(key, begin, priority)
     except OperationalError:
         raise  # the database can do no work now: nothing about the study is known by that
     except Exception as error:  # noqa: BLE001 - whatever it is, the study failed and that is told
         rank = route.head_start_of_failed(study_instance_uid, begin["sources"])
         engine.transaction(_fail, *key, _cause(error), str(DBOS.workflow_id), rank)
         return
-    for destination, sop_instance_uid in waiting["deliveries"]:
-        enqueue_deliver(destination, sop_instance_uid, 1, priority, None)
-    for receiver, sop_instance_uid in waiting["notifications"]:
-        enqueue_notify(receiver, sop_instance_uid, 1, None)
-    enqueue_reports(waiting["told"])
+    enqueue([*waiting.get("batches", ()), *waiting["told"]])
 
 
-def _result(key: tuple[str, int, str], begin: dict[str, Any]) -> dict[str, list[Any]]:
+def _result(
+    key: tuple[str, int, str], begin: dict[str, Any], priority: int
+) -> dict[str, list[Any]]:
     """Read and report; return what is to be sent now, as :func:`_conclude` does."""
     sources, moment = begin["sources"], begin["content_datetime"]
     readings = [_read(*key[:2], path) for path in sources]
@@ -179,7 +175,9 @@ def _result(key: tuple[str, int, str], begin: dict[str, Any]) -> dict[str, list[
     decision = route.decide(key[0], sources, readings)
     written = route.messages(key[0], sources[0], readings, made[0], moment, decision)
     proposed = review.propose(sources, readings, made[0], moment, decision)
-    return engine.transaction(_conclude, *key, readings, made, decision, written, proposed)
+    return engine.transaction(
+        _conclude, *key, readings, made, decision, written, proposed, priority
+    )
 
 
 def _begin(connection: Connection, study: str, generation: int, digest: str) -> dict[str, Any]:
@@ -237,10 +235,11 @@ def _conclude(
     readings: list[dict[str, Any]],
     made: list[dict[str, Any]],
     routing: dict[str, Any],
-    written: list[tuple[str, str]],
+    written: list[list[str]],
     proposed: dict[str, Any] | None,
+    priority: int,
 ) -> dict[str, list[Any]]:
-    """Record the result; return what is to be sent now: destination or receiver, and object.
+    """Record the result; return the ``batches`` that are to be sent now.
 
     Beside it ``told``: event reports about workitems.
     """
@@ -251,33 +250,24 @@ def _conclude(
     state = "held" if sending == route.HELD else "waiting"
     sends = NOTHING if decision.shadow else decision.planned
     objects = [ResultObject(**{**values, "kind": Kind(values["kind"])}) for values in made]
-    addressed = [
-        (one, [name for name, kinds in sends.kinds.items() if one.kind in kinds]) for one in objects
-    ]
     columns = analyses.conclude(
         connection,
         key,
         line.reader.bundle,
         [Reading.from_json(values) for values in readings],
-        addressed,
+        objects,
         str(DBOS.workflow_id),
-        state,
     )
     reading_list.set_head_start(connection, study, *routing["head_start"])
     if line.settings.rule:
         route.record_decision(connection, key, routing, sending, columns)
-    pairs = [(name, one.sop_instance_uid) for one, names in addressed for name in names]
-    pairs += route.forward_originals(connection, key, decision.images, sends.originals, state)
-    report = objects[0].sop_instance_uid
-    told = [] if decision.shadow else written
-    for receiver, path in told:
-        notifications.add(connection, report, receiver, path, state if path else "failed")
+    for one in objects:
+        names = [name for name, kinds in sends.kinds.items() if one.kind in kinds]
+        outbox.add_object(connection, one.sop_instance_uid, names, state, priority)
+    route.forward_originals(connection, key, decision.images, sends.originals, state, priority)
+    if not decision.shadow:
+        route.add_messages(connection, objects[0].sop_instance_uid, written, state)
+    batches = outbox.begin(connection, study)
     held = state == "held"
-    reports = review.conclude(connection, study, generation, digest, proposed, held=held)
-    if held:
-        return {"deliveries": [], "notifications": [], "told": reports}
-    return {
-        "deliveries": pairs,
-        "notifications": [(receiver, report) for receiver, path in told if path],
-        "told": reports,
-    }
+    told = review.conclude(connection, study, generation, digest, proposed, held=held)
+    return {"batches": [asdict(one) for one in batches], "told": told}

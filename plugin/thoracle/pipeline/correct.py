@@ -8,13 +8,10 @@ from typing import Any
 from dbos import DBOS
 from sqlalchemy import Connection
 
-from thoracle.deliver import attempts
-from thoracle.deliver import rows as stored
-from thoracle.deliver.line import keep, parts
-from thoracle.deliver.workflows import enqueue_deliver
-from thoracle.hl7 import rows as notifications
-from thoracle.hl7.oru import ReportReference
-from thoracle.hl7.workflow import enqueue_notify, message
+from thoracle.outbox import rows as outbox
+from thoracle.outbox.rows import ARRIVED, DICOM, Batch
+from thoracle.outbox.senders import ResultNotice
+from thoracle.outbox.workflow import enqueue
 from thoracle.pipeline import route
 from thoracle.pipeline.analyse import enqueue_analyse
 from thoracle.records import BundleIdentity, Kind
@@ -24,17 +21,12 @@ from thoracle.report.result_set import encoded
 from thoracle.store import bundles, engine, trail
 from thoracle.store.tables import now
 from thoracle.study import analyses, headers, instances, reading_list, results
+from thoracle.study.line import keep, parts
 from thoracle.study.results import AnalysisKey, ResultObject
 from thoracle.ups import review
-from thoracle.ups.subscriptions import enqueue_reports
 
 # ---- rows ----------------------------------------------------------------------------------------
 # Withdrawals: rows and events written together, each in one transaction.
-
-AT_ARCHIVE = ("sent", "delivered")
-"""States of a delivery whose object the archive has."""
-NOT_ARRIVED = ("waiting", "held", "refused", "failed")
-"""States of what a withdrawal takes back, so that no retry sends it later."""
 
 
 def begin(connection: Connection, study_instance_uid: str) -> dict[str, Any] | None:
@@ -54,11 +46,11 @@ def begin(connection: Connection, study_instance_uid: str) -> dict[str, Any] | N
     key = AnalysisKey(study_instance_uid, report.generation, report.bundle_digest)
     if headers.missing(connection, study_instance_uid):
         return None  # gone since it was asked for: requests.py has seen to the rest
-    rows = stored.of_study(connection, study_instance_uid)
+    rows = outbox.of_studies(connection, [study_instance_uid], DICOM)
     kept: dict[str, list[list[str]]] = {}
     for row in rows:
-        if row.state in AT_ARCHIVE and row.kind not in (Kind.REJECTION, Kind.ORIGINAL):
-            kept.setdefault(row.destination, []).append(
+        if row.state in ARRIVED and row.object not in (Kind.REJECTION, Kind.ORIGINAL):
+            kept.setdefault(row.peer, []).append(
                 [
                     # Rows of the first schema do not say it.
                     row.delivered_sop_class_uid or row.sop_class_uid,
@@ -76,10 +68,10 @@ def begin(connection: Connection, study_instance_uid: str) -> dict[str, Any] | N
             row.path for row in instances.sources(connection, study_instance_uid, key.generation)
         ],
         "report_to": [
-            row.destination
+            row.peer
             for row in rows
             if row.sop_instance_uid == report.sop_instance_uid
-            and row.state in ("waiting", *AT_ARCHIVE)
+            and row.state in ("waiting", *ARRIVED)
         ],
         "kept": kept,
     }
@@ -96,13 +88,7 @@ def withdrawn(
     """Record that a result is withdrawn, and by which objects; take back what was not yet sent."""
     results.withdraw(connection, key)
     reading_list.set_state(connection, key.study_instance_uid, reading_list.WITHDRAWN)
-    for row in stored.of_study(connection, key.study_instance_uid):
-        if row.state in NOT_ARRIVED and row.kind != Kind.ORIGINAL:
-            attempts.withdrawn(connection, row)
-    for row in notifications.of_study(connection, key.study_instance_uid):
-        if row.state in NOT_ARRIVED:
-            values = {"state": "withdrawn", "next_attempt_at": None}
-            notifications.set_row(connection, row.sop_instance_uid, row.receiver, values)
+    outbox.withdraw(connection, key.study_instance_uid)
     columns: trail.Columns = {
         **analyses.of_study(connection, key.study_instance_uid),
         "bundle_digest": key.bundle_digest,
@@ -113,38 +99,33 @@ def withdrawn(
     detail = {"generation": key.generation, "reason": reason}
     trail.record(connection, trail.Event.RESULT_WITHDRAWN, {**columns, "detail": detail})
     for result, destinations in made:
-        analyses.add_result(connection, key, result, destinations, columns)
+        analyses.add_result(connection, key, result, columns)
+        uid = result.sop_instance_uid
+        outbox.add_object(connection, uid, destinations, priority=outbox.STAT)
 
 
 def retried(
     connection: Connection, study_instance_uid: str, user_id: str, workflow_id: str
-) -> dict[str, Any]:
-    """Take up a study's dead deliveries and notifications again, and record who asked for it.
-
-    Returns a dictionary: ``deliveries``, each destination, object and attempt, and
-    ``notifications``, each receiver, report and attempt.
-    """
-    taken = {
-        "deliveries": stored.retry(connection, study_instance_uid),
-        "notifications": notifications.retry(connection, study_instance_uid),
-    }
+) -> list[Batch]:
+    """Take up again what is dead of a study, and record who asked for it."""
+    batches, kinds = outbox.retry(connection, study_instance_uid)
+    columns: trail.Columns = {}
+    if study_instance_uid != outbox.NO_STUDY:
+        columns = analyses.of_study(connection, study_instance_uid)
     trail.record(
         connection,
         trail.Event.DELIVERY_RETRIED,
         {
-            **analyses.of_study(connection, study_instance_uid),
+            **columns,
             "user_id": user_id,
             "correlation_id": workflow_id,
-            "detail": {name: len(found) for name, found in taken.items()},
+            "detail": kinds,
         },
     )
-    return taken
+    return batches
 
 
 # ---- workflows -----------------------------------------------------------------------------------
-
-STAT = 1
-"""Queue priority: an answer that is wrong should not stand for long."""
 
 
 @DBOS.workflow(name="withdraw", max_recovery_attempts=5)
@@ -157,11 +138,7 @@ def withdraw(study_instance_uid: str, reason: str, user_id: str) -> None:
     key = (study_instance_uid, begun["generation"], begun["digest"])
     written = _messages(study_instance_uid, reason, begun, made[0][0])
     waiting = engine.transaction(_withdrawn, *key, made, written, reason, user_id)
-    for destination, uid in waiting["deliveries"]:
-        enqueue_deliver(destination, uid, 1, STAT, None)
-    for receiver, uid in waiting["notifications"]:
-        enqueue_notify(receiver, uid, 1, None)
-    enqueue_reports(waiting["told"])
+    enqueue([*waiting.get("batches", ()), *waiting["told"]])
 
 
 @DBOS.step(name="correct")
@@ -204,29 +181,27 @@ def _correct(
 @DBOS.step(name="withdrawal messages")
 def _messages(
     study_instance_uid: str, reason: str, begun: dict[str, Any], report: dict[str, Any]
-) -> list[tuple[str, str]]:
-    """Return the receivers that were told of the result, each with the path of its message."""
+) -> list[list[str]]:
+    """Write messages for those who were told of the result; return kind, peer and path of each."""
     line = parts()
     with line.database.connect() as connection:
-        told = notifications.told(connection, study_instance_uid)
+        told = outbox.told(connection, study_instance_uid)
     sources = [line.header(study_instance_uid, path) for path in begun["sources"]]
     bundle = _bundle_of(begun["digest"])
+    withdrawal = ResultNotice(
+        source=sources[0],
+        readings=sr.withdrawn(sources),
+        bundle=bundle,
+        report_series_instance_uid=report["series_instance_uid"],
+        report_sop_instance_uid=report["sop_instance_uid"],
+        sentence=sentences.withdrawal(reason, _moment(begun["made_at"]), bundle.finding),
+        made=_moment(begun["content_datetime"]),
+        status="withdrawn",
+    )
     return [
-        (
-            receiver.name,
-            message(
-                receiver,
-                sources[0],
-                sr.withdrawn(sources),
-                bundle,
-                ReportReference(report["series_instance_uid"], report["sop_instance_uid"]),
-                sentences.withdrawal(reason, _moment(begun["made_at"]), bundle.finding),
-                _moment(begun["content_datetime"]),
-                "withdrawn",
-            ),
-        )
-        for receiver in line.settings.hl7
-        if receiver.name in told
+        [sender.kind, peer.name, sender.compose(peer, withdrawal)]
+        for sender, peer in route.receivers()
+        if peer.name in told
     ]
 
 
@@ -251,7 +226,7 @@ def _withdrawn(
     generation: int,
     digest: str,
     made: list[tuple[dict[str, Any], list[str]]],
-    written: list[tuple[str, str]],
+    written: list[list[str]],
     reason: str,
     user_id: str,
 ) -> dict[str, list[Any]]:
@@ -260,12 +235,9 @@ def _withdrawn(
     ]
     key = AnalysisKey(study, generation, digest)
     withdrawn(connection, key, objects, reason, user_id, str(DBOS.workflow_id))
-    report = objects[0][0].sop_instance_uid
-    for receiver, path in written:
-        notifications.add(connection, report, receiver, path, "waiting")
+    route.add_messages(connection, objects[0][0].sop_instance_uid, written)
     return {
-        "deliveries": [(name, one.sop_instance_uid) for one, names in objects for name in names],
-        "notifications": [(receiver, report) for receiver, _ in written],
+        "batches": [asdict(one) for one in outbox.begin(connection, study)],
         "told": review.withdraw(connection, study),
     }
 
@@ -290,8 +262,9 @@ def reanalyse(study_instance_uid: str, user_id: str) -> None:
 @DBOS.workflow(name="retry", max_recovery_attempts=None)
 def retry(study_instance_uid: str, user_id: str) -> None:
     """Send again what was refused, or given up."""
-    taken = engine.transaction(retried, study_instance_uid, user_id, str(DBOS.workflow_id))
-    for destination, uid, attempt in taken["deliveries"]:
-        enqueue_deliver(destination, uid, attempt, STAT, None)
-    for receiver, uid, attempt in taken["notifications"]:
-        enqueue_notify(receiver, uid, attempt, None)
+    enqueue(engine.transaction(_retried, study_instance_uid, user_id))
+
+
+def _retried(connection: Connection, study_instance_uid: str, user_id: str) -> list[dict[str, Any]]:
+    batches = retried(connection, study_instance_uid, user_id, str(DBOS.workflow_id))
+    return [asdict(one) for one in batches]

@@ -3,19 +3,18 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, text
+from sqlalchemy import Connection, Row, case, func, select, text
 
-from thoracle.deliver import rows as deliveries
-from thoracle.hl7 import rows as notifications
+from thoracle.outbox import rows as outbox_rows
+from thoracle.outbox.rows import DICOM
 from thoracle.retention import holds
 from thoracle.store import workflows
 from thoracle.store.tables import (
     analysis,
     commitment,
-    delivery,
     header,
     instance,
-    notification,
+    outbox,
     performance,
     result,
     study,
@@ -24,16 +23,6 @@ from thoracle.store.tables import (
 from thoracle.study import results
 from thoracle.ups import performances
 from thoracle.ups import workitem_rows as workitems
-
-_NOTIFICATION = (
-    "sop_instance_uid",
-    "receiver",
-    "generation",
-    "state",
-    "attempts",
-    "next_attempt_at",
-    "detail",
-)
 
 # The Transaction UID is a lock: it is not shown.
 _WORKITEM = ("sop_instance_uid", "generation", "state", "claimed_by", "created_at", "changed_at")
@@ -52,8 +41,7 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
         },
         "analyses": _by(connection, analysis.c.state),
         "outcomes": _by(connection, analysis.c.outcome),
-        "deliveries": _by(connection, delivery.c.state),
-        "notifications": _by(connection, notification.c.state),
+        "outbox": outbox_rows.by_kind(connection),
         "workitems": _by(connection, workitem.c.state),
         "performances": _by(connection, performance.c.state),
         "files": {
@@ -124,13 +112,11 @@ def studies(
         statement = statement.where(study.c.study_instance_uid == study_instance_uid)
     rows = [dict(row) for row in connection.execute(statement).mappings()]
     uids = [row["study_instance_uid"] for row in rows]
-    delivered = _deliveries(connection, uids)
-    told = _shown(notifications.of_study(connection, *uids), _NOTIFICATION)
+    sent = _sent(connection, uids)
     offered = _shown(workitems.of_study(connection, *uids), _WORKITEM)
     performed = _shown(performances.of_study(connection, *uids), _PERFORMANCE)
     for row in rows:
-        row["deliveries"] = delivered.get(row["study_instance_uid"], [])
-        row["notifications"] = told.get(row["study_instance_uid"], [])
+        row["outbox"] = sent.get(row["study_instance_uid"], [])
         row["workitems"] = offered.get(row["study_instance_uid"], [])
         row["performances"] = performed.get(row["study_instance_uid"], [])
     return rows
@@ -146,15 +132,11 @@ def _shown(rows: Iterable[Row[Any]], columns: Sequence[str]) -> dict[str, list[d
 
 
 def dead(connection: Connection, study_instance_uid: str) -> int:
-    """Return how many deliveries and notifications of a study were refused or given up.
+    """Return how many items of a study were refused or given up.
 
     What is no longer kept cannot be sent again, and does not count.
     """
-    rows = [
-        *deliveries.of_study(connection, study_instance_uid),
-        *notifications.of_study(connection, study_instance_uid),
-    ]
-    return sum(row.state in deliveries.DEAD and row.file_state == "kept" for row in rows)
+    return len(outbox_rows.dead(connection, study_instance_uid))
 
 
 def standing_report(connection: Connection, study_instance_uid: str) -> str | None:
@@ -163,26 +145,27 @@ def standing_report(connection: Connection, study_instance_uid: str) -> str | No
     return None if report is None else str(report.sop_instance_uid)
 
 
-def _deliveries(connection: Connection, uids: list[str]) -> dict[str, list[dict[str, Any]]]:
+def _sent(connection: Connection, uids: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return what was to be sent of studies, and what became of it, by study."""
     statement = (
         select(
             result.c.study_instance_uid,
             result.c.generation,
-            delivery.c.sop_instance_uid,
-            delivery.c.destination,
-            delivery.c.state,
-            delivery.c.proof,
-            delivery.c.attempts,
-            delivery.c.next_attempt_at,
-            delivery.c.detail,
-            result.c.kind,
+            outbox.c.sop_instance_uid,
+            outbox.c.peer,
+            case((outbox.c.kind == DICOM, result.c.kind), else_=outbox.c.kind).label("kind"),
+            outbox.c.state,
+            outbox.c.proof,
+            outbox.c.attempts,
+            outbox.c.next_attempt_at,
+            outbox.c.detail,
             commitment.c.state.label("request"),
             commitment.c.due_at,
         )
-        .join(result)
-        .outerjoin(commitment, commitment.c.transaction_uid == delivery.c.transaction_uid)
+        .join(result, result.c.sop_instance_uid == outbox.c.sop_instance_uid)
+        .outerjoin(commitment, commitment.c.transaction_uid == outbox.c.transaction_uid)
         .where(result.c.study_instance_uid.in_(uids))
-        .order_by(result.c.generation, result.c.created_at, delivery.c.destination, result.c.kind)
+        .order_by(result.c.generation, result.c.created_at, outbox.c.peer, result.c.kind)
     )
     answer: dict[str, list[dict[str, Any]]] = {}
     for row in connection.execute(statement).mappings():

@@ -1,29 +1,29 @@
 """route: who gets what and who is told, as the rules decide; and the release of what they hold."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from dbos import DBOS
 from sqlalchemy import Connection
 
-from thoracle.deliver import rows as stored
-from thoracle.deliver.line import parts
-from thoracle.deliver.workflows import enqueue_deliver
-from thoracle.hl7 import rows as notifications
-from thoracle.hl7.oru import ReportReference, Status
-from thoracle.hl7.workflow import enqueue_notify, message
 from thoracle.image.header import header_of
+from thoracle.outbox import rows as outbox
+from thoracle.outbox.rows import Batch
+from thoracle.outbox.senders import ResultNotice
+from thoracle.outbox.workflow import enqueue
+from thoracle.pipeline.senders import peers
 from thoracle.records import Reading, study_outcome
 from thoracle.report import sentences
 from thoracle.routing import expression, rank, rules
 from thoracle.routing.decision import RoutingDecision, StudyResult
 from thoracle.store import engine, trail
 from thoracle.study import analyses, instances, reading_list, results
+from thoracle.study.line import parts
 from thoracle.study.results import AnalysisKey
 from thoracle.ups import workitems
-from thoracle.ups.subscriptions import enqueue_reports
 
 # ---- rows ----------------------------------------------------------------------------------------
 # What the rules decided, and who is told: rows and events written together.
@@ -54,28 +54,44 @@ def forward_originals(
     sop_instance_uids: Iterable[str],
     destinations: Sequence[str],
     state: str,
-) -> list[tuple[str, str]]:
-    """Record that destinations are to get received images; return the new pairs of both."""
+    priority: int,
+) -> None:
+    """Record that destinations are to get received images."""
     if not destinations:
-        return []
+        return
     wanted = set(sop_instance_uids)
-    rows = instances.sources(connection, key.study_instance_uid, key.generation)
-    return [
-        (name, row.sop_instance_uid)
-        for row in rows
-        if row.sop_instance_uid in wanted
-        for name in results.pass_on(connection, key, row, destinations, state)
-    ]
+    for row in instances.sources(connection, key.study_instance_uid, key.generation):
+        if row.sop_instance_uid in wanted:
+            results.add_original(connection, key, row)
+            outbox.add_object(connection, row.sop_instance_uid, destinations, state, priority)
+
+
+def add_messages(
+    connection: Connection, report: str, written: Iterable[Sequence[str]], state: str = "waiting"
+) -> None:
+    """Record who is to get which message about a report.
+
+    ``written`` holds kind, peer and path of each; an earlier version wrote HL7 alone, without the
+    kind. A message without a path could not be written: a person has to see it.
+    """
+    for one in written:
+        kind, peer, path = one if len(one) == 3 else ("hl7", *one)
+        outbox.add(
+            connection,
+            kind,
+            peer,
+            report,
+            sop_instance_uid=report,
+            state=state if path else "failed",
+            priority=outbox.STAT,  # a message moves the study up the reading list
+            path=path or None,
+        )
 
 
 def release_rows(
     connection: Connection, study_instance_uid: str, user_id: str
-) -> dict[str, Any] | None:
-    """Release a study that is held, if it is.
-
-    Returns a dictionary: ``deliveries``, pairs of destination and object, and ``notifications``,
-    pairs of receiver and report, that now wait to be sent.
-    """
+) -> list[Batch] | None:
+    """Release a study that is held, if it is; return what is to be sent now."""
     row = results.held(connection, study_instance_uid)
     if row is None:
         return None
@@ -92,10 +108,7 @@ def release_rows(
             "detail": {"generation": row.generation},
         },
     )
-    return {
-        "deliveries": stored.release(connection, study_instance_uid),
-        "notifications": notifications.release(connection, study_instance_uid),
-    }
+    return outbox.release(connection, study_instance_uid)
 
 
 logger = logging.getLogger(__name__)
@@ -177,33 +190,48 @@ def messages(
     report: dict[str, Any],
     made: str,
     decision: dict[str, Any],
-) -> list[tuple[str, str]]:
-    """Return the receivers that are to be told of a result, each with the path of its message."""
+) -> list[list[str]]:
+    """Write the messages that tell a result; return kind, peer and path of each."""
     line = parts()
     read = [Reading.from_json(one) for one in readings]
-    reference = ReportReference(report["series_instance_uid"], report["sop_instance_uid"])
     bundle = line.reader.bundle
     sentence = sentences.conclusion(read, bundle)
-    moment = datetime.fromisoformat(made).astimezone()
     outcome = study_outcome(read)
     planned = RoutingDecision.from_json(decision).planned.notify
     with line.database.connect() as connection:
-        told = notifications.told(connection, study)
+        told = outbox.told(connection, study)
     written = []
-    for receiver in line.settings.hl7:
+    for sender, peer in receivers():
         # Whoever was told of an earlier result is told of this one, whatever it is.
-        wanted = receiver.name in planned and outcome in receiver.outcomes
-        if not wanted and receiver.name not in told:
+        wanted = peer.name in planned and outcome in peer.outcomes
+        if not wanted and peer.name not in told:
             continue
-        status: Status = "corrected" if receiver.name in told else "preliminary"
         try:
-            header = header_of(line.path(source))
-            path = message(receiver, header, read, bundle, reference, sentence, moment, status)
+            path = sender.compose(
+                peer,
+                ResultNotice(
+                    source=header_of(line.path(source)),
+                    readings=read,
+                    bundle=bundle,
+                    report_series_instance_uid=report["series_instance_uid"],
+                    report_sop_instance_uid=report["sop_instance_uid"],
+                    sentence=sentence,
+                    made=datetime.fromisoformat(made).astimezone(),
+                    status="corrected" if peer.name in told else "preliminary",
+                ),
+            )
         except Exception:  # the result is worth more than the message about it
-            logger.exception("no message to %s", receiver.name)
+            logger.exception("no message to %s", peer.name)
             path = ""
-        written.append((receiver.name, path))
+        written.append([sender.kind, peer.name, path])
     return written
+
+
+def receivers() -> Iterator[tuple[Any, Any]]:
+    """Yield who can be told of a result by a message: sender and table of the settings."""
+    for sender, peer in peers(parts().settings):
+        if sender.compose is not None:
+            yield sender, peer
 
 
 # ---- release ---------------------------------------------------------------------------------
@@ -215,18 +243,14 @@ def release(study_instance_uid: str, user_id: str) -> None:
     released = engine.transaction(_release, study_instance_uid, user_id)
     if released is None:
         return
-    for destination, uid in released["deliveries"]:
-        enqueue_deliver(destination, uid, 1, PRIORITIES["routine"], None)
-    for receiver, uid in released["notifications"]:
-        enqueue_notify(receiver, uid, 1, None)
-    enqueue_reports(released["told"])
+    enqueue([*released.get("batches", ()), *released["told"]])
 
 
 def _release(
     connection: Connection, study_instance_uid: str, user_id: str
 ) -> dict[str, Any] | None:
-    released = release_rows(connection, study_instance_uid, user_id)
-    if released is None:
+    batches = release_rows(connection, study_instance_uid, user_id)
+    if batches is None:
         return None
     told = workitems.release(connection, study_instance_uid, str(DBOS.workflow_id))
-    return {**released, "told": told}
+    return {"batches": [asdict(one) for one in batches], "told": told}

@@ -27,17 +27,16 @@ from thoracle.store.tables import (
     audit_checkpoint,
     audit_event,
     audit_forward,
-    delivery,
     instance,
-    notification,
     now,
+    outbox,
     performance,
     result,
     study,
 )
 from thoracle.study.instances import GOING, GONE, KEPT
 
-TABLES: tuple[Table, ...] = (instance, result, notification)
+TABLES: tuple[Table, ...] = (instance, result, outbox)
 """Those whose rows have a file."""
 
 
@@ -61,10 +60,8 @@ class Facts:
     """Images that no generation covers yet."""
     analyses: Sequence[tuple[str, str | None, str | None]]
     """State, what became of its sending, and when it ended; the newest generation first."""
-    deliveries: Sequence[tuple[str, int, str]]
-    """State of deliveries, how many, and when the last of them came to it."""
-    notifications: Sequence[tuple[str, int, str]]
-    """Alike."""
+    sent: Sequence[tuple[str, str, int, str]]
+    """What was to be sent: kind and state, how many, and when the last of them came to it."""
     performed: int
     """Workitems of others on the study that have not ended."""
     received_at: str
@@ -109,15 +106,13 @@ def facts(connection: Connection, study_instance_uid: str) -> Facts:
     of_study = result.c.study_instance_uid == study_instance_uid
     here = instance.c.study_instance_uid == study_instance_uid
 
-    def by_state(table: Table) -> Sequence[tuple[str, int, str]]:
-        statement = (
-            select(table.c.state, func.count(), func.max(table.c.changed_at))
-            .join(result, result.c.sop_instance_uid == table.c.sop_instance_uid)
-            .where(of_study)
-            .group_by(table.c.state)
-        )
-        return [(row[0], row[1], row[2]) for row in connection.execute(statement)]
-
+    sent = connection.execute(
+        select(outbox.c.kind, outbox.c.state, func.count(), func.max(outbox.c.changed_at))
+        .join(result, result.c.sop_instance_uid == outbox.c.sop_instance_uid)
+        .where(of_study)
+        .group_by(outbox.c.kind, outbox.c.state)
+        .order_by(outbox.c.kind, outbox.c.state)
+    )
     analyses = connection.execute(
         select(analysis.c.state, analysis.c.sending, analysis.c.finished_at)
         .where(analysis.c.study_instance_uid == study_instance_uid)
@@ -127,8 +122,7 @@ def facts(connection: Connection, study_instance_uid: str) -> Facts:
         study_instance_uid=study_instance_uid,
         unplanned=_count(connection, instance, here & instance.c.generation.is_(None)),
         analyses=[(row[0], row[1], row[2]) for row in analyses],
-        deliveries=by_state(delivery),
-        notifications=by_state(notification),
+        sent=[(row[0], row[1], row[2], row[3]) for row in sent],
         performed=_count(
             connection,
             performance,
@@ -178,10 +172,11 @@ def _files(what: PurgeKind, study_instance_uid: str) -> list[tuple[Table, Column
             (instance, here & (instance.c.file_state == KEPT)),
             (result, of_study & kept & original),
         ]
-    told = exists().where(result.c.sop_instance_uid == notification.c.sop_instance_uid, of_study)
+    told = exists().where(result.c.sop_instance_uid == outbox.c.sop_instance_uid, of_study)
+    message = outbox.c.path.is_not(None) & (outbox.c.file_state == KEPT)
     return [
         (result, of_study & kept & ~original),
-        (notification, told & (notification.c.file_state == KEPT)),
+        (outbox, told & message),
     ]
 
 
@@ -205,15 +200,15 @@ def gone(connection: Connection, paths: Iterable[str]) -> None:
 def _other_forms(connection: Connection, paths: Iterable[str]) -> list[str]:
     """Return the files of the same reports as Comprehensive SR, made for archives without 3D."""
     uids = connection.execute(
-        select(delivery.c.delivered_sop_instance_uid)
-        .join(result, result.c.sop_instance_uid == delivery.c.sop_instance_uid)
+        select(outbox.c.delivered_sop_instance_uid)
+        .join(result, result.c.sop_instance_uid == outbox.c.sop_instance_uid)
         .where(
             result.c.path.in_(list(paths)),
             result.c.kind != Kind.ORIGINAL,
-            delivery.c.delivered_sop_instance_uid != delivery.c.sop_instance_uid,
+            outbox.c.delivered_sop_instance_uid != outbox.c.sop_instance_uid,
         )
     ).scalars()
-    # Ours, so it may be a file name: deliver/line.py names them so.
+    # Ours, so it may be a file name: study/line.py names them so.
     return [f"results/{uid[-2:]}/{uid}.dcm" for uid in uids if uid.replace(".", "").isdigit()]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row
 
+from thoracle.outbox.rows import DEAD, DICOM, UNDER_WAY
 from thoracle.retention import holds
 from thoracle.retention import rows as stored
 from thoracle.retention.rows import Facts, PurgeKind
@@ -18,9 +19,6 @@ from thoracle.store.tables import timestamp
 from thoracle.study import headers
 from thoracle.study.analyses import of_study
 
-_UNDER_WAY = ("held", "waiting", "sent")
-"""States of a delivery or a message that has not come to an end."""
-_DEAD = ("refused", "failed")
 NOTHING: Mapping[str, bytes | None] = MappingProxyType({})
 
 
@@ -60,8 +58,7 @@ def reasons(
     if facts.unplanned:
         yield f"{facts.unplanned} of its images are in no generation yet"
     yield from _of_analyses(facts, limits)
-    for name, rows in (("deliveries", facts.deliveries), ("messages", facts.notifications)):
-        yield from _of_sending(name, rows, limits)
+    yield from _of_sending(facts, limits)
     if facts.performed:
         yield "a workitem of a workflow manager has not ended"
     rule = _rule(facts, what, limits)
@@ -93,13 +90,12 @@ def _of_analyses(facts: Facts, limits: RetentionLimits) -> Iterator[str]:
         yield f"its analysis failed at {ended}, and nobody read it again"
 
 
-def _of_sending(
-    name: str, rows: Sequence[tuple[str, int, str]], limits: RetentionLimits
-) -> Iterator[str]:
-    for state, number, changed_at in rows:
-        if state in _UNDER_WAY:
+def _of_sending(facts: Facts, limits: RetentionLimits) -> Iterator[str]:
+    for kind, state, number, changed_at in facts.sent:
+        name = "deliveries" if kind == DICOM else f"{kind} messages"
+        if state in UNDER_WAY:
             yield f"{number} {name} {state}"
-        elif state in _DEAD and not _is_final(changed_at, limits):
+        elif state in DEAD and not _is_final(changed_at, limits):
             yield f"{number} {name} {state}, not retried"
 
 
@@ -111,7 +107,7 @@ def concluded_at(facts: Facts) -> str:
     """Return when the last thing happened to a study after which nothing was left to do."""
     moments = [facts.received_at]
     moments += [ended or "" for _, _, ended in facts.analyses]
-    moments += [moment for _, _, moment in (*facts.deliveries, *facts.notifications)]
+    moments += [moment for *_, moment in facts.sent]
     return max(moments)
 
 

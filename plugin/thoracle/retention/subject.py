@@ -14,11 +14,10 @@ from thoracle.store.tables import (
     analysis,
     audit_event,
     commitment,
-    delivery,
     header,
     instance,
     legal_hold,
-    notification,
+    outbox,
     performance,
     reading,
     result,
@@ -94,9 +93,10 @@ def results(connection: Connection, uid: str) -> list[dict[str, Any]]:
     return _rows(connection, result, result.c.study_instance_uid == uid)
 
 
-def messages(connection: Connection, uid: str) -> list[dict[str, Any]]:
-    """Return the rows of the messages about a study."""
-    return _rows(connection, notification, notification.c.sop_instance_uid.in_(_made_of(uid)))
+def sent(connection: Connection, uid: str) -> list[dict[str, Any]]:
+    """Return the rows of the outbox about a study; of a message, the file as ``path``."""
+    made = select(result.c.sop_instance_uid).where(result.c.study_instance_uid == uid)
+    return _rows(connection, outbox, outbox.c.sop_instance_uid.in_(made))
 
 
 def readings(
@@ -116,14 +116,9 @@ def whole(connection: Connection, uid: str) -> dict[str, list[dict[str, Any]]]:
             *(workitem, performance, legal_hold),
         )
     }
-    found["delivery"] = _rows(connection, delivery, delivery.c.sop_instance_uid.in_(_made_of(uid)))
     for row in (*found["workitem"], *found["performance"]):
         del row["transaction_uid"]  # a lock: it is told to nobody
     return found
-
-
-def _made_of(uid: str) -> Any:
-    return select(result.c.sop_instance_uid).where(result.c.study_instance_uid == uid)
 
 
 def holds(connection: Connection, subject: Subject) -> list[dict[str, Any]]:

@@ -172,8 +172,8 @@ def _originals(firing: Sequence[Rule], destinations: Sequence[Destination]) -> t
 
 
 def receivers(settings: Settings) -> list[str]:
-    """Return who can be told of a result: receivers of HL7 messages, and ``ups``."""
-    return [one.name for one in settings.hl7] + ([UPS] if settings.ups.offer else [])
+    """Return who can be told of a result: receivers of messages, and ``ups``."""
+    return [one.name for one in settings.receivers] + ([UPS] if settings.ups.offer else [])
 
 
 # ---- check -----------------------------------------------------------------------------------
@@ -226,4 +226,4 @@ def _unknown(rule: Rule, settings: Settings) -> Iterator[str]:
             yield "notify: found ups while ups.offer is false, required is that it is true"
         elif name not in told:
             known = ", ".join(told) or "none"
-            yield f"notify: found {name}, required is the name of an [[hl7]] table: {known}"
+            yield f"notify: found {name}, required is the name of a receiver: {known}"

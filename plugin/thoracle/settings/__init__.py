@@ -104,6 +104,11 @@ class Settings(Section):
         (), description="One [[audit_repository]] table for each that gets the audit."
     )
 
+    @property
+    def receivers(self) -> tuple[HL7, ...]:
+        """Who can be told of a result by a message."""
+        return self.hl7
+
     @validator(mode="after")
     def _callers_are_named(self) -> "Settings":
         if not is_loopback(self.receive.host) and not self.receive.calling_ae_titles:
@@ -136,11 +141,11 @@ class Settings(Section):
 
     @validator(mode="after")
     def _names_are_unique(self) -> "Settings":
-        if any(one.name == "ups" for one in self.hl7):
+        if any(one.name == "ups" for one in self.receivers):
             raise ValueError(
-                "hl7.name: found ups, required is another name: in a rule's notify it is a workitem"
+                "name: found ups among the receivers, required is another name: in a rule's notify it is a workitem"
             )
-        names = [one.name for one in self.destination] + [one.name for one in self.hl7]
+        names = [one.name for one in self.destination] + [one.name for one in self.receivers]
         names += [one.name for one in self.workflow_manager]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -6,11 +6,18 @@ from pydantic import Field
 from pydantic import model_validator as validator
 
 from thoracle.records import Outcome
-from thoracle.settings.section import AETitle, ClientTLS, HL7Name, Port, Secret, Section
+from thoracle.settings.section import (
+    AETitle,
+    ClientTLS,
+    HL7Name,
+    Port,
+    Secret,
+    Section,
+)
 
 
 class Deliver(Section):
-    """Attempts to deliver, for every destination alike."""
+    """Attempts to send, for every destination and receiver alike."""
 
     first_delay_seconds: float = Field(
         60, gt=0, description="Delay after the first failed attempt, seconds; doubles each time."
@@ -25,10 +32,13 @@ class Deliver(Section):
         7, gt=0, le=365, description="After this many days a result counts as failed."
     )
     concurrency: int = Field(
-        2, ge=1, le=20, description="Associations at the same time to one destination."
+        2, ge=1, le=20, description="Associations or requests at the same time to one peer."
     )
     rate_per_second: int = Field(
-        10, ge=1, le=1000, description="Objects per second to one destination."
+        10,
+        ge=1,
+        le=1000,
+        description="Associations or requests per second to one peer; each carries what a study has for it.",
     )
     timeout_seconds: float = Field(
         30, gt=0, le=600, description="Time to connect, and for each answer, seconds."
@@ -51,11 +61,16 @@ class Destination(Section):
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$",
+        examples=["pacs"],
         description="Short name in status and audit: a-z, 0-9, - and _.",
     )
-    ae_title: AETitle | None = Field(None, description="AE title of the archive.")
-    host: str | None = Field(None, min_length=1, description="Host name or address.")
-    port: Port | None = Field(None, description="TCP port, 1 to 65535.")
+    ae_title: AETitle | None = Field(
+        None, examples=["PACS"], description="AE title of the archive."
+    )
+    host: str | None = Field(
+        None, min_length=1, examples=["192.0.2.10"], description="Host name or address."
+    )
+    port: Port | None = Field(None, examples=[11112], description="TCP port, 1 to 65535.")
     calling_ae_title: AETitle | None = Field(
         None, description="AE title that we call with; unset: receive.ae_title."
     )
@@ -116,10 +131,13 @@ class HL7(Section):
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$",
+        examples=["ris"],
         description="Short name in status and audit: a-z, 0-9, - and _; none of a destination.",
     )
-    host: str = Field(min_length=1, description="Host name or address.")
-    port: Port = Field(description="TCP port, 1 to 65535; 2575 is registered for HL7.")
+    host: str = Field(min_length=1, examples=["192.0.2.20"], description="Host name or address.")
+    port: Port = Field(
+        examples=[2575], description="TCP port, 1 to 65535; 2575 is registered for HL7."
+    )
     tls: ClientTLS | None = Field(None, description="TLS: the table [hl7.tls]; unset: plain MLLP.")
     sending_application: HL7Name = Field(
         "THORACLE", description="MSH-3: our name, or name^OID^ISO."

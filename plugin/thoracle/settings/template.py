@@ -1,4 +1,7 @@
-"""A commented configuration: what ``thoracle init`` writes."""
+"""A commented configuration: what ``thoracle init`` writes.
+
+The examples of required settings stand with them. 192.0.2.0/24 is kept for documentation (RFC 5737).
+"""
 
 from inspect import isclass
 from typing import Any, get_args
@@ -7,20 +10,6 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from thoracle.settings import Section, Settings
-
-_EXAMPLES: dict[str, dict[str, Any]] = {
-    "destination": {"name": "pacs", "ae_title": "PACS", "host": "192.0.2.10", "port": 11112},
-    "hl7": {"name": "ris", "host": "192.0.2.20", "port": 2575},
-    "subscriber": {"ae_title": "WORKSTATION", "host": "192.0.2.30", "port": 11112},
-    "workflow_manager": {
-        "name": "workflow",
-        "ae_title": "WORKFLOW",
-        "host": "192.0.2.40",
-        "port": 11112,
-    },
-    "audit_repository": {"name": "repository", "host": "192.0.2.50"},
-}
-"""192.0.2.0/24 is kept for documentation (RFC 5737)."""
 
 
 def template() -> str:
@@ -49,7 +38,7 @@ def _fields(section: type[Section], table: str) -> list[str]:
         if nested := table_of(info):
             inner += ["", f"# [{table}.{name}]", *_fields(nested, f"{table}.{name}")]
         else:
-            lines += _field(name, info, _EXAMPLES.get(table, {}))
+            lines += _field(name, info)
     return lines + inner
 
 
@@ -64,10 +53,10 @@ def table_of(info: FieldInfo) -> type[Section] | None:
     return type(info.default) if isinstance(info.default, Section) else section_of(info)
 
 
-def _field(name: str, info: FieldInfo, example: dict[str, Any] | None = None) -> list[str]:
+def _field(name: str, info: FieldInfo) -> list[str]:
     default = info.default
     if default is None or default is PydanticUndefined:
-        default = (example or {}).get(name, "")
+        default = (info.examples or [""])[0]
     return [f"# {info.description}", f"# {name} = {_toml(default)}"]
 
 

@@ -37,12 +37,19 @@ class UPS(Section):
 class Subscriber(Section):
     """Where event reports about workitems go: a station that may subscribe (PS3.4 Section CC.2.3)."""
 
-    ae_title: AETitle = Field(description="AE title with which it subscribes.")
-    host: str = Field(min_length=1, description="Host name or address.")
-    port: Port = Field(description="TCP port, 1 to 65535.")
+    ae_title: AETitle = Field(
+        examples=["WORKSTATION"], description="AE title with which it subscribes."
+    )
+    host: str = Field(min_length=1, examples=["192.0.2.30"], description="Host name or address.")
+    port: Port = Field(examples=[11112], description="TCP port, 1 to 65535.")
     tls: ClientTLS | None = Field(
         None, description="TLS: the table [subscriber.tls]; unset: plain DICOM."
     )
+
+    @property
+    def name(self) -> str:
+        """Its AE title: it subscribes with it."""
+        return self.ae_title
 
 
 class WorkflowManager(Section):
@@ -50,11 +57,12 @@ class WorkflowManager(Section):
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$",
+        examples=["workflow"],
         description="Short name in status and audit: a-z, 0-9, - and _.",
     )
-    ae_title: AETitle = Field(description="AE title of its worklist.")
-    host: str = Field(min_length=1, description="Host name or address.")
-    port: Port = Field(description="TCP port, 1 to 65535.")
+    ae_title: AETitle = Field(examples=["WORKFLOW"], description="AE title of its worklist.")
+    host: str = Field(min_length=1, examples=["192.0.2.40"], description="Host name or address.")
+    port: Port = Field(examples=[11112], description="TCP port, 1 to 65535.")
     calling_ae_title: AETitle | None = Field(
         None, description="AE title that we call with; unset: receive.ae_title."
     )

@@ -34,7 +34,7 @@ EXECUTOR = "local"
 POLLING_SECONDS = 0.2
 
 INTAKE, ANALYSE, DELIVER, PROVE = "intake", "analyse", "deliver", "prove"
-TELL, PERFORM = "tell", "perform"
+IN_ORDER, PERFORM = "tell", "perform"
 
 _datasource: SQLAlchemyDatasource | None = None
 
@@ -95,7 +95,7 @@ def start(database: Engine, deliver: Deliver) -> None:
         PROVE, partition_concurrency=deliver.concurrency, polling_interval_sec=POLLING_SECONDS
     )
     # One at a time to each station, so that it is told of things in their order.
-    DBOS.register_queue(TELL, partition_concurrency=1, polling_interval_sec=POLLING_SECONDS)
+    DBOS.register_queue(IN_ORDER, partition_concurrency=1, polling_interval_sec=POLLING_SECONDS)
     DBOS.register_queue(
         PERFORM, partition_concurrency=deliver.concurrency, polling_interval_sec=POLLING_SECONDS
     )

@@ -87,6 +87,8 @@ class Columns(TypedDict, total=False):
     """The columns of an event beside its verb and time; meanings in ``store/tables/audit.py``."""
 
     event_outcome: int
+    event_type_code: str | None
+    """Where the event's own is not precise enough."""
     calling_ae_title: str | None
     called_ae_title: str | None
     network_address: str | None
@@ -117,12 +119,12 @@ def record(connection: Connection, event: Event, columns: Columns) -> None:
         connection,
         {
             "event_outcome": SUCCESS,
+            "event_type_code": event.event_type_code,
             "detail": {},
             **columns,
             "recorded_at": now(),
             "event": event.verb,
             "event_id": event.event_id,
-            "event_type_code": event.event_type_code,
             "action": event.action,
         },
     )

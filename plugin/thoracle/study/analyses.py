@@ -114,13 +114,10 @@ def conclude(
     key: AnalysisKey,
     bundle: BundleIdentity,
     readings: Sequence[Reading],
-    made: Sequence[tuple[ResultObject, Sequence[str]]],
+    made: Sequence[ResultObject],
     workflow_id: str,
-    state: str = "waiting",
 ) -> trail.Columns:
-    """Record what was read, what was made of it and, for each object, who is to get it.
-
-    ``state`` is that of the deliveries: ``waiting``, or ``held``.
+    """Record what was read, and what was made of it.
 
     Returns the columns that further events of this result have alike.
     """
@@ -156,7 +153,7 @@ def conclude(
         "correlation_id": workflow_id,
     }
     # The report comes first, and is what an image's reading became.
-    report = made[0][0].sop_instance_uid
+    report = made[0].sop_instance_uid
     for reading in readings:
         trail.record(
             connection,
@@ -168,21 +165,16 @@ def conclude(
             },
         )
     columns = {**columns, "outcome": outcome, "probability": probability}
-    for result, destinations in made:
-        add_result(connection, key, result, destinations, columns, state)
+    for result in made:
+        add_result(connection, key, result, columns)
     return columns
 
 
 def add_result(
-    connection: Connection,
-    key: AnalysisKey,
-    made: ResultObject,
-    destinations: Sequence[str],
-    columns: trail.Columns,
-    state: str = "waiting",
+    connection: Connection, key: AnalysisKey, made: ResultObject, columns: trail.Columns
 ) -> None:
-    """Record an object that was made, and who is to get it."""
-    results.add_result(connection, key, made, destinations, state)
+    """Record an object that was made."""
+    results.add_result(connection, key, made)
     trail.record(
         connection,
         trail.Event.RESULT_CREATED,

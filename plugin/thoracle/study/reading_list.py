@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, Select, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from thoracle.records import Outcome
-from thoracle.store.tables import analysis, delivery, now, result, study, timestamp, worklist
+from thoracle.store.tables import analysis, now, timestamp, worklist
 from thoracle.study import results
 from thoracle.study.instances import Received
 
@@ -241,22 +241,3 @@ def modalities(connection: Connection) -> list[str]:
 def changed_at(connection: Connection) -> str:
     """Return when the list changed last; empty when nothing is on it."""
     return connection.execute(select(func.max(worklist.c.changed_at))).scalar() or ""
-
-
-def sent(connection: Connection, study_instance_uids: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return for each study how many objects of its newest result are in which delivery state."""
-    statement = (
-        select(result.c.study_instance_uid, delivery.c.state, func.count())
-        .join(result, result.c.sop_instance_uid == delivery.c.sop_instance_uid)
-        .join(
-            study,
-            (study.c.study_instance_uid == result.c.study_instance_uid)
-            & (study.c.generation == result.c.generation),
-        )
-        .where(result.c.study_instance_uid.in_(study_instance_uids))
-        .group_by(result.c.study_instance_uid, delivery.c.state)
-    )
-    found: dict[str, dict[str, int]] = {}
-    for uid, state, number in connection.execute(statement):
-        found.setdefault(uid, {})[state] = number
-    return found

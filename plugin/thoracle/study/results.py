@@ -1,4 +1,4 @@
-"""Statements about what was concluded and where it went."""
+"""Statements about what was concluded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from thoracle.records import Kind, Outcome, Reading
-from thoracle.store.tables import analysis, delivery, now, reading, result, study
+from thoracle.store.tables import analysis, now, reading, result, study
 from thoracle.study.reconciliation import Patient, grouped, is_merged
 
 
@@ -200,15 +200,8 @@ def add_readings(
     )
 
 
-def add_result(
-    connection: Connection,
-    key: AnalysisKey,
-    made: ResultObject,
-    destinations: Sequence[str],
-    state: str = "waiting",
-) -> None:
-    """Record an object that we made, and that each destination is to get it."""
-    moment = now()
+def add_result(connection: Connection, key: AnalysisKey, made: ResultObject) -> None:
+    """Record an object that we made, or pass on."""
     connection.execute(
         insert(result).values(
             sop_instance_uid=made.sop_instance_uid,
@@ -220,59 +213,27 @@ def add_result(
             kind=made.kind,
             path=made.path,
             sha256=made.sha256,
-            created_at=moment,
+            created_at=now(),
         )
     )
-    address(connection, made.sop_instance_uid, destinations, state)
 
 
-def address(
-    connection: Connection, sop_instance_uid: str, destinations: Sequence[str], state: str
-) -> list[str]:
-    """Record that destinations are to get an object; return those that were not to get it yet."""
-    known = set(
-        connection.execute(
-            select(delivery.c.destination).where(delivery.c.sop_instance_uid == sop_instance_uid)
-        ).scalars()
-    )
-    new = [name for name in destinations if name not in known]
-    moment = now()
-    for name in new:
-        connection.execute(
-            insert(delivery).values(
-                sop_instance_uid=sop_instance_uid,
-                destination=name,
-                state=state,
-                attempts=0,
-                created_at=moment,
-                changed_at=moment,
-            )
-        )
-    return new
-
-
-def pass_on(
-    connection: Connection,
-    key: AnalysisKey,
-    image: Row[Any],
-    destinations: Sequence[str],
-    state: str,
-) -> list[str]:
-    """Record that destinations are to get a received image; return those to which it is new."""
+def add_original(connection: Connection, key: AnalysisKey, image: Row[Any]) -> None:
+    """Record a received image as an object that is passed on, if it is none yet."""
     known = select(result.c.sop_instance_uid).where(
         result.c.sop_instance_uid == image.sop_instance_uid
     )
-    if connection.execute(known).first() is None:
-        original = ResultObject(
-            sop_instance_uid=image.sop_instance_uid,
-            sop_class_uid=image.sop_class_uid,
-            series_instance_uid=image.series_instance_uid,
-            kind=Kind.ORIGINAL,
-            path=image.path,
-            sha256=image.sha256,
-        )
-        add_result(connection, key, original, ())
-    return address(connection, image.sop_instance_uid, destinations, state)
+    if connection.execute(known).first() is not None:
+        return
+    original = ResultObject(
+        sop_instance_uid=image.sop_instance_uid,
+        sop_class_uid=image.sop_class_uid,
+        series_instance_uid=image.series_instance_uid,
+        kind=Kind.ORIGINAL,
+        path=image.path,
+        sha256=image.sha256,
+    )
+    add_result(connection, key, original)
 
 
 def routed(

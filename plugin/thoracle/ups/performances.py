@@ -6,11 +6,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
-from thoracle.deliver import attempts
-from thoracle.records import Kind
+from thoracle.outbox import attempts
 from thoracle.settings import Deliver
 from thoracle.store import trail
-from thoracle.store.tables import analysis, delivery, instance, now, performance, result, study
+from thoracle.store.tables import analysis, instance, now, performance, study
 from thoracle.study import analyses
 
 # ---- rows ----------------------------------------------------------------------------------------
@@ -111,20 +110,6 @@ def analysis_of(
         .order_by(analysis.c.generation.desc())
         .limit(1)
     ).first()
-
-
-def deliveries(connection: Connection, row: Row[Any]) -> Sequence[Row[Any]]:
-    """Return the deliveries of what an analysis made."""
-    return connection.execute(
-        select(delivery)
-        .join(result)
-        .where(
-            result.c.study_instance_uid == row.study_instance_uid,
-            result.c.generation == row.generation,
-            result.c.bundle_digest == row.bundle_digest,
-            result.c.kind.not_in((Kind.ORIGINAL, Kind.REJECTION)),
-        )
-    ).all()
 
 
 # ---- events --------------------------------------------------------------------------------------

@@ -19,12 +19,15 @@ from pydicom.sr.coding import Code as Concept
 from sqlalchemy import Connection
 
 from thoracle.deliver.association import Peer
-from thoracle.deliver.line import parts, peer_of, peer_of_manager
+from thoracle.deliver.peers import peer_of, peer_of_manager
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable, DeliveryError, ThoracleError
+from thoracle.outbox import rows as outbox
 from thoracle.receive.negotiation import IMAGE_STORAGE
 from thoracle.records import SCHEME
 from thoracle.settings import WorkflowManager
 from thoracle.store import bundles, engine
+from thoracle.study.line import parts
+from thoracle.study.results import AnalysisKey
 from thoracle.ups import performances, review, scu, states
 from thoracle.ups import workitem_rows as stored
 from thoracle.ups.scu import Worklist
@@ -296,8 +299,9 @@ def _is_open(connection: Any, analysis: Any) -> bool:
     """Return whether the result may yet reach an archive that has not got it."""
     if analysis.state != "done" or analysis.sending == "shadow":
         return False
-    sending = {one.state for one in performances.deliveries(connection, analysis)}
-    return bool(sending & {"waiting", "held"}) and not sending & {"sent", "delivered"}
+    key = AnalysisKey(analysis.study_instance_uid, analysis.generation, analysis.bundle_digest)
+    sending = {one.state for one in outbox.of_result(connection, key)}
+    return bool(sending & {"waiting", "held"}) and not sending & set(outbox.ARRIVED)
 
 
 def _ended(worklist: Worklist, item: Performance) -> dict[str, Any] | None:

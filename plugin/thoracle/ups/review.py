@@ -15,7 +15,6 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 )
 from sqlalchemy import Connection
 
-from thoracle.deliver.line import parts
 from thoracle.image.header import header_of
 from thoracle.records import BundleIdentity, Finding, Outcome, Reading, study_outcome
 from thoracle.report import context
@@ -24,6 +23,7 @@ from thoracle.report.identity import derived_uid
 from thoracle.routing.decision import RoutingDecision
 from thoracle.routing.rules import UPS
 from thoracle.settings import Destination
+from thoracle.study.line import parts
 from thoracle.ups import workitems
 from thoracle.ups.attributes import ObjectReference, from_json
 from thoracle.ups.subscriptions import EventReports

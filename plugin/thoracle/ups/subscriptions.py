@@ -4,29 +4,30 @@ Functions take an open connection. What is to be told is a row in the transactio
 these rows are returned, to be sent once it is committed.
 """
 
-import logging
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
 from pydicom import Dataset
 from sqlalchemy import Connection, Row
 
-from thoracle.deliver import attempts
-from thoracle.deliver.association import Peer
-from thoracle.deliver.line import parts, peer_of_subscriber
-from thoracle.errors import ArchiveRefused, ArchiveUnavailable
-from thoracle.settings import Deliver
-from thoracle.store import engine
+from thoracle.deliver import storescu
+from thoracle.deliver.peers import peer_of_subscriber
+from thoracle.outbox import rows as stored
+from thoracle.outbox import workflow as outbox
+from thoracle.outbox.senders import OutboxItem, SendAnswer, Sender
+from thoracle.settings import Settings, Subscriber
+from thoracle.study.line import parts
 from thoracle.ups import scu
 from thoracle.ups import workitem_rows as workitems
 from thoracle.ups.attributes import from_json
 from thoracle.ups.scu import EventReport
 from thoracle.ups.states import GLOBAL_SUBSCRIPTION, NO_SUCH_WORKITEM, EventType, Refused
 
-EventReports = list[tuple[str, int]]
-"""Event reports that wait to be sent: AE title of who is told, and number of the row."""
+EventReports = list[dict[str, Any]]
+"""Event reports that wait to be sent: batches, as ``outbox.workflow.enqueue`` takes them."""
 
 
 def moment() -> str:
@@ -113,14 +114,17 @@ def add_reports(
         return []
     if ae_titles is None:
         ae_titles = sorted(workitems.subscriptions(connection, sop_instance_uid))
-    content = information.to_json_dict()
-    return [
-        (
-            ae_title,
-            workitems.add_event(connection, sop_instance_uid, ae_title, int(event_type), content),
-        )
-        for ae_title in ae_titles
+    content = {
+        "workitem": sop_instance_uid,
+        "event_type_id": int(event_type),
+        "information": information.to_json_dict(),
+    }
+    numbers = [
+        stored.add(connection, "ups", name, uuid.uuid4().hex, priority=stored.STAT, content=content)
+        for name in ae_titles
     ]
+    rows = stored.numbered(connection, [one for one in numbers if one is not None])
+    return [asdict(one) for one in stored.batched(connection, rows)]
 
 
 def state_report(ds: Dataset) -> Dataset:
@@ -147,114 +151,56 @@ def assigned(ds: Dataset) -> Dataset | None:
     return report if len(report) else None
 
 
-def record_answer(
-    connection: Connection, number: int, attempt: int, answer: dict[str, Any], settings: Deliver
-) -> float | None:
-    """Record what an attempt to send a report came to; return the seconds until the next, if any.
-
-    ``answer`` holds columns of ``workitem_event``.
-    """
-    row = workitems.event_row(connection, number)
-    values, delay = dict(answer), None
-    if values["state"] == "waiting":
-        values, delay = attempts.postponed(row, attempt, values, settings)
-    workitems.set_event(connection, number, {**values, "attempts": attempt})
-    return delay
-
-
-logger = logging.getLogger(__name__)
-
-# ---- sending event reports -----------------------------------------------------------------------
-# tell: event reports about our workitems, to who subscribes, each until it is taken.
-
-PRIORITY = 1
-
-
-def enqueue_reports(reports: Iterable[tuple[str, int]]) -> None:
-    """Have event reports sent, each an AE title and the number of a row that is committed."""
-    for ae_title, number in reports:
-        enqueue_report(ae_title, number, 1, None)
-
-
-def enqueue_pending_reports() -> None:
-    """Send the reports of which the sending was not queued, e.g. for a crash."""
-    with parts().database.connect() as connection:
-        reports = workitems.untold(connection)
-    enqueue_reports(reports)
-
-
 def report_restart() -> None:
     """Tell all subscribers that the listener is back, and what they were not told before."""
     if not parts().settings.ups.offer:
         return
     with parts().database.begin() as connection:
-        add_restart_reports(connection)
-    enqueue_pending_reports()
+        reports = add_restart_reports(connection)
+    outbox.enqueue(reports)
 
 
-def enqueue_report(ae_title: str, number: int, attempt: int, delay: float | None) -> None:
-    """Have a report sent, after so many seconds; the same attempt again changes nothing."""
-    with (
-        SetWorkflowID(f"tell:{number}:{attempt}"),
-        SetEnqueueOptions(priority=PRIORITY, queue_partition_key=ae_title, delay_seconds=delay),
-    ):
-        DBOS.enqueue_workflow(engine.TELL, send_report, ae_title, number, attempt)
+# ---- the sender ------------------------------------------------------------------------------
 
 
-@DBOS.workflow(name="tell", max_recovery_attempts=None)
-def send_report(ae_title: str, number: int, attempt: int) -> None:
-    """Send a report, and before it what waits for the same station: it hears things in order."""
-    answers = _send(ae_title, number)
-    delay = engine.transaction(_told, number, attempt, answers)
-    if delay is not None:
-        enqueue_report(ae_title, number, attempt + 1, delay)
-
-
-@DBOS.step(name="report event")
-def _send(ae_title: str, number: int) -> list[tuple[int, dict[str, Any]]]:
-    """Return number and columns of each report of which something is to be recorded."""
-    with parts().database.connect() as connection:
-        rows = workitems.waiting(connection, number)
-    if not rows:
-        return []
-    peer = _peer(ae_title)
-    if peer is None:
-        detail = f"{ae_title} is no longer in the settings"
-        return [(number, {"state": "failed", "detail": detail})]
+def send(subscriber: Subscriber, items: Sequence[OutboxItem]) -> Iterator[SendAnswer]:
+    """Send reports on one association; yield what was answered to each."""
+    peer = peer_of_subscriber(subscriber, parts().settings)
     reports = [
-        EventReport(row.sop_instance_uid, row.event_type_id, from_json(row.information))
-        for row in rows
+        EventReport(
+            item.content["workitem"],
+            item.content["event_type_id"],
+            from_json(item.content["information"]),
+        )
+        for item in items
     ]
-    answers: list[tuple[int, dict[str, Any]]] = []
-    try:
-        for row, refusal in zip(rows, scu.send_reports(peer, reports), strict=True):
-            state = "told" if refusal is None else "refused"
-            answers.append((row.id, {"state": state, "detail": refusal}))
-    except (ArchiveUnavailable, OSError) as error:
-        answers.append((number, {"state": "waiting", "detail": str(error)}))
-    except ArchiveRefused as error:
-        answers.append((number, {"state": "refused", "detail": str(error)}))
-    except Exception as error:
-        # A fault of ours: without an end here it would wait for ever, unseen.
-        logger.exception("event not reported")
-        answers.append((number, {"state": "failed", "detail": type(error).__name__}))
-    return answers
+    for refusal in scu.send_reports(peer, reports):
+        if refusal is None:
+            yield SendAnswer("delivered", proof="acknowledgement")
+        else:
+            yield SendAnswer("refused", refusal)
 
 
-def _peer(ae_title: str) -> Peer | None:
-    settings = parts().settings
-    found = next((one for one in settings.subscriber if one.ae_title == ae_title), None)
-    return None if found is None else peer_of_subscriber(found, settings)
+def where(subscriber: Subscriber) -> str:
+    """Return where a subscriber is."""
+    return f"UPS {subscriber.ae_title}@{subscriber.host}:{subscriber.port}"
 
 
-def _told(
-    connection: Connection, number: int, attempt: int, answers: list[tuple[int, dict[str, Any]]]
-) -> float | None:
-    """Record what came of it; return the seconds until the next attempt at ``number``, if any."""
-    delay = None
-    for told, values in answers:
-        row = workitems.event_row(connection, told)
-        made = attempt if told == number else row.attempts + 1
-        after = record_answer(connection, told, made, values, parts().settings.deliver)
-        delay = after if told == number else delay
-    return delay
+def reach(subscriber: Subscriber, settings: Settings, seconds: float | None = None) -> str:
+    """Return how a subscriber answers a C-ECHO."""
+    peer = peer_of_subscriber(subscriber, settings)
+    patience = min(seconds or peer.timeout_seconds, peer.timeout_seconds)
+    storescu.echo(replace(peer, timeout_seconds=patience))
+    return "answers C-ECHO"
+
+
+SENDER = Sender(
+    kind="ups",
+    table="subscriber",
+    peers=lambda settings: settings.subscriber,
+    where=where,
+    reach=reach,
+    send=send,
+    in_order=True,
+    audited=False,  # what it is told of is an event already
+)

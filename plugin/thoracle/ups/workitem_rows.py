@@ -9,13 +9,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, tuple_, update
 
-from thoracle.deliver import rows as deliveries
+from thoracle.outbox import rows as outbox
+from thoracle.outbox.rows import DICOM
 from thoracle.records import Kind
 from thoracle.store.tables import (
     now,
     result,
     workitem,
-    workitem_event,
     workitem_subscription,
 )
 from thoracle.study import instances
@@ -136,7 +136,7 @@ def _placed(
     connection: Connection, study: str, objects: Sequence[Row[Any]], states: Sequence[str]
 ) -> list[ObjectReference]:
     places: dict[str, dict[tuple[str, str], list[str]]] = {}
-    for one in deliveries.of_study(connection, study):
+    for one in outbox.of_studies(connection, [study], DICOM):
         if one.state in states:
             # An archive may have the report as Comprehensive SR, under another UID.
             known_as = (
@@ -144,7 +144,7 @@ def _placed(
                 one.delivered_sop_instance_uid or one.sop_instance_uid,
             )
             known = places.setdefault(one.sop_instance_uid, {})
-            known.setdefault(known_as, []).append(one.destination)
+            known.setdefault(known_as, []).append(one.peer)
     found = []
     for one in objects:
         here = {(one.sop_class_uid, one.sop_instance_uid): list[str]()}
@@ -209,76 +209,3 @@ def not_subscribed(connection: Connection, ae_title: str) -> Sequence[Row[Any]]:
         )
         .order_by(workitem.c.created_at)
     ).all()
-
-
-# ---- event reports ---------------------------------------------------------------------------
-
-
-def add_event(
-    connection: Connection,
-    sop_instance_uid: str,
-    ae_title: str,
-    event_type_id: int,
-    information: dict[str, Any],
-) -> int:
-    """Record that a subscriber is to be told of something; return the number of the report."""
-    moment = now()
-    added = connection.execute(
-        insert(workitem_event).values(
-            sop_instance_uid=sop_instance_uid,
-            ae_title=ae_title,
-            event_type_id=event_type_id,
-            information=information,
-            state="waiting",
-            attempts=0,
-            created_at=moment,
-            changed_at=moment,
-        )
-    )
-    assert added.inserted_primary_key is not None
-    return int(added.inserted_primary_key[0])
-
-
-def event_row(connection: Connection, number: int) -> Row[Any]:
-    """Return the row of an event report that exists."""
-    return connection.execute(select(workitem_event).where(workitem_event.c.id == number)).one()
-
-
-def set_event(connection: Connection, number: int, values: Mapping[str, Any]) -> None:
-    """Set columns of an event report."""
-    connection.execute(
-        update(workitem_event)
-        .where(workitem_event.c.id == number)
-        .values(**values, changed_at=now())
-    )
-
-
-def untold(connection: Connection) -> list[tuple[str, int]]:
-    """Return the event reports that no attempt was made to send: AE title and number."""
-    statement = (
-        select(workitem_event.c.ae_title, workitem_event.c.id)
-        .where(workitem_event.c.state == "waiting", workitem_event.c.attempts == 0)
-        .order_by(workitem_event.c.id)
-    )
-    return [(row.ae_title, row.id) for row in connection.execute(statement)]
-
-
-def waiting(connection: Connection, number: int) -> Sequence[Row[Any]]:
-    """Return an event report that waits and those to the same station that wait before it.
-
-    None when it does not wait itself; at most ``PAGE``, oldest first, it the last.
-    """
-    row = event_row(connection, number)
-    if row.state != "waiting":
-        return []
-    statement = (
-        select(workitem_event)
-        .where(
-            workitem_event.c.ae_title == row.ae_title,
-            workitem_event.c.state == "waiting",
-            workitem_event.c.id < number,
-        )
-        .order_by(workitem_event.c.id)
-        .limit(PAGE)
-    )
-    return [*connection.execute(statement).all(), row]

@@ -101,16 +101,17 @@ def _lost(rows: Rows) -> str:
 
 def _retried(rows: Rows) -> str:
     row = rows[0]
-    count = sum(
-        found
-        for name in ("deliveries", "notifications")
-        if isinstance(found := detail(row, name), int)
-    )
+    kinds = row.get("detail")
+    found = kinds.values() if isinstance(kinds, dict) else ()
+    count = sum(one for one in found if isinstance(one, int))
     return f"{person(row)} had {number(count, 'failed sending')} tried again."
 
 
 def _told(rows: Rows) -> str:
-    return f"{_there(rows[0])} was told by an HL7 message, and acknowledged it{_attempt(rows[0])}."
+    row = rows[0]
+    kind = of(row, "event_type_code", "HL7")
+    by = MESSAGES.get(kind, f"a message ({kind.lower()})")
+    return f"{_there(row)} was told by {by}, and acknowledged it{_attempt(row)}."
 
 
 def _not_told(rows: Rows) -> str:
@@ -143,6 +144,8 @@ def _workitem_changed(rows: Rows) -> str:
         f"{item} went from {before or 'nothing'} to {after or 'nothing'}{by}{said(row, 'detail')}."
     )
 
+
+MESSAGES = {"HL7": "an HL7 message", "EMAIL": "an e-mail"}
 
 SENTENCES: dict[Event, Callable[[Rows], str]] = {
     Event.DELIVERY_SENT: _sent,

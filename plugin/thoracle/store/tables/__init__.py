@@ -6,23 +6,14 @@ the same on SQLite and PostgreSQL, and are readable in any tool an auditor uses.
 
 from thoracle.store.tables.audit import audit_checkpoint, audit_event, audit_forward, audit_head
 from thoracle.store.tables.images import header, instance, legal_hold, reconciliation, study
+from thoracle.store.tables.outbox import commitment, outbox
 from thoracle.store.tables.people import api_token, person, web_session
-from thoracle.store.tables.results import (
-    alarm,
-    analysis,
-    bundle,
-    commitment,
-    delivery,
-    notification,
-    reading,
-    result,
-)
+from thoracle.store.tables.results import alarm, analysis, bundle, reading, result
 from thoracle.store.tables.schema import metadata, now, timestamp
 from thoracle.store.tables.worklist import (
     performance,
     verdict,
     workitem,
-    workitem_event,
     workitem_subscription,
     worklist,
 )
@@ -37,13 +28,12 @@ __all__ = [
     "audit_head",
     "bundle",
     "commitment",
-    "delivery",
     "header",
     "instance",
     "legal_hold",
     "metadata",
-    "notification",
     "now",
+    "outbox",
     "performance",
     "person",
     "reading",
@@ -54,7 +44,6 @@ __all__ = [
     "verdict",
     "web_session",
     "workitem",
-    "workitem_event",
     "workitem_subscription",
     "worklist",
 ]

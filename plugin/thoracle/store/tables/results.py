@@ -1,4 +1,4 @@
-"""What was concluded, and where it went."""
+"""What was concluded."""
 
 from sqlalchemy import (
     JSON,
@@ -86,62 +86,6 @@ result = Table(
     Column("created_at", TIME, nullable=False),
     *kept(),
     Index(None, "study_instance_uid", "generation"),
-)
-
-delivery = Table(
-    "delivery",
-    metadata,
-    Column("sop_instance_uid", UID, primary_key=True),
-    Column("destination", String(32), primary_key=True),
-    # held, waiting, sent (not proven yet), delivered, refused, failed, withdrawn (before sending)
-    Column("state", String(16), nullable=False, index=True),
-    Column("attempts", Integer, nullable=False),
-    # What showed that the archive has it: commitment, query or status (of C-STORE or STOW-RS).
-    Column("proof", String(16)),
-    # Differ from those of the result when the archive took Comprehensive SR alone.
-    Column("delivered_sop_class_uid", UID),
-    Column("delivered_sop_instance_uid", UID),
-    # Of the request for proof under way.
-    Column("transaction_uid", UID, index=True),
-    Column("status", String(8)),  # of the last answer, e.g. 0x0000
-    Column("detail", Text),  # of the last failure
-    Column("next_attempt_at", TIME),
-    Column("created_at", TIME, nullable=False),
-    Column("changed_at", TIME, nullable=False),
-    ForeignKeyConstraint(["sop_instance_uid"], ["result.sop_instance_uid"]),
-)
-
-# One row for each receiver of HL7 messages and each report that it is told of.
-notification = Table(
-    "notification",
-    metadata,
-    Column("sop_instance_uid", UID, primary_key=True),  # of the report
-    Column("receiver", String(32), primary_key=True),
-    # held, waiting, told, refused, failed, withdrawn
-    Column("state", String(16), nullable=False, index=True),
-    Column("attempts", Integer, nullable=False),
-    Column("path", Text, nullable=False),  # of the message, below the data folder
-    Column("detail", Text),  # of the last failure
-    Column("next_attempt_at", TIME),
-    Column("created_at", TIME, nullable=False),
-    Column("changed_at", TIME, nullable=False),
-    *kept(),
-    ForeignKeyConstraint(["sop_instance_uid"], ["result.sop_instance_uid"]),
-)
-
-# One row a request for proof: a Storage Commitment (PS3.4 Annex J), and a query when that fails.
-commitment = Table(
-    "commitment",
-    metadata,
-    Column("transaction_uid", UID, primary_key=True),
-    Column("destination", String(32), nullable=False),
-    Column("study_instance_uid", UID, nullable=False),
-    # How often the archive was asked about these objects, this time included.
-    Column("request", Integer, nullable=False),
-    Column("state", String(16), nullable=False),  # planned, asked, answered, expired, not offered
-    Column("due_at", TIME),  # when asked: it is asked again, or queried, then
-    Column("created_at", TIME, nullable=False),
-    Column("changed_at", TIME, nullable=False),
 )
 
 

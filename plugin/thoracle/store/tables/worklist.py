@@ -100,23 +100,6 @@ workitem_subscription = Table(
     Column("created_at", TIME, nullable=False),
 )
 
-# One row an event report and subscriber.
-workitem_event = Table(
-    "workitem_event",
-    metadata,
-    Column("id", ROW_ID, primary_key=True, autoincrement=True),
-    Column("sop_instance_uid", UID, nullable=False, index=True),
-    Column("ae_title", AE_TITLE, nullable=False),
-    Column("event_type_id", Integer, nullable=False),
-    Column("information", JSON, nullable=False),  # DICOM JSON model
-    Column("state", String(16), nullable=False, index=True),  # waiting, told, refused, failed
-    Column("attempts", Integer, nullable=False),
-    Column("detail", Text),
-    Column("next_attempt_at", TIME),
-    Column("created_at", TIME, nullable=False),
-    Column("changed_at", TIME, nullable=False),
-)
-
 # Workitems of others that we perform.
 performance = Table(
     "performance",

@@ -49,7 +49,9 @@ def _stored(registry: CollectorRegistry, connection: Connection) -> None:
     outcomes = _gauge(registry, "analyses", "Analyses that have ended, by outcome.", "outcome")
     for outcome, number in operations.outcomes(connection).items():
         outcomes.labels(outcome).set(number)
-    sent = _gauge(registry, "deliveries", "Deliveries and messages by state.", "kind", "state")
+    sent = _gauge(
+        registry, "deliveries", "What is sent, by kind of peer and state.", "kind", "state"
+    )
     for kind, states in operations.states(connection).items():
         for state, number in states.items():
             sent.labels(kind, state).set(number)

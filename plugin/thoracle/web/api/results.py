@@ -11,10 +11,11 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
-from thoracle.deliver import rows as deliveries
 from thoracle.fhir import elements
 from thoracle.fhir import rows as fhir_rows
 from thoracle.fhir.rows import HIDDEN, Search, Study, Token
+from thoracle.outbox import rows as outbox
+from thoracle.outbox.rows import DICOM
 from thoracle.records import Finding, Outcome
 from thoracle.store import trail
 from thoracle.web.session.access import Person, Role, record_access, scoped
@@ -162,7 +163,8 @@ def _search(wanted: StudySearch) -> Search:
 
 def _answers(connection: Connection, found: Sequence[Study]) -> list[StudyAnswer]:
     sent: dict[str, list[Any]] = {}
-    for one in deliveries.of_studies(connection, [one.row.study_instance_uid for one in found]):
+    uids = [one.row.study_instance_uid for one in found]
+    for one in outbox.of_studies(connection, uids, DICOM):
         sent.setdefault(one.study_instance_uid, []).append(one)
     return [_answer(one, sent.get(one.row.study_instance_uid, [])) for one in found]
 
@@ -178,7 +180,19 @@ def _answer(found: Study, sent: Sequence[Any]) -> StudyAnswer:
         changed_at=row.updated,
         state=_state(row),
         result=_result(found) if row.state == "done" else None,
-        deliveries=[DeliveryAnswer.model_validate(one, from_attributes=True) for one in sent],
+        deliveries=[_delivery(one) for one in sent],
+    )
+
+
+def _delivery(row: Any) -> DeliveryAnswer:
+    return DeliveryAnswer(
+        sop_instance_uid=row.sop_instance_uid,
+        kind=row.object,
+        destination=row.peer,
+        state=row.state,
+        proof=row.proof,
+        attempts=row.attempts,
+        changed_at=row.changed_at,
     )
 
 

@@ -23,7 +23,7 @@ from thoracle.monitoring.comparison import Level, shown
 from thoracle.monitoring.figures import OPEN, STATES, TurnAround, Volume
 from thoracle.monitoring.statistics import DAY, MONTH
 from thoracle.monitoring.watch import DriftComparison, compare
-from thoracle.pipeline import requests
+from thoracle.pipeline import requests, senders
 from thoracle.settings import Settings, Watch
 from thoracle.store import tables, trail
 from thoracle.store.tables import timestamp
@@ -362,12 +362,9 @@ def try_peer(
 def _answer(name: str, settings: Settings) -> str:
     if name == OURSELVES:
         return reach.ourselves(settings, TRY_SECONDS)
-    for destination in settings.destination:
-        if destination.name == name:
-            return reach.destination(destination, settings, TRY_SECONDS)
-    for receiver in settings.hl7:
-        if receiver.name == name:
-            return reach.receiver(receiver, TRY_SECONDS)
+    for sender, peer in senders.peers(settings):
+        if peer.name == name:
+            return sender.reach(peer, settings, TRY_SECONDS)
     raise HTTPException(404, "found no such destination or receiver in the settings")
 
 

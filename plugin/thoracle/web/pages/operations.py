@@ -14,6 +14,7 @@ from thoracle.classify import bundle
 from thoracle.errors import BundleError, SettingsError
 from thoracle.monitoring import operations
 from thoracle.monitoring.operations import plain
+from thoracle.pipeline import senders
 from thoracle.receive.inbox import MEGABYTE
 from thoracle.settings import Section, Settings, tls
 
@@ -85,17 +86,10 @@ def gather(connection: Connection, settings: Settings) -> Operations:
 
 
 def _peers(settings: Settings, figures: dict[str, dict[str, Any]]) -> Iterator[PeerState]:
-    for one in settings.destination:
-        where = one.url or f"{one.ae_title}@{one.host}:{one.port}"
-        how = "STOW-RS" if one.url else "C-STORE"
-        yield _peer(one.name, f"{how} {where}", figures)
-    for receiver in settings.hl7:
-        yield _peer(receiver.name, f"HL7 {receiver.host}:{receiver.port}", figures)
-
-
-def _peer(name: str, what: str, figures: dict[str, dict[str, Any]]) -> PeerState:
-    found = {**operations.NOTHING_SENT, **figures.get(name, {})}
-    return PeerState(name, what, {**found, "detail": plain(found["detail"])})
+    for sender, one in senders.peers(settings):
+        found = {**operations.NOTHING_SENT, **figures.get(one.name, {})}
+        where = sender.where(one)
+        yield PeerState(one.name, where, {**found, "detail": plain(found["detail"])})
 
 
 def listens(settings: Settings) -> bool:

@@ -10,9 +10,9 @@ from pydicom import Dataset, dcmread
 from sqlalchemy import Connection
 
 from thoracle.audit import query
-from thoracle.deliver import rows as deliveries
-from thoracle.hl7 import rows as notifications
 from thoracle.image.codecs import MALFORMED
+from thoracle.outbox import rows as outbox
+from thoracle.outbox.rows import DICOM
 from thoracle.records import Kind, Outcome
 from thoracle.settings import Settings
 from thoracle.store.trail import Event
@@ -21,7 +21,7 @@ from thoracle.web.pages import pictures
 from thoracle.web.pages.worklist import reason
 from thoracle.web.session.access import Person, Role
 from thoracle.web.wording import date, person_name, plain
-from thoracle.wording import KINDS, MAPS, PROOFS
+from thoracle.wording import KINDS, MAPS, MESSAGES, PROOFS
 
 # ---- the report ----------------------------------------------------------------------------------
 # A structured report of ours as text: its content tree (PS3.3 C.17.3), each item a line.
@@ -362,8 +362,8 @@ def sent(connection: Connection, study_instance_uid: str) -> list[Sent]:
     """Return what was to be sent where, and what became of it; the newest generation first."""
     found = [
         Sent(
-            destination=row.destination,
-            what=KINDS.get(Kind(row.kind), row.kind),
+            destination=row.peer,
+            what=_what(row),
             state=row.state,
             proof=PROOFS.get(row.proof or "", ""),
             detail=plain(row.detail),
@@ -371,22 +371,16 @@ def sent(connection: Connection, study_instance_uid: str) -> list[Sent]:
             next_at=row.next_attempt_at or "",
             generation=row.generation,
         )
-        for row in deliveries.of_study(connection, study_instance_uid)
-    ]
-    found += [
-        Sent(
-            destination=row.receiver,
-            what="message (HL7 ORU)",
-            state=row.state,
-            proof="it acknowledged the message" if row.state == "told" else "",
-            detail=plain(row.detail),
-            at=row.changed_at,
-            next_at=row.next_attempt_at or "",
-            generation=row.generation,
-        )
-        for row in notifications.of_study(connection, study_instance_uid)
+        for row in outbox.of_studies(connection, [study_instance_uid])
     ]
     return sorted(found, key=lambda one: (-one.generation, one.destination, one.what))
+
+
+def _what(row: Any) -> str:
+    """Return what is sent, in words."""
+    if row.kind == DICOM:
+        return KINDS.get(Kind(row.object), str(row.object))
+    return MESSAGES.get(row.kind, str(row.kind))
 
 
 def trail(connection: Connection, study_instance_uid: str, person: Person) -> Sequence[TrailLine]:
@@ -425,6 +419,15 @@ def _told(event: dict[str, Any]) -> Iterator[str]:
     if status := event.get("status"):
         yield f"status {plain(status)}"
     detail = event.get("detail") or {}
-    for name in ("kind", "opinion", "reason", "images", "generation", "deliveries", "means"):
+    for name in (
+        "kind",
+        "opinion",
+        "reason",
+        "images",
+        "generation",
+        "deliveries",
+        "dicom",
+        "means",
+    ):
         if detail.get(name) not in (None, "", []):
             yield f"{name} {plain(detail[name])}"

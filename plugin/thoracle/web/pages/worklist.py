@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row
 from sse_starlette import EventSourceResponse
 from starlette.responses import HTMLResponse
 
+from thoracle.outbox import rows as outbox
 from thoracle.records import Reason
 from thoracle.store import trail
 from thoracle.store.tables import timestamp
@@ -120,7 +121,7 @@ def show(
         rows = reading_list.page(
             connection, wanted.filter(), wanted.sort, PAGE, (wanted.page - 1) * PAGE
         )
-        sent = reading_list.sent(connection, [row.study_instance_uid for row in rows])
+        sent = outbox.by_study(connection, [row.study_instance_uid for row in rows])
         modalities = reading_list.modalities(connection)
     if not _is_same_view(request, wanted):
         with site.database.begin() as connection:

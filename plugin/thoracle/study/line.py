@@ -9,15 +9,13 @@ from typing import Protocol
 from pydicom import Dataset
 from sqlalchemy import Engine
 
-from thoracle.deliver.association import Peer
-from thoracle.deliver.stowrs import WebPeer
 from thoracle.errors import NotAnalysable
 from thoracle.image.header import header_of
 from thoracle.records import BundleIdentity, Reading
 from thoracle.report import source
 from thoracle.report.header import Instance
 from thoracle.report.result_set import Made
-from thoracle.settings import Destination, Settings, Subscriber, WorkflowManager
+from thoracle.settings import Destination, Settings
 from thoracle.store import files
 from thoracle.study import headers
 from thoracle.study.results import ResultObject
@@ -96,59 +94,6 @@ def parts() -> Line:
     if _line is None:
         raise RuntimeError("pipeline.bind() comes first")
     return _line
-
-
-def peer_of(destination: Destination, settings: Settings) -> Peer:
-    """Return whom to call for a destination that has no ``url``."""
-    # settings.py sees to it
-    assert destination.ae_title is not None
-    assert destination.host is not None
-    assert destination.port is not None
-    return Peer(
-        ae_title=destination.ae_title,
-        host=destination.host,
-        port=destination.port,
-        calling_ae_title=destination.calling_ae_title or settings.receive.ae_title,
-        timeout_seconds=settings.deliver.timeout_seconds,
-        tls=destination.tls,
-    )
-
-
-def peer_of_manager(manager: WorkflowManager, settings: Settings) -> Peer:
-    """Return whom to call for a workflow manager."""
-    return Peer(
-        ae_title=manager.ae_title,
-        host=manager.host,
-        port=manager.port,
-        calling_ae_title=manager.calling_ae_title or settings.receive.ae_title,
-        timeout_seconds=manager.timeout_seconds,
-        tls=manager.tls,
-    )
-
-
-def peer_of_subscriber(subscriber: Subscriber, settings: Settings) -> Peer:
-    """Return whom to call to tell a subscriber of workitems."""
-    return Peer(
-        ae_title=subscriber.ae_title,
-        host=subscriber.host,
-        port=subscriber.port,
-        calling_ae_title=settings.receive.ae_title,
-        timeout_seconds=settings.deliver.timeout_seconds,
-        tls=subscriber.tls,
-    )
-
-
-def web_peer_of(destination: Destination, settings: Settings) -> WebPeer:
-    """Return whom to call for a destination that has a ``url``."""
-    assert destination.url is not None
-    return WebPeer(
-        url=destination.url,
-        token=destination.token,
-        username=destination.username,
-        password=destination.password,
-        tls=destination.tls,
-        timeout_seconds=settings.deliver.timeout_seconds,
-    )
 
 
 def keep(made: Made) -> ResultObject:
