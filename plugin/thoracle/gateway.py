@@ -17,7 +17,7 @@ from thoracle.deliver.commitment_answers import Answer
 from thoracle.errors import BundleError, SettingsError
 from thoracle.image.decoder import Decoder
 from thoracle.monitoring import conditions
-from thoracle.monitoring.alarms import AlarmMonitor
+from thoracle.monitoring.alarms import AlarmMonitor, outbox_of
 from thoracle.monitoring.comparison import Comparison
 from thoracle.monitoring.housekeeping import Housekeeping
 from thoracle.pipeline import Line
@@ -256,7 +256,7 @@ def _supervise(
 ) -> None:
     """Run alarms and housekeeping until the service is to stop."""
     errors = databases.Errors(database)
-    monitor = AlarmMonitor(database, settings)
+    monitor = AlarmMonitor(database, settings, outbox_of(settings))
     idle: set[str] = set()
 
     def recover() -> None:

@@ -11,6 +11,8 @@ from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 from thoracle.monitoring import conditions
 from thoracle.monitoring.comparison import Comparison, Level
 from thoracle.monitoring.watch import compare
+from thoracle.outbox.senders import AlarmNotice
+from thoracle.pipeline import senders
 from thoracle.settings import Settings
 from thoracle.store import trail
 from thoracle.store.tables import alarm, now
@@ -65,6 +67,24 @@ Told = Callable[[Connection, trail.Event, Comparison], None]
 
 def tell_nobody(_connection: Connection, _event: trail.Event, _alarm: Comparison) -> None:
     """Send nothing."""
+
+
+def outbox_of(settings: Settings) -> Told:
+    """Return what puts each alarm into the outbox, for those who are told of alarms."""
+
+    def tell(connection: Connection, event: trail.Event, one: Comparison) -> None:
+        raised = event is trail.Event.ALARM_RAISED
+        said = AlarmNotice(
+            subject=one.subject,
+            level="alarm" if raised else "ended",
+            sentence=one.outside or one.sentence,
+            since=now(),
+            study_instance_uid=one.study_instance_uid,
+            in_full=one.sentence,
+        )
+        senders.announce(connection, settings, said)
+
+    return tell
 
 
 class AlarmMonitor:

@@ -74,6 +74,22 @@ class ResultNotice:
     status: Status
 
 
+@dataclass(frozen=True, slots=True)
+class AlarmNotice:
+    """An alarm that peers are told of."""
+
+    subject: str
+    level: str
+    sentence: str
+    """In words free of patient data, and of identifiers of studies."""
+    since: str
+    """ISO 8601, UTC."""
+    study_instance_uid: str | None = None
+    """Which study it is about; told to peers that may get patient data alone, as the next."""
+    in_full: str = ""
+    """The sentence with identifiers of studies; empty: it has none."""
+
+
 class Prover(Protocol):
     """How a kind of peer proves later that it keeps what it has taken."""
 
@@ -115,6 +131,8 @@ class Sender(Generic[P]):
 
     ``None`` for a kind that gets objects.
     """
+    alarm: Callable[[P, AlarmNotice], Any] | None = None
+    """Return the document that tells a peer of an alarm; ``None`` when it is told of none."""
     prover: Prover | None = None
     in_order: bool = False
     """Whether items have to arrive in the order in which they were put into the outbox.

@@ -1,13 +1,17 @@
 """The registry: every kind of peer that the outbox sends to."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
+
+from sqlalchemy import Connection
 
 from thoracle.deliver import workflows as proofs
 from thoracle.deliver.sender import SENDER as ARCHIVES
 from thoracle.hl7.sender import SENDER as HL7
+from thoracle.outbox import rows
 from thoracle.outbox import workflow as outbox
-from thoracle.outbox.senders import NamedPeer, Sender, register
+from thoracle.outbox.senders import AlarmNotice, NamedPeer, Sender, register
 from thoracle.settings import Settings
 from thoracle.study import line as parts
 from thoracle.study.line import Line
@@ -26,6 +30,20 @@ def recover() -> None:
     """Have done what fell out of the line: what is to be sent, and to be proven."""
     outbox.recover()
     proofs.recover()
+
+
+def announce(connection: Connection, settings: Settings, alarm: AlarmNotice) -> None:
+    """Put an alarm into the outbox, in the transaction that raises it.
+
+    It is sent within a minute, when the gateway looks for what waits (:func:`recover`). The same
+    alarm again, with the same level and since the same moment, changes nothing.
+    """
+    said = f"{alarm.subject} {alarm.level} {alarm.since}"
+    item = hashlib.sha256(said.encode()).hexdigest()
+    for sender, peer in peers(settings):
+        content = None if sender.alarm is None else sender.alarm(peer, alarm)
+        if content is not None:
+            rows.add(connection, sender.kind, peer.name, item, priority=rows.STAT, content=content)
 
 
 def peers(settings: Settings) -> Iterator[tuple[Sender[Any], NamedPeer]]:
