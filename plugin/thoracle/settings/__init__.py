@@ -14,7 +14,7 @@ from pydantic import model_validator as validator
 from thoracle.errors import SettingsError
 from thoracle.settings.audit import AuditRepository
 from thoracle.settings.database import Database
-from thoracle.settings.deliver import HL7, Deliver, Destination, Rule
+from thoracle.settings.deliver import HL7, Deliver, Destination, Rule, Webhook
 from thoracle.settings.receive import Budget, Complete, Decode, Receive, ReceiveTLS, Select
 from thoracle.settings.result import Classify, Report
 from thoracle.settings.retention import Retention
@@ -47,6 +47,7 @@ __all__ = [
     "Subscriber",
     "Watch",
     "Web",
+    "Webhook",
     "WorkflowManager",
     "anchored",
     "is_loopback",
@@ -87,6 +88,9 @@ class Settings(Section):
     hl7: tuple[HL7, ...] = Field(
         (), description="One [[hl7]] table for each system that is told of results."
     )
+    webhook: tuple[Webhook, ...] = Field(
+        (), description="One [[webhook]] table for each program that is told of results or alarms."
+    )
     rule: tuple[Rule, ...] = Field(
         (), description="One [[rule]] table for each routing rule; none: everybody gets everything."
     )
@@ -105,9 +109,9 @@ class Settings(Section):
     )
 
     @property
-    def receivers(self) -> tuple[HL7, ...]:
+    def receivers(self) -> tuple[HL7 | Webhook, ...]:
         """Who can be told of a result by a message."""
-        return self.hl7
+        return (*self.hl7, *self.webhook)
 
     @validator(mode="after")
     def _callers_are_named(self) -> "Settings":
@@ -150,7 +154,7 @@ class Settings(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(
-                f"destination.name, hl7.name, workflow_manager.name: found {', '.join(twice)} twice, required are different names"
+                f"destination.name, hl7.name, webhook.name, workflow_manager.name: found {', '.join(twice)} twice, required are different names"
             )
         return self
 
@@ -202,7 +206,7 @@ def parse(values: dict[str, Any]) -> Settings:
         raise SettingsError("\n".join(_sentence(fault) for fault in error.errors())) from error
 
 
-_SECRET = ("token", "password", "client_secret")
+_SECRET = ("token", "password", "client_secret", "secret")
 
 
 def _sentence(fault: Any) -> str:

@@ -161,6 +161,43 @@ class HL7(Section):
     )
 
 
+class Webhook(Section):
+    """Who gets a small JSON document for each result or alarm, by HTTP POST (docs/webhook.md)."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$",
+        examples=["chat"],
+        description="Short name in status and audit: a-z, 0-9, - and _; none of another peer.",
+    )
+    url: str = Field(
+        pattern=r"^https?://[^\s#@]+$",
+        examples=["https://hooks.hospital.example/thoracle"],
+        description="Where it is posted; http only without patient_data. Redirections are not followed.",
+    )
+    secret: Secret = Field(
+        examples=["file:webhook.secret"],
+        description="Where the secret of the signature is, `file:PATH` or `env:NAME`: 16 or more characters, or whsec_ and base64.",
+    )
+    outcomes: tuple[Outcome, ...] = Field(
+        tuple(Outcome), description="Outcomes of a study that it is told of; [] for none."
+    )
+    alarms: bool = Field(True, description="Tell it of alarms too.")
+    patient_data: bool = Field(
+        False,
+        description="Say whose study it is: identifiers of patient, order and study, name, birth date, and what a person typed.",
+    )
+    tls: ClientTLS | None = Field(None, description="With https: the table [webhook.tls].")
+    timeout_seconds: float = Field(
+        30, gt=0, le=600, description="Time to connect, and for the answer, seconds."
+    )
+
+    @validator(mode="after")
+    def _https(self) -> "Webhook":
+        if (self.patient_data or self.tls) and not self.url.startswith("https:"):
+            raise ValueError("found patient_data or tls with http, required is an https url")
+        return self
+
+
 class Rule(Section):
     """What becomes of the studies for which a condition holds (docs/routing.md)."""
 
@@ -186,7 +223,7 @@ class Rule(Section):
     )
     notify: tuple[str, ...] = Field(
         (),
-        description="Names of [[hl7]] receivers. One that a rule names is told only of studies for which such a rule fires.",
+        description="Names of [[hl7]], and [[webhook]] tables. One that a rule names is told only of studies for which such a rule fires.",
     )
     hold: bool = Field(False, description="Send nothing until somebody releases the study.")
     shadow: bool = Field(False, description="Analyse and audit, and send nothing.")
