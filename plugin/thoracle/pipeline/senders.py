@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from thoracle.deliver import workflows as proofs
 from thoracle.deliver.sender import SENDER as ARCHIVES
 from thoracle.hl7.sender import SENDER as HL7
+from thoracle.notify.smtp import SENDER as EMAIL
 from thoracle.notify.webhook import SENDER as WEBHOOKS
 from thoracle.outbox import rows
 from thoracle.outbox import workflow as outbox
@@ -18,7 +19,7 @@ from thoracle.study import line as parts
 from thoracle.study.line import Line
 from thoracle.ups.subscriptions import SENDER as SUBSCRIBERS
 
-SENDERS: tuple[Sender[Any], ...] = (ARCHIVES, HL7, SUBSCRIBERS, WEBHOOKS)
+SENDERS: tuple[Sender[Any], ...] = (ARCHIVES, HL7, SUBSCRIBERS, WEBHOOKS, EMAIL)
 
 
 def bind(line: Line) -> None:

@@ -14,7 +14,7 @@ from pydantic import model_validator as validator
 from thoracle.errors import SettingsError
 from thoracle.settings.audit import AuditRepository
 from thoracle.settings.database import Database
-from thoracle.settings.deliver import HL7, Deliver, Destination, Rule, Webhook
+from thoracle.settings.deliver import HL7, Deliver, Destination, Email, Rule, Webhook
 from thoracle.settings.receive import Budget, Complete, Decode, Receive, ReceiveTLS, Select
 from thoracle.settings.result import Classify, Report
 from thoracle.settings.retention import Retention
@@ -35,6 +35,7 @@ __all__ = [
     "Decode",
     "Deliver",
     "Destination",
+    "Email",
     "Rank",
     "Receive",
     "ReceiveTLS",
@@ -91,6 +92,9 @@ class Settings(Section):
     webhook: tuple[Webhook, ...] = Field(
         (), description="One [[webhook]] table for each program that is told of results or alarms."
     )
+    email: tuple[Email, ...] = Field(
+        (), description="One [[email]] table for each group of people who are told by e-mail."
+    )
     rule: tuple[Rule, ...] = Field(
         (), description="One [[rule]] table for each routing rule; none: everybody gets everything."
     )
@@ -109,9 +113,9 @@ class Settings(Section):
     )
 
     @property
-    def receivers(self) -> tuple[HL7 | Webhook, ...]:
+    def receivers(self) -> tuple[HL7 | Webhook | Email, ...]:
         """Who can be told of a result by a message."""
-        return (*self.hl7, *self.webhook)
+        return (*self.hl7, *self.webhook, *self.email)
 
     @validator(mode="after")
     def _callers_are_named(self) -> "Settings":
@@ -154,7 +158,7 @@ class Settings(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(
-                f"destination.name, hl7.name, webhook.name, workflow_manager.name: found {', '.join(twice)} twice, required are different names"
+                f"destination.name, hl7.name, webhook.name, email.name, workflow_manager.name: found {', '.join(twice)} twice, required are different names"
             )
         return self
 

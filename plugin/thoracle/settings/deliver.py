@@ -1,8 +1,8 @@
 """Settings of who gets results and who is told of them: destinations, HL7, rules."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 from pydantic import model_validator as validator
 
 from thoracle.records import Outcome
@@ -13,7 +13,11 @@ from thoracle.settings.section import (
     Port,
     Secret,
     Section,
+    is_loopback,
 )
+
+Mailbox = Annotated[str, StringConstraints(pattern=r"^[^\s@<>,;:\"]{1,64}@[A-Za-z0-9.-]{1,255}$")]
+"""An address of RFC 5321 without quotes or display name."""
 
 
 class Deliver(Section):
@@ -198,6 +202,61 @@ class Webhook(Section):
         return self
 
 
+class Email(Section):
+    """Who gets an e-mail for each result or alarm, over SMTP (docs/email.md)."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$",
+        examples=["duty"],
+        description="Short name in status and audit: a-z, 0-9, - and _; none of another peer.",
+    )
+    host: str = Field(
+        min_length=1,
+        examples=["mail.hospital.example"],
+        description="Mail server: name or address.",
+    )
+    port: Port = Field(587, description="TCP port, 1 to 65535: 587 with starttls, 465 with tls.")
+    security: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="starttls, tls or none; none only on this machine."
+    )
+    tls: ClientTLS | None = Field(
+        None, description="The table [email.tls]; unset: authorities of this machine."
+    )
+    username: str | None = Field(None, description="To log in; unset: no log-in.")
+    password: Secret | None = Field(
+        None, description="With username: where the password is, `file:PATH` or `env:NAME`."
+    )
+    sender: Mailbox = Field(
+        examples=["thoracle@hospital.example"], description="Address that it comes from."
+    )
+    to: tuple[Mailbox, ...] = Field(
+        min_length=1,
+        examples=[("radiology@hospital.example",)],
+        description="Addresses of those who get it.",
+    )
+    outcomes: tuple[Outcome, ...] = Field(
+        (), description="Outcomes of a study that they are told of; none by default."
+    )
+    alarms: bool = Field(True, description="Tell them of alarms.")
+    patient_data: bool = Field(
+        False,
+        description="Say whose study it is: as for [[webhook]]. E-mail is seldom encrypted on its whole way.",
+    )
+    timeout_seconds: float = Field(
+        30, gt=0, le=600, description="Time to connect, and for each answer, seconds."
+    )
+
+    @validator(mode="after")
+    def _secured(self) -> "Email":
+        if (self.username is None) is not (self.password is None):
+            raise ValueError("found one of username and password, required are both")
+        if self.security == "none" and (self.username or self.tls or not is_loopback(self.host)):
+            raise ValueError(
+                "found security none with a log-in, tls or another machine, required is starttls or tls"
+            )
+        return self
+
+
 class Rule(Section):
     """What becomes of the studies for which a condition holds (docs/routing.md)."""
 
@@ -223,7 +282,7 @@ class Rule(Section):
     )
     notify: tuple[str, ...] = Field(
         (),
-        description="Names of [[hl7]], and [[webhook]] tables. One that a rule names is told only of studies for which such a rule fires.",
+        description="Names of [[hl7]], [[webhook]] and [[email]] tables. One that a rule names is told only of studies for which such a rule fires.",
     )
     hold: bool = Field(False, description="Send nothing until somebody releases the study.")
     shadow: bool = Field(False, description="Analyse and audit, and send nothing.")
