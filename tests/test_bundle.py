@@ -12,7 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from monai.bundle.config_parser import ConfigParser
 from PIL import Image as Picture
+from scripts.cache import as_input, cached
 
 from radiographs import chest, saved
 from thoracle.classify import bundle
@@ -179,31 +182,42 @@ def test_the_network_takes_and_gives_what_the_metadata_say() -> None:
     )
 
 
-def test_training_and_evaluation_preprocess_as_inference_does() -> None:
-    inference = json.loads(Path(_config("inference.json")).read_text())
-    training = json.loads(Path(_config("train.json")).read_text())
-    served = [_plain(one) for one in inference["preprocessing"]["transforms"]]
-    trained = training["train"]["deterministic_transforms"] + training["train"]["views"]
-    # Training also keeps the lungs of the whole view, to blacken them.
-    copied = {"keys": ["image", "lungs"], "names": ["whole", "whole_lungs"]}
-    resized = {"keys": ["whole", "whole_lungs"], "mode": ["area", "bilinear"]}
-    for one in served:
-        if one["_target_"] == "CopyItemsd":
-            one.update(copied)
-        if one.get("keys") == "whole" and one["_target_"] == "Resized":
-            one.update(resized)
-    apart = ("thoracle.classify.transforms.CheckFrontald", "ToTensord")
-    assert [one for one in served if one["_target_"] not in apart] == [
-        _plain(one) for one in trained if one["_target_"] not in apart
-    ]
-    for name in ("source_size", "lungs_size", "spatial_size", "dilation"):
-        assert training[name] == inference[name]
-    assert training["lungs_def"] == inference["lungs_network"]
+def test_training_gives_the_network_what_inference_gives_it(tmp_path: Path) -> None:
+    path = saved(chest(), tmp_path / "one.dcm")
+    parser = ConfigParser()
+    parser.read_config(_config("inference.json"))
+    parser["bundle_root"] = str(FOLDER)
+    weights = torch.load(FOLDER / "models" / "lungs.pt", weights_only=True)
+    parser.get_parsed_content("lungs_network").load_state_dict(weights)
+    parser.get_parsed_content("lungs_network").eval()
+    served = parser.get_parsed_content("preprocessing")({"image": str(path)})
+    network = parser.get_parsed_content("lungs_network")
+    kept = cached(["one.dcm"], str(tmp_path), str(tmp_path / "cache.npz"), network)
+    again = cached(["one.dcm"], "nowhere", str(tmp_path / "cache.npz"), network)
+    side = json.loads(Path(_config("train.json")).read_text())["side"]
+    assert torch.equal(kept.large, again.large)
+    assert served["image"].shape == (1, side, side)
+    # The cache keeps 256 grey levels, of which one is 2 / 255.
+    assert float((as_input(kept.large, side)[0] - served["image"]).abs().max()) < 1.01 / 255
+    assert float((kept.lungs[0] / 255 - served["lungs"]).abs().max()) < 0.51 / 255
 
 
-def _plain(transform: dict[str, object]) -> dict[str, object]:
-    """Return a transform without its comment."""
-    return {key: value for key, value in transform.items() if key != "_desc_"}
+def test_the_rule_says_its_band_in_a_sentence() -> None:
+    rule = json.loads((FOLDER / "models" / "decision.json").read_text())
+    band = rule["indeterminate"]
+    assert rule["bands"]["8%"] == band
+    assert rule["sentence"] == (
+        f"positive from {band['upper']:.2f}, negative below {band['lower']:.2f}"
+    )
+
+
+def test_nothing_of_an_image_of_siim_is_in_the_split() -> None:
+    rows = [row for row in _split() if row["source"] == "siim"]
+    assert len(rows) > 4000
+    assert set(rows[0]) == {
+        *("path", "sha256", "source", "finding", "category", "age", "view", "view_by"),
+        *("group", "split"),
+    }
 
 
 def _split() -> list[dict[str, str]]:
@@ -221,12 +235,17 @@ def test_no_group_of_the_split_is_in_two_parts() -> None:
 def test_no_image_is_in_the_split_twice() -> None:
     rows = _split()
     assert len({row["path"] for row in rows}) == len(rows)
-    assert len({row["sha256"] for row in rows}) == len(rows)
+    # SIIM has exact copies of some images under another number, of the same patient.
+    assert len({(row["sha256"], row["group"]) for row in rows}) == len({r["sha256"] for r in rows})
+    others = [row for row in rows if row["source"] != "siim"]
+    assert len({row["sha256"] for row in others}) == len(others)
 
 
 def test_what_kaggle_evaluates_on_is_in_the_test_part_alone() -> None:
     evaluated = [
-        row for row in _split() if row["path"].startswith(("Dataset/Val/", "Dataset/Prediction/"))
+        row
+        for row in _split()
+        if row["path"].startswith(("kaggle/Dataset/Val/", "kaggle/Dataset/Prediction/"))
     ]
     assert {row["split"] for row in evaluated} == {"test"}
 

@@ -95,7 +95,7 @@ def test_what_is_no_frontal_chest_is_refused_with_a_reason(
     assert refusal.value.detail
 
 
-def test_nothing_is_cut_out_of_a_refused_image(tmp_path: Path) -> None:
+def test_a_refused_image_is_not_prepared_for_the_network(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(FOLDER, tmp_path / "bundle"))
     path = folder / "configs" / "inference.json"
     config = json.loads(path.read_text())
@@ -109,19 +109,26 @@ def test_nothing_is_cut_out_of_a_refused_image(tmp_path: Path) -> None:
         broken.classify(_chest())
 
 
-def test_an_explanation_has_a_place_for_each_part_of_the_lungs(classifier: Classifier) -> None:
-    saliency = classifier.explain(_chest())
-    assert saliency is not None
-    found = saliency.contributions
+def test_the_map_has_shares_within_the_box_of_the_lungs_alone(classifier: Classifier) -> None:
+    judgement = classifier.classify(_chest())
+    assert judgement.saliency is not None
+    assert judgement.lung_box is not None
+    found = judgement.saliency.contributions
     assert found.shape == (512, 512)
     assert found.dtype == np.float32
-    assert np.isfinite(found).all()
-    # The edges of the picture and the mediastinum's top are no lung; each half holds a lung.
-    assert not found[:8].any()
-    assert not found[:, :8].any()
-    assert not found[:, -8:].any()
-    assert 0.05 < np.count_nonzero(found[:, :256]) / found[:, :256].size < 0.6
-    assert 0.05 < np.count_nonzero(found[:, 256:]) / found[:, 256:].size < 0.6
+    # The radiograph of the tests has as many rows and columns as the map.
+    left, top, right, bottom = (round(edge) for edge in judgement.lung_box)
+    inside = found[top:bottom, left:right]
+    assert (inside > 0).all()
+    assert (inside < 1).all()
+    assert np.count_nonzero(found) == inside.size < found.size
+
+
+def test_an_explanation_is_the_map_of_the_judgement(classifier: Classifier) -> None:
+    judgement, saliency = classifier.classify(_chest()), classifier.explain(_chest())
+    assert judgement.saliency is not None
+    assert saliency is not None
+    assert np.array_equal(judgement.saliency.contributions, saliency.contributions)
 
 
 def test_the_same_image_is_explained_by_the_same_bytes(classifier: Classifier) -> None:
@@ -154,10 +161,10 @@ def test_a_network_of_another_maker_is_not_explained(tmp_path: Path) -> None:
     config = json.loads(path.read_text())
     config["network_def"] = {
         "_target_": "thoracle.classify.network.EfficientNetLite0",
-        "in_channels": 2,
+        "in_channels": 1,
     }
     path.write_text(json.dumps(config))
-    torch.save(EfficientNetLite0(in_channels=2).state_dict(), folder / "models" / "model.pt")
+    torch.save(EfficientNetLite0().state_dict(), folder / "models" / "model.pt")
     other = Classifier.load(Classify(bundle=folder, digest=bundle.digest(folder)))
     assert 0 <= other.classify(_chest()).probability <= 1
     assert other.explain(_chest()) is None

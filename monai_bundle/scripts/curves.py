@@ -32,13 +32,15 @@ class CurvesSaver:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._append)
 
     def _keep(self, engine: Engine) -> None:
-        self._losses.append(float(engine.state.output[0]["loss"]))
+        self._losses.append(float(engine.state.output["loss"]))
 
     def _append(self, engine: Engine) -> None:
         loss = sum(self._losses) / len(self._losses)
         self._losses.clear()
-        auroc = self._validator.state.metrics["roc_auc"]
-        self._write("a", (engine.state.epoch, f"{loss:.4f}", f"{auroc:.4f}"))
+        # The validator does not judge every epoch: then its last result is repeated.
+        auroc = self._validator.state.metrics.get("roc_auc")
+        said = "" if auroc is None else f"{auroc:.4f}"
+        self._write("a", (engine.state.epoch, f"{loss:.4f}", said))
 
     def _write(self, mode: str, row: tuple[object, ...]) -> None:
         with self._path.open(mode, newline="", encoding="utf-8") as lines:

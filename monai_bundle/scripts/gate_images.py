@@ -77,9 +77,10 @@ def frontals(split_file: str, dataset_dir: str) -> list[Example]:
 def others(dataset_dir: str, dicom_dir: str) -> list[Example]:
     """Return laterals, CT and extremities of the collections, and DICOM files of other kinds."""
     found = []
-    for row in read_rows(Path(dataset_dir, "manifest.csv")):
+    folder = Path(dataset_dir, "kaggle")
+    for row in read_rows(folder / "manifest.csv"):
         lateral, other = row["view"] == "lateral", row["view"] == "CT" or row["label"] == "other"
-        image = square(Path(dataset_dir, row["path"])) if lateral or other else None
+        image = square(folder / row["path"]) if lateral or other else None
         if image is None:
             continue
         kind = "lateral" if lateral else "CT" if row["view"] == "CT" else "extremity"

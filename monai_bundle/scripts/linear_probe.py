@@ -1,61 +1,26 @@
-"""The first step of training: a classifier on published features.
-
-Fine-tuning from a random classifier first spoils the features; from a fitted one it does not
-(A. Kumar et al.: Fine-Tuning can Distort Pretrained Features and Underperform
-Out-of-Distribution, 2022).
-"""
-
-from collections.abc import Iterable
-from typing import Any
+"""A logistic regression on features that somebody else made."""
 
 import torch
 from torch import Tensor, nn
-
-from thoracle.classify.network import TwoViews
 
 PENALTY = 0.01
 """Weight of the sum of squares, for features of variance 1."""
 
 
-def fit_probe(network: TwoViews, batches: Iterable[dict[str, Any]], weights: Tensor) -> None:
-    """Fit the last layer of each view and leave all else as it is.
+def regress(x: Tensor, y: Tensor, weights: Tensor, penalty: float = PENALTY) -> nn.Linear:
+    """Return a logistic regression on standardised features.
 
     Parameters
     ----------
-    network
-        The ``_fc`` of its views is changed in place.
-    batches
-        Images and labels, in a fixed order and not augmented.
+    x
+        ``(images, features)``, mean 0 and variance 1.
+    y
+        ``(images,)``, 0 or 1.
     weights
-        ``(images,)``, of each image in that order; their scale does not matter.
+        ``(images,)``, of each image; together 1.
+    penalty
+        Weight of the sum of the squares of the coefficients.
     """
-    network.eval()
-    views = (network.whole, network.lungs)
-    features: list[list[Tensor]] = [[], []]
-    labels = []
-    with torch.no_grad():
-        for batch in batches:
-            for channel, view in enumerate(views):
-                image = batch["image"][:, channel : channel + 1]
-                features[channel].append(view.features(image))
-            labels.append(batch["label"])
-    y, share = torch.cat(labels), (weights / weights.sum()).float()
-    for view, found in zip(views, features, strict=True):
-        _fit(view._fc, torch.cat(found), y, share)
-
-
-def _fit(last: nn.Linear, x: Tensor, y: Tensor, weights: Tensor) -> None:
-    """Set a layer to the regression of labels on features ``(images, features)``."""
-    mean, deviation = x.mean(0), x.std(0) + 1e-3
-    layer = regress((x - mean) / deviation, y, weights)
-    weight = layer.weight.detach() / deviation
-    with torch.no_grad():
-        last.weight.copy_(weight)
-        last.bias.copy_(layer.bias - weight @ mean)
-
-
-def regress(x: Tensor, y: Tensor, weights: Tensor) -> nn.Linear:
-    """Return a logistic regression on standardised features ``(images, features)``."""
     layer = nn.Linear(x.shape[1], 2)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -64,9 +29,9 @@ def regress(x: Tensor, y: Tensor, weights: Tensor) -> nn.Linear:
     def loss() -> Tensor:
         optimizer.zero_grad()
         entropy = nn.functional.cross_entropy(layer(x), y, reduction="none")
-        total: Tensor = (weights * entropy).sum() + PENALTY * layer.weight.square().sum()
-        total.backward()
+        total: Tensor = (weights * entropy).sum() + penalty * layer.weight.square().sum()
+        total.backward()  # type: ignore[no-untyped-call]  # torch annotates neither
         return total
 
-    optimizer.step(loss)
+    optimizer.step(loss)  # type: ignore[no-untyped-call]  # nor this
     return layer

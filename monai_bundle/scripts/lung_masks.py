@@ -32,7 +32,7 @@ def mask_entries(
     split_file
         docs/split.csv of the bundle.
     dataset_dir
-        Folder that its paths are relative to; its manifest.csv names the images' sources.
+        Folder ``kaggle`` of the data; its manifest.csv names the images' sources.
     wheel
         torchxrayvision's wheel.
     output_dir
@@ -71,7 +71,8 @@ def mask_entries(
 
 def _frontal(split_file: str, dataset_dir: str, parts: list[str]) -> list[dict[str, str]]:
     """Return the manifest's rows of the images of ieee8023 in parts of the split."""
-    wanted = {row["path"] for row in read_rows(split_file) if row["split"] in parts}
+    rows = read_rows(split_file)
+    wanted = {row["path"].removeprefix("kaggle/") for row in rows if row["split"] in parts}
     manifest = read_rows(Path(dataset_dir) / "manifest.csv")
     return [r for r in manifest if r["path"] in wanted and COLLECTION in r["source_repo"]]
 

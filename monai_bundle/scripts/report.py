@@ -1,151 +1,250 @@
-"""The report of a model: results.json, results.md and plots from its predictions.
+"""The tables of the card: ``python -m scripts.report SEED ... --output FOLDER``.
 
-``python -m scripts.report --predictions FOLDER --output FOLDER`` takes ``FOLD.csv`` for each fold
-(see scripts/predictions.py) and, where the rule differs from the bundle's, ``FOLD.json`` like
-models/decision.json. What ``python -m scripts.audit`` wrote to the output folder is taken in.
+Each folder holds the ``predictions.csv`` and ``curves.csv`` of one run of training, with another
+seed. ``--left_out SOURCE=FOLDER`` adds a run that did not see a source.
 """
 
 import argparse
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from scripts import plots, tables
-from scripts.folds import Rule, results
-from scripts.predictions import WITHIN, Prediction, read, tested, write_json
-from scripts.shortcuts import between_sources
-from scripts.subgroups import NOT_ANNOTATED, by_subgroup, manifest
+from scripts import plots
+from scripts.calibration import LIMITS, SHIPPED_LIMIT
+from scripts.measures import Scored, averaged, pointing, scored
+from scripts.predictions import Prediction, read
 
-Folds = dict[str, list[Prediction]]
+from thoracle.evaluate.metrics import Estimate
 
-
-def read_folds(folder: str | Path) -> Folds:
-    """Return the predictions that count of each fold, ``within`` first."""
-    paths = sorted(Path(folder).glob("*.csv"), key=lambda path: (path.stem != WITHIN, path.stem))
-    if not paths:
-        raise FileNotFoundError(f"{folder}: found no CSV files, required is one for each fold")
-    folds = {}
-    for path in paths:
-        predictions = tested(read(path))
-        if not predictions or {one.fold for one in predictions} != {path.stem}:
-            raise ValueError(f"{path}: found no image to test, or another fold than {path.stem}")
-        folds[path.stem] = predictions
-    return folds
+Value = Estimate | float | None
+HEALTHY, OTHER = "normal", "pneumonia"
+MAPS = ("greatest place of the map inside a box, all", "the same, typical")
 
 
-def report(
-    predictions_dir: str | Path,
-    output_dir: str | Path,
-    decision_file: str | Path,
-    dataset_dir: str | Path | None = None,
-    training_log: str | Path | None = None,
-) -> dict[str, Any]:
-    """Write ``results.json``, ``results.md`` and plots, and return the results.
-
-    Parameters
-    ----------
-    predictions_dir
-        Folder with ``FOLD.csv`` and, where the fold has its own rule, ``FOLD.json``.
-    output_dir
-        Folder to write to. ``thumbnails/FOLD.csv``, ``shortcuts.json`` and ``faithfulness.json``
-        are taken from it where they exist.
-    decision_file
-        models/decision.json of the bundle.
-    dataset_dir
-        Folder of the images, for its manifests; without it, there are no subgroups.
-    training_log
-        CSV file with the columns ``epoch``, ``loss``, ``val_auroc`` and perhaps ``val_loss``.
-    """
-    output = Path(output_dir)
-    output.mkdir(parents=True, exist_ok=True)
-    folds = read_folds(predictions_dir)
-    rows = manifest(str(dataset_dir)) if dataset_dir else None
-    content: dict[str, Any] = {"folds": {}, "unseen": None}
-    for name, images in folds.items():
-        rule = _rule(Path(predictions_dir) / f"{name}.json", Path(decision_file))
-        fold = results(images, rule)
-        _add_thumbnails(fold, output / "thumbnails" / f"{name}.csv")
-        fold["between sources"] = between_sources(images)
-        fold["subgroups"] = by_subgroup(images, rows, rule.threshold) if rows else []
-        content["folds"][name] = fold
-    content["unseen"] = over_pairs(content["folds"])
-    for part in ("shortcuts", "faithfulness"):
-        path = output / f"{part}.json"
-        if path.exists():
-            content[part] = json.loads(path.read_text(encoding="utf-8"))
-    write_json(content, output / "results.json")
-    (output / "results.md").write_text(markdown(content), encoding="utf-8")
-    plots.write(folds, content, output, training_log)
-    return content
+def test_part(answers: Scored) -> Scored:
+    """Return adults of the test part; ``unsure`` is neither right nor wrong."""
+    return answers.part(lambda p: p.part == "test" and p.age == "adult" and p.finding != "unsure")
 
 
-def _rule(own: Path, shared: Path) -> Rule:
-    """Return the rule of a fold."""
-    path = own if own.exists() else shared
-    return Rule.read(json.loads(path.read_text(encoding="utf-8")))
+def siim(answers: Scored, *categories: str) -> Scored:
+    """Return SIIM's images of some categories."""
+    return answers.part(lambda p: p.source == "siim" and p.category in categories)
 
 
-def _add_thumbnails(fold: dict[str, Any], path: Path) -> None:
-    """Add to each pair, and to the fold, the AUROC of the thumbnail model."""
-    if not path.exists():
-        return
-    other = results(tested(read(path)), fold["rule"])
-    for row, found in zip(fold["pairs"], other["pairs"], strict=True):
-        row["thumbnail auroc"] = found["auroc"]
-    fold["thumbnails"] = {name: other[name] for name in ("all", "mean of pairs", "worst pair")}
+def pair(answers: Scored, positive: str, negative: str, finding: str) -> Scored:
+    """Return COVID-19 of one source and a finding of another."""
+    return answers.part(
+        lambda p: (
+            (p.source == positive and bool(p.label))
+            or (p.source == negative and p.finding == finding)
+        )
+    )
 
 
-def over_pairs(folds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return mean and worst AUROC over the pairs of all folds that leave sources out."""
-    rows = [
-        {"fold": name, **row}
-        for name, fold in folds.items()
-        for row in fold["pairs"]
-        if name != WITHIN and row["auroc"]
-    ]
-    if not rows:
-        return None
-    areas = [row["auroc"].value for row in rows]
-    worst = min(rows, key=lambda row: row["auroc"].value)
-    return {"pairs": len(rows), "mean": sum(areas) / len(areas), "worst": worst}
+def _view(answers: Scored, view: str) -> Scored:
+    return answers.part(lambda p: p.view == view)
 
 
-def markdown(content: Mapping[str, Any]) -> str:
-    """Return the results as tables; intervals are of 95 %."""
-    parts = ["## Results by fold", tables.overview(content["folds"])]
-    if content["unseen"]:
-        parts.append(tables.unseen(content["unseen"]))
-    for name, fold in content["folds"].items():
-        title = "test part of all sources" if name == WITHIN else f"without {name}"
-        parts += [f"## Fold {name}: {title}", tables.pairs(fold), tables.kinds(fold)]
-        if fold["between sources"]:
-            parts += ["Sources told apart within one finding:", tables.sources(fold)]
-        if fold["subgroups"]:
-            missing = ", ".join(NOT_ANNOTATED)
-            parts += [f"Subgroups (not annotated: {missing}):", tables.subgroups(fold)]
-    if "shortcuts" in content:
-        parts += ["## Parts of the image black", tables.blackened(content["shortcuts"])]
-    if "faithfulness" in content:
-        parts += ["## Faithfulness of saliency maps", tables.faithfulness(content["faithfulness"])]
-    return "\n\n".join(parts) + "\n"
+def measured(found: Sequence[Prediction], view_share: float) -> dict[str, Value]:
+    """Return the rows of the table of one run."""
+    answers = scored(found, view_share)
+    test = test_part(answers)
+    both = siim(test, "typical", "negative")
+    negatives = siim(test, "negative")
+    others = test.part(lambda p: p.source != "siim")
+    # Few were taken of either view: the validation part counts, too.
+    healthy = answers.part(
+        lambda p: p.source == "nih" and p.finding == HEALTHY and p.age == "adult"
+    )
+    figures = answers.part(lambda p: p.source == "ieee8023" and p.finding != HEALTHY)
+    rows: dict[str, Value] = {
+        "SIIM, typical against negative": both.auroc(),
+        "the same within AP": _view(both, "AP").auroc(),
+        "the same within PA": _view(both, "PA").auroc(),
+        "SIIM, typical against atypical": siim(test, "typical", "atypical").auroc(),
+    }
+    for positive in ("ieee8023", "covid_cxnet"):
+        for finding, name in ((HEALTHY, "healthy"), (OTHER, "other pneumonia")):
+            rows[f"{positive} against NIH's {name}"] = pair(test, positive, "nih", finding).auroc()
+    if len({p.label for p in figures.found}) == 2:
+        rows["ieee8023 against its own other pneumonia"] = figures.auroc()
+    rows |= {
+        "AP against PA among healthy NIH adults (0.5 is right)": healthy.view_auroc(),
+        "SIIM negatives called positive, AP": _view(negatives, "AP").called_positive(),
+        "SIIM negatives called positive, PA": _view(negatives, "PA").called_positive(),
+        f"band, lower end (at most {SHIPPED_LIMIT:.0%} wrong)": answers.lower,
+        "band, upper end": answers.upper,
+        "undecided, SIIM typical and negative": both.shares()[0],
+        "wrong among decided, the same": both.shares()[1],
+        "undecided, other sources": others.shares()[0],
+        "wrong among decided, the same sources": others.shares()[1],
+        "ECE, SIIM typical and negative": both.calibration_error(),
+        "ECE, other sources": others.calibration_error(),
+        MAPS[0]: pointing(test_maps(found)),
+        MAPS[1]: pointing([p for p in test_maps(found) if p.category == "typical"]),
+    }
+    return rows
+
+
+def test_maps(found: Iterable[Prediction]) -> list[Prediction]:
+    """Return the predictions of the test part."""
+    return [one for one in found if one.part == "test"]
+
+
+def said(value: Value) -> str:
+    """Return a value as a table says it."""
+    if value is None:
+        return ""
+    if isinstance(value, Estimate):
+        return f"{value.value:.3f} ({value.lower:.3f} to {value.upper:.3f})"
+    return f"{value:.3f}"
+
+
+def number(value: Value) -> float | None:
+    """Return a value without its interval."""
+    return value.value if isinstance(value, Estimate) else value
+
+
+def table(columns: dict[str, dict[str, Value]], summary: Sequence[str] = ()) -> str:
+    """Return runs side by side in Markdown; ``summary`` names those of which mean and range go."""
+    names = list(dict.fromkeys(name for rows in columns.values() for name in rows))
+    head = ["", *(["mean (range)"] if summary else []), *columns]
+    lines = [head, ["---"] * len(head)]
+    for name in names:
+        cells = [name]
+        if summary:
+            values = [number(columns[one].get(name)) for one in summary]
+            known = [one for one in values if one is not None]
+            mean = f"{sum(known) / len(known):.3f} ({min(known):.3f} to {max(known):.3f})"
+            cells.append(mean if known else "too few")
+        cells += [said(rows.get(name)) for rows in columns.values()]
+        lines.append(cells)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def by_share(seeds: Sequence[Sequence[Prediction]]) -> str:
+    """Return what subtracting more or less of the view does, means of the seeds."""
+    names = (
+        "SIIM, typical against negative",
+        "the same within AP",
+        "the same within PA",
+        "covid_cxnet against NIH's healthy",
+        "covid_cxnet against NIH's other pneumonia",
+        "AP against PA among healthy NIH adults (0.5 is right)",
+        "SIIM negatives called positive, AP",
+        "SIIM negatives called positive, PA",
+    )
+    columns = {}
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        rows = [measured(found, share) for found in seeds]
+        means = {}
+        for name in names:
+            values = [number(row[name]) for row in rows]
+            means[name] = sum(v for v in values if v is not None) / len(values)
+        columns[f"{share:g} of it"] = means
+    return table(dict(columns))
+
+
+def bands(found: Sequence[Prediction], view_share: float) -> str:
+    """Return what each limit of wrong answers costs on the test part."""
+    columns: dict[str, dict[str, Value]] = {}
+    for limit in LIMITS:
+        answers = scored(found, view_share, limit)
+        test = test_part(answers)
+        both = siim(test, "typical", "negative").shares()
+        others = test.part(lambda p: p.source != "siim").shares()
+        columns[f"at most {limit:.0%} wrong"] = {
+            "negative below": answers.lower,
+            "positive from": answers.upper,
+            "undecided, SIIM typical and negative": both[0],
+            "wrong among decided, the same": both[1],
+            "undecided, other sources": others[0],
+            "wrong among decided, the same sources": others[1],
+        }
+    return table(columns)
+
+
+def kinds(answers: Scored) -> dict[str, Scored]:
+    """Return the test part by source and finding, COVID-19 first."""
+    test = test_part(answers)
+    names = sorted({(-p.label, p.source, p.finding) for p in test.found})
+    title = {"covid": "COVID-19", OTHER: "other pneumonia", HEALTHY: "healthy"}
+
+    def of(source: str, finding: str) -> Callable[[Prediction], bool]:
+        return lambda p: (p.source, p.finding) == (source, finding)
+
+    return {
+        f"{source}, {title[finding]}": test.part(of(source, finding))
+        for _, source, finding in names
+    }
+
+
+def left_out(found: Sequence[Prediction], source: str, view_share: float) -> dict[str, Value]:
+    """Return what a run that did not see a source says of its adults, and of all others."""
+    answers = scored(found, view_share)
+    adults = answers.part(lambda p: p.age == "adult" and p.finding != "unsure")
+    if source == "siim":
+        both = siim(adults, "typical", "negative")
+        return {
+            "SIIM, typical against negative": both.auroc(),
+            "the same within AP": _view(both, "AP").auroc(),
+            "the same within PA": _view(both, "PA").auroc(),
+            "SIIM, typical against atypical": siim(adults, "typical", "atypical").auroc(),
+            "undecided, SIIM typical and negative": both.shares()[0],
+            "wrong among decided, the same": both.shares()[1],
+            "ECE, the same": both.calibration_error(),
+        }
+    kept = adults.part(lambda p: p.source == source or p.part == "test")
+    rows: dict[str, Value] = {}
+    for positive in sorted({p.source for p in kept.found if p.label}):
+        for negative, finding in sorted({(p.source, p.finding) for p in kept.found if not p.label}):
+            if source in (positive, negative):
+                name = f"{positive} against {negative}, {finding}"
+                rows[name] = pair(kept, positive, negative, finding).auroc()
+    return rows
 
 
 def main() -> None:
-    """Write the report."""
+    """Write results.md and the plots."""
     parser = argparse.ArgumentParser(prog="python -m scripts.report", description=__doc__)
-    parser.add_argument("--predictions", type=Path, required=True, help="folder of FOLD.csv")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--decision", default="models/decision.json", help="the bundle's rule")
-    parser.add_argument("--dataset_dir", help="folder of the images, for subgroups")
-    parser.add_argument("--training_log", help="CSV: epoch, loss, val_auroc")
+    parser.add_argument("seeds", type=Path, nargs="+", help="the first is the one that ships")
+    parser.add_argument("--left_out", action="append", default=[], metavar="SOURCE=FOLDER")
+    parser.add_argument("--view_share", type=float, default=0.0)
+    parser.add_argument("--output", type=Path, required=True)
     chosen = parser.parse_args()
-    report(
-        chosen.predictions,
-        chosen.output,
-        chosen.decision,
-        chosen.dataset_dir,
-        chosen.training_log,
+    share = chosen.view_share
+    found = [read(folder / "predictions.csv") for folder in chosen.seeds]
+    columns = {
+        folder.name: measured(one, share) for folder, one in zip(chosen.seeds, found, strict=True)
+    }
+    names = list(columns)
+    columns["mean of the logits"] = measured(averaged(found), share) | dict.fromkeys(MAPS)
+    parts = [
+        "# Results",
+        "Adults of the test part unless a row says otherwise; intervals of 95 %, patients "
+        "resampled. AP and PA of SIIM and COVID-CXNet are predicted (scripts/views.py).",
+        table(columns, names),
+        "## How much of the view is subtracted (means of the seeds)",
+        by_share(found),
+        f"## What each limit costs ({names[0]})",
+        bands(found[0], share),
+    ]
+    for given in chosen.left_out:
+        source, folder = given.split("=")
+        rows = left_out(read(Path(folder) / "predictions.csv"), source, share)
+        parts += [f"## Training without {source}", table({"AUROC or share": rows})]
+    answers = scored(found[0], share)
+    (chosen.output / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    shown = kinds(answers)
+    plots.histograms({name: part for name, part in shown.items() if len(part.found) >= 20},
+                     chosen.output / "scores.png")  # fmt: skip
+    test = test_part(answers)
+    curves = {
+        "SIIM, typical and negative": siim(test, "typical", "negative"),
+        "other sources": test.part(lambda p: p.source != "siim"),
+    }
+    plots.reliability(curves, chosen.output / "reliability.png")
+    plots.training(
+        [folder / "curves.csv" for folder in chosen.seeds], chosen.output / "training.png"
     )
 
 

@@ -1,188 +1,145 @@
-"""The shortcut audit: what is left of a model when the lungs are gone, or nothing but them is.
+"""What a network could use in place of disease: thumbnails, and what surrounds the lungs.
 
-A model that reads lungs is lost without them. One that still tells the classes apart then reads
-something else: the shape of the outline, or the source.
-
-References
-----------
-A. J. DeGrave, J. D. Janizek, S.-I. Lee: AI for radiographic COVID-19 detection selects shortcuts
-over signal (2021). doi:10.1038/s42256-021-00338-7
+``python -m scripts.shortcuts --dataset_dir FOLDER --cache_file FILE --output FOLDER`` writes
+``shortcuts.md``: the AUROC of thumbnails of 16 x 16 pixels on the pairs of the card, and what is
+left of the network, and of the gate, when a part of the picture is black.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
+import argparse
+import random
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+from monai.bundle.config_parser import ConfigParser
+from scripts.cache import as_input, cached
+from scripts.data import Row, entries, paths_of
 from scripts.linear_probe import regress
-from scripts.predictions import FINDINGS, WITHIN, Prediction, from_logits
+from scripts.report import table
 from torch import Tensor
 from torch.nn import functional
 
-from thoracle.classify.lungs import LUNG
-from thoracle.classify.network import TwoViews
-from thoracle.evaluate.metrics import auroc_interval, wilson
+from thoracle.classify.lungs import LUNG, FindLungsd
+from thoracle.classify.network import OpacityNetwork
+from thoracle.classify.quality import Gate
+from thoracle.evaluate.metrics import auroc_interval
 
-DILATION = 9
-"""Pixels of a picture of 512 x 512 by which lungs are widened before they are blacked out."""
 THUMBNAIL = 16
-LEAST = 5
-"""Images of a kind below which an AUROC is not reported."""
-
-Entry = Mapping[str, Any]
-
-
-def widened(lungs: Tensor, dilation: int) -> Tensor:
-    """Return which pixels are within ``dilation`` pixels of lungs, as booleans."""
-    size = 2 * dilation + 1
-    return functional.max_pool2d((lungs >= LUNG).float()[None], size, 1, dilation)[0] > 0
+BLACKENED = 120
+"""Test images that are blackened: with COVID-19, and healthy, together."""
+WIDER = 9
+"""Cells of 128 x 128 by which the lungs are widened before they are blackened, and one more."""
 
 
-def differences(network: TwoViews, image: Tensor) -> list[float]:
-    """Return the logit of COVID-19 minus the other's for each view of ``(2, rows, columns)``.
-
-    Their mean is that of the network.
-    """
-    with torch.inference_mode():
-        logits = network.view_logits(image[None])[0]
-    return (logits[1] - logits[0]).tolist()
+def of_thumbnails(images: Tensor) -> Tensor:
+    """Return cached images as ``(n, 256)``, each cell the mean of its part."""
+    return functional.adaptive_avg_pool2d(as_input(images), THUMBNAIL).flatten(1)
 
 
-def blacked_out(picture: Tensor, lungs: Tensor) -> dict[str, Tensor]:
-    """Return a picture without its lungs, and one with nothing but them.
+def thumbnail_scores(taught: list[Row], images: Tensor, judged: Tensor) -> Tensor:
+    """Return the logit of COVID-19 of a regression on thumbnails, classes weighing the same."""
+    x = of_thumbnails(images)
+    mean, deviation = x.mean(0), x.std(0) + 1e-3
+    labels = torch.tensor([int(row["finding"] == "covid") for row in taught])
+    share = 0.5 / torch.bincount(labels).float()
+    layer = regress((x - mean) / deviation, labels, share[labels])
+    with torch.no_grad():
+        logits = layer((of_thumbnails(judged) - mean) / deviation)
+    return logits[:, 1] - logits[:, 0]
 
-    Parameters
-    ----------
-    picture
-        ``(1, rows, columns)``, 0 to 1.
-    lungs
-        Found in it, 0 to 1, of any size.
-    """
-    whole = functional.interpolate(lungs[None], picture.shape[1:], mode="bilinear")[0]
+
+def pairs(rows: list[Row]) -> dict[str, Callable[[Row], bool]]:
+    """Return the pairs of images that thumbnails are judged on."""
     return {
-        "lungs black": picture.masked_fill(widened(whole, DILATION), 0.0),
-        "all but lungs black": picture.masked_fill(~widened(whole, 0), 0.0),
+        "SIIM, typical against negative": lambda r: r["category"] in ("typical", "negative"),
+        "SIIM, typical against atypical": lambda r: r["category"] in ("typical", "atypical"),
+        **{
+            f"{source} against NIH's healthy": lambda r, s=source: (
+                (r["source"], r["finding"]) in ((s, "covid"), ("nih", "normal"))
+            )
+            for source in ("ieee8023", "covid_cxnet")
+        },
     }
 
 
-def looks(
-    picture: Tensor,
-    network: TwoViews,
-    find: Callable[[Entry], Entry],
-    rest: Callable[[Entry], Entry],
-) -> dict[str, tuple[list[float], bool]]:
-    """Return for each variant of a picture what each view says, and whether the gate refuses it.
-
-    Parameters
-    ----------
-    picture
-        ``(1, rows, columns)``, 0 to 1: the whole radiograph.
-    network
-        In evaluation mode.
-    find
-        Adds ``lungs`` to a picture: the preprocessing up to there.
-    rest
-        Makes the views of the two: the preprocessing from there.
-    """
-    item = find({"image": picture})
-    variants = {"as it is": item}
-    for name, black in blacked_out(picture, item["lungs"]).items():
-        variants[f"{name}, outlines kept"] = {"image": black, "lungs": item["lungs"]}
-        variants[f"{name}, lungs looked for anew"] = find({"image": black})
-    said = {}
-    for name, one in variants.items():
-        prepared = rest(dict(one))
-        said[name] = (differences(network, prepared["image"]), "refusal" in prepared)
-    return said
+def auroc_of(rows: list[Row], scores: Tensor, chosen: Callable[[Row], bool]) -> Any:
+    """Return how well scores tell COVID-19 among the rows that are chosen."""
+    kept = [place for place, row in enumerate(rows) if chosen(row)]
+    labels = [int(rows[place]["finding"] == "covid") for place in kept]
+    return auroc_interval(labels, scores[kept].tolist(), [rows[place]["group"] for place in kept])
 
 
-def blackened(
-    labels: Sequence[int], seen: Sequence[Mapping[str, tuple[list[float], bool]]]
-) -> dict[str, dict[str, Any]]:
-    """Return for each variant the AUROC, also of each view, and how often the gate refuses it.
-
-    Parameters
-    ----------
-    labels
-        1 for COVID-19, of each image.
-    seen
-        What :func:`looks` gives for each image.
-    """
-    result = {}
-    for name in seen[0]:
-        scores = [one[name][0] for one in seen]
-        refused = sum(one[name][1] for one in seen)
-        views = [[score[view] for score in scores] for view in range(len(scores[0]))]
-        result[name] = {
-            "n": len(labels),
-            "positive": sum(labels),
-            "auroc": auroc_interval(labels, [sum(score) / len(score) for score in scores]),
-            "auroc of each view": [auroc_interval(labels, one) for one in views],
-            "refused": wilson(refused, len(labels)),
-        }
-    return result
+def blackened(images: Tensor, lungs: Tensor, inside: bool) -> Tensor:
+    """Return cached images, lungs or all but lungs black; lungs ``(n, 1, 128, 128)`` uint8."""
+    wide = functional.max_pool2d((lungs.float() / 255 >= LUNG).float(), WIDER, 1, WIDER // 2)
+    mask = functional.interpolate(wide, images.shape[2:], mode="nearest") > 0
+    return torch.where(mask == inside, 0, images)
 
 
-def between_sources(predictions: Iterable[Prediction]) -> list[dict[str, Any]]:
-    """Return how well the score tells two sources of one finding apart, the worst first.
-
-    0.5 is best. Farther from it, the score depends on the source, though perhaps because disease
-    is more severe in one of them.
-    """
-    kinds: dict[tuple[str, str], list[Prediction]] = {}
-    for one in predictions:
-        kinds.setdefault((one.finding, one.source), []).append(one)
-    rows = []
-    for (finding, first), (other, second) in combinations(sorted(kinds), 2):
-        pair = kinds[finding, first], kinds[other, second]
-        if finding != other or min(map(len, pair)) < LEAST:
-            continue
-        images = [*pair[0], *pair[1]]
-        area = auroc_interval(
-            [one.source == first for one in images],
-            [one.logit for one in images],
-            [one.group for one in images],
-        )
-        row = {"finding": FINDINGS[finding], "higher": first, "lower": second, "n": len(images)}
-        rows.append(row | {"auroc": area})
-    return sorted(rows, key=lambda row: -abs(row["auroc"].value - 0.5))
+def refused(images: Tensor, find: FindLungsd, gate: Gate) -> float:
+    """Return the share of cached images that the gate refuses, their lungs looked for anew."""
+    count = 0
+    for image in images.split(1):
+        large = functional.interpolate(image.float() / 255, (512, 512), mode="bilinear")[0]
+        found = gate.probabilities(large, find({"image": large})["lungs"])
+        count += found["frontal"] < gate.limits.least_frontal
+    return count / len(images)
 
 
-def thumbnail(picture: Tensor) -> Tensor:
-    """Return the grey values of a whole picture in 16 x 16 pixels, ``(256,)``."""
-    return functional.interpolate(picture[None], (THUMBNAIL, THUMBNAIL), mode="area").flatten()
+def black_table(
+    network: OpacityNetwork, rows: list[Row], images: Tensor, lungs: Tensor, gate: Gate, find: Any
+) -> str:
+    """Return what is left of the answer when a part is black."""
+    side = 192
+    lines: dict[str, Tensor] = {
+        "as it is": images,
+        "lungs black": blackened(images, lungs, True),
+        "all but lungs black": blackened(images, lungs, False),
+    }
+    columns: dict[str, Any] = {"AUROC": {}, "refused by the gate": {}}
+    for name, shown in lines.items():
+        with torch.inference_mode():
+            logits = torch.cat([network(as_input(batch, side)) for batch in shown.split(32)])
+        scores = (logits[:, 1] - logits[:, 0]).clone()
+        columns["AUROC"][name] = auroc_of(rows, scores, lambda row: True)
+        columns["refused by the gate"][name] = refused(shown, find, gate)
+    return table(columns)
 
 
-def thumbnail_predictions(
-    rows: list[Mapping[str, str]], thumbnails: Tensor, fold: str
-) -> list[Prediction]:
-    """Return what a logistic regression on thumbnails says: disease it cannot see.
+def main() -> None:
+    """Write shortcuts.md."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.shortcuts", description=__doc__)
+    parser.add_argument("--dataset_dir", required=True)
+    parser.add_argument("--cache_file", required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    chosen = parser.parse_args()
+    config = ConfigParser()
+    config.read_config("configs/inference.json")
+    config["bundle_root"] = "."
+    for name, file in (("lungs_network", "lungs.pt"), ("network_def", "model.pt")):
+        part = config.get_parsed_content(name)
+        part.load_state_dict(torch.load(Path("models", file), weights_only=True))
+        part.eval().requires_grad_(False)
+    lungs_network = config.get_parsed_content("lungs_network")
 
-    Parameters
-    ----------
-    rows
-        Of docs/split.csv.
-    thumbnails
-        ``(rows, 256)``.
-    fold
-        ``within``, or the sources left out of training, joined by ``+``.
-    """
-    left_out = [] if fold == WITHIN else fold.split("+")
-    chosen = list(_training(rows, left_out))
-    mean, deviation = thumbnails[chosen].mean(0), thumbnails[chosen].std(0) + 1e-3
-    features = (thumbnails - mean) / deviation
-    labels = torch.tensor([int(row["finding"] == "covid") for row in rows])
-    # Both classes weigh the same, as in the training of the model.
-    weights = 0.5 / torch.bincount(labels[chosen], minlength=2)[labels[chosen]].float()
-    layer = regress(features[chosen], labels[chosen], weights)
-    with torch.no_grad():
-        logits = layer(features)
-    return from_logits(rows, (logits[:, 1] - logits[:, 0]).tolist(), fold, 1.0)
+    def images_of(rows: list[Row]) -> Any:
+        return cached(paths_of(rows), chosen.dataset_dir, chosen.cache_file, lungs_network)
+
+    taught = [r for r in entries("docs/split.csv", ["training"]) if r["finding"] != "unsure"]
+    rows = entries("docs/split.csv", ["test"], children=False)
+    scores = thumbnail_scores(taught, images_of(taught).large, images_of(rows).large)
+    lines = {name: auroc_of(rows, scores, one) for name, one in pairs(rows).items()}
+    some = [r for r in rows if r["finding"] in ("covid", "normal")]
+    some = random.Random(1).sample(some, BLACKENED)  # noqa: S311  # chooses images, no secret
+    kept = images_of(some)
+    find = FindLungsd("image", lungs_network, (128, 128))
+    network = config.get_parsed_content("network_def")
+    black = black_table(network, some, kept.large, kept.lungs, Gate.load(Path()), find)
+    text = f"# Shortcuts\n\nThumbnails of {THUMBNAIL} x {THUMBNAIL} pixels\n\n{table({'AUROC': lines})}\n\n"
+    text += f"Parts of the picture black, {BLACKENED} images of the test part\n\n{black}\n"
+    (chosen.output / "shortcuts.md").write_text(text, encoding="utf-8")
 
 
-def _training(rows: list[Mapping[str, str]], left_out: list[str]) -> Iterator[int]:
-    """Yield the places of the training part, without groups that have an image of these sources."""
-    groups = {row["group"] for row in rows if row["source"] in left_out}
-    for index, row in enumerate(rows):
-        if row["split"] == "training" and row["group"] not in groups:
-            yield index
+if __name__ == "__main__":
+    main()

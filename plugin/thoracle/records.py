@@ -105,6 +105,20 @@ class Box(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Saliency:
+    """Where the network sees opacities on a radiograph.
+
+    It learned that from boxes that radiologists drew. A network of another maker may give
+    something else, or none.
+    """
+
+    contributions: NDArray[np.float32]
+    """``(rows, columns)`` on a grid of its own, stretched over the whole radiograph: the share of
+    each place that is inside a box around an opacity, as the network sees it, 0 to 1; zero outside
+    the box of the lungs."""
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
     """What the model says about an image that the input gate let through."""
 
@@ -115,20 +129,9 @@ class Judgement:
     features: dict[str, float] = field(default_factory=dict)
     """What was measured on the way, for the watch: ``lungs``, their share of the image, 0 to 1."""
     lung_box: Box | None = None
-    """The part of the image that the model looked at; ``None``: it did not say."""
-
-
-@dataclass(frozen=True, slots=True)
-class Saliency:
-    """Which places of a radiograph the probability rests on.
-
-    Says what the network used, not where disease is.
-    """
-
-    contributions: NDArray[np.float32]
-    """``(rows, columns)`` on a grid of its own, stretched over the whole radiograph: what each
-    place adds to the logit of the positive class over the other's, per 1/49 of the radiograph;
-    zero outside the lungs. Positive speaks for the positive class."""
+    """The lungs with a margin; ``None``: the bundle does not look for them."""
+    saliency: Saliency | None = field(default=None, compare=False)
+    """Map of the same pass; ``None`` where the network gives none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,7 @@ class Region:
     """``(column, row)`` of each corner; the last is the first. The top left corner of the top
     left pixel is (0, 0) (PS3.3 Sections C.10.5.1.2 and C.18.6.1.2)."""
     saliency: float
-    """Mean contribution inside; unit as in :class:`Saliency`."""
+    """Mean of the map inside; unit as in :class:`Saliency`."""
 
 
 class Kind(StrEnum):

@@ -18,7 +18,7 @@ from thoracle.errors import BundleError
 from thoracle.records import BundleIdentity, Decision
 from thoracle.settings import Classify
 
-SHIPPED_DIGEST = "4c90f966553e5ddeab905ced695668795a43ffe8c122425e3ddcc91bddd53858"
+SHIPPED_DIGEST = "ddc2cfdae867ceaf8edc7177140443f1f375bd31dc89b17e0bdfd91b4a0979a8"
 """Digest of the bundle that comes with this version, hexadecimal."""
 
 LONGEST_NAME, LONGEST_VERSION = 64, 16

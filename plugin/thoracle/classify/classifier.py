@@ -15,9 +15,9 @@ from monai.transforms.compose import Compose
 
 from thoracle.classify.bundle import bundle_folder, identify
 from thoracle.classify.compiled import accelerate
-from thoracle.classify.explanation import explained
-from thoracle.classify.lungs import LUNG
-from thoracle.classify.network import TwoViews
+from thoracle.classify.explanation import opacities
+from thoracle.classify.lungs import LUNG, Shares, box
+from thoracle.classify.network import OpacityNetwork, WithMap
 from thoracle.classify.transforms import CheckFrontald
 from thoracle.errors import BundleError, SettingsError
 from thoracle.records import Box, BundleIdentity, Image, Judgement, Saliency, SaliencyKind
@@ -40,14 +40,13 @@ class Classifier:
     identity
         Which bundle this is.
     content
-        The parsed ``preprocessing``, ``network_def``, ``inferer`` and ``postprocessing``, and
-        ``network_in_torch``, of which ``network_def`` may be the accelerated one.
+        The parsed ``preprocessing``, ``network_def`` (maybe accelerated), ``inferer`` and
+        ``postprocessing``.
     """
 
     def __init__(self, identity: BundleIdentity, content: dict[str, Any]) -> None:
         self.identity = identity
-        self._find, self._cut = _parted(content["preprocessing"])
-        self._network_in_torch = content["network_in_torch"]
+        self._find, self._reduce = _parted(content["preprocessing"])
         self._network = content["network_def"]
         self._infer = content["inferer"]
         self._postprocess = content["postprocessing"]
@@ -82,7 +81,7 @@ class Classifier:
             raise BundleError(f"{folder}: {type(error).__name__}: {error}") from error
 
     def classify(self, image: Image) -> Judgement:
-        """Return the calibrated probability of the finding, and what limits it.
+        """Return the calibrated probability of the finding, what limits it, and the map.
 
         Raises
         ------
@@ -94,10 +93,11 @@ class Classifier:
         with torch.inference_mode():
             with self._preparing:
                 found = self._found(image)
-                cut = self._cut(found)
-                views = _views(cut)
+                prepared = _prepared(self._reduce(found))
             with self._judging:
-                logits = self._infer(inputs=views[None], network=self._network)
+                given = self._infer(inputs=prepared[None], network=self._network)
+                # The network of another maker may give logits alone.
+                logits, places = given if isinstance(given, tuple) else (given, None)
                 pred = self._postprocess({"pred": logits[0]})["pred"]
         channel = self.identity.finding.channel
         if pred.numel() <= channel or not 0 <= float(pred.flatten()[channel]) <= 1:
@@ -106,37 +106,38 @@ class Classifier:
                 f"at place {channel}"
             )
         probability = round(float(pred.flatten()[channel]), DECIMALS)
-        lung_box = _lung_box(cut, *image.array.shape[1:])
-        return Judgement(probability, found.get("limitations", ()), _measured(found), lung_box)
+        lungs = box(found["lungs"]) if "lungs" in found else None
+        return Judgement(
+            probability=probability,
+            limitations=found.get("limitations", ()),
+            features=_measured(found),
+            lung_box=_in_pixels(lungs, *image.array.shape[1:]),
+            saliency=self._shown(places, lungs),
+        )
 
     def explain(self, image: Image) -> Saliency | None:
-        """Return which places of an image its probability rests on.
-
-        Takes many times as long as :meth:`classify`; both give the same answer every time.
+        """Return where the network sees opacities: :meth:`classify` has found it already.
 
         Returns
         -------
         Saliency or None
             ``None`` for a bundle whose metadata say so, and for one of another maker whose network
-            is not :class:`TwoViews` behind :class:`~thoracle.classify.lungs.CropToLungsd`: how it
-            comes to a result is not known.
+            gives no such map, or whose preprocessing does not look for lungs.
 
         Raises
         ------
         NotAnalysable
             The input gate refuses the image.
         """
-        network = self._network_in_torch
-        if self.identity.finding.saliency is SaliencyKind.NONE or not isinstance(network, TwoViews):
+        return self.classify(image).saliency
+
+    def _shown(self, places: torch.Tensor | None, lungs: Shares | None) -> Saliency | None:
+        """Return the map of opacities, where there is one and the metadata say so."""
+        if places is None or lungs is None:
             return None
-        with torch.inference_mode():
-            with self._preparing:
-                found = self._found(image)
-                cut = self._cut(found)
-            if "box" not in cut:
-                return None
-            with self._judging:
-                return explained(network, _views(cut), found["lungs"], cut["lungs"], cut["box"])
+        if self.identity.finding.saliency is SaliencyKind.NONE:
+            return None
+        return opacities(places[0], lungs)
 
     def _found(self, image: Image) -> dict[str, Any]:
         """Return image, lungs and limitations; raise NotAnalysable where the gate refuses."""
@@ -154,11 +155,11 @@ def _measured(found: dict[str, Any]) -> dict[str, float]:
     return {"lungs": round(float(share), DECIMALS)}
 
 
-def _lung_box(cut: dict[str, Any], rows: int, columns: int) -> Box | None:
-    """Return what was cut out of an image of so many rows and columns, if anything was."""
-    if "box" not in cut:
+def _in_pixels(lungs: Shares | None, rows: int, columns: int) -> Box | None:
+    """Return the box of the lungs in an image of so many rows and columns."""
+    if lungs is None:
         return None
-    top, bottom, left, right = cut["box"]
+    top, bottom, left, right = lungs
     return Box(left * columns, top * rows, right * columns, bottom * rows)
 
 
@@ -178,7 +179,7 @@ def _steps(preprocessing: Callable[[Any], Any]) -> tuple[Callable[[Any], Any], .
     return steps
 
 
-def _views(prepared: dict[str, Any]) -> torch.Tensor:
+def _prepared(prepared: dict[str, Any]) -> torch.Tensor:
     """Return what the network is given, ``(channels, rows, columns)``."""
     return torch.as_tensor(prepared["image"]).as_subclass(torch.Tensor)
 
@@ -189,13 +190,14 @@ def _content(folder: Path, settings: Classify) -> dict[str, Any]:
     parser.read_config(folder / "configs" / "inference.json")
     parser.read_meta(folder / "configs" / "metadata.json")
     parser["bundle_root"] = str(folder)
-    networks: dict[str, torch.nn.Module] = {}
     for name, (weights, data_format) in NETWORKS.items():
         if name not in parser:
-            continue  # a bundle of another maker may look at the whole image alone
+            continue  # a bundle of another maker may have no need of it
         network: torch.nn.Module = parser.get_parsed_content(name)
         network.load_state_dict(torch.load(folder / weights, map_location="cpu", weights_only=True))
-        networks[name] = network.eval().requires_grad_(False)
+        network.eval().requires_grad_(False)
+        if isinstance(network, OpacityNetwork):
+            network = WithMap(network)
         # In its place, so that whatever refers to it gets the accelerated one.
         parser[name] = accelerate(network, parser.get(f"_meta_::{data_format}"), settings)
     names = ("preprocessing", "network_def", "inferer", "postprocessing")
@@ -203,4 +205,4 @@ def _content(folder: Path, settings: Classify) -> dict[str, Any]:
     for step in _steps(content["preprocessing"]):
         if isinstance(step, CheckFrontald):
             step.gate.accelerate(settings)
-    return content | {"network_in_torch": networks["network_def"]}
+    return content

@@ -1,54 +1,39 @@
-"""Which places of a radiograph a result rests on, from what the classifier made of it.
+"""Where a radiograph shows opacities, from the map that the network gives beside its answer.
 
-The recipe is the one whose faithfulness the model card measures: sixteen passes of each view.
+The network learned it from boxes that radiologists drew around opacities: a value is the share of
+that place which would be inside such a box. So it says where the network sees opacities, and not
+what they are. What is outside the box of the lungs is left out: no box was drawn there.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from thoracle.classify.lungs import LUNG
-from thoracle.classify.network import TwoViews
-from thoracle.classify.saliency import Box, of_views
+from thoracle.classify.lungs import Shares
 from thoracle.records import Saliency
 
 GRID = (512, 512)
 """Rows and columns of a map: those that the bundle reduces a radiograph to before it looks."""
-WHOLE: Box = (0.0, 1.0, 0.0, 1.0)
 
 
-def explained(
-    network: TwoViews, views: Tensor, whole_lungs: Tensor, cut_lungs: Tensor, box: Box
-) -> Saliency:
-    """Return what each place of a radiograph adds to its result.
+def opacities(logits: Tensor, box: Shares) -> Saliency:
+    """Return the map of opacities of a radiograph.
 
     Parameters
     ----------
-    network
-        In evaluation mode, in torch: its last feature maps are read.
-    views
-        ``(2, rows, columns)``, as the network takes them: the whole, and the lungs.
-    whole_lungs
-        ``(1, any, any)``, probability of lung in the whole radiograph, 0 to 1.
-    cut_lungs
-        ``(1, rows, columns)``, the same of the second view.
+    logits
+        ``(1, rows, columns)``: logit of "inside a box around an opacity" of each place.
     box
-        What of the radiograph the second view shows.
+        Of the lungs.
 
     Returns
     -------
     Saliency
-        Of 512 x 512 places; exactly zero where lung is less likely than not.
+        Of 512 x 512 places, 0 to 1; exactly zero outside the box of the lungs.
     """
-    size = (views.shape[1], views.shape[2])
-    parts = [
-        (network.whole, views[:1], _resized(whole_lungs, size), WHOLE),
-        (network.lungs, views[1:], cut_lungs, box),
-    ]
-    found = of_views(parts, *GRID)
-    inside = _resized(whole_lungs, GRID)[0] >= LUNG
-    return Saliency(torch.where(inside, found, 0.0).numpy())
-
-
-def _resized(lungs: Tensor, size: tuple[int, int]) -> Tensor:
-    return functional.interpolate(lungs[None], size, mode="bilinear", antialias=True)[0]
+    whole = functional.interpolate(logits[None].sigmoid(), GRID, mode="bilinear")[0, 0]
+    found = torch.zeros(GRID)
+    rows = slice(round(box[0] * GRID[0]), round(box[1] * GRID[0]))
+    columns = slice(round(box[2] * GRID[1]), round(box[3] * GRID[1]))
+    found[rows, columns] = whole[rows, columns]
+    return Saliency(found.numpy())

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 STAGES = (
     # repeats, kernel, stride, expansion, channels
@@ -27,10 +28,35 @@ STAGES = (
 )
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
+EPSILON = 1e-3
+"""Added to a variance before it divides."""
+FINE_BLOCKS = 11
+"""Blocks whose features have a place for every 16 pixels."""
+FINE_CHANNELS = 112
+MAP_CHANNELS = 64
+"""Features of each place of the map of opacities."""
 
 
 def _normalisation(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+    return nn.BatchNorm2d(channels, eps=EPSILON)
+
+
+def _normalised(convolution: nn.Conv2d, normalisation: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """Return the normalised convolution of ``x`` in one pass; the statistics are fixed.
+
+    They are fixed in training, too: those of a small batch would tell which sources are in it.
+    """
+    scale = normalisation.weight * torch.rsqrt(_statistic(normalisation.running_var) + EPSILON)
+    bias = normalisation.bias - _statistic(normalisation.running_mean) * scale
+    weight = convolution.weight * scale[:, None, None, None]
+    stride, padding, groups = convolution.stride, convolution.padding, convolution.groups
+    return functional.conv2d(x, weight, bias, stride, padding, 1, groups)
+
+
+def _statistic(value: Tensor | None) -> Tensor:
+    """Return a statistic that every normalisation here has."""
+    assert value is not None
+    return value
 
 
 class InvertedResidual(nn.Module):
@@ -66,9 +92,11 @@ class InvertedResidual(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the features ``(batch, channels_out, rows / stride, columns / stride)``."""
-        x = self._relu(self._bn0(self._expand_conv(inputs))) if self._expand else inputs
-        x = self._relu(self._bn1(self._depthwise_conv(x)))
-        features: Tensor = self._bn2(self._project_conv(x))
+        x = inputs
+        if self._expand:
+            x = self._relu(_normalised(self._expand_conv, self._bn0, x))
+        x = self._relu(_normalised(self._depthwise_conv, self._bn1, x))
+        features = _normalised(self._project_conv, self._bn2, x)
         return features + inputs if self._skip else features
 
 
@@ -104,10 +132,10 @@ class EfficientNetLite0(nn.Module):
 
     def maps(self, image: Tensor) -> Tensor:
         """Return the last feature maps ``(batch, 1280, rows / 32, columns / 32)``, 0 to 6."""
-        x = self._relu(self._bn0(self._conv_stem(image)))
+        x = self._relu(_normalised(self._conv_stem, self._bn0, image))
         for block in self._blocks:
             x = block(x)
-        features: Tensor = self._relu(self._bn1(self._conv_head(x)))
+        features: Tensor = self._relu(_normalised(self._conv_head, self._bn1, x))
         return features
 
     def features(self, image: Tensor) -> Tensor:
@@ -120,11 +148,12 @@ class EfficientNetLite0(nn.Module):
         return logits
 
 
-class TwoViews(nn.Module):
-    """Two networks that look at one radiograph: one at the whole of it, one at the lungs alone.
+class OpacityNetwork(EfficientNetLite0):
+    """Says whether a chest radiograph shows COVID-19, and where it shows opacities, in one pass.
 
-    The whole has what the lungs alone cannot show, and misleads more easily. The mean of both
-    errs less than either (monai_bundle/docs/README.md).
+    The map is learned from boxes that radiologists drew around opacities. The answer is a linear
+    function of the mean of all features, of the mean of the map's features where the map is high,
+    and of the map's maximum and mean.
 
     Parameters
     ----------
@@ -135,23 +164,61 @@ class TwoViews(nn.Module):
     """
 
     def __init__(self, num_classes: int = 2, dropout: float = 0.2) -> None:
-        super().__init__()
-        self.whole = EfficientNetLite0(1, num_classes, dropout)
-        self.lungs = EfficientNetLite0(1, num_classes, dropout)
+        super().__init__(1, num_classes, dropout)
+        self._fine = nn.Conv2d(FINE_CHANNELS, MAP_CHANNELS, 1)
+        self._coarse = nn.Conv2d(HEAD_CHANNELS, MAP_CHANNELS, 1)
+        self._smooth = nn.Conv2d(MAP_CHANNELS, MAP_CHANNELS, 3, 1, 1)
+        self._opacity = nn.Conv2d(MAP_CHANNELS, 1, 1)
+        self._fc = nn.Linear(HEAD_CHANNELS + MAP_CHANNELS + 2, num_classes)
 
-    def view_logits(self, image: Tensor) -> Tensor:
-        """Return the logits ``(batch, num_classes, 2)`` of the whole and of the lungs.
+    def evidence(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the answer is made of, and the map.
 
         Parameters
         ----------
         image
-            ``(batch, 2, rows, columns)``, -1 to 1: the whole, and the lungs.
+            ``(batch, 1, rows, columns)``, -1 to 1; rows and columns divide by 32.
+
+        Returns
+        -------
+        tuple
+            ``(batch, 1346)``, and logits of opacity ``(batch, 1, rows / 16, columns / 16)``.
         """
-        return torch.stack([self.whole(image[:, :1]), self.lungs(image[:, 1:])], 2)
+        x = self._relu(_normalised(self._conv_stem, self._bn0, image))
+        for block in self._blocks[:FINE_BLOCKS]:
+            x = block(x)
+        fine = x
+        for block in self._blocks[FINE_BLOCKS:]:
+            x = block(x)
+        maps = self._relu(_normalised(self._conv_head, self._bn1, x))
+        wide = functional.interpolate(self._coarse(maps), scale_factor=2.0, mode="nearest")
+        places = torch.relu(self._smooth(torch.relu(self._fine(fine) + wide)))
+        opacity = self._opacity(places)
+        share = opacity.sigmoid()
+        focus = (places * share).sum((2, 3)) / (share.sum((2, 3)) + 1.0)
+        most = opacity.amax((2, 3))
+        return torch.cat([maps.mean((2, 3)), focus, most, share.mean((2, 3))], 1), opacity
+
+    def with_map(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits ``(batch, num_classes)`` and the map; arguments as for :meth:`evidence`."""
+        evidence, opacity = self.evidence(image)
+        return self._fc(self._dropout(evidence)), opacity
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return logits ``(batch, num_classes)``, the mean of both views'."""
-        return self.view_logits(image).mean(2)
+        """Return logits ``(batch, num_classes)``; arguments as for :meth:`evidence`."""
+        return self.with_map(image)[0]
+
+
+class WithMap(nn.Module):
+    """A network that gives logits and map, as the classifier takes it and runtimes compile it."""
+
+    def __init__(self, network: OpacityNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and map of :meth:`OpacityNetwork.with_map`."""
+        return self.network.with_map(image)
 
 
 def greyscale_weights(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
