@@ -15,7 +15,7 @@ from dbos import DBOS
 from pydicom import Dataset, dcmread, dcmwrite
 from sqlalchemy import Connection
 
-from thoracle.deliver.line import parts
+from thoracle.study.line import parts
 from thoracle.pipeline import route
 from thoracle.pipeline.analyse import enqueue_analyse
 from thoracle.store import engine, files, trail
