@@ -441,9 +441,9 @@ def test_what_an_archive_refused_is_as_visible_and_is_sent_again(here: Ward) -> 
 def test_the_model_card_is_a_page_with_its_pictures_and_parts(reader: httpx.Client) -> None:
     text = reader.get("/model-card").text
     assert "<h1>Thoracle COVID-19 chest radiograph classification</h1>" in text
-    assert "<th>AUROC (95 % interval)</th>" in text
+    assert "<th>0.3.0, mean of three seeds (range)</th>" in text
     assert "style=" not in text
-    (picture_,) = set(re.findall(r'src="(/model-card/aurocs\.png)"', text))
+    (picture_,) = set(re.findall(r'src="(/model-card/reliability\.png)"', text))
     assert reader.get(picture_).headers["content-type"] == "image/png"
     assert reader.get("/model-card/results.md").status_code == 200
     for outside in (

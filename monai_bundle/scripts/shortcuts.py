@@ -137,7 +137,7 @@ def main() -> None:
     network = config.get_parsed_content("network_def")
     black = black_table(network, some, kept.large, kept.lungs, Gate.load(Path()), find)
     text = f"# Shortcuts\n\nThumbnails of {THUMBNAIL} x {THUMBNAIL} pixels\n\n"
-    text += table({"AUROC": lines}) + "\n\n"
+    text += f"{table({'AUROC': lines})}\n\n"
     text += f"Parts of the picture black, {BLACKENED} images of the test part\n\n{black}\n"
     (chosen.output / "shortcuts.md").write_text(text, encoding="utf-8")
 

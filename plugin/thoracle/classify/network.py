@@ -149,7 +149,7 @@ class EfficientNetLite0(nn.Module):
 
 
 class OpacityNetwork(EfficientNetLite0):
-    """Says whether a chest radiograph shows COVID-19, and where it shows opacities, in one pass.
+    """Says whether a chest radiograph shows a finding, and where it shows opacities, in one pass.
 
     The map is learned from boxes that radiologists drew around opacities. The answer is a linear
     function of the mean of all features, of the mean of the map's features where the map is high,
