@@ -236,7 +236,9 @@ class _Walk:
         self._creators: dict[int, str] = {}
         self._found: dict[BaseTag, DataElement | RawDataElement] = {}
         self._pixels: Pixels | None = None
-        self._frames = [_Frame(_Kind.DATA_SET, None, None, syntax.is_implicit_VR)]
+        # As pydicom: what the first element looks like counts more than the transfer syntax.
+        implicit = _looks_implicit(source.peek(6), syntax.is_implicit_VR)
+        self._frames = [_Frame(_Kind.DATA_SET, None, None, implicit)]
 
     def run(self) -> Found:
         steps = {
@@ -447,8 +449,7 @@ class _Walk:
             raise CannotUnderstand(f"an item ends at byte {end} of {self._size}")
         implicit = frame.implicit
         if not implicit and length:
-            vr = self._source.peek(6)[4:6]
-            implicit = len(vr) == 2 and not (0x40 < vr[0] < 0x5B and 0x40 < vr[1] < 0x5B)
+            implicit = _looks_implicit(self._source.peek(6), implicit)
         self._enter(_Frame(_Kind.DATA_SET, end, frame.box, implicit))
 
     def _fragment(self, frame: _Frame, head: bytes) -> None:
@@ -468,3 +469,11 @@ class _Walk:
             self._leave_box(frame.box)
         elif not self._source.skip(length):
             raise CannotUnderstand(f"a fragment ends at byte {end} of {self._size}")
+
+
+def _looks_implicit(head: bytes, assumed: bool) -> bool:
+    """Return whether the element that begins with these bytes has no VR."""
+    vr = head[4:6]
+    if len(vr) < 2:
+        return assumed
+    return not (0x40 < vr[0] < 0x5B and 0x40 < vr[1] < 0x5B)
