@@ -129,7 +129,7 @@ class Viewer:
         """
         for turn in range(round(2 * seconds)):
             self.page.mouse.move(WINDOW[0] / 2 + 20 * (turn % 5), WINDOW[1] / 2 + 10 * (turn % 3))
-            found = "\n".join([*self.drawn(), self.text()])
+            found = self.text()
             if any(one in found for one in words):
                 return found
             self.page.wait_for_timeout(500)
