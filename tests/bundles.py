@@ -46,7 +46,7 @@ SECTION: dict[str, Any] = {
         "body_part": "CHEST",
         "least_age_years": 16,
     },
-    "saliency": "class activation",
+    "saliency": "opacities",
 }
 """The entry ``finding`` of the second bundle: codes, sentences and least age of its own."""
 

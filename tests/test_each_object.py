@@ -16,7 +16,9 @@ from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.datadict import keyword_dict
 from pydicom.filewriter import write_file_meta_info
@@ -42,9 +44,6 @@ from thoracle.records import Image, Judgement, Kind, Outcome, Saliency
 from thoracle.routing import rank, rules
 from thoracle.routing.decision import StudyResult
 from thoracle.settings import Classify, Rank, Receive, Rule, Select, Settings
-
-hypothesis = pytest.importorskip("hypothesis")
-st = pytest.importorskip("hypothesis.strategies")
 
 SHORT = 300
 LONG = int(os.environ.get("THORACLE_OBJECTS", "100000"))
@@ -322,9 +321,7 @@ def run(reader: Reader, folder: Path, number: int) -> Counter[str]:
         derandomize=number <= SHORT,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    @hypothesis.given(  # type: ignore[untyped-decorator]  # looked up, not imported
-        chance=st.randoms(use_true_random=True)
-    )
+    @hypothesis.given(chance=st.randoms(use_true_random=True))
     def each(chance: random.Random) -> None:
         content, syntax = mutated(chance)
         walked = received(path, content, syntax)

@@ -110,7 +110,7 @@ FAULTS: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     ),
     (
         having({"0": "COVID-19", "1": "not COVID-19"}, *PRED, "channel_def"),
-        "finding.saliency: found class activation with channel 0 of 2",
+        "finding.saliency: found opacities with channel 0 of 2",
     ),
 ]
 

@@ -323,7 +323,7 @@ def test_the_model_is_named_with_what_decides() -> None:
 def test_a_salient_region_is_outlined_and_is_no_finding_of_disease() -> None:
     built = reread(illustrated([cr()]))
     assert values(built, "Finding") == ["COVID-19", "Selected region", "Selected region"]
-    for region, group in zip(REGIONS, items(built, "Class activation"), strict=True):
+    for region, group in zip(REGIONS, items(built, "Share seen as opacity"), strict=True):
         (shape,) = items(group, "Source")[:1]
         assert shape.RelationshipType == "INFERRED FROM"
         assert shape.GraphicType == "POLYLINE"
@@ -331,7 +331,7 @@ def test_a_salient_region_is_outlined_and_is_no_finding_of_disease() -> None:
         (image,) = shape.ContentSequence
         assert image.RelationshipType == "SELECTED FROM"
         assert image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == cr().SOPInstanceUID
-    first, _ = items(built, "Class activation")
+    first, _ = items(built, "Share seen as opacity")
     assert first.MeasuredValueSequence[0].NumericValue == 0.7315
     assert first.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue == "1"
     assert values(first, "Derivation") == ["Mean"]
@@ -352,7 +352,7 @@ def test_an_image_with_regions_alone_has_no_key_images() -> None:
     only = {cr().SOPInstanceUID: Illustration(REGIONS)}
     built = report([cr()], "positive", illustrations=only)
     assert items(built, "Key Images") == []
-    assert len(items(built, "Class activation")) == 2
+    assert len(items(built, "Share seen as opacity")) == 2
 
 
 def test_the_key_object_selection_is_a_leaf_of_the_report() -> None:

@@ -38,7 +38,7 @@ from thoracle.settings import Report
 SCREENSHOTS = os.environ.get("THORACLE_SCREENSHOTS")
 LUNGS = Box(300, 250, 1600, 1500)
 PLACES = ((0.3, 0.4), (0.7, 0.6))
-"""Of what the result rests on, as shares of columns and rows."""
+"""Of opacities, as shares of columns and rows."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def check_report(viewer: Viewer, number: int, study: Study, seen: list[str]) -> 
     assert study.probability is not None
     drawn = viewer.wait_for(f"Probability: {100 * study.probability:.2f} %")
     assert f"AI: COVID-19 {study.outcome} (research)" in drawn
-    assert drawn.count("AI: what the result rests on") == study.regions
+    assert drawn.count("AI: opacity seen by the model") == study.regions
     assert not is_black(viewer.picture())
 
 

@@ -232,7 +232,7 @@ class SaliencyKind(StrEnum):
     """What a bundle can say about where its probability comes from."""
 
     CLASS_ACTIVATION = "class activation"
-    """Class activation maps: what each place adds to the score."""
+    """What each place adds to the score: in results of bundles before 0.3.0 alone."""
     OPACITIES = "opacities"
     """A map that the network gives beside its answer, taught by boxes around opacities: the share
     of each place that is inside one."""

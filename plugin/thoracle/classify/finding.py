@@ -136,7 +136,9 @@ def _faults(section: Mapping[str, Any], found: Finding, classes: int) -> Iterato
     yield from _outside("modalities", meant.modalities, MODALITIES)
     yield from _outside("views", meant.views, VIEWS)
     yield from _outside("body_part", [meant.body_part], (BODY_PART,))
-    maps = found.saliency is SaliencyKind.CLASS_ACTIVATION
+    if found.saliency is SaliencyKind.CLASS_ACTIVATION:
+        yield f"{SECTION}.saliency: found {found.saliency}, required is opacities or none"
+    maps = found.saliency is SaliencyKind.OPACITIES
     if maps and classes and (classes, found.channel) != (2, 1):
         yield (
             f"{SECTION}.saliency: found {found.saliency} with channel {found.channel} of "

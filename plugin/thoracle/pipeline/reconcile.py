@@ -15,12 +15,12 @@ from dbos import DBOS
 from pydicom import Dataset, dcmread, dcmwrite
 from sqlalchemy import Connection
 
-from thoracle.study.line import parts
 from thoracle.pipeline import route
 from thoracle.pipeline.analyse import enqueue_analyse
 from thoracle.store import engine, files, trail
 from thoracle.store.tables import now
 from thoracle.study import analyses, instances, reading_list, reconciliation, results
+from thoracle.study.line import parts
 from thoracle.study.reconciliation import Patient
 
 OF_PATIENT = (

@@ -95,7 +95,7 @@ def render(
     regions: Sequence[Region],
     words: Sequence[Words],
     frame: Sequence[tuple[float, float]] = (),
-    legend: str = MAPS[SaliencyKind.CLASS_ACTIVATION].legend,
+    legend: str = MAPS[SaliencyKind.OPACITIES].legend,
 ) -> NDArray[np.uint8]:
     """Return the radiograph with its saliency, outlines, a caption and a colour bar.
 

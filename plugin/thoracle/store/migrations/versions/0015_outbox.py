@@ -8,8 +8,8 @@ workflow that is taken up again would compare with what it enqueues now.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0013"
-down_revision = "0015"
+revision = "0015"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 
