@@ -162,7 +162,7 @@ def test_files_that_cannot_be_used_are_named_with_what_is_required(
     assert "secret" not in str(raised.value)
 
 
-def findings(settings: dict[str, Any]) -> list[machine.Finding]:
+def findings(settings: dict[str, Any]) -> list[machine.CheckResult]:
     checked = machine.check(parse(settings))
     return [one for one in checked if "tls" in one.subject or one.subject.startswith("dest")]
 
@@ -194,7 +194,9 @@ def test_check_says_when_each_certificate_expires_and_calls_archives_by_tls(
     late = found["destination pacs tls certificate_file"]
     assert late.well
     assert late.text.endswith("in 20 days; renew it")
-    assert found["destination pacs"] == machine.Finding("destination pacs", True, "answers C-ECHO")
+    assert found["destination pacs"] == machine.CheckResult(
+        "destination pacs", True, "answers C-ECHO"
+    )
 
 
 def test_check_calls_an_expired_certificate_and_one_of_tomorrow_faults(names: Names) -> None:

@@ -18,7 +18,7 @@ from certificates import DAY, NOW, Authority
 from openid_provider import CLIENT_ID, CLIENT_SECRET, OpenIDProvider
 from pacs import free_port
 from thoracle import settings
-from thoracle.cli.machine import Finding, check
+from thoracle.cli.machine import CheckResult, check
 from thoracle.errors import SettingsError
 from thoracle.settings import Settings, Web
 from thoracle.web import serve
@@ -215,7 +215,7 @@ def test_quick_requests_go_on_over_one_connection(hurried: int) -> None:
 # `thoracle check`.
 
 
-def findings(folder: Path, text: str) -> dict[str, Finding]:
+def findings(folder: Path, text: str) -> dict[str, CheckResult]:
     config = folder / "check.toml"
     config.write_text(f'data_folder = "data"\n[web]\n{text}\n')
     return {one.subject: one for one in check(settings.load(config)) if one.subject[:3] == "web"}

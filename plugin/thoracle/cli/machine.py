@@ -42,7 +42,7 @@ so that a service which still works can be started."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """One line of ``thoracle check``."""
 
     subject: str
@@ -51,7 +51,7 @@ class Finding:
     """What was found and, when not well, what is required."""
 
 
-def check(settings: Settings) -> Iterator[Finding]:
+def check(settings: Settings) -> Iterator[CheckResult]:
     """Yield what this machine says to a configuration that is valid in itself."""
     yield _bundle(settings)
     yield _runtime(settings)
@@ -63,7 +63,7 @@ def check(settings: Settings) -> Iterator[Finding]:
     yield from _tls(settings)
     yield from _pages(settings.web)
     if not settings.destination:
-        yield Finding("destination", False, "found none, required is one to get the results")
+        yield CheckResult("destination", False, "found none, required is one to get the results")
     for destination in settings.destination:
         yield _destination(destination, settings)
     yield from _rules(settings)
@@ -79,29 +79,29 @@ def check(settings: Settings) -> Iterator[Finding]:
         yield _echo(name, partial(reach.subscriber, station, settings))
 
 
-def _rules(settings: Settings) -> Iterator[Finding]:
+def _rules(settings: Settings) -> Iterator[CheckResult]:
     faults = list(rules.faults(settings))
     for name, text in faults:
-        yield Finding(f"rule {name}", False, text)
+        yield CheckResult(f"rule {name}", False, text)
     for rule in settings.rule:
         if rule.name not in dict(faults):
-            yield Finding(f"rule {rule.name}", True, "can be decided, and what it names exists")
+            yield CheckResult(f"rule {rule.name}", True, "can be decided, and what it names exists")
 
 
-def _ranks(settings: Settings) -> Iterator[Finding]:
+def _ranks(settings: Settings) -> Iterator[CheckResult]:
     faults = dict(priority.faults(settings))
     for rank in settings.rank:
         text = f"up to {rank.head_start_minutes} minutes sooner"
         well = rank.name not in faults
-        yield Finding(f"rank {rank.name}", well, faults.get(rank.name, text))
+        yield CheckResult(f"rank {rank.name}", well, faults.get(rank.name, text))
 
 
-def _bundle(settings: Settings) -> Finding:
+def _bundle(settings: Settings) -> CheckResult:
     try:
         identity = bundle.identify(settings.classify)
     except BundleError as error:
-        return Finding("classify.bundle", False, str(error))
-    return Finding(
+        return CheckResult("classify.bundle", False, str(error))
+    return CheckResult(
         "classify.bundle",
         True,
         f"{identity.name} {identity.version}, finds {identity.finding.name} "
@@ -109,36 +109,38 @@ def _bundle(settings: Settings) -> Finding:
     )
 
 
-def _runtime(settings: Settings) -> Finding:
+def _runtime(settings: Settings) -> CheckResult:
     try:
         chosen = runtime.chosen(settings.classify)
     except SettingsError as error:
-        return Finding("classify.runtime", False, str(error).removeprefix("classify.runtime: "))
-    return Finding("classify.runtime", True, f"{runtime.described(chosen)} runs the networks")
+        return CheckResult("classify.runtime", False, str(error).removeprefix("classify.runtime: "))
+    return CheckResult("classify.runtime", True, f"{runtime.described(chosen)} runs the networks")
 
 
-def _data_folder(settings: Settings) -> Finding:
+def _data_folder(settings: Settings) -> CheckResult:
     try:
         with engine.lock(settings.data_folder):
             if settings.database.url:
-                return Finding("data_folder", True, f"{settings.data_folder}: can be written")
+                return CheckResult("data_folder", True, f"{settings.data_folder}: can be written")
             open_database(sqlite_url(settings.data_folder)).dispose()
     except DataFolderInUse:
-        return Finding("data_folder", True, f"{settings.data_folder}: Thoracle is running in it")
+        return CheckResult(
+            "data_folder", True, f"{settings.data_folder}: Thoracle is running in it"
+        )
     except (ThoracleError, OSError) as error:
-        return Finding("data_folder", False, str(error))
-    return Finding("data_folder", True, f"{settings.data_folder}: database opens")
+        return CheckResult("data_folder", False, str(error))
+    return CheckResult("data_folder", True, f"{settings.data_folder}: database opens")
 
 
-def _database(settings: Settings) -> Finding:
+def _database(settings: Settings) -> CheckResult:
     """Say what a PostgreSQL server is, without a change to it: the gateway makes the tables."""
     try:
-        return Finding("database", True, described(settings))
+        return CheckResult("database", True, described(settings))
     except ThoracleError as error:
-        return Finding("database", False, str(error))
+        return CheckResult("database", False, str(error))
 
 
-def _disk(settings: Settings) -> Finding:
+def _disk(settings: Settings) -> CheckResult:
     folder = settings.data_folder
     while not folder.exists():
         folder = folder.parent
@@ -146,11 +148,11 @@ def _disk(settings: Settings) -> Finding:
     reserve = settings.receive.reserve_megabytes
     text = f"{free} MB free, receive.reserve_megabytes is {reserve}"
     if free < 2 * reserve:
-        return Finding("disk", False, f"{text}; required is twice the reserve")
-    return Finding("disk", True, text)
+        return CheckResult("disk", False, f"{text}; required is twice the reserve")
+    return CheckResult("disk", True, text)
 
 
-def _port(subject: str, host: str, port: int) -> Finding:
+def _port(subject: str, host: str, port: int) -> CheckResult:
     where = f"{host}:{port}"
     reach = "this machine only" if is_loopback(host) else "other machines can connect"
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -159,11 +161,11 @@ def _port(subject: str, host: str, port: int) -> Finding:
             probe.bind((host, port))
         except OSError as error:
             reason = error.strerror or str(error)
-            return Finding(subject, False, f"{where}: {reason}; required is a free port")
-    return Finding(subject, True, f"{where} is free, {reach}")
+            return CheckResult(subject, False, f"{where}: {reason}; required is a free port")
+    return CheckResult(subject, True, f"{where} is free, {reach}")
 
 
-def _pages(web: Web) -> Iterator[Finding]:
+def _pages(web: Web) -> Iterator[CheckResult]:
     yield _port("web.port", web.host, web.port)
     if web.certificate_file is not None and web.key_file is not None:
         load = partial(tls.pages_context, web.certificate_file, web.key_file)
@@ -173,12 +175,14 @@ def _pages(web: Web) -> Iterator[Finding]:
             openid.require_libraries()
             openid.Provider(web.oidc).begin("https://thoracle.example/login/callback")
         except ThoracleError as error:
-            yield Finding("web.oidc", False, str(error))
+            yield CheckResult("web.oidc", False, str(error))
             return
-        yield Finding("web.oidc", True, f"{web.oidc.issuer} answers, and its settings can be used")
+        yield CheckResult(
+            "web.oidc", True, f"{web.oidc.issuer} answers, and its settings can be used"
+        )
 
 
-def _tls(settings: Settings) -> Iterator[Finding]:
+def _tls(settings: Settings) -> Iterator[CheckResult]:
     if (ours := settings.receive.tls) is not None:
         files = {"certificate_file": ours.certificate_file, "client_ca_file": ours.client_ca_file}
         yield from _tls_files("receive.tls", lambda: tls.server_context(ours), files)
@@ -196,41 +200,41 @@ def _tls(settings: Settings) -> Iterator[Finding]:
 
 def _tls_files(
     subject: str, load: Callable[[], object], files: dict[str, Path]
-) -> Iterator[Finding]:
+) -> Iterator[CheckResult]:
     try:
         load()
         found = {name: tls.certificates(name, path) for name, path in files.items()}
     except SettingsError as error:
-        yield Finding(subject, False, str(error))
+        yield CheckResult(subject, False, str(error))
         return
-    yield Finding(subject, True, "its files can be used, and a key fits its certificate")
+    yield CheckResult(subject, True, "its files can be used, and a key fits its certificate")
     for name, certificates in found.items():
         for one in certificates:
             yield _validity(f"{subject} {name}", one, datetime.now(UTC))
 
 
-def _validity(subject: str, one: tls.Certificate, now: datetime) -> Finding:
+def _validity(subject: str, one: tls.Certificate, now: datetime) -> CheckResult:
     who = f"{one.subject}, SHA-256 {one.fingerprint},"
     if now < one.not_before:
         text = f"{who} found to be valid from {one.not_before:%Y-%m-%d} on, required is now"
-        return Finding(subject, False, text)
+        return CheckResult(subject, False, text)
     if now > one.not_after:
         text = f"{who} expired on {one.not_after:%Y-%m-%d}, required is a certificate valid now"
-        return Finding(subject, False, text)
+        return CheckResult(subject, False, text)
     days = (one.not_after - now).days
     renew = "; renew it" if days < RENEW_DAYS else ""
-    return Finding(
+    return CheckResult(
         subject, True, f"{who} expires on {one.not_after:%Y-%m-%d}, in {days} days{renew}"
     )
 
 
-def _destination(destination: Destination, settings: Settings) -> Finding:
+def _destination(destination: Destination, settings: Settings) -> CheckResult:
     subject = f"destination {destination.name}"
     try:
         answer = archives.reach(destination, settings)
     except DeliveryError as error:
         what = "C-ECHO: " if destination.url is None else ""
-        return Finding(subject, False, f"{what}{error}")
+        return CheckResult(subject, False, f"{what}{error}")
     callers = settings.receive.calling_ae_titles
     reports = destination.url is None and destination.proof == "commitment"
     if reports and callers and destination.ae_title not in callers:
@@ -238,33 +242,33 @@ def _destination(destination: Destination, settings: Settings) -> Finding:
             f"found {destination.ae_title} not in receive.calling_ae_titles, required is that it "
             "may call to report on a Storage Commitment; or set proof to query"
         )
-        return Finding(subject, False, text)
-    return Finding(subject, True, answer)
+        return CheckResult(subject, False, text)
+    return CheckResult(subject, True, answer)
 
 
-def _echo(subject: str, ask: Callable[[], str]) -> Finding:
+def _echo(subject: str, ask: Callable[[], str]) -> CheckResult:
     try:
-        return Finding(subject, True, ask())
+        return CheckResult(subject, True, ask())
     except DeliveryError as error:
-        return Finding(subject, False, f"C-ECHO: {error}")
+        return CheckResult(subject, False, f"C-ECHO: {error}")
 
 
-def _receivers(settings: Settings) -> Iterator[Finding]:
+def _receivers(settings: Settings) -> Iterator[CheckResult]:
     for sender, peer in senders.peers(settings):
         if sender.compose is not None:
             yield _receiver(sender, peer, settings)
 
 
-def _receiver(sender: Sender[Any], peer: NamedPeer, settings: Settings) -> Finding:
+def _receiver(sender: Sender[Any], peer: NamedPeer, settings: Settings) -> CheckResult:
     subject = f"{sender.table} {peer.name}"
     try:
-        return Finding(subject, True, sender.reach(peer, settings, None))
+        return CheckResult(subject, True, sender.reach(peer, settings, None))
     except DeliveryError as error:
-        return Finding(subject, False, str(error))
+        return CheckResult(subject, False, str(error))
 
 
-def _repository(one: AuditRepository) -> Finding:
+def _repository(one: AuditRepository) -> CheckResult:
     try:
-        return Finding(f"audit_repository {one.name}", True, reach.repository(one))
+        return CheckResult(f"audit_repository {one.name}", True, reach.repository(one))
     except DeliveryError as error:
-        return Finding(f"audit_repository {one.name}", False, str(error))
+        return CheckResult(f"audit_repository {one.name}", False, str(error))
