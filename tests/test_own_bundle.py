@@ -12,7 +12,7 @@ from documents import DOCS
 from ledger import eventually
 from pacs import Pacs, free_port
 from radiographs import chest, saved
-from sender import send
+from sender import NotAnswered, send
 from test_administrator import run, started
 from test_finding import NAMED
 from test_second_bundle import texts
@@ -66,7 +66,7 @@ def answered(port: int, image: Dataset, log: Path) -> None:
     def sent() -> bool:
         try:
             return send(port, image).status == 0x0000
-        except OSError:
+        except (OSError, NotAnswered):
             return False
 
     assert eventually(sent, 90), log.read_text()

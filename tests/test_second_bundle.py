@@ -40,7 +40,7 @@ IODS = {
 }
 """Kind of object -> how the name ends under which dciodvfy knows it."""
 ALL = [one.value for one in Outcome]
-TOKEN_SCOPES = ("results:read", "worklist:read", "audit:read")
+TOKEN_SCOPES = ("fhir:read", "results:read", "worklist:read", "audit:read")
 
 
 def texts(ds: Dataset) -> str:
@@ -247,7 +247,7 @@ def test_commands_and_the_rows_of_the_audit_tell_the_second_finding(here: Here) 
         ("status",),
         ("audit", "why", here.study),
         ("audit", "--study", here.study),
-        ("audit", "stats", "bundle"),
+        ("audit", "stats", "--by", "bundle"),
     ):
         says_nothing_else(here.gateway.run(*command), " ".join(command))
     assert f"as Pneumonia {here.outcome}" in here.gateway.run("audit", "why", here.study)
