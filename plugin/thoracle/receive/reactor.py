@@ -136,7 +136,10 @@ def _serve(assoc: Any, told: threading.Event, bell: _Bell, dimse_timeout: float)
         context_id, message = assoc.dimse.get_msg(block=False)
         if message is not None:
             bell.ring()  # there is room for another one
-            assoc._serve_request(message, context_id)
+            try:
+                assoc._serve_request(message, context_id)
+            finally:
+                _discard_file(message)
         elif assoc.is_established and assoc.acse.is_release_requested():
             assoc.acse.send_release(is_response=True)
             assoc.is_released, assoc.is_established = True, False
@@ -153,6 +156,13 @@ def _serve(assoc: Any, told: threading.Event, bell: _Bell, dimse_timeout: float)
         else:
             told.wait(LOOK_AROUND)
             told.clear()
+
+
+def _discard_file(message: Any) -> None:
+    """Remove the file of an object that no handler took, e.g. of a request without its UID."""
+    file = getattr(message, "_dataset_file", None)
+    if file is not None:
+        file.refuse("its request is not valid")
 
 
 def _stalled(assoc: Any, seconds: float) -> bool:
