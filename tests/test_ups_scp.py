@@ -603,6 +603,21 @@ def test_one_workitem_can_be_subscribed_to_and_left(listener: Listener, reader: 
     assert len(listener.reports("STATION")) == 5
 
 
+@pytest.mark.parametrize(
+    ("query", "claim", "answers"),
+    [("READER", "OTHER", (0, 0x0124)), ("OTHER", "READER", (0x0124, 0))],
+)
+def test_who_may_ask_and_who_may_claim_is_set_apart(
+    tmp_path: Path, query: str, claim: str, answers: tuple[int, int]
+) -> None:
+    ups = {"offer": True, "query_ae_titles": [query], "claim_ae_titles": [claim]}
+    listening = Listener(tmp_path, ups=ups)
+    uid = listening.offer()
+    with Reader(listening.port) as reader:
+        assert (reader.get(uid)[0], reader.claim(uid)) == answers
+    listening.stop()
+
+
 def test_every_refusal_of_the_table_is_given_by_a_test_here() -> None:
     text = (
         Path(__file__).read_text().upper()

@@ -133,11 +133,11 @@ def conclude(
     others = [
         (one.outcome, one.probability, None) for one in results.of_other_patients(connection, key)
     ]
-    state, likely, reason_code = max([told, *others], key=_urgency)
+    shown, likely, reason_code = max([told, *others], key=_urgency)
     reading_list.set_state(
         connection,
         key.study_instance_uid,
-        state,
+        shown,
         probability=likely,
         threshold=bundle.decision.threshold,
         reason_code=reason_code,
