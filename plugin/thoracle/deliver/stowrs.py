@@ -72,7 +72,7 @@ def store(peer: WebPeer, path: Path) -> Receipt:
     kept, reason, text = _said_of(uid, response)
     said = f"{address(peer)} answered {text}"
     fate = None if reason is None else statuses.fate(reason)
-    if kept or fate is Fate.TAKEN:
+    if kept or reason == statuses.DUPLICATE_SOP_INSTANCE:
         return Receipt(str(ds.SOPClassUID), uid, text)
     if _has(peer, ds, uid):
         return Receipt(str(ds.SOPClassUID), uid, f"{text}, found by query")
