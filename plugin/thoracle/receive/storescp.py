@@ -127,11 +127,6 @@ class Listener:
         assoc: Any = event.assoc
         address = assoc.requestor.address
         settings = self._settings
-        if not self._places.enter(assoc, address):
-            transport.turn_away(assoc)
-            reason = f"this address has {self._places.per_address} associations already"
-            self._refusals.add(Refusal(address, reason))
-            return
         transport.at_end(assoc, self._on_ended)
         try:
             if self._tls is not None:
@@ -141,6 +136,11 @@ class Listener:
             return
         except tls.HandshakeFailed as error:
             self._refusals.add(Refusal(address, str(error)))
+            return
+        if not self._places.enter(assoc, address):
+            transport.turn_away(assoc)
+            reason = f"this address has {self._places.per_address} associations already"
+            self._refusals.add(Refusal(address, reason))
             return
         transport.prepare(assoc, settings, lambda reason: self._refused(assoc, reason))
 
