@@ -73,7 +73,9 @@ def serving(context: ssl.SSLContext | None = None, **options: Any) -> Iterator[M
         mailbox,
         hostname="127.0.0.1",
         port=mailbox.port,
-        server_kwargs={"tls_context": context, "require_starttls": context is not None, **options},
+        tls_context=context,
+        require_starttls=context is not None,
+        **options,
     )
     controller.start()
     try:
@@ -113,6 +115,8 @@ def items(*documents: dict[str, Any]) -> list[OutboxItem]:
     ]
 
 
+# aiosmtpd sets what it calls deprecated itself.
+@pytest.mark.filterwarnings("ignore:Session.login_data:DeprecationWarning")
 def test_messages_go_on_one_connection_with_starttls_and_log_in(
     tmp_path: Path, authority: Authority, context: ssl.SSLContext
 ) -> None:

@@ -163,12 +163,13 @@ def test_a_result_is_told_without_a_patient_and_again_until_it_is_taken(
     with receiving() as chat, receiving(context) as engine:
         chat.status = 503
         tables = [
-            webhook(chat.port, secret).model_dump(exclude_defaults=True),
+            webhook(chat.port, secret, alarms=False).model_dump(exclude_defaults=True),
             {
                 "name": "engine",
                 "url": f"https://127.0.0.1:{engine.port}/in",
                 "secret": secret,
                 "patient_data": True,
+                "alarms": False,
                 "tls": {"ca_file": str(authority.ca_file)},
             },
         ]

@@ -131,7 +131,11 @@ def _opened(peer: Email, seconds: float) -> smtplib.SMTP:
         return smtplib.SMTP_SSL(peer.host, peer.port, timeout=seconds, context=context)
     connection = smtplib.SMTP(peer.host, peer.port, timeout=seconds)
     if peer.security == "starttls":
-        connection.starttls(context=context)  # raises when it is not offered: never without
+        try:
+            connection.starttls(context=context)  # raises when it is not offered: never without
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 
