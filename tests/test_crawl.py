@@ -254,8 +254,12 @@ ELSEWHERE = {
     "evaluate": "with --verdicts it reads the database: tests/test_verdicts.py",
     **dict.fromkeys(("analyse", "route explain", "send", "echo"), "reads files that are given"),
     **dict.fromkeys(("dataset check", "dataset convert"), "reads files that are given"),
-    **dict.fromkeys(("version", "init", "check", "serve", "web"), "shows no patient"),
-    **dict.fromkeys(("withdraw", "reanalyse", "release", "retry"), "an event of its own"),
+    **dict.fromkeys(
+        ("version", "init", "check", "serve", "web", "accept-database"), "shows no patient"
+    ),
+    **dict.fromkeys(
+        ("withdraw", "reanalyse", "reconcile", "release", "retry"), "an event of its own"
+    ),
     **dict.fromkeys(("hold add", "hold release", "retention run"), "an event of its own"),
     **dict.fromkeys(
         [f"person {one}" for one in ("add", "list", "roles", "disable", "enable", "password")],

@@ -797,7 +797,9 @@ def test_a_rule_cannot_name_workitems_that_are_not_offered() -> None:
     (fault,) = routing_rules.faults(parse({"rule": [rule]}))
     assert fault == ("r", "notify: found ups while ups.offer is false, required is that it is true")
     hl7 = {"name": "ups", "host": "h", "port": 1}
-    with pytest.raises(SettingsError, match=r"hl7\.name: found ups, required is another name"):
+    with pytest.raises(
+        SettingsError, match="name: found ups among the receivers, required is another name"
+    ):
         parse({"hl7": [hl7]})
 
 

@@ -106,7 +106,7 @@ SAID: list[tuple[Event, Columns, str]] = [
             }
         },
         'Rules: trial held, because sender == "ROOM_1", shadowed by trial: nothing is sent, '
-        "otherwise to pacs: structured report and heat map (Secondary Capture).",
+        "otherwise to pacs: structured report and result picture (Secondary Capture).",
     ),
     (
         Event.DELIVERY_POSTPONED,
