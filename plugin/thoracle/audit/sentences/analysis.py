@@ -52,7 +52,7 @@ def _patients(row: Row) -> str:
     found = detail(row, "patients")
     pairs = found if isinstance(found, list) else []
     names = ["^^^".join(inert(one, 64) for one in pair if one) for pair in pairs if pair]
-    return listed(name or "none" for name in names)
+    return listed([name or "none" for name in names] or ["not said"])
 
 
 def _differ(rows: Rows) -> str:
