@@ -366,7 +366,9 @@ def test_the_story_of_a_real_study_from_its_coming_to_its_proof(tmp_path: Path) 
     assert told["answer"] in said
     assert "Research use only" in said
     assert " never came" in refused
-    assert "refused with 0xC000: SOP Instance UID is known with another patient_id" in refused
+    assert (
+        "refused with 0xC000: SOP Instance UID is known with another study_instance_uid" in refused
+    )
     counted = [json.loads(row["detail"]) for row in visits]
     names = ("stored", "duplicates", "corrected", "refused")
     # C-ECHOs, of which there were several, are no rows.
