@@ -176,9 +176,10 @@ def test_what_needs_images_that_are_gone_is_refused_until_they_are_sent_again(he
 def test_an_impostor_of_an_image_that_is_gone_is_still_refused(here: Ward) -> None:
     image = of_study(1, PatientID="P4")[0]
     study = gone(here, image)
-    image.PatientID = "P5"
+    pixels = image.PixelData
+    image.PatientID, image.PixelData = "P5", bytes(len(pixels))
     assert send(here.gateway.port, image).status == 0xC000
-    image.PatientID, image.PatientName = "P4", "Corrected"
+    image.PatientID, image.PatientName, image.PixelData = "P4", "Corrected", pixels
     assert send(here.gateway.port, image).status == 0x0000
     versions = rows(
         here.gateway,
@@ -293,16 +294,16 @@ CRASH = """
 import os, signal, sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from thoracle import engine, purge
-from thoracle.audit import retention
 from thoracle.report import source
+from thoracle.retention import purge, rules
 from thoracle.settings import Retention, Settings
-from thoracle.store import database, headers
+from thoracle.store import database, engine
 from thoracle.store.tables import audit_checkpoint, audit_event, audit_forward, timestamp
+from thoracle.study import headers
 
 folder, module, name, number, when = sys.argv[1:]
 home = {
-    "purge": purge, "stored": purge.stored, "retention": retention, "engine": engine,
+    "purge": purge, "stored": purge.stored, "rules": rules, "engine": engine,
     "source": source, "headers": headers,
 }[module]
 real, calls = getattr(home, name), 0
@@ -332,13 +333,13 @@ purge.Purge(opened, settings, moment=moment).run()
     [
         ("source", "extract", 1),
         ("headers", "keep", 1),
-        ("retention", "let_go", 1),
+        ("rules", "mark_going", 1),
         ("purge", "unlink", 1),
         ("purge", "unlink", 2),
         ("stored", "gone", 1),
         ("stored", "gone", 2),
-        ("engine", "forget", 1),
-        ("retention", "cut", 1),
+        ("engine", "delete_ended", 1),
+        ("rules", "cut", 1),
         ("stored", "delete_events", 1),
         ("stored", "delete_events", 2),
     ],
