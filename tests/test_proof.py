@@ -56,10 +56,11 @@ class Site:
     def deliveries(self, study: str, name: str) -> dict[str, dict[str, Any]]:
         """Return the deliveries of a study's objects to a destination, by kind."""
         statement = (
-            "SELECT outbox.*, result.kind AS kind FROM outbox JOIN result USING (sop_instance_uid) "
+            "SELECT outbox.*, result.kind AS object FROM outbox "
+            "JOIN result USING (sop_instance_uid) "
             "WHERE study_instance_uid = ? AND peer = ?"
         )
-        return {row["kind"]: row for row in rows(self.gateway, statement, study, name)}
+        return {row["object"]: row for row in rows(self.gateway, statement, study, name)}
 
     def proven(self, study: str, name: str, seconds: float = 90) -> dict[str, dict[str, Any]]:
         """Return the deliveries once every kind of object is delivered."""
