@@ -82,7 +82,7 @@ def test_help_has_each_command_in_a_group() -> None:
             names.add(command[1])
     assert list(panels) == ["Options", "Run", "Look", "Correct", "Keep", "Evaluate"]
     assert set(group.commands) == set.union(*panels.values())
-    assert panels["Correct"] == {"withdraw", "reanalyse", "release", "retry"}
+    assert panels["Correct"] == {"withdraw", "reanalyse", "reconcile", "release", "retry"}
 
 
 def test_the_version_is_an_option_and_a_command() -> None:

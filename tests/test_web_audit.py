@@ -67,6 +67,7 @@ def filled(database: Engine, rows: int = 130) -> None:
                 "result_sop_instance_uid": "1.2.840.99.9",
                 "bundle_version": BUNDLE,
                 "bundle_digest": "5f" * 32,
+                "finding": "SCT:840539006",
                 "outcome": "rejected",
                 "probability": 0.25,
                 "reason_code": Reason.NOT_FRONTAL.code.value,

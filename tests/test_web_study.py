@@ -94,7 +94,7 @@ def test_the_page_says_who_what_and_by_which_rule(here: Ward, reader: httpx.Clie
         found["bundle_digest"],
         "Research use only, not for diagnosis.",
         "Not verified by a physician",
-        "result picture ✓ delivered",
+        "structured report ✓ delivered",
         "the archive took it; nothing further shows that it kept it",
         "Conclusion: AI result for research, not verified by a physician",
         "instance stored SENDER status 0x0000",
