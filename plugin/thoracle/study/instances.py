@@ -239,9 +239,9 @@ def plan(
     end. Of several patients those get a generation of whom something new has come.
     """
     connection.execute(
-        update(study)
+        update(study)  # holds the row, and is no change of the study
         .where(study.c.study_instance_uid == study_instance_uid)
-        .values(changed_at=now())
+        .values(generation=study.c.generation)
     )
     row = study_row(connection, study_instance_uid)
     versions = connection.execute(
@@ -276,7 +276,7 @@ def plan(
         connection.execute(
             update(study)
             .where(study.c.study_instance_uid == study_instance_uid)
-            .values(generation=plans[-1].generation, instances_digest=digest)
+            .values(generation=plans[-1].generation, instances_digest=digest, changed_at=now())
         )
     return plans
 
