@@ -50,7 +50,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
             for of in (CLARA, ANNA):
                 image = chest(StudyInstanceUID=mixed, AccessionNumber="ACC-MIXED", **of)
                 assert send(gateway.port, image).status == 0x0000
-            gateway.wait_for_event("analysis failed", mixed, 60)
+            done = "SELECT 1 FROM analysis WHERE study_instance_uid = ? AND state = 'done'"
+            eventually(lambda: len(rows(gateway, done, mixed)) == 2, 60)
             ward.studies["mixed"] = mixed
             judge(ward, "anna", "Agreed about Anna.")
             judge(ward, "berta", "Agreed about Berta.")
