@@ -209,7 +209,7 @@ def test_nothing_is_lost_when_the_repository_ends_in_the_middle(
 FORWARDING = """
 import sys, time
 from pathlib import Path
-from thoracle.audit import forwarder, forwarding
+from thoracle.audit import forwarding
 from thoracle.settings import load
 from thoracle.store import database
 
@@ -217,7 +217,7 @@ settings = load(Path(sys.argv[1]))
 engine = database.open_database(database.sqlite_url(settings.data_folder))
 with engine.begin() as connection:
     forwarding.begin(connection, settings.audit_repository)
-forwarder.start_forwarding(settings, engine)
+forwarding.start_forwarding(settings, engine)
 print("ready", flush=True)
 time.sleep(600)
 """

@@ -475,8 +475,10 @@ def test_thoracle_serves_read_only_without_a_name_as_process_1(container: Contai
             assert container.run("-c", probe).returncode == 0
             assert picture(container, url, study).startswith(b"\x89PNG")
             os.kill(pages, signal.SIGTERM)
-        (decoder,) = (pid for pid, _ in descendants(gateway))
-        os.kill(decoder, signal.SIGKILL)
+        children = [pid for pid, _ in descendants(gateway)]
+        assert len(children) == 2  # one decodes, one builds results
+        for child in children:
+            os.kill(child, signal.SIGKILL)
         again = generate_uid()
         assert send(port, chest(StudyInstanceUID=again)).status == 0x0000
         eventually(lambda: read(container, again), 120)
