@@ -95,7 +95,7 @@ def test_the_page_says_who_what_and_by_which_rule(here: Ward, reader: httpx.Clie
         "Research use only, not for diagnosis.",
         "Not verified by a physician",
         "structured report ✓ delivered",
-        "the archive took it; nothing further shows that it kept it",
+        "the archive's answer to the sending alone",
         "Conclusion: AI result for research, not verified by a physician",
         "instance stored SENDER status 0x0000",
         "delivery succeeded to archive, proof: status",
@@ -283,15 +283,15 @@ def test_hostile_text_in_every_field_is_text(here: Ward, reader: httpx.Client) -
     assert not re.search(rf"\b{191 * 193}\b", shape.text)  # what a template made of its text
 
 
-def test_names_without_end_and_control_characters_do_no_harm(
+def test_long_names_and_control_characters_do_no_harm(
     here: Ward, reader: httpx.Client
 ) -> None:
     study = here.send(
         *of_study(
             1,
             SpecificCharacterSet="ISO_IR 192",
-            PatientName="A" * 60_000,
-            StudyDescription="x\x00\x1b[31m\u202e\r\nSet-Cookie: a=b" + "y" * 60_000,
+            PatientName="A" * 4_000,
+            StudyDescription="x\x00\x1b[31m\u202e\r\nSet-Cookie: a=b" + "y" * 4_000,
             PatientID="P12",
         )
     )
