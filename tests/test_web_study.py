@@ -283,9 +283,7 @@ def test_hostile_text_in_every_field_is_text(here: Ward, reader: httpx.Client) -
     assert not re.search(rf"\b{191 * 193}\b", shape.text)  # what a template made of its text
 
 
-def test_long_names_and_control_characters_do_no_harm(
-    here: Ward, reader: httpx.Client
-) -> None:
+def test_long_names_and_control_characters_do_no_harm(here: Ward, reader: httpx.Client) -> None:
     study = here.send(
         *of_study(
             1,
