@@ -21,7 +21,7 @@ from thoracle.store.tables import audit_event, metadata
 
 WRITER = """
 import sys
-from thoracle.audit import trail
+from thoracle.store import trail
 from thoracle.store.database import connect
 engine = connect(sys.argv[1])
 for number in range(int(sys.argv[3])):

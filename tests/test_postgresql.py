@@ -92,7 +92,7 @@ def test_a_study_goes_the_whole_line_and_what_people_do_with_it_works(
     url: str, tmp_path: Path
 ) -> None:
     image = chest(PatientID="P1", PatientName="Doe^Jane\0", AccessionNumber="A1")
-    other = chest(PatientID="P2", PatientName="N" * 5000, AccessionNumber="A2")
+    other = chest(PatientID="P2", PatientName="N" * 4000, AccessionNumber="A2")
     study = str(image.StudyInstanceUID)
     with Pacs(commitment=True) as pacs:
         gateway = Gateway(tmp_path, pacs, **on(url))
