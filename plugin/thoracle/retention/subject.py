@@ -146,7 +146,7 @@ def events(
     nobody = func.coalesce(audit_event.c.patient_id, "") == ""
     of_study = audit_event.c.study_instance_uid.in_(alone) & nobody
     return [
-        dict(row)
+        _without_others(dict(row), subject)
         for row in connection.execute(
             select(audit_event)
             .where(audit_event.c.id > after, or_(subject.named_in(audit_event), of_study))
@@ -154,6 +154,15 @@ def events(
             .limit(BATCH)
         ).mappings()
     ]
+
+
+def _without_others(row: dict[str, Any], subject: Subject) -> dict[str, Any]:
+    """Return an event of a study with several patients without the IDs of the other ones."""
+    if "patients" in row["detail"]:
+        mine = [subject.patient_id, subject.issuer_of_patient_id]
+        patients = [one if one == mine else "another patient" for one in row["detail"]["patients"]]
+        row["detail"] = {**row["detail"], "patients": patients}
+    return row
 
 
 def all_events(connect: Any, subject: Subject, alone: Sequence[str]) -> Iterator[dict[str, Any]]:
