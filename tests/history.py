@@ -145,6 +145,7 @@ def _rows(one: Study) -> dict[str, Values]:
         "outcome": one.outcome,
         "reason_code": "NOT-FRONTAL" if rejected else None,
         "reason_scheme": "99THORACLE" if rejected else None,
+        "detail": "found 'LL'" if rejected else None,
         "probability": probability,
         "threshold": THRESHOLD,
         "seconds": {"select": 0.01, "pixels": 0.1, "classify": 0.3},

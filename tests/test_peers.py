@@ -58,7 +58,7 @@ SAME, NEAR = 1e-4, 0.05
 """How far the probability may be from that of the uncompressed image."""
 
 # The proposal of storescu, how the file is made, and what the answer has to be like.
-ROUTES: dict[str, tuple[str, Any, float | None]] = {
+ROUTES: dict[str, tuple[str, Any, float]] = {
     "explicit VR little endian": ("-xe", _converted("dcmconv", "+te"), SAME),
     "implicit VR little endian": ("-xi", _converted("dcmconv", "+ti"), SAME),
     "explicit VR big endian": ("-xb", _converted("dcmconv", "+tb"), SAME),
@@ -66,11 +66,7 @@ ROUTES: dict[str, tuple[str, Any, float | None]] = {
     "RLE lossless": ("-xr", _converted("dcmcrle"), SAME),
     "JPEG lossless SV1": ("-xs", _converted("dcmcjpeg", "+e1"), SAME),
     "JPEG decompressed": ("-xe", _there_and_back, SAME),
-    "JPEG extended 12 bit": (
-        "-xx",
-        _converted("dcmcjpeg", "+ee", "+un"),
-        None,
-    ),  # no decoder of 12 bit samples
+    "JPEG extended 12 bit": ("-xx", _converted("dcmcjpeg", "+ee", "+un"), NEAR),
     "JPEG-LS lossless": ("-xt", _converted("dcmcjpls", "+el"), SAME),
     "JPEG-LS near-lossless": ("-xu", _converted("dcmcjpls", "+en", "+un"), NEAR),
     "JPEG 2000 lossless": ("-xv", _jpeg_2000, SAME),
@@ -104,11 +100,8 @@ def test_what_storescu_sends_is_answered_whatever_its_transfer_syntax(
         gateway, "SELECT * FROM instance WHERE study_instance_uid = ?", ds.StudyInstanceUID
     )
     assert row["transfer_syntax_uid"] == dcmread(target).file_meta.TransferSyntaxUID
-    if tolerance is None:
-        assert (answer["outcome"], answer["reason_code"]) == ("rejected", "UNDECODABLE")
-    else:
-        assert answer["reason_code"] is None, answer["detail"]
-        assert answer["probability"] == pytest.approx(uncompressed, abs=tolerance)
+    assert answer["reason_code"] is None, answer["detail"]
+    assert answer["probability"] == pytest.approx(uncompressed, abs=tolerance)
 
 
 def test_a_study_that_dcmtk_sends_on_default_settings_is_read_soon_after_its_release(
@@ -138,21 +131,26 @@ def test_a_study_that_dcmtk_sends_on_default_settings_is_read_soon_after_its_rel
 # ---- Orthanc -----------------------------------------------------------------------------------
 
 
-def test_orthanc_takes_the_report_unchanged_and_a_repeated_study_makes_no_second_one(
+def test_orthanc_takes_report_and_picture_unchanged_and_a_repeated_study_makes_no_second_one(
     tmp_path: Path,
 ) -> None:
     with Orthanc(tmp_path) as orthanc, Gateway(tmp_path, orthanc) as gateway:
         ds = chest()
         assert send(gateway.port, ds).status == 0x0000
-        delivered = "SELECT * FROM result JOIN outbox USING (sop_instance_uid) WHERE state = ?"
-        (result,) = eventually(lambda: rows(gateway, delivered, "delivered"))
-        (identifier,) = orthanc.instances()
-        report = dcmread(BytesIO(orthanc.get(f"/instances/{identifier}/file")))
-        kept = dcmread(gateway.data_folder / result["path"])
-        assert list(report) == list(kept)
+        path_of = "SELECT path FROM result WHERE sop_instance_uid = ?"
+        delivered = "SELECT 1 FROM outbox WHERE state = 'delivered'"
+
+        def all_delivered(number: int) -> None:
+            eventually(lambda: len(rows(gateway, delivered)) == number)
+
+        all_delivered(2)
+        for identifier in orthanc.instances():
+            arrived = dcmread(BytesIO(orthanc.get(f"/instances/{identifier}/file")))
+            (row,) = rows(gateway, path_of, arrived.SOPInstanceUID)
+            assert list(arrived) == list(dcmread(gateway.data_folder / row["path"]))
         assert send(gateway.port, ds).status == 0x0000
         other = chest()
         assert send(gateway.port, other).status == 0x0000
-        eventually(lambda: len(rows(gateway, delivered, "delivered")) == 2)
+        all_delivered(4)
         assert len(events(gateway, "instance duplicate", ds.SOPInstanceUID)) == 1
-        assert len(orthanc.instances()) == 2
+        assert len(orthanc.instances()) == 4

@@ -52,6 +52,8 @@ def provoke_errors(gateway: Gateway) -> None:
     ds = secret(BodyPartExamined=f"CHEST {PATIENT_ID}"[:16])
     assert send(gateway.port, ds).status == 0x0000
     ds.PatientID = "ANOTHER-" + PATIENT_ID
+    assert send(gateway.port, ds).status == 0x0000  # kept, and a person is asked whose it is
+    ds.PixelData = bytes(len(ds.PixelData))
     assert send(gateway.port, ds).status == 0xC000
     whole = encoded(secret(), ExplicitVRLittleEndian)
     bad_vr = whole.replace(b"\x10\x00\x20\x00LO", b"\x10\x00\x20\x00FD")

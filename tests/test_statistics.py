@@ -113,6 +113,7 @@ def test_the_newest_result_of_a_study_is_the_one_that_counts(database: Engine) -
     write(database, [one])
     uid = "2.25.1000000000000"
     key = {"study_instance_uid": uid, "generation": 2, "bundle_digest": "e" * 64}
+    key |= {"finding": "SCT:840539006"}
     again = {**key, "sop_instance_uid": f"{uid}.9", "outcome": "positive", "probability": 0.9}
     with database.begin() as connection:
         connection.execute(insert(tables.reading).values(**again, seconds={}, features=None))
