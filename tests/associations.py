@@ -38,7 +38,7 @@ from thoracle.deliver.dicomweb import WebPeer
 from thoracle.deliver.storescu import Outgoing, Receipt
 from thoracle.errors import ArchiveUnavailable, DeliveryError
 from thoracle.receive import negotiation
-from thoracle.receive.statuses import STATUSES
+from thoracle.receive.storescp import STATUSES
 from thoracle.report import header
 from thoracle.settings import Receive, Settings
 from thoracle.ups import scp as upsscp

@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from conformance import PARTS
 from thoracle.receive.negotiation import IMAGE_STORAGE, TRANSFER_SYNTAXES
-from thoracle.receive.statuses import STATUSES
+from thoracle.receive.storescp import STATUSES
 from thoracle.records import Reason
 from thoracle.settings import Deliver, Destination, Receive, Section, Settings
 from thoracle.settings.template import section_of, table_of

@@ -25,7 +25,7 @@ from thoracle.deliver.association import Peer
 from thoracle.deliver.commitment import Reference, Requested, request
 from thoracle.deliver.commitment_answers import LARGEST_INFORMATION, Answer, NotAnAnswer, parse
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable
-from thoracle.receive import commitment
+from thoracle.receive import negotiation
 
 OURS = "THORACLE"
 NO_SUCH_OBJECT = 0x0112
@@ -56,9 +56,9 @@ class Listener:
     @contextmanager
     def listening(self) -> Iterator["Listener"]:
         ae = AE(ae_title=OURS)
-        commitment.support(ae)
+        negotiation.support_commitment(ae)
         handlers: list[evt.EventHandlerType] = [
-            (evt.EVT_N_EVENT_REPORT, commitment.handler(self._on_answer))
+            (evt.EVT_N_EVENT_REPORT, negotiation.commitment_handler(self._on_answer))
         ]
         server = ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
         assert server is not None

@@ -22,7 +22,7 @@ from radiographs import gradient, radiograph
 from sender import Answer, Sender, send, small
 from thoracle.image.decoder import Decoder
 from thoracle.receive import duplicates
-from thoracle.receive.comparison import Frames
+from thoracle.receive.duplicates import Frames
 from thoracle.receive.inbox import Inbox
 from thoracle.settings import Budget, Receive
 from thoracle.store import trail

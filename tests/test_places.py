@@ -1,6 +1,6 @@
 """Places for associations: whoever has many leaves some to others."""
 
-from thoracle.receive.places import Places
+from thoracle.receive.associations import Places
 
 
 def test_an_address_and_an_ae_title_at_it_leave_places_to_others() -> None:

@@ -22,7 +22,7 @@ from ledger import concluded, eventually, residue, rows
 from pacs import Pacs
 from radiographs import gradient, lungs, radiograph
 from sender import CR_EXPLICIT, Sender, encoded, send
-from thoracle.receive.statuses import STATUSES
+from thoracle.receive.storescp import STATUSES
 
 DATA = Path(os.environ.get("THORACLE_DATA", Path(__file__).parents[2] / "shared" / "data"), "dicom")
 ANSWERS = {status.code for status in STATUSES}

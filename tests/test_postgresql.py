@@ -34,7 +34,7 @@ from test_crash import Modality, assert_nothing_lost_or_done_twice, crash
 from test_web_study import judge
 from thoracle.image.decoder import Decoder
 from thoracle.receive import duplicates
-from thoracle.receive.comparison import Frames
+from thoracle.receive.duplicates import Frames
 from thoracle.receive.inbox import Inbox
 from thoracle.settings import Budget, Deliver, Receive
 from thoracle.store import database, engine, trail

@@ -22,7 +22,7 @@ from ledger import events, eventually, files, residue, rows
 from radiographs import gradient, radiograph
 from sender import CR_EXPLICIT, Answer, NotAnswered, Sender, encoded, small
 from thoracle.receive.negotiation import IMAGE_STORAGE, TRANSFER_SYNTAXES
-from thoracle.receive.statuses import STATUSES
+from thoracle.receive.storescp import STATUSES
 
 SUCCESS, OUT_OF_RESOURCES, MISMATCH, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000
 PAIRS = [(sop_class, syntax) for sop_class in IMAGE_STORAGE for syntax in TRANSFER_SYNTAXES]

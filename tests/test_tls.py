@@ -31,8 +31,8 @@ from thoracle.cli import machine
 from thoracle.deliver import storescu
 from thoracle.deliver.association import Peer
 from thoracle.errors import ArchiveUnavailable, SettingsError
-from thoracle.receive import refusals
-from thoracle.receive.refusals import Refusal, Refusals
+from thoracle.receive import associations
+from thoracle.receive.associations import Refusal, Refusals
 from thoracle.settings import ClientTLS, ReceiveTLS, parse, tls
 from thoracle.store.database import open_database, sqlite_url
 from thoracle.store.tables import audit_event
@@ -598,7 +598,7 @@ def test_refusals_of_a_minute_are_few_rows_and_none_is_uncounted(tmp_path: Path)
     database = open_database(sqlite_url(tmp_path))
     told = Refusals(database)
     for _ in range(3):
-        for number in range(refusals.MOST_KINDS + 50):
+        for number in range(associations.MOST_REFUSALS + 50):
             told.add(Refusal("192.0.2.1", "does not speak TLS", f"AE{number}"))
     told.flush()
     told.add(Refusal("192.0.2.1", "does not speak TLS", "AE0"))  # a new minute: a row at once
@@ -606,5 +606,5 @@ def test_refusals_of_a_minute_are_few_rows_and_none_is_uncounted(tmp_path: Path)
     with database.connect() as connection:
         details = [row.detail for row in connection.execute(audit_event.select())]
     database.dispose()
-    assert len(details) == 2 * (refusals.MOST_KINDS + 1) + 1
-    assert sum(detail["times"] for detail in details) == 3 * (refusals.MOST_KINDS + 50) + 1
+    assert len(details) == 2 * (associations.MOST_REFUSALS + 1) + 1
+    assert sum(detail["times"] for detail in details) == 3 * (associations.MOST_REFUSALS + 50) + 1

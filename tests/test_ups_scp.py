@@ -32,7 +32,7 @@ from sender import send
 from thoracle.errors import SettingsError
 from thoracle.image.decoder import Decoder
 from thoracle.receive import negotiation, storescp
-from thoracle.receive.comparison import Frames
+from thoracle.receive.duplicates import Frames
 from thoracle.receive.inbox import Inbox
 from thoracle.report import context
 from thoracle.routing import rules as routing_rules

@@ -3,7 +3,7 @@
 ThoracleError
 ├── SettingsError           the program does not start; every fault is named at once
 ├── DataFolderInUse         the program does not start: a second process would share the data folder
-├── ReceiveError            answered to the sender as a C-STORE status (receive/statuses.py)
+├── ReceiveError            answered to the sender as a C-STORE status (receive/storescp.py)
 │   ├── OutOfResources      0xA700: the sender should try again
 │   ├── DataSetMismatch     0xA900: the data set is not what the command announced
 │   ├── CannotUnderstand    0xC000: the data set cannot be read; sending it again will not help

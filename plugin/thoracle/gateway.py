@@ -22,9 +22,8 @@ from thoracle.monitoring.comparison import Comparison
 from thoracle.monitoring.housekeeping import Housekeeping
 from thoracle.pipeline import Line
 from thoracle.pipeline.reader import ImageClassifier, Reader
-from thoracle.receive.comparison import Frames
-from thoracle.receive.inbox import Inbox
-from thoracle.receive.readiness import Readiness
+from thoracle.receive.duplicates import Frames
+from thoracle.receive.inbox import Inbox, Readiness
 from thoracle.receive.storescp import Listener
 from thoracle.records import BundleIdentity
 from thoracle.report.builder import Builder

@@ -1,13 +1,13 @@
 """The DICOM listener: Verification and Storage SCP, and SCU of Storage Commitment.
 
 A C-STORE is answered with Success only after file, folder and row are durable (R1). The table of
-all answers is in ``statuses.py``.
+all answers is ``STATUSES``.
 """
 
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,17 +18,76 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from thoracle.errors import CannotUnderstand, NotAuthorized, OutOfResources, ReceiveError
-from thoracle.receive import commitment, duplicates, negotiation, statuses, transport
-from thoracle.receive.arrivals import Arrival, Arrivals
-from thoracle.receive.comparison import Frames
+from thoracle.receive import duplicates, negotiation, transport
+from thoracle.receive.associations import Arrival, Arrivals, Places, Refusal, Refusals, Visits
 from thoracle.receive.completeness import Command, Walked, check
+from thoracle.receive.duplicates import Frames
 from thoracle.receive.inbox import Inbox, IncomingFile
-from thoracle.receive.places import Places
-from thoracle.receive.refusals import Refusal, Refusals
-from thoracle.receive.visits import Visits
 from thoracle.settings import Receive, tls
 from thoracle.store import trail
 from thoracle.study.instances import Description, Received
+
+# ---- statuses ------------------------------------------------------------------------------------
+# Every status that the C-STORE handler can answer, with its clause and when it is used.
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A row of the table: a service status and the situation that it stands for."""
+
+    code: int
+    name: str
+    clause: str
+    when: str
+
+
+SUCCESS = Status(
+    0x0000,
+    "Success",
+    "PS3.4 B.2.3",
+    "File and folder are synchronised to disk and the database row is committed; also for an "
+    "object that we already have.",
+)
+OUT_OF_RESOURCES = Status(
+    0xA700,
+    "Refused: Out of Resources",
+    "PS3.4 Table B.2-1",
+    "Disk or database cannot take the object now, or it is larger than the limit; sending again "
+    "later can help.",
+)
+DATA_SET_MISMATCH = Status(
+    0xA900,
+    "Error: Data Set Does Not Match SOP Class",
+    "PS3.4 Table B.2-1",
+    "UIDs differ from the command's, a required UID is missing or none, Rows or Columns are 0, or "
+    "there is less pixel data than they call for.",
+)
+CANNOT_UNDERSTAND = Status(
+    0xC000,
+    "Error: Cannot Understand",
+    "PS3.4 Table B.2-1",
+    "The data set is missing, cut short or cannot be parsed; reading it would cost more than "
+    "receive.budget allows (the comment says of what); or its UID was used before for another "
+    "study or other pixels. Sending it again will not help.",
+)
+NOT_AUTHORIZED = Status(
+    0x0124,
+    "Refused: Not Authorized",
+    "PS3.7 Section C.4.19",
+    "receive.store_ae_titles does not name the caller.",
+)
+
+PROCESSING_FAILURE = Status(
+    0x0110,
+    "Processing Failure",
+    "PS3.7 Annex C",
+    "Of a C-ECHO alone: no object could be stored now; Error Comment says why.",
+)
+
+STATUSES = (SUCCESS, OUT_OF_RESOURCES, DATA_SET_MISMATCH, CANNOT_UNDERSTAND, NOT_AUTHORIZED)
+
+
+# ---- listener ------------------------------------------------------------------------------------
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +114,7 @@ class Listener:
         frames: Frames,
         database: Engine,
         on_arrival: Arrival,
-        on_commitment: commitment.OnAnswer,
+        on_commitment: negotiation.OnAnswer,
         more: More | None = None,
         ready: Callable[[], str] = str,
     ) -> None:
@@ -64,7 +123,7 @@ class Listener:
         self._inbox = inbox
         self._frames = frames
         self._database = database
-        self._on_commitment = commitment.handler(on_commitment)
+        self._on_commitment = negotiation.commitment_handler(on_commitment)
         self._tls = None if settings.tls is None else tls.server_context(settings.tls)
         self._refusals = Refusals(database)
         self._places = Places(settings.maximum_associations)
@@ -164,11 +223,11 @@ class Listener:
     def _on_c_echo(self, event: evt.Event) -> Dataset:
         """Answer a C-ECHO-RQ; it fails while ``ready`` says why no object could be stored."""
         if fault := self._ready():
-            return _answer(statuses.PROCESSING_FAILURE.code, fault)
-        return _answer(statuses.SUCCESS.code)
+            return _answer(PROCESSING_FAILURE.code, fault)
+        return _answer(SUCCESS.code)
 
     def _on_c_store(self, event: evt.Event) -> Dataset:
-        """Answer a C-STORE-RQ; every Status that can come back is in ``statuses.STATUSES``."""
+        """Answer a C-STORE-RQ; every Status that can come back is in ``STATUSES``."""
         file: IncomingFile | None = cast(Any, event.request)._dataset_file
         started = time.perf_counter()
         received: Received | None = None
@@ -188,7 +247,7 @@ class Listener:
             return self._refuse(event, OutOfResources.status, comment, received)
         except Exception:
             logger.exception("object not stored")
-            return self._refuse(event, statuses.CANNOT_UNDERSTAND.code, "internal error, see log")
+            return self._refuse(event, CANNOT_UNDERSTAND.code, "internal error, see log")
         finally:
             if file is not None:
                 file.close()
@@ -196,7 +255,7 @@ class Listener:
         self._visits.count(event.assoc, event_recorded)
         if event_recorded is not trail.Event.INSTANCE_DUPLICATE:
             self._arrivals.push(event.assoc, received.study_instance_uid)
-        return _answer(statuses.SUCCESS.code)
+        return _answer(SUCCESS.code)
 
     def _keep(self, event: evt.Event, file: IncomingFile) -> Received:
         request = cast(Any, event.request)

@@ -1,25 +1,194 @@
 """Begin and end of an association's threads: what pynetdicom leaves open, closed for ours alone.
 
 Each cure is an attribute of an object of one association, replaced when that begins: what is read
-from its connection (``connection.py``), what its threads wait for (``reactor.py``), and what its
-end is.
+from its connection (``connection.py``), what its threads wait for, and what its end is.
 
 TLS begins here too. Given a context, pynetdicom would do the handshake between two calls of
 ``accept``, where a peer that says nothing would keep all others out.
 """
 
 import contextlib
+import queue
+import select
 import socket
 import ssl
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 from pynetdicom import evt
 
-from thoracle.receive import reactor
 from thoracle.receive.connection import Connection
 from thoracle.receive.inbox import IncomingFile
 from thoracle.settings import Receive, tls
+
+# ---- loops ---------------------------------------------------------------------------------------
+# The loops of an association, which wait where pynetdicom's look around each millisecond.
+#
+# pynetdicom runs two threads for each association: one reads and writes the connection, the other
+# serves requests. Both are replaced here in what they wait for, for our associations alone: the
+# first sleeps until bytes come or something is to be sent, the second until it is told of a
+# message.
+
+LOOK_AROUND = 2.0
+"""Seconds until a thread that nobody wakes looks at its timers."""
+CLOSING = 0.01
+"""Alike, while its connection is closed and it waits for the other thread."""
+UNSERVED = 2
+"""Messages that may wait to be served; more are left in the connection. A sender waits for each
+answer (PS3.7 Annex D.3.3.3), but for C-CANCEL."""
+
+
+class _Telling(queue.Queue[Any]):
+    """A queue that tells of what is put in."""
+
+    def __init__(self, tell: Callable[[], object]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Put an item in, and tell."""
+        super().put(item, block, timeout)
+        self._tell()
+
+
+class _Bell:
+    """Wakes a thread that waits for a connection."""
+
+    def __init__(self) -> None:
+        self._listening, self._ringing = socket.socketpair()
+        self._listening.setblocking(False)
+        self._ringing.setblocking(False)
+
+    def ring(self) -> None:
+        """Wake whoever waits, or who will wait next."""
+        try:
+            self._ringing.send(b"\0")
+        except OSError:  # full, so it has been rung; or closed, so nobody waits
+            return
+
+    def wait(self, connection: socket.socket | None, seconds: float) -> None:
+        """Return when the connection can be read, after a ring, or after so many seconds."""
+        poll = select.poll()
+        poll.register(self._listening, select.POLLIN)
+        if connection is not None and connection.fileno() >= 0:
+            poll.register(connection, select.POLLIN)
+        poll.poll(seconds * 1000)
+        try:
+            self._listening.recv(4096)
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """Give the sockets back."""
+        self._listening.close()
+        self._ringing.close()
+
+
+def wait_instead_of_polling(assoc: Any, dimse_timeout: float) -> Callable[[], None]:
+    """Replace the loops of an association that has not begun; return what ends the waiting.
+
+    Parameters
+    ----------
+    assoc
+        The association.
+    dimse_timeout
+        Seconds after which a message that does not go on ends it.
+    """
+    bell, told = _Bell(), threading.Event()
+    dul = assoc.dul
+    dul.to_provider_queue = _Telling(bell.ring)
+    dul.to_user_queue = _Telling(told.set)
+    assoc.dimse.msg_queue = _Telling(told.set)
+    dul._run_loop_delay = 0
+    look = dul._is_transport_event
+
+    def is_transport_event() -> bool:
+        state = dul.state_machine.current_state
+        connection = dul.socket.socket
+        if connection is None or state == "Sta1":
+            bell.wait(None, CLOSING)
+        elif assoc.dimse.msg_queue.qsize() >= UNSERVED:
+            bell.wait(None, LOOK_AROUND)
+            return False
+        elif state != "Sta13" and dul.event_queue.empty() and not _pending(connection):
+            bell.wait(connection, _until_due(dul.artim_timer))
+        return bool(look())
+
+    dul._is_transport_event = is_transport_event
+    assoc._run_reactor = lambda: _serve(assoc, told, bell, dimse_timeout)
+    return bell.close
+
+
+def _until_due(timer: Any) -> float:
+    """Return how long to wait for a connection whose peer may have to act in time (PS3.8 9.1.5)."""
+    if timer._start_time is None or timer._end_time is not None:  # not started, or stopped
+        return LOOK_AROUND
+    return float(min(max(timer.remaining, CLOSING), LOOK_AROUND))
+
+
+def _pending(connection: Any) -> bool:
+    """Return whether TLS has bytes that the socket no longer has."""
+    return hasattr(connection, "pending") and connection.pending() > 0
+
+
+def _serve(assoc: Any, told: threading.Event, bell: _Bell, dimse_timeout: float) -> None:
+    """Serve requests until the association ends: pynetdicom's own loop, but for its waiting.
+
+    A release is taken after the requests that came before it. When the connection is closed,
+    nobody hears an answer: what waits is left, and not acknowledged.
+    """
+    while not assoc._kill:
+        assoc._is_paused = True
+        assoc._reactor_checkpoint.wait()
+        assoc._is_paused = False
+        if assoc.acse.is_aborted():
+            assoc.dul.receive_pdu(wait=False)
+            assoc.is_aborted, assoc.is_established = True, False
+            evt.trigger(assoc, evt.EVT_ABORTED, {})
+            assoc.kill()
+            return
+        context_id, message = assoc.dimse.get_msg(block=False)
+        if message is not None:
+            bell.ring()  # there is room for another one
+            try:
+                assoc._serve_request(message, context_id)
+            finally:
+                _discard_file(message)
+        elif assoc.is_established and assoc.acse.is_release_requested():
+            assoc.acse.send_release(is_response=True)
+            assoc.is_released, assoc.is_established = True, False
+            evt.trigger(assoc, evt.EVT_RELEASED, {})
+            assoc.kill()
+            return
+        elif not assoc.dul.is_alive():
+            assoc.kill()
+            return
+        elif assoc.dul.idle_timer_expired() or _stalled(assoc, dimse_timeout):
+            assoc.abort()
+            assoc.kill()
+            return
+        else:
+            told.wait(LOOK_AROUND)
+            told.clear()
+
+
+def _discard_file(message: Any) -> None:
+    """Remove the file of an object that no handler took, e.g. of a request without its UID."""
+    file = getattr(message, "_dataset_file", None)
+    if file is not None:
+        file.refuse("its request is not valid")
+
+
+def _stalled(assoc: Any, seconds: float) -> bool:
+    """Return whether a message has begun and nothing more of it has come for so many seconds."""
+    timer = assoc.dul._idle_timer
+    started = timer._start_time
+    return assoc.dimse.message is not None and time.time() - started > seconds
+
+
+# ---- begin and end -------------------------------------------------------------------------------
 
 LOCAL_LIMIT_EXCEEDED = bytes.fromhex("0300000000040002 0302")
 """A-ASSOCIATE-RJ: rejected transient, presentation, local limit exceeded (PS3.8 Table 9-21)."""
@@ -95,5 +264,5 @@ def prepare(assoc: Any, settings: Receive, refused: Callable[[str], None]) -> No
         Told why, when the association is ended for what it sent.
     """
     Connection(assoc, settings, refused).guard()
-    closed = reactor.wait_instead_of_polling(assoc, settings.dimse_timeout_seconds)
+    closed = wait_instead_of_polling(assoc, settings.dimse_timeout_seconds)
     at_end(assoc, lambda _: closed())
