@@ -25,7 +25,7 @@ from thoracle.image.decoder import Decoder
 from thoracle.image.header import header_of, read
 from thoracle.pipeline.reader import Reader
 from thoracle.records import Image, Judgement, Kind, Outcome, Reading, Saliency
-from thoracle.report import context, header, source
+from thoracle.report import context, header
 from thoracle.report.identity import digest
 from thoracle.settings import HL7, Classify, Settings
 from thoracle.ups import review
@@ -47,7 +47,7 @@ LossyImageCompressionRatio LossyImageCompressionMethod BurnedInAnnotation
 MAY_REFUSE = ("SamplesPerPixel", "BitsStored", "NumberOfFrames", "RescaleSlope")
 """Broken so that they can still be read, these may say that the image is another one."""
 CONTEXT = sorted(
-    {*context.PATIENT, *context.STUDY, *context.ZONE, *source.REQUEST} - {*IDENTITY, *IMAGE}
+    {*context.PATIENT, *context.STUDY, *context.ZONE, *context.REQUEST} - {*IDENTITY, *IMAGE}
 )
 
 TEXTS = {
@@ -172,7 +172,7 @@ def _tell(ds: Dataset, reading: Reading, reader: Reader) -> None:
 
 
 def _kept(path: Path) -> None:
-    assert source.extract(path) is not None
+    assert context.extract(path) is not None
 
 
 @pytest.mark.filterwarnings("ignore")

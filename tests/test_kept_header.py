@@ -24,7 +24,7 @@ from sources import ARABIC, BUNDLE, COMMON, JAPANESE, KOREAN, NOON, dx, each_sou
 from thoracle.hl7 import oru
 from thoracle.hl7.oru import ReportReference
 from thoracle.image.header import header_of
-from thoracle.report import header, keyobject, source, sr
+from thoracle.report import context, header, keyobject, sr
 from thoracle.report.header import Instance
 from thoracle.settings import HL7
 
@@ -66,10 +66,10 @@ def saved(ds: Dataset, path: Path, syntax: UID = ExplicitVRLittleEndian) -> Path
 
 
 def kept(path: Path) -> Dataset:
-    content = source.extract(path)
+    content = context.extract(path)
     assert content is not None
-    assert content == source.extract(path)
-    return source.read(content)
+    assert content == context.extract(path)
+    return context.read(content)
 
 
 @each_source
@@ -140,9 +140,9 @@ def test_what_corrections_read_is_what_is_kept() -> None:
     read = {name for name in Watched.asked if name[:1].isupper()}
     assert {"PatientName", "ViewPosition", "FillerOrderNumberImagingServiceRequest"} <= read
     unknown = {"IssuerOfPatientIDSequence", "IssuerOfAdmissionIDQualifiersSequence"}
-    assert read - set(source.ATTRIBUTES) <= unknown  # no attributes of DICOM: looked for by rule
-    assert len(source.ATTRIBUTES) == len(set(source.ATTRIBUTES))
-    assert all(dictionary_VR(name) for name in source.ATTRIBUTES)
+    assert read - set(context.ATTRIBUTES) <= unknown  # no attributes of DICOM: looked for by rule
+    assert len(context.ATTRIBUTES) == len(set(context.ATTRIBUTES))
+    assert all(dictionary_VR(name) for name in context.ATTRIBUTES)
 
 
 def test_nothing_else_is_kept(tmp_path: Path) -> None:
@@ -154,10 +154,10 @@ def test_nothing_else_is_kept(tmp_path: Path) -> None:
     item.Rows = 1
     ds.IconImageSequence = [item]
     path = saved(ds, tmp_path / "image.dcm")
-    content = source.extract(path)
+    content = context.extract(path)
     assert content is not None
-    found = source.read(content)
-    assert {element.keyword for element in found} <= set(source.ATTRIBUTES)
+    found = context.read(content)
+    assert {element.keyword for element in found} <= set(context.ATTRIBUTES)
     assert found.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
     for said in (b"St. Elsewhere", b"ACME", b"Op", b"Ph", bytes(1000)):
         assert said not in content.replace(bytes(128), b"", 1)
@@ -165,17 +165,17 @@ def test_nothing_else_is_kept(tmp_path: Path) -> None:
 
 def test_what_is_no_image_or_is_not_there_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "image.dcm"
-    assert source.extract(path) is None
+    assert context.extract(path) is None
     path.write_bytes(os.urandom(1000))
-    assert source.extract(path) is None
+    assert context.extract(path) is None
     saved(chest(), path)
     path.write_bytes(path.read_bytes()[:160])
-    assert source.extract(path) is None
+    assert context.extract(path) is None
 
 
 def test_an_image_that_the_disk_does_not_give_is_not_one_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Is a directory"):
-        source.extract(tmp_path)
+        context.extract(tmp_path)
 
 
 def real() -> Iterator[Path]:
@@ -187,7 +187,7 @@ def real() -> Iterator[Path]:
 def test_of_real_images_it_is_small_and_says_the_same() -> None:
     sizes = []
     for path in real():
-        content = source.extract(path)
+        content = context.extract(path)
         if content is None:
             continue
         ds = dcmread(path, stop_before_pixels=True)
@@ -195,9 +195,9 @@ def test_of_real_images_it_is_small_and_says_the_same() -> None:
             wanted = corrections(ds)
         except Exception as error:  # noqa: BLE001 - of such a header there is no result either
             with pytest.raises(type(error)):
-                corrections(source.read(content))
+                corrections(context.read(content))
             continue
-        assert corrections(source.read(content)) == wanted, path.name
+        assert corrections(context.read(content)) == wanted, path.name
         sizes.append(len(content))
     assert len(sizes) > 30
     assert max(sizes) < 4096

@@ -30,7 +30,7 @@ from test_proof import ALWAYS, OBJECTS
 from thoracle import settings as configuration
 from thoracle.audit import verification
 from thoracle.errors import DataFolderInUse, SettingsError
-from thoracle.report import source
+from thoracle.report import context
 from thoracle.retention.purge import Done, Purge
 from thoracle.retention.rules import prefix
 from thoracle.settings import Retention, Settings
@@ -223,7 +223,7 @@ def pristine(here: Ward, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
         closing(sqlite3.connect(here.gateway.data_folder / "thoracle.sqlite")) as source,
         closing(sqlite3.connect(copy / "thoracle.sqlite")) as target,
     ):
-        source.backup(target)
+        context.backup(target)
     age(copy, study, 40)
     return copy, study
 
@@ -379,7 +379,7 @@ def consistent(folder: Path) -> None:
         )
         kept = dict(store.execute("SELECT sop_instance_uid, content FROM header"))
         for (uid,) in images:
-            assert source.read(kept[uid]).SOPInstanceUID == uid
+            assert context.read(kept[uid]).SOPInstanceUID == uid
         for table in ("instance", "result"):
             for path, state in store.execute(f"SELECT path, file_state FROM {table}"):
                 if state != "going":

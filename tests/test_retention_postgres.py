@@ -13,7 +13,7 @@ from test_store import made, plan, received, store
 from thoracle.audit import verification
 from thoracle.cli import audit_export
 from thoracle.outbox import rows as outbox
-from thoracle.report import source
+from thoracle.report import context
 from thoracle.retention import holds, research, subject
 from thoracle.retention import holds as stored_holds
 from thoracle.retention.purge import Purge
@@ -42,7 +42,7 @@ def test_retention_holds_and_exports_on_postgresql(tmp_path: Path) -> None:
             connection.execute(update(analysis).values(state="done", finished_at=now()))
         (tmp_path / "images").mkdir()
         image = saved(chest(), tmp_path / "images/1")
-        said = source.extract(image)
+        said = context.extract(image)
         (tmp_path / one.path).parent.mkdir(exist_ok=True)
         (tmp_path / one.path).write_bytes(os.urandom(8))
         settings = Settings(data_folder=tmp_path, retention=Retention())

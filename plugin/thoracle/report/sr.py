@@ -10,6 +10,7 @@ from copy import copy
 from datetime import datetime
 from types import MappingProxyType
 
+from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     Comprehensive3DSRStorage,
@@ -18,13 +19,50 @@ from pydicom.uid import (
 
 from thoracle.errors import ReportError
 from thoracle.records import SCHEME, BundleIdentity, Kind, Outcome, Reading, Reason
-from thoracle.report import codes, content, header, narrative, sentences
+from thoracle.report import codes, content, header, sentences
 from thoracle.report.content import Illustration
 from thoracle.report.header import Instance
 from thoracle.report.identity import (
     derived_uid,
 )
 from thoracle.settings import Report as ReportSettings
+
+# ---- TID 2000 ------------------------------------------------------------------------------------
+# The content tree of a report on a study of which no image was analysed: TID 2000, in words.
+#
+# It has no measurement, so it is no measurement report. Viewers show its sentences as they are.
+
+
+def unanalysed_tree(
+    sources: Sequence[Dataset],
+    readings: Sequence[Reading],
+    bundle: BundleIdentity,
+    conclusion: str,
+) -> Dataset:
+    """Return the root content item for sources and their readings in the same order."""
+    found: list[Dataset] = []
+    for number, (source, reading) in enumerate(zip(sources, readings, strict=True), 1):
+        found += content.remarks(number, source, reading, bundle, several=len(readings) > 1)
+        found += content.unanalysed(source, reading, bundle.finding)
+    root = sr.ContainerContentItem(codes.DIAGNOSTIC_IMAGING_REPORT, template_id="2000")
+    root.ContentSequence = sr.ContentSequence(
+        [
+            *content.language(),
+            sr.CodeContentItem(
+                codes.PROCEDURE_REPORTED, codes.PLAIN_XRAY_OF_CHEST, "HAS CONCEPT MOD"
+            ),
+            *content.observation_context(bundle),
+            content.container(
+                codes.CONCLUSIONS,
+                [sr.TextContentItem(codes.CONCLUSION, conclusion, "CONTAINS")],
+            ),
+            content.container(codes.FINDINGS, found),
+        ]
+    )
+    return content.separate(root)
+
+
+# ---- report --------------------------------------------------------------------------------------
 
 Predecessor = Instance
 """An earlier report on the same study, which a new one replaces."""
@@ -164,7 +202,7 @@ def _document(
     header.add_coding_schemes(report, bundle.finding, ours=rejected or ours_used)
     said = (sources, readings, bundle, conclusion)
     if all(reading.probability is None for reading in readings):
-        report.update(narrative.tree(*said))
+        report.update(unanalysed_tree(*said))
     else:
         report.update(content.tree(*said, illustrations, key_objects))
     return header.identified(report, sources[0], Comprehensive3DSRStorage)

@@ -18,7 +18,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from thoracle.errors import DataFolderInUse, ThoracleError
-from thoracle.report import source
+from thoracle.report import context
 from thoracle.retention import rows as stored
 from thoracle.retention import rules
 from thoracle.retention.rows import PurgeKind
@@ -155,7 +155,7 @@ class Purge:
             wanted = headers.wanted(connection, study)
         try:
             return {
-                row.path: source.extract(self._settings.data_folder / row.path) for row in wanted
+                row.path: context.extract(self._settings.data_folder / row.path) for row in wanted
             }
         except (OSError, ThoracleError) as error:
             logger.error("retention: images of %s stay: %s", study, type(error).__name__)

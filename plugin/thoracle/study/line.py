@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from thoracle.errors import NotAnalysable
 from thoracle.image.header import header_of
 from thoracle.records import BundleIdentity, Reading
-from thoracle.report import source
+from thoracle.report import context
 from thoracle.report.header import Instance
 from thoracle.report.result_set import Made
 from thoracle.settings import Destination, Settings
@@ -77,7 +77,7 @@ class Line:
                     raise
         with self.database.connect() as connection:
             kept = headers.content(connection, study_instance_uid, below)
-        return header_of(path) if kept is None else source.read(kept)
+        return header_of(path) if kept is None else context.read(kept)
 
 
 _line: Line | None = None

@@ -83,7 +83,7 @@ header = Table(
     Column("sop_instance_uid", UID, primary_key=True),
     Column("version", Integer, nullable=False),
     Column("study_instance_uid", UID, nullable=False, index=True),
-    Column("content", LargeBinary, nullable=False),  # a Part 10 file: report/source.py
+    Column("content", LargeBinary, nullable=False),  # a Part 10 file: report/context.py
     Column("kept_at", TIME, nullable=False),
     ForeignKeyConstraint(
         ["sop_instance_uid", "version"], ["instance.sop_instance_uid", "instance.version"]
