@@ -12,7 +12,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 
 from radiographs import chest, saved
-from thoracle.classify import bundle, runtime
+from thoracle.classify import bundle
 from thoracle.classify.classifier import Classifier
 from thoracle.classify.network import EfficientNetLite0, greyscale_weights
 from thoracle.classify.transforms import LoadRadiograph, LoadRadiographd
@@ -22,7 +22,7 @@ from thoracle.records import Image
 from thoracle.settings import Classify
 
 FOLDER = bundle.bundle_folder(Classify())
-RUNTIMES: tuple[runtime.Runtime, ...] = ("torch", "openvino")
+RUNTIMES: tuple[bundle.Runtime, ...] = ("torch", "openvino")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from thoracle.classify.explanation import opacities
+from thoracle.classify.classifier import opacities
 
 WHOLE = (0.0, 1.0, 0.0, 1.0)
 

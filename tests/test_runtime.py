@@ -13,7 +13,7 @@ import torch
 from pydicom.data import get_testdata_file
 from torch import Tensor, nn
 
-from thoracle.classify import runtime
+from thoracle.classify import bundle
 from thoracle.classify.classifier import Classifier
 from thoracle.classify.compiled import CompiledNetwork, accelerate
 from thoracle.classify.network import EfficientNetLite0
@@ -133,7 +133,7 @@ def _absent(name: str) -> str:
 
 def test_torch_is_chosen_where_openvino_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "version", _absent)
-    assert runtime.chosen(Classify()) == "torch"
+    assert bundle.runtime_of(Classify()) == "torch"
     finding = next(one for one in machine.check(Settings()) if "runtime" in one.subject)
     assert (finding.well, finding.text) == (True, "torch 1.0 runs the networks")
 

@@ -12,7 +12,7 @@ from types import FrameType
 
 from thoracle import pipeline
 from thoracle.audit import continuity, forwarding, starts, verification
-from thoracle.classify import bundle, runtime
+from thoracle.classify import bundle
 from thoracle.deliver.commitment_answers import Answer
 from thoracle.errors import BundleError, SettingsError
 from thoracle.image.decoder import Decoder
@@ -85,7 +85,7 @@ def serve(settings: Settings) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     _refuse_faulty_rules(settings)
-    runtime.chosen(settings.classify)  # one that is not installed ends it here, in one line
+    bundle.runtime_of(settings.classify)  # one that is not installed ends it here, in one line
     with (
         _locked(settings),
         databases.of_gateway(settings, _end) as database,

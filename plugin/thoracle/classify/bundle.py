@@ -7,16 +7,19 @@ digest of the whole was compared; here it is only hashed and read as plain JSON.
 import hashlib
 import json
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from thoracle.classify import finding
-from thoracle.errors import BundleError
+from thoracle.errors import BundleError, SettingsError
 from thoracle.records import BundleIdentity, Decision
 from thoracle.settings import Classify
+
+# ---- bundle --------------------------------------------------------------------------------------
 
 SHIPPED_DIGEST = "16b58bdb0a66c95224b0789ec7ebd5d9b2a18f339a9130b1a0e3e111b3c6c2c9"
 """Digest of the bundle that comes with this version, hexadecimal."""
@@ -165,3 +168,38 @@ def _rule(path: Path) -> DecisionRule:
             "required is ascending order in 0 to 1"
         )
     return rule
+
+
+# ---- runtime -------------------------------------------------------------------------------------
+# Which runtime runs the networks of a bundle: torch, or OpenVINO where it is installed.
+#
+# Does not import either: ``thoracle check`` asks too, and importing them takes seconds.
+
+Runtime = Literal["torch", "openvino"]
+
+
+def runtime_of(settings: Classify) -> Runtime:
+    """Return the runtime that the settings mean on this machine.
+
+    Raises
+    ------
+    SettingsError
+        They name one that is not installed.
+    """
+    if settings.runtime == "torch":
+        return "torch"
+    try:
+        version("openvino")
+    except PackageNotFoundError as error:
+        if settings.runtime == "openvino":
+            raise SettingsError(
+                "classify.runtime: found no openvino on this machine, required is "
+                "`pip install thoracle[openvino]`, or the runtime torch or auto"
+            ) from error
+        return "torch"
+    return "openvino"
+
+
+def described_runtime(runtime: Runtime) -> str:
+    """Return a runtime with its version, as a log says it."""
+    return f"{runtime} {version(runtime)}"

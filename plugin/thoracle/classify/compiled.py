@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from thoracle.classify import runtime
+from thoracle.classify import bundle
 from thoracle.errors import BundleError
 from thoracle.settings import Classify
 
@@ -99,20 +99,20 @@ def accelerate(network: nn.Module, data_format: Any, settings: Classify) -> Netw
     SettingsError
         OpenVINO was asked for by name, and is not installed.
     """
-    name, chosen = type(network).__name__, runtime.chosen(settings)
+    name, chosen = type(network).__name__, bundle.runtime_of(settings)
     if chosen == "torch":
-        logger.info("%s runs in %s", name, runtime.described(chosen))
+        logger.info("%s runs in %s", name, bundle.described_runtime(chosen))
         return network
     try:
         compiled = _compiled(network, data_format, settings.threads)
     # Conversion can meet anything in a network, and in a library for this processor.
     except Exception as error:
-        said = f"{name} in {runtime.described(chosen)}: {type(error).__name__}: {error}"
+        said = f"{name} in {bundle.described_runtime(chosen)}: {type(error).__name__}: {error}"
         if settings.runtime == chosen:
             raise BundleError(said) from error
         logger.warning("%s; it runs in torch", said)
         return network
-    logger.info("%s runs in %s", name, runtime.described(chosen))
+    logger.info("%s runs in %s", name, bundle.described_runtime(chosen))
     return compiled
 
 

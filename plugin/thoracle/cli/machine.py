@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from thoracle.accounts import openid
-from thoracle.classify import bundle, runtime
+from thoracle.classify import bundle
 from thoracle.deliver import sender as archives
 from thoracle.errors import (
     BundleError,
@@ -111,10 +111,12 @@ def _bundle(settings: Settings) -> CheckResult:
 
 def _runtime(settings: Settings) -> CheckResult:
     try:
-        chosen = runtime.chosen(settings.classify)
+        chosen = bundle.runtime_of(settings.classify)
     except SettingsError as error:
         return CheckResult("classify.runtime", False, str(error).removeprefix("classify.runtime: "))
-    return CheckResult("classify.runtime", True, f"{runtime.described(chosen)} runs the networks")
+    return CheckResult(
+        "classify.runtime", True, f"{bundle.described_runtime(chosen)} runs the networks"
+    )
 
 
 def _data_folder(settings: Settings) -> CheckResult:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from pydicom import Dataset
 
 from thoracle import __version__
-from thoracle.classify import runtime
+from thoracle.classify import bundle
 from thoracle.errors import NotAnalysable, ReportLimits
 from thoracle.image import attributes, image_pixel, pixels, selection
 from thoracle.image import header as headers
@@ -83,7 +83,7 @@ class Reader:
         return {
             "version": __version__,
             "settings_digest": digests.shaping(self.settings),
-            "runtime": runtime.described(runtime.chosen(self.settings.classify)),
+            "runtime": bundle.described_runtime(bundle.runtime_of(self.settings.classify)),
             "device": "cpu",
         }
 
