@@ -92,7 +92,7 @@ class Image:
     limitations: tuple[str, ...] = ()
     """Sentences about the image that belong into the report, e.g. lossy compression."""
     frames_sha256: str = ""
-    """Of its decoded frames (image/frames.py); empty when it was not decoded from a file."""
+    """Of its decoded frames (image/decoder.py); empty when it was not decoded from a file."""
 
 
 class Box(NamedTuple):
@@ -302,7 +302,7 @@ class Reading:
     """The part of the image that the model looked at; ``None``: it did not say, or was not asked,
     or the row is of an old version."""
     frames_sha256: str = ""
-    """Of the decoded frames (image/frames.py), hexadecimal; empty when they were not decoded."""
+    """Of the decoded frames (image/decoder.py), hexadecimal; empty when they were not decoded."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values that survive a round trip through JSON."""

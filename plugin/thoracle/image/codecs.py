@@ -15,7 +15,7 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import JPEGExtended12Bit
 
 from thoracle.errors import NotAnalysable
-from thoracle.image import attributes, image_pixel, part10
+from thoracle.image import attributes, header, image_pixel
 from thoracle.records import Reason
 
 Format = Literal["DICOM", "PNG", "JPEG"]
@@ -67,7 +67,7 @@ def decode_file(path: Path) -> StoredPixels:
         if signature == b"\x89PNG\r\n\x1a\n" or signature.startswith(b"\xff\xd8\xff"):
             return _decode_picture(path)
         with path.open("rb") as file:
-            ds = _readable(part10.parse(file).ds)
+            ds = _readable(header.parse(file).ds)
     except (NotAnalysable, MemoryError):
         raise
     except Exception as error:

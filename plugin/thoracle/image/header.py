@@ -1,15 +1,89 @@
 """The header of a DICOM file: its data set without the pixels, each attribute read by itself."""
 
+from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
+from pydicom.dataset import FileDataset
 from pydicom.misc import is_dicom
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    JPEG2000MC,
+    UID,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000Lossless,
+    JPEG2000MCLossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+)
 
 from thoracle.errors import NotAnalysable
-from thoracle.image import attributes, codestream, image_pixel, part10
+from thoracle.image import attributes, image_pixel
 from thoracle.image.attributes import Fault
 from thoracle.records import Reason
+
+# ---- Part 10 -------------------------------------------------------------------------------------
+# A Part 10 file is taken apart by pydicom, also where its Specific Character Set is no text.
+#
+# pydicom looks at that one element while it reads, and raises; what it says of the others can wait
+# until :mod:`attributes` reads them.
+
+_CHARACTER_SET = b"\x08\x00\x05\x00"
+_BIG_ENDIAN_CHARACTER_SET = b"\x00\x08\x00\x05"
+_BEHIND_PREFIX = 132
+
+
+class Parsed(NamedTuple):
+    """A file that was taken apart."""
+
+    ds: FileDataset
+    file: BinaryIO
+    """Where it stands now: at Pixel Data, if these were not read."""
+    without_character_set: bool
+    """Whether its Specific Character Set was left out."""
+
+
+def parse(
+    file: BinaryIO,
+    *,
+    stop_before_pixels: bool = False,
+    specific_tags: tuple[str, ...] | None = None,
+) -> Parsed:
+    """Return the elements of a file.
+
+    Raises
+    ------
+    Exception
+        Whatever pydicom raises: the elements cannot be told apart.
+    """
+    tags = None if specific_tags is None else list(specific_tags)
+    try:
+        ds = dcmread(file, stop_before_pixels=stop_before_pixels, specific_tags=tags)
+        return Parsed(ds, file, False)
+    except Exception:
+        file.seek(0)
+        content = file.read()
+        places = [
+            content.find(tag, _BEHIND_PREFIX) for tag in (_CHARACTER_SET, _BIG_ENDIAN_CHARACTER_SET)
+        ]
+        at = min((place for place in places if place >= 0), default=None)
+        if at is None:
+            raise
+    # An odd group is private, and so read by nobody.
+    odd = bytes(byte | 1 if byte == 8 else byte for byte in content[at : at + 2])
+    file = BytesIO(content[:at] + odd + content[at + 2 :])
+    ds = dcmread(file, stop_before_pixels=stop_before_pixels, specific_tags=tags)
+    return Parsed(ds, file, True)
+
+
+# ---- header --------------------------------------------------------------------------------------
 
 
 class Header(NamedTuple):
@@ -36,13 +110,13 @@ def read(path: Path) -> Header:
         if not is_dicom(path):
             return Header(Dataset())
         with path.open("rb") as file:
-            parsed = part10.parse(file, stop_before_pixels=True)
+            parsed = parse(file, stop_before_pixels=True)
             found, faults = attributes.readable(parsed.ds)
             if parsed.without_character_set:
                 faults += (attributes.NO_CHARACTER_SET,)
             faults += image_pixel.complete(found)
             syntax = found.file_meta.get("TransferSyntaxUID")
-            if syntax is not None and codestream.is_lossy(parsed.file, syntax):
+            if syntax is not None and is_lossy(parsed.file, syntax):
                 found.LossyImageCompression = "01"
     except FileNotFoundError as error:
         raise NotAnalysable(Reason.UNDECODABLE, "the stored file is missing") from error
@@ -64,3 +138,106 @@ def header_of(path: Path) -> Dataset:
         As :func:`read`.
     """
     return read(path).ds
+
+
+# ---- code stream ---------------------------------------------------------------------------------
+# Whether compression lost something, read from the code stream itself: one answer for everybody.
+#
+# Lossy Image Compression (0028,2110) is set by whoever remembers it. The code stream cannot forget:
+# JPEG says it by its process, JPEG-LS by NEAR, JPEG 2000 and HTJ2K by the wavelet. No codec is used
+# and no more than markers are read, so it happens where headers are read.
+
+_JPEG = (
+    JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless,
+    JPEGLSNearLossless,
+)  # fmt: skip
+_JPEG_2000 = (
+    JPEG2000, JPEG2000Lossless, JPEG2000MC, JPEG2000MCLossless, HTJ2K, HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+)  # fmt: skip
+MOST_BYTES = 2**20
+"""Bytes of a frame within which its markers are looked for."""
+_ITEM = b"\xfe\xff\x00\xe0"
+_LOSSY_FRAMES = (0xC0, 0xC1, 0xC2, 0xC5, 0xC6, 0xC9, 0xCA, 0xCD, 0xCE)
+"""Start of frame: DCT. C3, C7, CB and CF are lossless (ISO/IEC 10918-1 Table B.1)."""
+_LOSSLESS_FRAMES = (0xC3, 0xC7, 0xCB, 0xCF)
+_LS_FRAME, _SCAN, _END = 0xF7, 0xDA, 0xD9
+_CODING_STYLE, _START_OF_TILE = 0x52, 0x90
+
+
+def is_lossy(file: BinaryIO, syntax: UID) -> bool | None:
+    """Return whether the first frame has lost something; ``None`` when its stream does not say.
+
+    Parameters
+    ----------
+    file
+        At the element Pixel Data of a file in an encapsulated transfer syntax.
+    syntax
+        The transfer syntax.
+
+    References
+    ----------
+    PS3.5 8.2, A.4; ISO/IEC 10918-1 B.2.2; ISO/IEC 14495-1 C.2.3; ISO/IEC 15444-1 A.6.1.
+    """
+    if syntax not in (*_JPEG, *_JPEG_2000):
+        return None
+    stream = _first_frame(file)
+    return _of_jpeg(stream) if syntax in _JPEG else _of_jpeg_2000(stream)
+
+
+def _first_frame(file: BinaryIO) -> bytes:
+    """Return the beginning of the first fragment behind the Basic Offset Table."""
+    file.seek(12, 1)  # tag, VR, reserved, undefined length: encapsulated is always explicit
+    for number in range(2):
+        head = file.read(8)
+        if len(head) < 8 or head[:4] != _ITEM:
+            return b""
+        length = int.from_bytes(head[4:], "little")
+        if number:
+            return file.read(min(length, MOST_BYTES))
+        file.seek(length, 1)
+    return b""
+
+
+def _of_jpeg(stream: bytes) -> bool | None:
+    """Return what the frame of JPEG says, or of JPEG-LS its scan."""
+    at = 2  # behind SOI
+    while at + 4 <= len(stream):
+        if stream[at] != 0xFF:
+            return None
+        marker = stream[at + 1]
+        if marker == 0xFF:  # fill
+            at += 1
+            continue
+        if marker in _LOSSY_FRAMES:
+            return True
+        if marker in _LOSSLESS_FRAMES:
+            return False
+        length = int.from_bytes(stream[at + 2 : at + 4], "big")
+        if marker == _SCAN:
+            near = at + 5 + 2 * stream[at + 4] if at + 4 < len(stream) else len(stream)
+            return stream[near] > 0 if near < len(stream) else None
+        if marker == _END or length < 2:
+            return None
+        at += 2 + length
+    return None
+
+
+def _of_jpeg_2000(stream: bytes) -> bool | None:
+    """Return whether the wavelet of the main header is the irreversible one."""
+    at = stream.find(b"\xff\x4f\xff\x51")  # SOC, SIZ; some writers put a JP2 file around it
+    if at < 0:
+        return None
+    at += 2
+    while at + 4 <= len(stream):
+        if stream[at] != 0xFF or stream[at + 1] == _START_OF_TILE:
+            return None
+        length = int.from_bytes(stream[at + 2 : at + 4], "big")
+        if stream[at + 1] == _CODING_STYLE:
+            # Lcod 2, Scod 1, SGcod 4, then levels, block width, height, style, transformation
+            wavelet = at + 2 + 2 + 1 + 4 + 4
+            return stream[wavelet] == 0 if wavelet < len(stream) else None
+        if length < 2:
+            return None
+        at += 2 + length
+    return None

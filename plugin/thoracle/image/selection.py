@@ -22,6 +22,7 @@ from thoracle.image.anatomy import (
     Statement,
     Verdict,
     directions,
+    plain,
     quoted,
     regions,
     values,
@@ -29,7 +30,6 @@ from thoracle.image.anatomy import (
     words,
 )
 from thoracle.image.codecs import MALFORMED
-from thoracle.image.terms import plain
 from thoracle.records import Population, Reason
 from thoracle.settings import Select
 

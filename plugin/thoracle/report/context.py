@@ -19,7 +19,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 
 from thoracle import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from thoracle.errors import ThoracleError
-from thoracle.image import attributes, part10
+from thoracle.image import attributes, header
 from thoracle.report.identity import digest
 
 # ---- context -------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ def read(content: bytes) -> Dataset:
 
 def _read(path: Path) -> FileDataset:
     with path.open("rb") as file:
-        return part10.parse(file, stop_before_pixels=True, specific_tags=ATTRIBUTES).ds
+        return header.parse(file, stop_before_pixels=True, specific_tags=ATTRIBUTES).ds
 
 
 def _readable(ds: Dataset) -> Dataset:
