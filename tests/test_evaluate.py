@@ -23,7 +23,7 @@ from thoracle.cli import app
 from thoracle.cli.evaluate import _csv
 from thoracle.errors import ThoracleError
 from thoracle.evaluate import labels as labels_module
-from thoracle.evaluate import match as match_module
+from thoracle.evaluate import labels as match_module
 from thoracle.evaluate.metrics import wilson
 from thoracle.settings import Classify
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from thoracle.evaluate.calibration import calibration
 from thoracle.evaluate.metrics import (
     Estimate,
     Rates,
     auroc,
     auroc_interval,
+    calibration,
     outcomes,
     predictive_values,
     rates,

@@ -8,8 +8,7 @@ from scripts.calibration import SHIPPED_LIMIT, band, counted, scaling, weights
 from scripts.predictions import Prediction
 from torch import Tensor
 
-from thoracle.evaluate.calibration import calibration
-from thoracle.evaluate.metrics import Estimate, auroc_interval, wilson
+from thoracle.evaluate.metrics import Estimate, auroc_interval, calibration, wilson
 
 LEAST = 5
 """Images of either class below which no AUROC is given."""

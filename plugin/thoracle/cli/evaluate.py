@@ -24,8 +24,7 @@ from thoracle.errors import ThoracleError
 from thoracle.settings import Settings
 
 if TYPE_CHECKING:
-    from thoracle.evaluate.labels import Labels
-    from thoracle.evaluate.match import Matched
+    from thoracle.evaluate.labels import Labels, Matched
     from thoracle.records import Finding
 
 
@@ -106,7 +105,7 @@ def evaluate_command(
     """
     from thoracle import log
     from thoracle.classify import bundle
-    from thoracle.evaluate import evaluation, results, verdicts
+    from thoracle.evaluate import evaluation, results
     from thoracle.evaluate.show import show
     from thoracle.store import files
 
@@ -121,7 +120,7 @@ def evaluate_command(
     log.configure("ERROR")
     identity = bundle.identify(settings.classify)
     if pair is None:
-        found, matched, read = verdicts.read(settings, identity.digest)
+        found, matched, read = results.read_verdicts(settings, identity.digest)
     else:
         found, matched = _matched(*pair, identity.finding)
         read = results.read(settings, matched.cases, with_progress)
@@ -154,11 +153,11 @@ def _pair(
 
 
 def _matched(path: Path, labels_file: Path, finding: "Finding") -> "tuple[Labels, Matched]":
-    from thoracle.evaluate import labels, match
+    from thoracle.evaluate import labels
     from thoracle.pipeline import offline
 
     found = labels.read(labels_file, finding)
-    return found, match.match(found, path, offline.images([path]))
+    return found, labels.match(found, path, offline.images([path]))
 
 
 def _share(option: str, value: float, *, whole: bool = False) -> float:
@@ -238,10 +237,9 @@ def verdicts_command(
 def _exported(settings: Settings) -> list[dict[str, Any]]:
     """Return all verdicts, and record that they leave."""
     from thoracle.store import trail
-    from thoracle.study import verdicts
 
     with database_of(settings).begin() as connection:
-        found = list(verdicts.exported(connection))
+        found = list(results.exported(connection))
         columns = who("thoracle verdicts", verdicts=len(found))
         trail.record(connection, trail.Event.EXPORTED, columns)
     return [{name: row[name] for name in COLUMNS} for row in found]

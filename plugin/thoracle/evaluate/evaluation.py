@@ -5,15 +5,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from thoracle.evaluate.calibration import Calibration, calibration
-from thoracle.evaluate.labels import Labels
-from thoracle.evaluate.match import Matched
+from thoracle.evaluate.labels import Labels, Matched
 from thoracle.evaluate.metrics import (
+    Calibration,
     Estimate,
     Outcomes,
     PredictiveValues,
     Rates,
     auroc_interval,
+    calibration,
     outcomes,
     predictive_values,
     rates,

@@ -8,8 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from thoracle.evaluate.calibration import Calibration, calibration
-from thoracle.evaluate.metrics import Estimate, auroc_interval, checked, rates
+from thoracle.evaluate.metrics import (
+    Calibration,
+    Estimate,
+    auroc_interval,
+    calibration,
+    checked,
+    rates,
+)
 from thoracle.evaluate.thresholds import roc
 
 Curves = Mapping[str, tuple[ArrayLike, ArrayLike]]
@@ -44,7 +50,7 @@ def reliability_diagram(
     title
         Printed above.
     balanced
-        Both classes weigh the same, as in :func:`thoracle.evaluate.calibration.calibration`.
+        Both classes weigh the same, as in :func:`thoracle.evaluate.metrics.calibration`.
 
     Raises
     ------
