@@ -223,7 +223,7 @@ def pristine(here: Ward, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
         closing(sqlite3.connect(here.gateway.data_folder / "thoracle.sqlite")) as source,
         closing(sqlite3.connect(copy / "thoracle.sqlite")) as target,
     ):
-        context.backup(target)
+        source.backup(target)
     age(copy, study, 40)
     return copy, study
 
@@ -294,7 +294,7 @@ CRASH = """
 import os, signal, sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from thoracle.report import source
+from thoracle.report import context
 from thoracle.retention import purge, rules
 from thoracle.settings import Retention, Settings
 from thoracle.store import database, engine

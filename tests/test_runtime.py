@@ -132,14 +132,14 @@ def _absent(name: str) -> str:
 
 
 def test_torch_is_chosen_where_openvino_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "version", _absent)
+    monkeypatch.setattr(bundle, "version", _absent)
     assert bundle.runtime_of(Classify()) == "torch"
     finding = next(one for one in machine.check(Settings()) if "runtime" in one.subject)
     assert (finding.well, finding.text) == (True, "torch 1.0 runs the networks")
 
 
 def test_openvino_asked_for_and_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "version", _absent)
+    monkeypatch.setattr(bundle, "version", _absent)
     settings = Settings(classify=Classify(runtime="openvino"))
     with pytest.raises(SettingsError, match=r"found no openvino .* required is `pip install"):
         Classifier.load(settings.classify)

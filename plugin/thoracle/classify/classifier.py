@@ -35,15 +35,15 @@ GRID = (512, 512)
 """Rows and columns of a map: those that the bundle reduces a radiograph to before it looks."""
 
 
-def opacities(logits: Tensor, box: Shares) -> Saliency:
+def opacities(logits: Tensor, lungs: Shares) -> Saliency:
     """Return the map of opacities of a radiograph.
 
     Parameters
     ----------
     logits
         ``(1, rows, columns)``: logit of "inside a box around an opacity" of each place.
-    box
-        Of the lungs.
+    lungs
+        The box around them.
 
     Returns
     -------
@@ -52,8 +52,8 @@ def opacities(logits: Tensor, box: Shares) -> Saliency:
     """
     whole = functional.interpolate(logits[None].sigmoid(), GRID, mode="bilinear")[0, 0]
     found = torch.zeros(GRID)
-    rows = slice(round(box[0] * GRID[0]), round(box[1] * GRID[0]))
-    columns = slice(round(box[2] * GRID[1]), round(box[3] * GRID[1]))
+    rows = slice(round(lungs[0] * GRID[0]), round(lungs[1] * GRID[0]))
+    columns = slice(round(lungs[2] * GRID[1]), round(lungs[3] * GRID[1]))
     found[rows, columns] = whole[rows, columns]
     return Saliency(found.numpy())
 

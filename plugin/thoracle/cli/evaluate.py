@@ -237,9 +237,10 @@ def verdicts_command(
 def _exported(settings: Settings) -> list[dict[str, Any]]:
     """Return all verdicts, and record that they leave."""
     from thoracle.store import trail
+    from thoracle.study import verdicts
 
     with database_of(settings).begin() as connection:
-        found = list(results.exported(connection))
+        found = list(verdicts.exported(connection))
         columns = who("thoracle verdicts", verdicts=len(found))
         trail.record(connection, trail.Event.EXPORTED, columns)
     return [{name: row[name] for name in COLUMNS} for row in found]

@@ -107,7 +107,7 @@ class Decoder:
         return self._asked(path, _read, digest=False)
 
     def digest(self, path: Path) -> str:
-        """Return the digest of a file's decoded frames (``frames.py``); they stay in the child.
+        """Return the digest of a file's decoded frames; they stay in the child.
 
         Raises
         ------

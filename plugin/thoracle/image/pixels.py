@@ -17,7 +17,7 @@ from pydicom.uid import RLELossless
 from thoracle.errors import NotAnalysable
 from thoracle.image import image_pixel, luts
 from thoracle.image.codecs import MALFORMED, StoredPixels, decode_file
-from thoracle.image.decoder import Decoder
+from thoracle.image.decoder import Decoder, frames_digest
 from thoracle.image.header import header_of
 from thoracle.records import Image, Reason
 
@@ -66,7 +66,7 @@ def read_image(path: Path, decoder: Decoder | None = None, header: Dataset | Non
     if stored.format != "DICOM":
         return _picture(stored)
     image = radiograph(header or header_of(path), stored.array)
-    return replace(image, frames_sha256=decoder.frames_digest(stored.array))
+    return replace(image, frames_sha256=frames_digest(stored.array))
 
 
 def radiograph(ds: Dataset, stored: NDArray[Any]) -> Image:

@@ -83,8 +83,8 @@ def referenced_requests(sources: Sequence[Dataset]) -> list[Dataset]:
     """
     requests: dict[tuple[str, str], Dataset] = {}
     for source in sources:
-        for attributes in source.get("RequestAttributesSequence") or [Dataset()]:
-            item = _referenced_request(source, attributes)
+        for request in source.get("RequestAttributesSequence") or [Dataset()]:
+            item = _referenced_request(source, request)
             key = (str(item.AccessionNumber or ""), str(item.RequestedProcedureID or ""))
             if any(key):
                 requests.setdefault(key, item)
