@@ -304,7 +304,7 @@ from thoracle.study import headers
 folder, module, name, number, when = sys.argv[1:]
 home = {
     "purge": purge, "stored": purge.stored, "rules": rules, "engine": engine,
-    "source": source, "headers": headers,
+    "context": context, "headers": headers,
 }[module]
 real, calls = getattr(home, name), 0
 
@@ -331,7 +331,7 @@ purge.Purge(opened, settings, moment=moment).run()
 @pytest.mark.parametrize(
     ("module", "name", "number"),
     [
-        ("source", "extract", 1),
+        ("context", "extract", 1),
         ("headers", "keep", 1),
         ("rules", "mark_going", 1),
         ("purge", "unlink", 1),
