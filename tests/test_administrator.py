@@ -4,6 +4,7 @@ import hashlib
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -18,6 +19,8 @@ import httpx
 import pytest
 from pydicom.uid import generate_uid
 
+from browsing import Site
+from certificates import DAY, NOW, Authority
 from documents import DOCS
 from gateway import Gateway
 from ledger import concluded, eventually, rows
@@ -25,6 +28,7 @@ from pacs import Pacs, free_port
 from peers import require
 from radiographs import chest, saved
 from sender import send
+from thoracle import settings
 
 PAGE = (DOCS / "administrator.md").read_text(encoding="utf-8")
 UNITS = sorted((DOCS.parent / "docker/systemd").glob("*.service"))
@@ -53,7 +57,7 @@ def test_the_first_day_goes_as_written(tmp_path: Path) -> None:
 
         faults = [one for one in run(init, tmp_path, check=False).splitlines() if "FAULT" in one]
         assert len(faults) == 1
-        assert "destination: found none" in faults[0]
+        assert "destination: none configured" in faults[0]
         config = tmp_path / "thoracle.toml"
         text = config.read_text(encoding="utf-8")
         for old, new in ((11112, port), (8080, web_port)):
@@ -80,14 +84,7 @@ def test_the_first_day_goes_as_written(tmp_path: Path) -> None:
 
 
 def run(script: str, folder: Path, *, check: bool = True) -> str:
-    answer = subprocess.run(
-        ["bash", "-e", "-c", script],
-        cwd=folder,
-        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    answer = outcome(script, folder)
     assert not check or answer.returncode == 0, answer.stdout + answer.stderr
     return answer.stdout
 
@@ -112,6 +109,83 @@ def started(command: str, folder: Path) -> Iterator[Path]:
     finally:
         process.kill()
         process.wait()
+
+
+# ---- Watch ---------------------------------------------------------------------------------------
+
+
+class Secured(Gateway):
+    """A gateway with TLS, of which nobody in the test has another key."""
+
+    def answers(self) -> bool:
+        return "answers" in self.try_echo()
+
+    def try_echo(self) -> str:
+        address = f"THORACLE@127.0.0.1:{self.port}"
+        return run(f"thoracle echo {address} --config {self.config}", self.folder, check=False)
+
+
+def test_the_monitor_and_the_daily_check_go_as_written_with_tls(tmp_path: Path) -> None:
+    require("curl", "curl")
+    minute, day = blocks("Watch", "sh")
+    ca = Authority(tmp_path)
+    ours = ca.issue("ours")
+    files = {"certificate_file": str(ours.certificate_file), "key_file": str(ours.key_file)}
+    secured = {f"tls.{name}": path for name, path in files.items()}
+    with Pacs() as archive:
+        gateway = Secured(
+            tmp_path,
+            archive,
+            receive={
+                **secured,
+                "tls.client_ca_file": str(ca.ca_file),
+                "calling_ae_titles": [archive.ae_title, "MONITOR"],
+            },
+            web={"port": free_port(), **files},
+        )
+
+        def here(text: str) -> str:
+            text = text.replace("/etc/thoracle/thoracle.toml", str(gateway.config))
+            text = text.replace("/etc/thoracle/ca.pem", str(ca.ca_file))
+            return text.replace(":8443", f":{web_port}").replace(":2762", f":{gateway.port}")
+
+        config = gateway.config
+        web_port = settings.load(config).web.port
+        pages = Site(tmp_path, config=config, verify=ssl.create_default_context(cafile=ca.ca_file))
+        with gateway, pages:
+            assert "answers" in run(here(minute), tmp_path)
+            said = run(here(day), tmp_path)
+            assert said.count("is in use by the running service") == 2
+            assert re.findall(r"^(?:WARN|FAULT).*", said, re.MULTILINE) == []
+            # What is about to go wrong, or has: the same commands say so.
+            soon = ca.issue("soon", not_after=NOW + 10 * DAY)
+            config.write_text(
+                config.read_text().replace(
+                    f'tls.certificate_file = "{ours.certificate_file}"\n'
+                    f'tls.key_file = "{ours.key_file}"',
+                    f'tls.certificate_file = "{soon.certificate_file}"\n'
+                    f'tls.key_file = "{soon.key_file}"',
+                )
+            )
+            found = outcome(here(day), tmp_path)
+            assert found.returncode == 1
+            (warned,) = re.findall(r"^WARN.*", found.stdout, re.MULTILINE)
+            assert "renew it" in warned
+            assert outcome(here(day).replace(" --strict", ""), tmp_path).returncode == 0
+        for line in here(minute).splitlines():
+            assert outcome(line, tmp_path).returncode != 0
+    assert "FAULT destination pacs" in run(here(day), tmp_path, check=False)
+
+
+def outcome(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=folder,
+        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 # ---- Units --------------------------------------------------------------------------------------

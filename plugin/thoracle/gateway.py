@@ -30,7 +30,7 @@ from thoracle.report.builder import Builder
 from thoracle.retention.purge import RetentionJob
 from thoracle.routing import rank, rules
 from thoracle.settings import Settings
-from thoracle.store import bundles, engine, trail
+from thoracle.store import bundles, engine, running, trail
 from thoracle.store import database as databases
 from thoracle.store.database import Database
 from thoracle.study import instances
@@ -105,8 +105,9 @@ def serve(settings: Settings) -> None:
 @contextmanager
 def _locked(settings: Settings) -> Iterator[None]:
     """Hold the data folder, with the database that belongs to it or with neither."""
-    with engine.lock(settings.data_folder):
+    with engine.lock(settings.data_folder) as lock:
         continuity.require(settings)
+        running.announce(lock, os.getpid(), f"{settings.receive.host}:{settings.receive.port}")
         yield
 
 

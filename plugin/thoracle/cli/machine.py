@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,16 +30,24 @@ from thoracle.settings import (
     AuditRepository,
     Destination,
     Settings,
-    Web,
     is_loopback,
     tls,
 )
-from thoracle.store import engine
+from thoracle.store import engine, running
 from thoracle.store.database import described, open_database, sqlite_url
+from thoracle.store.running import RunningProcess
 
 RENEW_DAYS = 30
-"""From so many days before its end on, a certificate is said to need renewal; it is no fault yet,
-so that a service which still works can be started."""
+"""From so many days before its end on, a certificate gives a warning: a fault once it is over."""
+
+
+class Level(StrEnum):
+    """What a line of ``thoracle check`` begins with."""
+
+    OK = "OK"
+    WARN = "WARN"
+    """It works, and somebody should look at it."""
+    FAULT = "FAULT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,15 @@ class CheckResult:
     well: bool
     text: str
     """What was found and, when not well, what is required."""
+    warned: bool = False
+    """It is well, and somebody should look at it."""
+
+    @property
+    def level(self) -> Level:
+        """Return what its line begins with."""
+        if not self.well:
+            return Level.FAULT
+        return Level.WARN if self.warned else Level.OK
 
 
 def check(settings: Settings) -> Iterator[CheckResult]:
@@ -59,11 +77,14 @@ def check(settings: Settings) -> Iterator[CheckResult]:
     if settings.database.url:
         yield _database(settings)
     yield _disk(settings)
-    yield _port("receive.port", settings.receive.host, settings.receive.port)
+    ours = (settings.receive.host, settings.receive.port)
+    yield _port("receive.port", *ours, running.holder(settings.data_folder, running.GATEWAY))
     yield from _tls(settings)
-    yield from _pages(settings.web)
+    yield from _pages(settings)
     if not settings.destination:
-        yield CheckResult("destination", False, "found none, required is one to get the results")
+        yield CheckResult(
+            "destination", False, "none configured; at least one is required to get the results"
+        )
     for destination in settings.destination:
         yield _destination(destination, settings)
     yield from _rules(settings)
@@ -154,9 +175,13 @@ def _disk(settings: Settings) -> CheckResult:
     return CheckResult("disk", True, text)
 
 
-def _port(subject: str, host: str, port: int) -> CheckResult:
+def _port(subject: str, host: str, port: int, process: RunningProcess | None) -> CheckResult:
+    """Say whether an address can be listened on, or a process of this data folder does."""
     where = f"{host}:{port}"
     reach = "this machine only" if is_loopback(host) else "other machines can connect"
+    if process is not None and process.listens == where:
+        text = f"{where} is in use by the running service (process {process.pid}), {reach}"
+        return CheckResult(subject, True, text)
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -164,11 +189,16 @@ def _port(subject: str, host: str, port: int) -> CheckResult:
         except OSError as error:
             reason = error.strerror or str(error)
             return CheckResult(subject, False, f"{where}: {reason}; required is a free port")
+    if process is not None:
+        text = f"{where} is free; the service listens on {process.listens} until it is restarted"
+        return CheckResult(subject, True, text, warned=True)
     return CheckResult(subject, True, f"{where} is free, {reach}")
 
 
-def _pages(web: Web) -> Iterator[CheckResult]:
-    yield _port("web.port", web.host, web.port)
+def _pages(settings: Settings) -> Iterator[CheckResult]:
+    web = settings.web
+    process = running.holder(settings.data_folder, running.pages(web.port))
+    yield _port("web.port", web.host, web.port, process)
     if web.certificate_file is not None and web.key_file is not None:
         load = partial(tls.pages_context, web.certificate_file, web.key_file)
         yield from _tls_files("web", load, {"certificate_file": web.certificate_file})
@@ -224,10 +254,10 @@ def _validity(subject: str, one: tls.Certificate, now: datetime) -> CheckResult:
         text = f"{who} expired on {one.not_after:%Y-%m-%d}, required is a certificate valid now"
         return CheckResult(subject, False, text)
     days = (one.not_after - now).days
-    renew = "; renew it" if days < RENEW_DAYS else ""
-    return CheckResult(
-        subject, True, f"{who} expires on {one.not_after:%Y-%m-%d}, in {days} days{renew}"
-    )
+    text = f"{who} expires on {one.not_after:%Y-%m-%d}, in {days} days"
+    if days < RENEW_DAYS:
+        return CheckResult(subject, True, f"{text}; renew it", warned=True)
+    return CheckResult(subject, True, text)
 
 
 def _destination(destination: Destination, settings: Settings) -> CheckResult:

@@ -4,6 +4,7 @@
 """
 
 import getpass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +16,24 @@ from thoracle.errors import ThoracleError
 if TYPE_CHECKING:
     from thoracle.deliver.association import Peer
 
-PeerArgument = Annotated[str, typer.Argument(metavar="AET@HOST:PORT", help="Whom to call.")]
-CallingOption = Annotated[str, typer.Option("--calling", help="Our AE title.")]
+PeerArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="PEER", help="Whom to call: AET@HOST:PORT, or the name of a destination."
+    ),
+]
+CallingOption = Annotated[
+    str | None,
+    typer.Option("--calling", help="Our AE title; default: that of the configuration, THORACLE."),
+]
+PeerConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="Configuration file: it has the TLS of its own listener and of whom it calls.",
+    ),
+]
 
 
 def init(
@@ -33,18 +50,24 @@ def init(
     say(f"{path} written; next: edit it, then `thoracle check --config {path}`")
 
 
-def check(config: ConfigOption = None) -> None:
-    """Say what is wrong with a configuration, and with this machine for it."""
+def check(
+    config: ConfigOption = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A warning gives exit code 1, too.")
+    ] = False,
+) -> None:
+    """Validate the configuration, and this machine and its peers against it."""
+    from thoracle.cli.machine import Level
     from thoracle.cli.machine import check as check_settings
 
     settings = settings_of(config)
-    say("well   settings")
-    faults = 0
-    for finding in check_settings(settings):
-        faults += not finding.well
-        word = "well  " if finding.well else "FAULT "
-        say(f"{word} {finding.subject}: {finding.text}")
-    raise typer.Exit(1 if faults else 0)
+    say(f"{Level.OK:5} settings")
+    found = []
+    for one in check_settings(settings):
+        found.append(one.level)
+        say(f"{one.level:5} {one.subject}: {one.text}")
+    bad = Level.FAULT in found or (strict and Level.WARN in found)
+    raise typer.Exit(1 if bad else 0)
 
 
 def serve(config: ConfigOption = None) -> None:
@@ -85,35 +108,51 @@ def web(config: ConfigOption = None) -> None:
     pages.serve(settings)
 
 
-def echo(peer: PeerArgument, calling: CallingOption = "THORACLE") -> None:
-    """Try a connection with a C-ECHO."""
+def echo(
+    peer: PeerArgument, calling: CallingOption = None, config: PeerConfigOption = None
+) -> None:
+    """Test a connection with a C-ECHO."""
     from thoracle.deliver import storescu
 
-    storescu.echo(_peer(peer, calling))
+    storescu.echo(_peer(peer, calling, config))
     say(f"{peer} answers")
 
 
 def send(
     peer: PeerArgument,
     paths: Annotated[list[Path], typer.Argument(help="DICOM files or folders.")],
-    calling: CallingOption = "THORACLE",
+    calling: CallingOption = None,
+    config: PeerConfigOption = None,
 ) -> None:
     """Send files with C-STORE, once, and print each answer."""
     from thoracle.deliver import storescu
     from thoracle.pipeline import offline
 
     failed = 0
-    for path, answer in storescu.send(_peer(peer, calling), offline.dicom_files(paths)):
+    for path, answer in storescu.send(_peer(peer, calling, config), offline.dicom_files(paths)):
         failed += not answer.startswith("sent")
         say(f"{path}: {answer}")
     raise typer.Exit(1 if failed else 0)
 
 
-def _peer(address: str, calling: str) -> "Peer":
-    from thoracle.deliver.association import Peer
+def _peer(address: str, calling: str | None, config: Path | None) -> "Peer":
+    from thoracle.deliver import peers
 
+    settings = settings_of(config)
+    named = [one for one in settings.destination if one.name == address]
+    if named and named[0].url is not None:
+        raise ThoracleError(
+            f"found destination {address} with a url (DICOMweb), required is one with ae_title, "
+            "host and port; `thoracle check` tests it"
+        )
     ae_title, at, rest = address.partition("@")
     host, colon, port = rest.rpartition(":")
-    if not (ae_title and at and host and colon and port.isdigit()):
-        raise ThoracleError(f"found {address!r}, required is AET@HOST:PORT")
-    return Peer(ae_title, host.strip("[]"), int(port), calling, timeout_seconds=30)
+    if named:
+        peer = peers.peer_of(named[0], settings)
+    elif ae_title and at and host and colon and port.isdigit():
+        peer = peers.peer_at(ae_title, host.strip("[]"), int(port), settings)
+    else:
+        names = ", ".join(one.name for one in settings.destination if one.url is None)
+        known = f", or a destination of the configuration: {names}" if names else ""
+        raise ThoracleError(f"found {address!r}, required is AET@HOST:PORT{known}")
+    return replace(peer, calling_ae_title=calling) if calling else peer

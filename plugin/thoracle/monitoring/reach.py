@@ -1,10 +1,11 @@
 """Whether those whom we call answer: without sending them anything."""
 
+from dataclasses import replace
+
 from thoracle.audit import syslog
 from thoracle.deliver import storescu
-from thoracle.deliver.association import Peer
-from thoracle.deliver.peers import peer_of_manager, peer_of_subscriber
-from thoracle.errors import ArchiveRefused
+from thoracle.deliver.peers import peer_of_manager, peer_of_ourselves, peer_of_subscriber
+from thoracle.errors import ArchiveUnavailable, SettingsError
 from thoracle.settings import (
     AuditRepository,
     Settings,
@@ -41,15 +42,10 @@ def repository(one: AuditRepository) -> str:
 
 
 def ourselves(settings: Settings, seconds: float) -> str:
-    """Return how our own listener answered a C-ECHO; as :func:`manager`.
-
-    A listener with TLS wants a certificate that only its callers have, so it is not to be asked.
-    """
-    ours = settings.receive
-    if ours.tls is not None:
-        raise ArchiveRefused("our listener wants TLS: try it from a sender")
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not bound
-    host = everywhere.get(ours.host, ours.host)
-    calling = ours.calling_ae_titles[0] if ours.calling_ae_titles else ours.ae_title
-    storescu.echo(Peer(ours.ae_title, host, ours.port, calling, seconds))
+    """Return how our own listener answered a C-ECHO; as :func:`manager`."""
+    try:
+        peer = peer_of_ourselves(settings)
+    except SettingsError as error:
+        raise ArchiveUnavailable(str(error)) from error
+    storescu.echo(replace(peer, timeout_seconds=seconds))
     return "answers C-ECHO"

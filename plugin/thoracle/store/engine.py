@@ -4,7 +4,6 @@ What the open library leaves to us in the embedded mode is here: one process at 
 that lose nothing, and a version that does not strand waiting work.
 """
 
-import fcntl
 import logging
 from collections.abc import Callable
 from datetime import datetime
@@ -19,7 +18,7 @@ from sqlalchemy import Connection, Engine
 
 from thoracle.errors import DataFolderInUse
 from thoracle.settings import Deliver
-from thoracle.store import workflows
+from thoracle.store import running, workflows
 from thoracle.store.database import ENGINE_SCHEMA, begin_writing
 
 P = ParamSpec("P")
@@ -47,16 +46,12 @@ def lock(data_folder: Path) -> IO[str]:
     DataFolderInUse
         Two processes with one executor id would run each other's steps twice.
     """
-    data_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file = (data_folder / "lock").open("w")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return running.hold(data_folder, running.GATEWAY)
     except BlockingIOError as error:
-        file.close()
         raise DataFolderInUse(
             f"{data_folder}: found another Thoracle process at work, required is none"
         ) from error
-    return file
 
 
 def start(database: Engine, deliver: Deliver) -> None:

@@ -1,9 +1,11 @@
 """The process of the pages: uvicorn, with the settings' address and certificate."""
 
 import asyncio
+import os
 import socket
 import ssl
 import sys
+from typing import IO
 
 import uvicorn
 from fastapi import FastAPI
@@ -13,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from thoracle.accounts import rows as people
 from thoracle.errors import ThoracleError
 from thoracle.settings import Settings, Web, tls
+from thoracle.store import running
 from thoracle.store.database import existing
 from thoracle.web.app import create_app
 
@@ -37,10 +40,24 @@ def serve(settings: Settings) -> None:
     database = existing(settings)
     app = create_app(settings, database)
     server = uvicorn.Server(_config(app, settings.web))
-    with _listener(settings.web) as listener:
+    with _listener(settings.web) as listener, _locked(settings):
         _announce_first_run(app, settings.web, database)
         server.run(sockets=[listener])
     database.dispose()
+
+
+def _locked(settings: Settings) -> IO[str]:
+    """Return the lock that tells `thoracle check` whose port it finds in use."""
+    web = settings.web
+    try:
+        lock = running.hold(settings.data_folder, running.pages(web.port))
+    except BlockingIOError as error:  # on another address of this machine
+        raise ThoracleError(
+            f"web.port: found other pages of {settings.data_folder} on port {web.port}, required "
+            "is one process of pages a port"
+        ) from error
+    running.announce(lock, os.getpid(), f"{web.host}:{web.port}")
+    return lock
 
 
 def _listener(web: Web) -> socket.socket:

@@ -1,0 +1,63 @@
+"""Who works in a data folder: a lock, and in its file the process and the address it listens on."""
+
+import fcntl
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+GATEWAY = "lock"
+"""The gateway's lock: one process a data folder."""
+
+
+def pages(port: int) -> str:
+    """Return the name of the lock of the pages on a port."""
+    return f"web-{port}.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningProcess:
+    """A process that holds a lock."""
+
+    pid: int
+    listens: str
+    """``host:port``."""
+
+
+def hold(data_folder: Path, name: str) -> IO[str]:
+    """Return a lock of a data folder; it holds until it is closed or the process ends.
+
+    Raises
+    ------
+    BlockingIOError
+        Another process holds it.
+    """
+    data_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = (data_folder / name).open("a+", encoding="utf-8")  # "w" would empty the holder's
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        file.close()
+        raise
+    file.truncate(0)
+    return file
+
+
+def announce(lock: IO[str], pid: int, listens: str) -> None:
+    """Write into a lock who holds it."""
+    lock.write(json.dumps({"pid": pid, "listens": listens}) + "\n")
+    lock.flush()
+
+
+def holder(data_folder: Path, name: str) -> RunningProcess | None:
+    """Return the process that holds a lock; ``None``: none does, or it does not say which it is."""
+    try:
+        with (data_folder / name).open(encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found = json.loads(file.read())
+                return RunningProcess(int(found["pid"]), str(found["listens"]))
+    except (OSError, ValueError, KeyError):
+        return None
+    return None
