@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +19,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from ledger import eventually
 from orthanc import Orthanc
@@ -89,6 +90,45 @@ http {{
   }}
 }}
 """
+WATCH: Final = """(() => {
+  const state = window.activity = { last: performance.now(), waiting: new Set() };
+  const touch = () => { state.last = performance.now(); };
+  const ended = (key) => { state.waiting.delete(key); touch(); };
+  const began = (key) => { state.waiting.add(key); touch(); return key; };
+  new MutationObserver(touch).observe(
+    document, { subtree: true, childList: true, attributes: true, characterData: true });
+  const context = CanvasRenderingContext2D.prototype, drawn = context.drawImage;
+  context.drawImage = function (...given) { touch(); return drawn.apply(this, given); };
+  const fetched = window.fetch;
+  window.fetch = (...given) => {
+    const key = began({});
+    return fetched(...given).finally(() => ended(key));
+  };
+  const request = XMLHttpRequest.prototype, sent = request.send;
+  request.send = function (...given) {
+    began(this);
+    this.addEventListener('loadend', () => ended(this));
+    return sent.apply(this, given);
+  };
+  const worker = Worker.prototype, posted = worker.postMessage;
+  worker.postMessage = function (message, ...given) {
+    if (message && message.id) {
+      const key = began(message.id);
+      const answered = (event) => {
+        if (event.data && event.data.id === message.id) {
+          ended(key);
+          this.removeEventListener('message', answered);
+        }
+      };
+      this.addEventListener('message', answered);
+    }
+    return posted.call(this, message, ...given);
+  };
+})()"""
+"""Notes when the page last changed, drew, asked or was answered, and what it waits for."""
+AT_REST: Final = (
+    "quiet => !activity.waiting.size && performance.now() - activity.last > quiet * 1000"
+)
 
 
 @dataclass
@@ -111,15 +151,11 @@ class Viewer:
         one.dblclick()
         self.settle()
 
-    def settle(self, seconds: float = 40) -> None:
-        """Return when nothing has changed for a while."""
-        before = b""
-        for _ in range(round(seconds)):
-            self.page.wait_for_timeout(1000)
-            now = self.page.screenshot()
-            if now == before:
-                return
-            before = now
+    def settle(self, quiet: float = 0.7, seconds: float = 40) -> None:
+        """Return when the page has asked for, changed and drawn nothing for a while from now."""
+        self.page.evaluate("activity.last = performance.now()")
+        with suppress(PlaywrightTimeoutError):
+            self.page.wait_for_function(AT_REST, arg=quiet, polling=100, timeout=1000 * seconds)
 
     def wait_for(self, *words: str, seconds: float = 60) -> str:
         """Return all words of the viewport as soon as some of these are there.
@@ -164,14 +200,12 @@ class Ohif:
     """OHIF, while it is served."""
 
     url: str
-    browser: Browser
+    context: BrowserContext
 
     @contextmanager
     def open(self, study_instance_uid: str) -> Iterator[Viewer]:
-        """Yield a study as it opens by itself."""
-        size = {"width": WINDOW[0], "height": WINDOW[1]}
-        context = self.browser.new_context(viewport=size)  # type: ignore[arg-type]  # a TypedDict
-        page = context.new_page()
+        """Yield a study as it opens by itself, in a page of its own."""
+        page = self.context.new_page()
         page.set_default_timeout(60_000)
         found = Viewer(page)
         page.on("pageerror", lambda error: found.complaints.append(str(error)))
@@ -181,11 +215,11 @@ class Ohif:
         page.locator("[data-cy^=study-browser-thumbnail]").first.wait_for()
         found.settle()
         skip = page.get_by_text("Skip all")
-        if skip.count():
+        if skip.count():  # the tour, which a browser is shown once
             skip.first.click()
             found.settle()
         yield found
-        context.close()
+        page.close()
 
 
 @contextmanager
@@ -211,7 +245,11 @@ def ohif(folder: Path, orthanc: Orthanc, browser: Browser) -> Iterator[Ohif]:
     process = subprocess.Popen([nginx, "-p", str(folder), "-c", "nginx.conf"])
     try:
         eventually((folder / "pid").exists, 20)
-        yield Ohif(f"http://127.0.0.1:{port}", browser)
+        size = {"width": WINDOW[0], "height": WINDOW[1]}
+        context = browser.new_context(viewport=size)  # type: ignore[arg-type]  # a TypedDict
+        context.add_init_script(WATCH)
+        yield Ohif(f"http://127.0.0.1:{port}", context)
+        context.close()
     finally:
         process.terminate()
         process.wait(20)
