@@ -31,7 +31,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 import iods
 from pacs import Pacs, free_port
 from thoracle import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from thoracle.deliver import commitment, commitment_answers, dicomweb, query, storescu
+from thoracle.deliver import commitment, dicomweb, query, storescu
 from thoracle.deliver.association import Peer
 from thoracle.deliver.commitment import Reference
 from thoracle.deliver.dicomweb import WebPeer
@@ -230,19 +230,19 @@ def event_reports() -> Iterator[str]:
     """Yield the statuses with which an N-EVENT-REPORT is answered."""
     yield from table("status", "when")
     for status, when in (
-        (commitment_answers.SUCCESS, "The report is recorded durably."),
+        (commitment.SUCCESS, "The report is recorded durably."),
         (
-            commitment_answers.PROCESSING_FAILURE,
+            commitment.PROCESSING_FAILURE,
             "It could not be recorded; the archive may report again.",
         ),
-        (commitment_answers.NO_SUCH_EVENT_TYPE, "The Event Type ID is neither 1 nor 2."),
+        (commitment.NO_SUCH_EVENT_TYPE, "The Event Type ID is neither 1 nor 2."),
         (
-            commitment_answers.INVALID_ARGUMENT_VALUE,
+            commitment.INVALID_ARGUMENT_VALUE,
             "The transaction is not one that we asked of this archive, or the Event Information "
             "cannot be used.",
         ),
         (
-            commitment_answers.NO_SUCH_SOP_CLASS,
+            commitment.NO_SUCH_SOP_CLASS,
             "Another SOP Class than Storage Commitment Push Model.",
         ),
     ):

@@ -22,8 +22,15 @@ from ledger import eventually
 from orthanc import Orthanc
 from pacs import Pacs, free_port, smallest_report
 from thoracle.deliver.association import Peer
-from thoracle.deliver.commitment import Reference, Requested, request
-from thoracle.deliver.commitment_answers import LARGEST_INFORMATION, Answer, NotAnAnswer, parse
+from thoracle.deliver.commitment import (
+    LARGEST_INFORMATION,
+    CommitmentAnswer,
+    NotAnAnswer,
+    Reference,
+    Requested,
+    parse,
+    request,
+)
 from thoracle.errors import ArchiveRefused, ArchiveUnavailable
 from thoracle.receive import negotiation
 
@@ -35,7 +42,7 @@ def peer(archive: Any, seconds: float = 10) -> Peer:
     return Peer(archive.ae_title, "127.0.0.1", archive.port, OURS, seconds)
 
 
-def refused(_answer: Answer) -> bool:
+def refused(_answer: CommitmentAnswer) -> bool:
     raise AssertionError("no answer was expected here")
 
 
@@ -44,10 +51,10 @@ class Listener:
 
     def __init__(self) -> None:
         self.port = free_port()
-        self.answers: list[tuple[str, Answer]] = []
+        self.answers: list[tuple[str, CommitmentAnswer]] = []
         self.outcome: Callable[[], bool] = lambda: True
 
-    def _on_answer(self, calling_ae_title: str, answer: Answer) -> bool:
+    def _on_answer(self, calling_ae_title: str, answer: CommitmentAnswer) -> bool:
         well = self.outcome()
         if well:
             self.answers.append((calling_ae_title, answer))
@@ -106,8 +113,11 @@ def test_orthanc_commits_to_what_it_has_and_names_a_bogus_uid_as_failed_on_a_new
         eventually(lambda: len(listener.answers) == 2, 10)
     committed = (stored.sop_instance_uid,)
     assert listener.answers == [
-        ("ORTHANC", Answer(first, committed, ())),
-        ("ORTHANC", Answer(second, committed, ((missing.sop_instance_uid, NO_SUCH_OBJECT),))),
+        ("ORTHANC", CommitmentAnswer(first, committed, ())),
+        (
+            "ORTHANC",
+            CommitmentAnswer(second, committed, ((missing.sop_instance_uid, NO_SUCH_OBJECT),)),
+        ),
     ]
 
 
@@ -145,9 +155,9 @@ def test_dcmqrscp_offers_no_commitment(tmp_path: Path, stored: Reference) -> Non
 def test_the_answer_on_the_same_association_is_taken_and_ends_the_wait(
     tmp_path: Path, stored: Reference
 ) -> None:
-    answers: list[Answer] = []
+    answers: list[CommitmentAnswer] = []
 
-    def on_answer(answer: Answer) -> bool:
+    def on_answer(answer: CommitmentAnswer) -> bool:
         answers.append(answer)
         return True
 
@@ -161,26 +171,26 @@ def test_the_answer_on_the_same_association_is_taken_and_ends_the_wait(
         pacs.wait_until(lambda: pacs.report_statuses == [0x0000], 5)
         assert pacs.requests[0].TransactionUID == transaction
     failed = ((missing.sop_instance_uid, NO_SUCH_OBJECT),)
-    assert answers == [Answer(transaction, (stored.sop_instance_uid,), failed)]
+    assert answers == [CommitmentAnswer(transaction, (stored.sop_instance_uid,), failed)]
 
 
 def test_a_report_that_overtakes_the_response_of_the_n_action_is_taken(
     stored: Reference,
 ) -> None:
-    answers: list[Answer] = []
+    answers: list[CommitmentAnswer] = []
 
-    def on_answer(answer: Answer) -> bool:
+    def on_answer(answer: CommitmentAnswer) -> bool:
         answers.append(answer)
         return True
 
     with Pacs(commitment=True) as pacs:
         pacs.report_after, pacs.reports_first = None, True
         request(peer(pacs), "2.25.7", [stored], on_answer, 5)
-    assert answers == [Answer("2.25.7", (), ((stored.sop_instance_uid, NO_SUCH_OBJECT),))]
+    assert answers == [CommitmentAnswer("2.25.7", (), ((stored.sop_instance_uid, NO_SUCH_OBJECT),))]
 
 
 def test_the_archive_gets_our_response_before_our_release(stored: Reference) -> None:
-    def slowly(_answer: Answer) -> bool:
+    def slowly(_answer: CommitmentAnswer) -> bool:
         time.sleep(1)
         return True
 
@@ -194,7 +204,7 @@ def test_patience_may_be_longer_than_the_timeout_of_an_answer(
 ) -> None:
     came = threading.Event()
 
-    def on_answer(_answer: Answer) -> bool:
+    def on_answer(_answer: CommitmentAnswer) -> bool:
         came.set()
         return True
 
@@ -224,7 +234,7 @@ def test_a_late_answer_comes_to_the_listener_on_an_association_of_the_archive(
         request(peer(pacs), transaction, [stored], refused, 0)
         pacs.wait_until(lambda: pacs.report_statuses == [0x0000], 10)
     failed = ((stored.sop_instance_uid, NO_SUCH_OBJECT),)
-    assert listener.answers == [("PACS", Answer(transaction, (), failed))]
+    assert listener.answers == [("PACS", CommitmentAnswer(transaction, (), failed))]
 
 
 def test_a_wrong_answer_on_the_same_association_is_refused_and_no_answer(
@@ -379,7 +389,7 @@ def test_bytes_that_are_no_data_set_are_answered_not_raised(listener: Listener) 
 
 def test_an_object_named_both_ways_has_failed() -> None:
     answer = parse(2, information("2.25.1", "2.25.2", failed={"2.25.2": 0x0213}))
-    assert answer == Answer("2.25.7", ("2.25.1",), (("2.25.2", 0x0213),))
+    assert answer == CommitmentAnswer("2.25.7", ("2.25.1",), (("2.25.2", 0x0213),))
 
 
 def test_a_failure_in_a_report_of_success_is_a_failure() -> None:

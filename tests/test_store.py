@@ -9,7 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, insert, inspect, select, text
 
-from thoracle.deliver import rows as requests
+from thoracle.deliver import proofs as requests
 from thoracle.outbox import rows as outbox
 from thoracle.pipeline import overview
 from thoracle.records import Kind
@@ -202,11 +202,11 @@ def test_proof_is_asked_for_once_for_all_that_a_destination_has_of_a_study(
     deliver(engine, objects[0], "other", state="sent")
     with engine.begin() as connection:
         # The second object has not been tried: it comes along.
-        assert not requests.begin(connection, "1", "1.2.840", "pacs", 1)
+        assert not requests.begin_request(connection, "1", "1.2.840", "pacs", 1)
     deliver(engine, objects[1], "pacs", state="sent")
     with engine.begin() as connection:
-        assert requests.begin(connection, "2", "1.2.840", "pacs", 1)
-        assert not requests.begin(connection, "3", "1.2.840", "pacs", 1)
+        assert requests.begin_request(connection, "2", "1.2.840", "pacs", 1)
+        assert not requests.begin_request(connection, "3", "1.2.840", "pacs", 1)
         asked = {row.sop_instance_uid for row in requests.unproven(connection, "2")}
         assert asked == {"9.1", "9.2"}
         assert {row.peer for row in requests.unproven(connection, "2")} == {"pacs"}

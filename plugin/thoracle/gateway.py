@@ -13,7 +13,7 @@ from types import FrameType
 from thoracle import pipeline
 from thoracle.audit import continuity, forwarding, starts, verification
 from thoracle.classify import bundle
-from thoracle.deliver.commitment_answers import Answer
+from thoracle.deliver.commitment import CommitmentAnswer
 from thoracle.errors import BundleError, SettingsError
 from thoracle.image.decoder import Decoder
 from thoracle.monitoring import conditions
@@ -166,7 +166,7 @@ def _run(
         if started.is_set():  # what arrives earlier is found by the recovery at the start
             pipeline.start_quiet_period(study_instance_uid, released)
 
-    def on_commitment(calling_ae_title: str, answer: Answer) -> bool:
+    def on_commitment(calling_ae_title: str, answer: CommitmentAnswer) -> bool:
         if not started.is_set():
             raise RuntimeError("not started yet")  # the archive is told to report again
         return pipeline.committed(calling_ae_title, answer)

@@ -14,7 +14,7 @@ from thoracle.audit import query
 from thoracle.audit.query import Question
 from thoracle.audit.sentences import alike, sentence
 from thoracle.audit.sentences.words import Row, detail, inert, kind, listed, number, person, reason
-from thoracle.deliver import rows as requests
+from thoracle.deliver import proofs as requests
 from thoracle.outbox import rows as outbox
 from thoracle.outbox.rows import DICOM
 from thoracle.store.tables import audit_event, instance, timestamp

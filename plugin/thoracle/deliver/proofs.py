@@ -5,16 +5,112 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Row, exists, insert, select, update
 
-from thoracle.deliver import rows as requests
 from thoracle.outbox import attempts
 from thoracle.outbox import rows as stored
-from thoracle.outbox.rows import Batch
+from thoracle.outbox.rows import DICOM, Batch
 from thoracle.settings import Deliver
 from thoracle.store import trail
-from thoracle.store.tables import timestamp
+from thoracle.store.tables import commitment, now, outbox, result, timestamp
 from thoracle.study.analyses import of_study
+
+# ---- rows ----------------------------------------------------------------------------------------
+# Statements about requests for proof that an archive keeps what it has taken.
+
+
+def begin_request(
+    connection: Connection,
+    transaction_uid: str,
+    study_instance_uid: str,
+    destination: str,
+    request: int,
+) -> bool:
+    """Begin a request for proof of all that was sent and is in no other request.
+
+    Returns whether there is anything to ask about. It waits, too, while an object of the study
+    has not been tried yet: a PACS is asked once for a study, not for each object.
+    """
+    mine = (
+        (outbox.c.kind == DICOM)
+        & (outbox.c.peer == destination)
+        & exists().where(
+            result.c.sop_instance_uid == outbox.c.sop_instance_uid,
+            result.c.study_instance_uid == study_instance_uid,
+        )
+    )
+    untried = select(outbox.c.id).where(mine, outbox.c.state == "waiting", outbox.c.attempts == 0)
+    if connection.execute(untried.limit(1)).first() is not None:
+        return False
+    changed = connection.execute(
+        update(outbox)
+        .where(mine, outbox.c.state == "sent", outbox.c.transaction_uid.is_(None))
+        .values(transaction_uid=transaction_uid)
+    )
+    if changed.rowcount == 0:
+        return False
+    moment = now()
+    connection.execute(
+        insert(commitment).values(
+            transaction_uid=transaction_uid,
+            destination=destination,
+            study_instance_uid=study_instance_uid,
+            request=request,
+            state="planned",
+            created_at=moment,
+            changed_at=moment,
+        )
+    )
+    return True
+
+
+def row_of(connection: Connection, transaction_uid: str) -> Row[Any] | None:
+    """Return the row of a request for proof, if it is one of ours."""
+    return connection.execute(
+        select(commitment).where(commitment.c.transaction_uid == transaction_uid)
+    ).first()
+
+
+def planned(connection: Connection) -> Sequence[Row[Any]]:
+    """Return the requests for proof that the archive has not been asked about yet."""
+    return connection.execute(select(commitment).where(commitment.c.state == "planned")).all()
+
+
+def set_row(connection: Connection, transaction_uid: str, values: Mapping[str, Any]) -> None:
+    """Set columns of a request for proof."""
+    connection.execute(
+        update(commitment)
+        .where(commitment.c.transaction_uid == transaction_uid)
+        .values(**values, changed_at=now())
+    )
+
+
+def unproven(connection: Connection, transaction_uid: str) -> Sequence[Row[Any]]:
+    """Return the rows of the outbox that a request for proof still waits for."""
+    return connection.execute(
+        stored.question()
+        .where(outbox.c.transaction_uid == transaction_uid, outbox.c.state == "sent")
+        .order_by(outbox.c.item)
+    ).all()
+
+
+def delivered_as(
+    connection: Connection, destination: str, sop_instance_uids: Sequence[str]
+) -> Sequence[Row[Any]]:
+    """Return the rows of the objects that a destination has under these UIDs."""
+    return connection.execute(
+        stored.question()
+        .where(
+            outbox.c.kind == DICOM,
+            outbox.c.peer == destination,
+            outbox.c.delivered_sop_instance_uid.in_(sop_instance_uids),
+            outbox.c.state.in_(stored.ARRIVED),
+        )
+        .order_by(outbox.c.item)
+    ).all()
+
+
+# ---- rows and events -----------------------------------------------------------------------------
 
 NOT_OFFERED, UNAVAILABLE, ASKED = "not offered", "unavailable", "asked"
 """What can come of a request for proof, beside an answer."""
@@ -29,10 +125,10 @@ def begin(
 ) -> str | None:
     """Return the transaction of a new request for proof, if there is something to ask about."""
     transaction_uid = f"2.25.{uuid.uuid4().int}"
-    if not requests.begin(connection, transaction_uid, study_instance_uid, destination, number):
+    if not begin_request(connection, transaction_uid, study_instance_uid, destination, number):
         return None
-    request = requests.row_of(connection, transaction_uid)
-    detail = {"request": number, "objects": len(requests.unproven(connection, transaction_uid))}
+    request = row_of(connection, transaction_uid)
+    detail = {"request": number, "objects": len(unproven(connection, transaction_uid))}
     event = trail.Event.PROOF_REQUESTED
     _record_request(connection, request, event, trail.SUCCESS, detail, workflow_id)
     return transaction_uid
@@ -53,7 +149,7 @@ def asked(
     else for the next attempt. ``None`` when it offers no commitment, or could not be asked for
     too long, and so has to be queried; and when the answer has come already.
     """
-    request = requests.row_of(connection, transaction_uid)
+    request = row_of(connection, transaction_uid)
     assert request is not None
     delay: float | None = None
     if outcome == ASKED:
@@ -62,7 +158,7 @@ def asked(
     elif outcome == UNAVAILABLE and not attempts.is_old(request.created_at, settings):
         delay = attempts.delay_after(attempt, settings)
     due = delay and timestamp(datetime.now(UTC) + timedelta(seconds=delay))
-    requests.set_row(connection, transaction_uid, {"state": outcome, "due_at": due})
+    set_row(connection, transaction_uid, {"state": outcome, "due_at": due})
     if outcome in (NOT_OFFERED, UNAVAILABLE):
         event = trail.Event.PROOF_ANSWERED
         said = {"outcome": outcome, "detail": detail, "attempt": attempt}
@@ -83,9 +179,9 @@ def answered(
 
     What was asked about and is not named counts as not kept. A late answer proves, too.
     """
-    request = requests.row_of(connection, transaction_uid)
+    request = row_of(connection, transaction_uid)
     assert request is not None
-    requests.set_row(connection, transaction_uid, {"state": "answered", "due_at": None})
+    set_row(connection, transaction_uid, {"state": "answered", "due_at": None})
     _record_request(
         connection,
         request,
@@ -98,10 +194,10 @@ def answered(
         workflow_id,
         calling_ae_title,
     )
-    for row in requests.delivered_as(connection, request.destination, committed):
+    for row in delivered_as(connection, request.destination, committed):
         _proven(connection, row, "commitment", workflow_id)
     missing = []
-    for row in requests.unproven(connection, transaction_uid):
+    for row in unproven(connection, transaction_uid):
         why = failed.get(row.delivered_sop_instance_uid)
         said = "not named" if why is None else f"failure reason 0x{why:04X}"
         missing.append((row, f"not committed: {said}"))
@@ -130,12 +226,12 @@ def expired(
     whose objects have to be queried because the archive was asked often enough; one of them at
     most is not ``None``.
     """
-    request = requests.row_of(connection, transaction_uid)
+    request = row_of(connection, transaction_uid)
     assert request is not None
-    rows = requests.unproven(connection, transaction_uid)
+    rows = unproven(connection, transaction_uid)
     if not rows:
         return {"ask": None, "query": None}
-    requests.set_row(connection, transaction_uid, {"state": "expired", "due_at": None})
+    set_row(connection, transaction_uid, {"state": "expired", "due_at": None})
     if request.request >= settings.commitment_requests:
         return {"ask": None, "query": transaction_uid}
     stored.set_rows(connection, [row.id for row in rows], transaction_uid=None)
@@ -173,14 +269,14 @@ def queried(
         ``delay``: seconds until the next query, or ``None``. ``again``: batches of what it does not
         have.
     """
-    request = requests.row_of(connection, transaction_uid)
+    request = row_of(connection, transaction_uid)
     assert request is not None
     _record_query(connection, request, attempt, answer, workflow_id)
     if answer["unavailable"] is not None and not attempts.is_old(request.created_at, settings):
         return {"delay": attempts.delay_after(attempt, settings), "again": []}
     found: Collection[str] | None = answer["found"]
     missing = []
-    for row in requests.unproven(connection, transaction_uid):
+    for row in unproven(connection, transaction_uid):
         if found is None:
             _proven(connection, row, "status", workflow_id)
         elif row.delivered_sop_instance_uid in found:

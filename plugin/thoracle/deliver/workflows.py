@@ -1,26 +1,118 @@
 """prove: what an archive has taken is asked for until something proves that it is kept."""
 
 import hashlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
 from sqlalchemy import Connection
 
-from thoracle.deliver import archives, proofs
-from thoracle.deliver import rows as requests
-from thoracle.deliver.commitment_answers import Answer
-from thoracle.deliver.proofs import UNAVAILABLE
+from thoracle.deliver import commitment, proofs, query, stowrs
+from thoracle.deliver import proofs as requests
+from thoracle.deliver.commitment import CommitmentAnswer, Reference, Requested
+from thoracle.deliver.peers import peer_of, web_peer_of
+from thoracle.deliver.proofs import ASKED, NOT_OFFERED, UNAVAILABLE
+from thoracle.errors import ArchiveRefused, ArchiveSilent, ArchiveUnavailable, DeliveryError
 from thoracle.outbox import workflow as outbox
+from thoracle.settings import Destination
 from thoracle.store import engine
 from thoracle.study.line import parts
+
+# ---- steps ---------------------------------------------------------------------------------------
+# The steps that ask an archive for proof. Each returns what came of it as plain values.
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 0.5
+"""Time in which an archive may answer on the association that asked for its commitment."""
+
+
+def ask_archive(
+    destination: str, transaction_uid: str, on_answer: Callable[[str, CommitmentAnswer], bool]
+) -> dict[str, Any]:
+    """Ask an archive to commit to what a request is about; return ``outcome`` and ``detail``.
+
+    ``on_answer`` is told of an answer on the same association, as by the listener of one on
+    another; being a function, it keeps this from being a step itself.
+    """
+    line = parts()
+    at = line.destinations.get(destination)
+    if at is None or at.url is not None or at.proof != "commitment":
+        return {"outcome": NOT_OFFERED, "detail": None}
+    with line.database.connect() as connection:
+        rows = requests.unproven(connection, transaction_uid)
+    references = [
+        Reference(row.delivered_sop_class_uid, row.delivered_sop_instance_uid) for row in rows
+    ]
+    ae_title = at.ae_title or ""
+
+    try:
+        requested = commitment.request(
+            peer_of(at, line.settings),
+            transaction_uid,
+            references,
+            lambda answer: on_answer(ae_title, answer),
+            PATIENCE_SECONDS,
+        )
+    except (ArchiveSilent, ArchiveRefused) as error:
+        return {"outcome": NOT_OFFERED, "detail": str(error)}
+    except (ArchiveUnavailable, OSError) as error:
+        return {"outcome": UNAVAILABLE, "detail": str(error)}
+    offered = requested is Requested.ASKED
+    return {"outcome": ASKED if offered else NOT_OFFERED, "detail": None}
+
+
+@DBOS.step(name="find")
+def find_in_archive(destination: str, transaction_uid: str) -> dict[str, Any]:
+    """Look in an archive for what a request is about.
+
+    Returns ``found`` and ``unavailable``, and for the trail ``means`` and ``asked``: C-FIND or
+    QIDO-RS, and the objects by their series; ``None`` and empty when there was nobody to ask.
+    """
+    line = parts()
+    at = line.destinations.get(destination)
+    if at is None:
+        return {"found": None, "unavailable": None, "means": None, "asked": {}}
+    with line.database.connect() as connection:
+        rows = requests.unproven(connection, transaction_uid)
+    # One series at a time: its UID is a key of the query (PS3.4 Section C.4.1).
+    asked: dict[str, list[str]] = {}
+    for row in rows:
+        asked.setdefault(row.series_instance_uid, []).append(row.delivered_sop_instance_uid)
+    answer = _found_there(at, rows[0].study_instance_uid, asked) if rows else {"found": []}
+    means = "QIDO-RS" if at.url is not None else "C-FIND"
+    return {"unavailable": None, **answer, "means": means if rows else None, "asked": asked}
+
+
+def _found_there(at: Destination, study: str, asked: dict[str, list[str]]) -> dict[str, Any]:
+    """Return ``found``, ``None`` when the archive offers no query, or ``unavailable``."""
+    settings = parts().settings
+    found: set[str] = set()
+    try:
+        for series, wanted in sorted(asked.items()):
+            if at.url is not None:
+                here = stowrs.found(web_peer_of(at, settings), study, series, wanted)
+            else:
+                here = query.found(peer_of(at, settings), study, series, wanted)
+            if here is None:
+                return {"found": None}
+            found |= here
+    except (ArchiveSilent, ArchiveRefused) as error:
+        return {"found": None, "refused": str(error)}
+    except (DeliveryError, OSError) as error:
+        return {"found": None, "unavailable": str(error)}
+    return {"found": sorted(found)}
+
+
+# ---- workflows -----------------------------------------------------------------------------------
 
 PRIORITY = 100
 """Of the requests for proof: they may wait."""
 
 
-def committed(calling_ae_title: str, answer: Answer) -> bool:
+def committed(calling_ae_title: str, answer: CommitmentAnswer) -> bool:
     """Take an archive's report on a commitment; return whether it is one that we asked for.
 
     When this returns, the report is durable: it may be acknowledged to the archive.
@@ -124,7 +216,7 @@ def ask(destination: str, transaction_uid: str, attempt: int) -> None:
 
 @DBOS.step(name="ask")
 def _ask(destination: str, transaction_uid: str) -> dict[str, Any]:
-    return archives.ask(destination, transaction_uid, committed)
+    return ask_archive(destination, transaction_uid, committed)
 
 
 def _asked(
@@ -159,7 +251,7 @@ def _expired(connection: Connection, transaction_uid: str) -> dict[str, str | No
 @DBOS.workflow(name="find", max_recovery_attempts=None)
 def find(destination: str, transaction_uid: str, attempt: int) -> None:
     """Look for the objects of a request in the archive, and send again what it does not have."""
-    answer = archives.find(destination, transaction_uid)
+    answer = find_in_archive(destination, transaction_uid)
     after = engine.transaction(_queried, transaction_uid, attempt, answer)
     outbox.enqueue(after.get("again", ()))
     if after["delay"] is not None:

@@ -17,15 +17,15 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 )
 
 from thoracle import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from thoracle.deliver import commitment_answers
-from thoracle.deliver.commitment_answers import Answer
+from thoracle.deliver import commitment
+from thoracle.deliver.commitment import CommitmentAnswer
 from thoracle.receive.associations import Places
 from thoracle.settings import Receive, tls
 
 # ---- storage commitment --------------------------------------------------------------------------
 # Storage Commitment: answers that come on associations which the archive opens (PS3.4 J.3.3).
 
-OnAnswer = Callable[[str, Answer], bool]
+OnAnswer = Callable[[str, CommitmentAnswer], bool]
 """Told of the calling AE title and its answer; returns whether the transaction is known, was put
 to this archive, and the answer is kept durably."""
 Handler = Callable[[evt.Event], tuple[int, None]]
@@ -47,9 +47,9 @@ def commitment_handler(on_answer: OnAnswer) -> Handler:
     def on_n_event_report(event: evt.Event) -> tuple[int, None]:
         request: Any = event.request
         if request.AffectedSOPClassUID != StorageCommitmentPushModel:
-            return commitment_answers.NO_SUCH_SOP_CLASS, None
+            return commitment.NO_SUCH_SOP_CLASS, None
         caller = str(event.assoc.requestor.ae_title)
-        status = commitment_answers.answer_status(
+        status = commitment.answer_status(
             request, lambda: event.event_information, lambda answer: on_answer(caller, answer)
         )
         return status, None
