@@ -11,7 +11,7 @@ from pydicom.uid import generate_uid
 from gateway import Gateway
 from ledger import eventually, rows
 from sender import send, small
-from thoracle.pipeline.reconcile import as_patient_of
+from thoracle.pipeline.correct import as_patient_of
 from thoracle.study.reconciliation import Patient
 
 STATUS = 0x0000

@@ -14,8 +14,7 @@ from thoracle.pipeline.analyse import (
     recover_unplanned_studies,
     start_quiet_period,
 )
-from thoracle.pipeline.correct import reanalyse, retry, withdraw
-from thoracle.pipeline.reconcile import reconcile
+from thoracle.pipeline.correct import reanalyse, reconcile, retry, withdraw
 from thoracle.pipeline.route import release
 from thoracle.pipeline.senders import bind, recover
 from thoracle.study.line import Line
