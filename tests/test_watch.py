@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, select
 
-from thoracle.monitoring import alarms, drift, rates
+from thoracle.monitoring import alarms, watch
 from thoracle.monitoring.alarms import record
 from thoracle.monitoring.comparison import (
     Comparison,
@@ -21,8 +21,7 @@ from thoracle.monitoring.comparison import (
     wilson,
     worst,
 )
-from thoracle.monitoring.drift import Sample
-from thoracle.monitoring.watch import spans
+from thoracle.monitoring.watch import Sample, spans
 from thoracle.settings import Watch
 from thoracle.store.database import open_database, sqlite_url
 from thoracle.store.tables import audit_event
@@ -98,7 +97,7 @@ def test_equal_distributions_are_calm_whatever_the_numbers() -> None:
     for number in (50, 60, 100, 300, 1000, 3000):
         for _ in range(100):
             index = population_stability(rng.beta(1, 6, 1500), rng.beta(1, 6, number))
-            called += drift.level_of(index, SETTINGS) is not Level.CALM
+            called += watch.level_of(index, SETTINGS) is not Level.CALM
     assert called <= 5
 
 
@@ -107,7 +106,7 @@ def test_equal_distributions_are_calm_whatever_the_numbers() -> None:
 def test_a_strong_shift_is_an_alarm_whatever_the_numbers(number: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     index = population_stability(rng.normal(0, 1, 1500), rng.normal(1.5, 1, number))
-    assert drift.level_of(index, SETTINGS) is Level.ALARM
+    assert watch.level_of(index, SETTINGS) is Level.ALARM
 
 
 def test_wilson_and_newcombe_give_the_published_intervals() -> None:
@@ -127,7 +126,7 @@ def test_scores_that_moved_are_said_in_a_sentence_with_the_device_that_moved_the
     rng = np.random.default_rng(5)
     reference = sample(rng.beta(1, 6, 1830))
     window = sample([*rng.beta(1, 6, 112), *rng.beta(6, 2, 100)], ["XR-1"] * 112 + ["XR-NEW"] * 100)
-    found = drift.scores(reference, window, 7, SETTINGS)
+    found = watch.scores(reference, window, 7, SETTINGS)
     assert found.level is Level.ALARM
     assert found.sentence.startswith(
         "Scores of the last 7 days differ strongly from the reference (index "
@@ -140,12 +139,12 @@ def test_scores_that_moved_are_said_in_a_sentence_with_the_device_that_moved_the
 
 def test_scores_that_did_not_move_are_calm_and_ask_for_nothing() -> None:
     rng = np.random.default_rng(6)
-    found = drift.scores(sample(rng.beta(1, 6, 900)), sample(rng.beta(1, 6, 300)), 7, SETTINGS)
+    found = watch.scores(sample(rng.beta(1, 6, 900)), sample(rng.beta(1, 6, 300)), 7, SETTINGS)
     assert (found.level, found.advice, found.device) == (Level.CALM, "", None)
 
 
 def test_too_few_images_are_said_to_be_too_few() -> None:
-    found = drift.scores(sample(np.linspace(0, 1, 900)), sample(np.ones(49)), 7, SETTINGS)
+    found = watch.scores(sample(np.linspace(0, 1, 900)), sample(np.ones(49)), 7, SETTINGS)
     assert found.level is Level.TOO_FEW
     assert "49 images against 900, required are 50 each" in found.sentence
 
@@ -154,7 +153,7 @@ def test_an_exchange_of_the_bundle_is_not_taken_for_drift() -> None:
     rng = np.random.default_rng(7)
     reference = sample(rng.beta(1, 6, 900), bundle="old")
     window = sample(rng.beta(6, 1, 300), bundle="new")
-    found = drift.scores(reference, window, 7, SETTINGS)
+    found = watch.scores(reference, window, 7, SETTINGS)
     assert found.level is Level.TOO_FEW
     assert "The bundle was exchanged" in found.sentence
     assert "watch.reference_from" in found.sentence
@@ -164,22 +163,22 @@ def test_each_feature_is_watched_and_images_without_it_are_left_out() -> None:
     rng = np.random.default_rng(8)
     reference = sample(rng.normal(12, 2, 900), feature="sharpness")
     window = sample(rng.normal(7, 2, 300), feature="sharpness")
-    found = {one.subject: one for one in drift.inputs(reference, window, 7, SETTINGS)}
+    found = {one.subject: one for one in watch.inputs(reference, window, 7, SETTINGS)}
     assert found["input sharpness"].level is Level.ALARM
     assert "All images are from XR-1" in str(found["input sharpness"].device)
     assert found["input mean"].level is Level.TOO_FEW
-    assert set(found) == {f"input {name}" for name in drift.FEATURES}
+    assert set(found) == {f"input {name}" for name in watch.FEATURES}
 
 
 # ---- rates -----------------------------------------------------------------------------------
 
 
-def counts(**devices: dict[str, int]) -> rates.Counts:
+def counts(**devices: dict[str, int]) -> watch.Counts:
     return {name: Counter(states) for name, states in devices.items()}
 
 
-def levels(was: rates.Counts, now: rates.Counts) -> dict[str, Comparison]:
-    return {one.subject: one for one in rates.outcomes(was, now, 7, SETTINGS)}
+def levels(was: watch.Counts, now: watch.Counts) -> dict[str, Comparison]:
+    return {one.subject: one for one in watch.outcomes(was, now, 7, SETTINGS)}
 
 
 def test_a_share_that_rose_more_than_chance_is_an_alarm_and_names_the_device() -> None:
@@ -214,7 +213,7 @@ def test_a_share_of_few_studies_is_not_compared() -> None:
 def test_silence_is_an_alarm(number: int, level: Level) -> None:
     was = counts(a={"negative": 700}, b={"negative": 300})
     now = counts(b={"negative": number}) if number else {}
-    found = rates.volume(was, 28, now, 7, SETTINGS)
+    found = watch.volume(was, 28, now, 7, SETTINGS)
     assert found.level is level
     assert "as many days of the reference had 250" in found.sentence
     if level is Level.ALARM:
@@ -233,7 +232,7 @@ def opinion(opinion: str, number: int, device: str = "a") -> SimpleNamespace:
 )
 def test_agreement_is_judged_by_its_interval(agree: int, disagree: int, level: Level) -> None:
     rows = [opinion("agree", agree), opinion("disagree", disagree), opinion("not applicable", 40)]
-    assert rates.agreement(rows, 28, SETTINGS).level is level
+    assert watch.agreement(rows, 28, SETTINGS).level is level
 
 
 # ---- spans and alarms ------------------------------------------------------------------------
