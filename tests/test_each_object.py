@@ -42,7 +42,7 @@ from thoracle.receive import completeness
 from thoracle.receive.completeness import Command, Walked
 from thoracle.records import Image, Judgement, Kind, Outcome, Saliency
 from thoracle.routing import rank, rules
-from thoracle.routing.decision import StudyResult
+from thoracle.routing.rules import StudyResult
 from thoracle.settings import Classify, Rank, Receive, Rule, Select, Settings
 
 SHORT = 300

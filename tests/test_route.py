@@ -25,8 +25,8 @@ from thoracle.report import header
 from thoracle.report.result_set import Picture, build
 from thoracle.routing import expression, rank
 from thoracle.routing import rules as routing_rules
-from thoracle.routing.decision import NOTHING, RoutingDecision, Sends, StudyResult
 from thoracle.routing.expression import LONGEST, condition
+from thoracle.routing.rules import NOTHING, RoutingDecision, Sends, StudyResult
 from thoracle.settings import Rank, Report, Settings
 
 EVERYTHING = tuple(Kind(kind) for kind in ("sr", "sc", "pr", "ko"))

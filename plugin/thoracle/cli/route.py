@@ -15,7 +15,7 @@ from thoracle.settings import Settings
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-    from thoracle.routing.decision import RoutingDecision, StudyResult
+    from thoracle.routing.rules import RoutingDecision, StudyResult
 
 app = typer.Typer(help="Say which routing rules fire, and why.", no_args_is_help=True)
 
@@ -78,7 +78,7 @@ def _study(paths: Sequence[Path]) -> "list[Dataset]":
 
 def _result(said: str, settings: Settings) -> "StudyResult":
     from thoracle.classify import bundle
-    from thoracle.routing.decision import StudyResult
+    from thoracle.routing.rules import StudyResult
 
     identity = bundle.identify(settings.classify)
     word, _, what = said.partition(":")

@@ -16,7 +16,7 @@ from thoracle.outbox.workflow import enqueue
 from thoracle.pipeline import route
 from thoracle.records import Kind, Reading, Reason
 from thoracle.report.header import Instance
-from thoracle.routing.decision import NOTHING, RoutingDecision
+from thoracle.routing.rules import NOTHING, RoutingDecision
 from thoracle.store import engine
 from thoracle.store.tables import timestamp
 from thoracle.study import analyses, instances, reading_list, results

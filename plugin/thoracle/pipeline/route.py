@@ -18,7 +18,7 @@ from thoracle.pipeline.senders import peers
 from thoracle.records import Reading, study_outcome
 from thoracle.report import sentences
 from thoracle.routing import expression, rank, rules
-from thoracle.routing.decision import RoutingDecision, StudyResult
+from thoracle.routing.rules import RoutingDecision, StudyResult
 from thoracle.store import engine, trail
 from thoracle.study import analyses, instances, reading_list, results
 from thoracle.study.line import parts

@@ -20,8 +20,7 @@ from thoracle.records import BundleIdentity, Finding, Outcome, Reading, study_ou
 from thoracle.report import context
 from thoracle.report.codes import item
 from thoracle.report.identity import derived_uid
-from thoracle.routing.decision import RoutingDecision
-from thoracle.routing.rules import UPS
+from thoracle.routing.rules import UPS, RoutingDecision
 from thoracle.settings import Destination
 from thoracle.study.line import parts
 from thoracle.ups import workitems
