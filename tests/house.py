@@ -1,7 +1,8 @@
 """`make house`: how large the house is, and how its rooms hang together, by its imports."""
 
+import ast
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import grimp
@@ -30,11 +31,23 @@ def house() -> Iterator[tuple[str, object]]:
     yield "lines", sum(lines.values())
     longest = max(lines, key=lambda path: lines[path])
     yield "longest module", f"{longest.relative_to(FOLDER)}, {lines[longest]} lines"
+    yield "class names used twice", ", ".join(names_used_twice(lines)) or "none"
     yield "pairs of importing rooms", len({pair for pair in pairs if pair[0] != pair[1]})
     yield "circles of rooms", shown(circles(pairs))
     yield "circles of modules", shown(circles(set(links)))
     most, number = Counter(a for a, b in pairs if a != b).most_common(1)[0]
     yield "imports most rooms", f"{most}, {number}"
+
+
+def names_used_twice(paths: Iterable[Path]) -> list[str]:
+    """Return the names that more than one class has, nested ones too."""
+    found = Counter(
+        node.name
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    return sorted(name for name, number in found.items() if number > 1)
 
 
 def circles(links: set[tuple[str, str]]) -> list[list[str]]:

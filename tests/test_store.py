@@ -150,7 +150,7 @@ def test_an_analysis_is_handed_over_to_another_bundle(engine: Engine) -> None:
     store(engine, received(1))
     plan(engine, digest="old")
     with engine.begin() as connection:
-        results.hand_over(connection, AnalysisKey("1.2.840", 1, "old"), "new", "SCT:2")
+        results.replan(connection, AnalysisKey("1.2.840", 1, "old"), "new", "SCT:2")
         assert results.planned(connection) == {AnalysisKey("1.2.840", 1, "new")}
         rows = connection.execute(select(analysis)).all()
     assert {row.bundle_digest: row.finding for row in rows} == {"old": "SCT:1", "new": "SCT:2"}

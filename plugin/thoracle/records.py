@@ -193,7 +193,7 @@ class OutcomeStatement:
     caution: Annotated[str, Len(0, 200)] = ""
     """A whole sentence about what the outcome does not mean; may be empty."""
 
-    def told(self, numbers: str) -> str:
+    def with_numbers(self, numbers: str) -> str:
         """Return the whole statement with the numbers that it rests on."""
         return f"{self.sentence}: {numbers}. {self.caution}".rstrip()
 

@@ -119,7 +119,7 @@ def last_verified(folder: Path) -> Anchor | None:
 def keep_verified(folder: Path, row_id: int, digest: str) -> None:
     """Remember where a verification ended that found all well."""
     text = json.dumps(asdict(Anchor(row_id, digest, now())))
-    files.keep(folder / VERIFIED, f"{text}\n".encode())
+    files.write_durably(folder / VERIFIED, f"{text}\n".encode())
 
 
 # ---- verification --------------------------------------------------------------------------------

@@ -157,7 +157,7 @@ def _rule(path: Path) -> DecisionRule:
     try:
         rule = _RULE.validate_json(path.read_bytes())
     except ValidationError as error:
-        faults = "\n".join(finding.told(error))
+        faults = "\n".join(finding.validation_faults(error))
         raise BundleError(f"{path}:\n{faults}") from error
     except OSError as error:
         raise BundleError(f"{path}: {type(error).__name__}: {error}") from error

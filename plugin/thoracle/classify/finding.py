@@ -54,7 +54,7 @@ def read(metadata: Mapping[str, Any]) -> Finding:
         # As JSON: there, and not in Python, a list is a tuple and a text an enumerated value.
         found = _FINDING.validate_json(json.dumps({**section, "channel": channel}), strict=True)
     except ValidationError as error:
-        faults += told(error, SECTION)
+        faults += validation_faults(error, SECTION)
     else:
         faults += _faults(section, found, classes)
     if faults:
@@ -104,7 +104,7 @@ def _channel(metadata: Mapping[str, Any], name: object) -> tuple[int, int]:
     return places[0], len(names)
 
 
-def told(error: ValidationError, above: str = "") -> Iterator[str]:
+def validation_faults(error: ValidationError, above: str = "") -> Iterator[str]:
     """Yield one line for each entry that pydantic found missing or unfit, beginning with its name.
 
     ``above`` is the name of the entry in which all of them stand.

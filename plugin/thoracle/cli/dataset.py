@@ -60,7 +60,7 @@ def check_command(
     else:
         show(report, out)
     if split is not None:
-        files.keep(split, groups.split_file(report.places).encode())
+        files.write_durably(split, groups.split_file(report.places).encode())
         if not as_json:
             show_split(report, out)
         return

@@ -126,7 +126,7 @@ def evaluate_command(
         read = results.read(settings, matched.cases, with_progress)
     said = evaluation.evaluate(identity, found, matched, read, targets)
     if predictions_file is not None:
-        files.keep(predictions_file, _csv(results.predictions(read)).encode())
+        files.write_durably(predictions_file, _csv(results.predictions(read)).encode())
     if plot is not None:
         _plot(*evaluation.curves(said), plot, identity.decision.threshold)
     if as_json:
@@ -230,7 +230,7 @@ def verdicts_command(
         for row in rows:
             print_json(row)
         return
-    files.keep(csv_file, _verdicts_csv(rows).encode())
+    files.write_durably(csv_file, _verdicts_csv(rows).encode())
     say(f"{csv_file} written: {len(rows)} verdicts")
 
 

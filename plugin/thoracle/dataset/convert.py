@@ -251,7 +251,7 @@ def convert(entries: Iterable[Entry], folder: Path, kind: Kind) -> Iterator[tupl
     """
     for entry in entries:
         try:
-            files.keep(folder / f"{entry.name}.dcm", encoded(entry, kind))
+            files.write_durably(folder / f"{entry.name}.dcm", encoded(entry, kind))
         except NotAnalysable as error:
             yield entry, error.detail
         except (ThoracleError, OSError) as error:

@@ -16,7 +16,7 @@ from thoracle.records import Kind
 from thoracle.report import sr
 from thoracle.report.result_set import encoded
 from thoracle.settings import Destination, Settings
-from thoracle.study.line import keep, parts
+from thoracle.study.line import parts, write_result
 
 
 def send(destination: Destination, items: Sequence[OutboxItem]) -> Iterator[SendAnswer]:
@@ -37,7 +37,9 @@ def send(destination: Destination, items: Sequence[OutboxItem]) -> Iterator[Send
 
 def _comprehensive(stored: Path) -> Callable[[], Path]:
     def made() -> Path:
-        return parts().path(keep(encoded(Kind.SR, sr.as_comprehensive_sr(dcmread(stored)))).path)
+        return parts().path(
+            write_result(encoded(Kind.SR, sr.as_comprehensive_sr(dcmread(stored)))).path
+        )
 
     return made
 

@@ -50,7 +50,7 @@ def _said(study: Study) -> str:
         numbers += f", decision threshold {threshold:g} %"
     if study.finding is None:
         return f"{row.outcome}: {numbers}."
-    return study.finding.outcomes.of(Outcome(row.outcome)).told(numbers)
+    return study.finding.outcomes.of(Outcome(row.outcome)).with_numbers(numbers)
 
 
 def _nothing(study: Study) -> str:

@@ -35,7 +35,7 @@ STANDING = analysis.alias("standing")
 _earlier = analysis.alias("earlier")
 
 
-def is_told(table: Any) -> ColumnElement[bool]:
+def is_published(table: Any) -> ColumnElement[bool]:
     """Return whether an analysis has said something to people outside."""
     return and_(
         table.c.state.in_(("done", "withdrawn")),
@@ -54,11 +54,13 @@ JOINED: FromClause = (
     .outerjoin(
         STANDING,
         (STANDING.c.study_instance_uid == study.c.study_instance_uid)
-        & is_told(STANDING)
+        & is_published(STANDING)
         & (
             STANDING.c.generation
             == select(func.max(_earlier.c.generation))
-            .where(_earlier.c.study_instance_uid == study.c.study_instance_uid, is_told(_earlier))
+            .where(
+                _earlier.c.study_instance_uid == study.c.study_instance_uid, is_published(_earlier)
+            )
             .correlate(study)
             .scalar_subquery()
         ),
@@ -311,7 +313,9 @@ def _reports(uids: Sequence[str]) -> Select[Any]:
             & (analysis.c.generation == result.c.generation)
             & (analysis.c.bundle_digest == result.c.bundle_digest),
         )
-        .where(result.c.study_instance_uid.in_(uids), result.c.kind == Kind.SR, is_told(analysis))
+        .where(
+            result.c.study_instance_uid.in_(uids), result.c.kind == Kind.SR, is_published(analysis)
+        )
         .order_by(result.c.generation, result.c.created_at)
     )
 

@@ -11,24 +11,24 @@ from thoracle.store import files
 from thoracle.study.line import parts
 
 
-def compose(receiver: HL7, told: ResultNotice) -> str:
+def compose(receiver: HL7, notice: ResultNotice) -> str:
     """Write the message to a receiver durably; return its path below the data folder."""
     line = parts()
-    name = f"{told.report_sop_instance_uid} {receiver.name}"
+    name = f"{notice.report_sop_instance_uid} {receiver.name}"
     control_id = hashlib.sha256(name.encode()).hexdigest()[:20]
     content = oru.oru(
-        told.source,
-        told.readings,
-        told.bundle,
-        ReportReference(told.report_series_instance_uid, told.report_sop_instance_uid),
+        notice.source,
+        notice.readings,
+        notice.bundle,
+        ReportReference(notice.report_series_instance_uid, notice.report_sop_instance_uid),
         receiver,
-        sentence=told.sentence,
+        sentence=notice.sentence,
         control_id=control_id,
-        made=told.made,
-        status=told.status,
+        made=notice.made,
+        status=notice.status,
     )
     below = f"messages/{control_id[-2:]}/{control_id}.hl7"
-    files.keep_patiently(line.path(below), content)
+    files.write_retrying(line.path(below), content)
     return below
 
 

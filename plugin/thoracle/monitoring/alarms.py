@@ -61,18 +61,18 @@ EVERY_SECONDS = 600.0
 """The newest days change slowly, and months of work take a second to compare."""
 
 
-Told = Callable[[Connection, trail.Event, Comparison], None]
+Notify = Callable[[Connection, trail.Event, Comparison], None]
 """Is told of each alarm that is raised or ends, in the transaction that records it."""
 
 
-def tell_nobody(_connection: Connection, _event: trail.Event, _alarm: Comparison) -> None:
+def nobody(_connection: Connection, _event: trail.Event, _alarm: Comparison) -> None:
     """Send nothing."""
 
 
-def outbox_of(settings: Settings) -> Told:
+def outbox_of(settings: Settings) -> Notify:
     """Return what puts each alarm into the outbox, for those who are told of alarms."""
 
-    def tell(connection: Connection, event: trail.Event, one: Comparison) -> None:
+    def notify(connection: Connection, event: trail.Event, one: Comparison) -> None:
         raised = event is trail.Event.ALARM_RAISED
         said = AlarmNotice(
             subject=one.subject,
@@ -84,7 +84,7 @@ def outbox_of(settings: Settings) -> Told:
         )
         senders.announce(connection, settings, said)
 
-    return tell
+    return notify
 
 
 class AlarmMonitor:
@@ -94,14 +94,14 @@ class AlarmMonitor:
     ----------
     database, settings
         What is compared, and what counts as an alarm.
-    tell
+    notify
         See ``Told``.
     """
 
-    def __init__(self, database: Engine, settings: Settings, tell: Told = tell_nobody) -> None:
+    def __init__(self, database: Engine, settings: Settings, notify: Notify = nobody) -> None:
         self._database = database
         self._settings = settings
-        self._tell = tell
+        self._notify = notify
         self._due = time.monotonic()
         self._compared: tuple[Comparison, ...] | None = None
         self._failed = False
@@ -117,7 +117,7 @@ class AlarmMonitor:
         if self._failed:
             sentence = "The figures could not be compared with the reference; the log says why."
             found.append(conditions.alarm("housekeeping watch", "Watch", sentence))
-        record(self._database, found, self._compared, self._tell)
+        record(self._database, found, self._compared, self._notify)
 
     def _compare(self, moment: datetime) -> None:
         try:
@@ -133,7 +133,7 @@ def record(
     database: Engine,
     service: Sequence[Comparison],
     compared: Sequence[Comparison] | None,
-    tell: Told = tell_nobody,
+    notify: Notify = nobody,
 ) -> None:
     """Keep levels and sentences, and record what changed.
 
@@ -157,13 +157,15 @@ def record(
         for row in (before[subject] for subject in sorted(gone)):
             if row.level == Level.ALARM:
                 ended = Comparison(row.subject, row.subject, Level.CALM, row.sentence)
-                _record(connection, ended, tell)
+                _record(connection, ended, notify)
         delete_rows(connection, sorted(gone))
         for one in found:
-            _keep(connection, one, before.get(one.subject), tell)
+            _update(connection, one, before.get(one.subject), notify)
 
 
-def _keep(connection: Connection, one: Comparison, before: Row[Any] | None, tell: Told) -> None:
+def _update(
+    connection: Connection, one: Comparison, before: Row[Any] | None, notify: Notify
+) -> None:
     was = Level.TOO_FEW if before is None else Level(before.level)
     level = _standing(was, one.level)
     if level is not one.level and was is Level.ALARM:
@@ -172,20 +174,20 @@ def _keep(connection: Connection, one: Comparison, before: Row[Any] | None, tell
     if before is None or (before.level, before.sentence, before.device) != said:
         set_row(connection, one.subject, level, one.sentence, one.device)
     if (level is Level.ALARM) is not (was is Level.ALARM):
-        _record(connection, one, tell)
+        _record(connection, one, notify)
 
 
 def _standing(was: Level, now: Level) -> Level:
     return Level.ALARM if was is Level.ALARM and now is not Level.CALM else now
 
 
-def _record(connection: Connection, one: Comparison, tell: Told) -> None:
-    """Record that an alarm is raised or has ended, and tell of it."""
+def _record(connection: Connection, one: Comparison, notify: Notify) -> None:
+    """Record that an alarm is raised or has ended, and notify of it."""
     raised = one.level is Level.ALARM
     event = _EVENTS[raised]
     detail = {"subject": one.subject, "sentence": one.sentence, "device": one.device}
     outcome = trail.MINOR_FAILURE if raised else trail.SUCCESS
     trail.record(connection, event, {"event_outcome": outcome, "detail": detail})
-    tell(connection, event, one)
+    notify(connection, event, one)
     write = logger.warning if raised else logger.info
     write("%s: %s %s", event.verb, one.sentence, one.device or "")

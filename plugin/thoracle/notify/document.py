@@ -25,36 +25,36 @@ _PATIENT = {
 }
 
 
-def of_result(told: ResultNotice, *, patient_data: bool) -> dict[str, Any]:
+def of_result(notice: ResultNotice, *, patient_data: bool) -> dict[str, Any]:
     """Return the document of a result: ``outcome``, ``probability``, ``model`` and so on."""
-    bundle, found = told.bundle, told.bundle.finding
-    withdrawn = told.status == "withdrawn"
-    outcome = None if withdrawn else study_outcome(told.readings)
+    bundle, found = notice.bundle, notice.bundle.finding
+    withdrawn = notice.status == "withdrawn"
+    outcome = None if withdrawn else study_outcome(notice.readings)
     document: dict[str, Any] = {
         "type": "result",
         "research_use_only": RESEARCH_USE_ONLY,
-        "made_at": told.made.isoformat(),
-        "status": told.status,
+        "made_at": notice.made.isoformat(),
+        "status": notice.status,
         "finding": {
             "name": found.name,
             "code": found.code.value,
             "scheme": found.code.scheme,
         },
         "outcome": outcome,
-        "probability": None if outcome is None else _probability(told, outcome),
-        "report_sop_instance_uid": told.report_sop_instance_uid,
+        "probability": None if outcome is None else _probability(notice, outcome),
+        "report_sop_instance_uid": notice.report_sop_instance_uid,
         "model": {"name": bundle.name, "version": bundle.version, "digest": bundle.digest},
     }
     if patient_data:
-        document |= _patient(told.source)
+        document |= _patient(notice.source)
     if patient_data or not withdrawn:  # the reason of a withdrawal is what somebody typed
-        document["sentence"] = told.sentence
+        document["sentence"] = notice.sentence
     return document
 
 
-def _probability(told: ResultNotice, outcome: Outcome) -> float | None:
+def _probability(notice: ResultNotice, outcome: Outcome) -> float | None:
     """Return the highest probability of the images that made the outcome, 0 to 1."""
-    found = [one.probability for one in told.readings if one.outcome is outcome]
+    found = [one.probability for one in notice.readings if one.outcome is outcome]
     return max((one for one in found if one is not None), default=None)
 
 
@@ -79,7 +79,7 @@ def of_alarm(alarm: AlarmNotice, *, patient_data: bool) -> dict[str, Any]:
     return document
 
 
-def keep(document: dict[str, Any], name: str) -> str:
+def write(document: dict[str, Any], name: str) -> str:
     """Write a document durably; return its path below the data folder.
 
     It is a file, and not a value of a row or of a workflow, so that it goes with the results when
@@ -87,5 +87,5 @@ def keep(document: dict[str, Any], name: str) -> str:
     """
     below = f"messages/{name[-2:]}/{name}.json"
     content = json.dumps(document, ensure_ascii=True, indent=1).encode()
-    files.keep_patiently(parts().path(below), content)
+    files.write_retrying(parts().path(below), content)
     return below

@@ -146,11 +146,11 @@ def _where(peer: Email) -> str:
 # ---- What it is to the outbox ------------------------------------------------------------------
 
 
-def compose(peer: Email, told: ResultNotice) -> str:
+def compose(peer: Email, notice: ResultNotice) -> str:
     """Write the document of a result; return its path below the data folder."""
-    content = document.of_result(told, patient_data=peer.patient_data)
-    name = hashlib.sha256(f"{told.report_sop_instance_uid} {peer.name}".encode()).hexdigest()
-    return document.keep(content, name[:20])
+    content = document.of_result(notice, patient_data=peer.patient_data)
+    name = hashlib.sha256(f"{notice.report_sop_instance_uid} {peer.name}".encode()).hexdigest()
+    return document.write(content, name[:20])
 
 
 def alarm(peer: Email, raised: AlarmNotice) -> Any:

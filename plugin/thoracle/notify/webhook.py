@@ -81,11 +81,11 @@ def _peer(webhook: Webhook) -> WebPeer:
     return WebPeer(webhook.url, webhook.timeout_seconds, tls=webhook.tls)
 
 
-def compose(webhook: Webhook, told: ResultNotice) -> str:
+def compose(webhook: Webhook, notice: ResultNotice) -> str:
     """Write the document of a result; return its path below the data folder."""
-    content = document.of_result(told, patient_data=webhook.patient_data)
-    name = hashlib.sha256(f"{told.report_sop_instance_uid} {webhook.name}".encode()).hexdigest()
-    return document.keep(content, name[:20])
+    content = document.of_result(notice, patient_data=webhook.patient_data)
+    name = hashlib.sha256(f"{notice.report_sop_instance_uid} {webhook.name}".encode()).hexdigest()
+    return document.write(content, name[:20])
 
 
 def alarm(webhook: Webhook, raised: AlarmNotice) -> Any:

@@ -189,7 +189,7 @@ def of_batch(connection: Connection, name: str, *, in_order: bool = False) -> Se
     return connection.execute(waiting.where(same, outbox.c.id <= last.id).limit(MOST)).all()
 
 
-def told(connection: Connection, study_instance_uid: str) -> set[str]:
+def notified_peers(connection: Connection, study_instance_uid: str) -> set[str]:
     """Return the peers that were told of a study by a message, or may have been."""
     return {
         row.peer
@@ -313,7 +313,7 @@ def withdraw(connection: Connection, study_instance_uid: str) -> None:
 # ---- recovery --------------------------------------------------------------------------------
 
 
-def begin_rest(connection: Connection) -> list[Batch]:
+def begin_unbatched(connection: Connection) -> list[Batch]:
     """Put what waits and is in no batch into batches: rows of an earlier version, and alarms."""
     waiting = (outbox.c.state == "waiting") & outbox.c.batch.is_(None)
     rows = sorted(connection.execute(question().where(waiting)), key=_together)

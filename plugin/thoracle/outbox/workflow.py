@@ -144,7 +144,7 @@ def recover() -> None:
     line = parts()
     with line.database.begin() as connection:
         begin_writing(connection)
-        batches = stored.begin_rest(connection)
+        batches = stored.begin_unbatched(connection)
         for batch, status in stored.without_workflow(connection):
             if status is None:
                 batches.append(batch)

@@ -20,7 +20,7 @@ from thoracle.routing.rules import NOTHING, RoutingDecision
 from thoracle.store import engine
 from thoracle.store.tables import timestamp
 from thoracle.study import analyses, instances, reading_list, results
-from thoracle.study.line import keep, parts
+from thoracle.study.line import parts, write_result
 from thoracle.study.results import AnalysisKey, ResultObject
 from thoracle.ups import review
 
@@ -224,7 +224,7 @@ def _report(
         predecessor=Instance(*predecessor) if predecessor else None,
         recorded=[recorded[path] for path in sources],
     )
-    return [asdict(keep(one)) for one in made]
+    return [asdict(write_result(one)) for one in made]
 
 
 def _conclude(

@@ -25,7 +25,7 @@ from thoracle.report.result_set import encoded
 from thoracle.store import bundles, engine, files, trail
 from thoracle.store.tables import now
 from thoracle.study import analyses, headers, instances, reading_list, reconciliation, results
-from thoracle.study.line import keep, parts
+from thoracle.study.line import parts, write_result
 from thoracle.study.reconciliation import Patient
 from thoracle.study.results import AnalysisKey, ResultObject
 from thoracle.ups import review
@@ -167,7 +167,7 @@ def _correct(
         made=_moment(begun["made_at"]),
         **common,
     )
-    made = [(asdict(keep(encoded(Kind.SR, report))), list(begun["report_to"]))]
+    made = [(asdict(write_result(encoded(Kind.SR, report))), list(begun["report_to"]))]
     notes: dict[str, tuple[dict[str, Any], list[str]]] = {}
     for name, objects in begun["kept"].items():
         destination = line.destinations.get(name)
@@ -178,7 +178,7 @@ def _correct(
         # Archives that have the same objects get the same note.
         uid = str(note.SOPInstanceUID)
         if uid not in notes:
-            notes[uid] = (asdict(keep(encoded(Kind.REJECTION, note))), [])
+            notes[uid] = (asdict(write_result(encoded(Kind.REJECTION, note))), [])
         notes[uid][1].append(name)
     return [*made, *notes.values()]
 
@@ -190,7 +190,7 @@ def _messages(
     """Write messages for those who were told of the result; return kind, peer and path of each."""
     line = parts()
     with line.database.connect() as connection:
-        told = outbox.told(connection, study_instance_uid)
+        told = outbox.notified_peers(connection, study_instance_uid)
     sources = [line.header(study_instance_uid, path) for path in begun["sources"]]
     bundle = _bundle_of(begun["digest"])
     withdrawal = ResultNotice(
@@ -342,7 +342,7 @@ def _correct_patient(path: str, model: str) -> dict[str, Any]:
     data_set = content[144 + int.from_bytes(content[140:144], "little") :]
     name = secrets.token_hex(16)
     below = f"images/{name[:2]}/{name}.dcm"
-    files.keep_patiently(line.path(below), content)
+    files.write_retrying(line.path(below), content)
     digest = hashlib.sha256(data_set).hexdigest()
     return {"path": below, "size": len(data_set), "sha256": digest}
 

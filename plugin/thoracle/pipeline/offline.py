@@ -69,7 +69,7 @@ def analyse(
             )
             assert out is not None
             for one in made:
-                files.keep(out / f"{one.kind}-{one.sop_instance_uid}.dcm", one.content)
+                files.write_durably(out / f"{one.kind}-{one.sop_instance_uid}.dcm", one.content)
 
 
 def _study(path: Path, reading: Reading) -> str:

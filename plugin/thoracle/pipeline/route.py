@@ -199,7 +199,7 @@ def messages(
     outcome = study_outcome(read)
     planned = RoutingDecision.from_json(decision).planned.notify
     with line.database.connect() as connection:
-        told = outbox.told(connection, study)
+        told = outbox.notified_peers(connection, study)
     written = []
     for sender, peer in receivers():
         # Whoever was told of an earlier result is told of this one, whatever it is.

@@ -30,7 +30,7 @@ Arrival = Callable[[str, bool], None]
 
 
 class Arrivals:
-    """Tells of arrivals; the associations may be served in several threads.
+    """Notifies of arrivals; the associations may be served in several threads.
 
     Parameters
     ----------
@@ -45,9 +45,9 @@ class Arrivals:
         self._lock = threading.Lock()
 
     def push(self, assoc: Any, study_instance_uid: str) -> None:
-        """Tell of an arrival, at most once a second for each study of an association.
+        """Notify of an arrival, at most once a second for each study of an association.
 
-        Its end tells of every study again, so no arrival stays untold; and what a crash swallows
+        Its end notifies of every study again, so no arrival is lost; and what a crash swallows
         is found by the recovery of unplanned studies.
         """
         moment = time.monotonic()
@@ -56,9 +56,9 @@ class Arrivals:
             if moment - studies.get(study_instance_uid, -PUSH_INTERVAL) < PUSH_INTERVAL:
                 return
             studies[study_instance_uid] = moment
-        self._tell(study_instance_uid, released=False)
+        self._notify(study_instance_uid, released=False)
 
-    def _tell(self, study_instance_uid: str, *, released: bool) -> None:
+    def _notify(self, study_instance_uid: str, *, released: bool) -> None:
         try:
             self._on_arrival(study_instance_uid, released)
         except Exception:
@@ -75,13 +75,13 @@ class Arrivals:
             self._released.add(assoc)
 
     def end(self, assoc: Any) -> bool:
-        """Tell of every study of an association that has ended; return whether it was released."""
+        """Notify of all studies of an association that ended; return whether it was released."""
         with self._lock:
             released = assoc in self._released
             studies = self._pushed.pop(assoc, {})
             open_elsewhere = {uid for others in self._pushed.values() for uid in others}
         for study_instance_uid in studies:
-            self._tell(
+            self._notify(
                 study_instance_uid,
                 released=released and study_instance_uid not in open_elsewhere,
             )
@@ -166,7 +166,7 @@ OTHER_REFUSALS = Refusal(None, "further kinds of refusals, not told apart")
 
 
 class Refusals:
-    """Tells of refusals until it is closed; callers may come from several threads."""
+    """Records refusals until it is closed; callers may come from several threads."""
 
     def __init__(self, database: Engine) -> None:
         self._database = database
@@ -175,7 +175,7 @@ class Refusals:
         self._timer: threading.Timer | None = None
 
     def add(self, refusal: Refusal) -> None:
-        """Tell of a refusal at once, or count it."""
+        """Record a refusal at once, or count it."""
         with self._lock:
             if refusal not in self._repeated and len(self._repeated) >= MOST_REFUSALS:
                 refusal = OTHER_REFUSALS
@@ -187,10 +187,10 @@ class Refusals:
                 self._timer = threading.Timer(REFUSAL_SECONDS, self.flush)
                 self._timer.daemon = True
                 self._timer.start()
-        self._tell(refusal, 1)
+        self._record(refusal, 1)
 
     def flush(self) -> None:
-        """Tell what has been counted; the next refusal begins a new minute."""
+        """Record what has been counted; the next refusal begins a new minute."""
         with self._lock:
             repeated, self._repeated = self._repeated, {}
             if self._timer is not None:
@@ -198,9 +198,9 @@ class Refusals:
                 self._timer = None
         for refusal, times in repeated.items():
             if times:
-                self._tell(refusal, times)
+                self._record(refusal, times)
 
-    def _tell(self, refusal: Refusal, times: int) -> None:
+    def _record(self, refusal: Refusal, times: int) -> None:
         logger.warning(
             "association refused: %s calls %s from %s, %s (%d times)",
             refusal.calling_ae_title or "somebody",

@@ -119,7 +119,7 @@ REJECTED = bytes.fromhex("03000000000400010201")
 """Bytes a second that it has to bring then, from its first byte on."""
 
 
-class Connection:
+class InboundConnection:
     """The reading side of an association, guarded.
 
     Parameters

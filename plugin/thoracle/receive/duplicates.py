@@ -207,7 +207,7 @@ def _write(
     reading_list.arrive(connection, received, same_patient=same)
     previous = judged.previous
     if judged.again:
-        instances.keep_again(connection, previous.id, received)
+        instances.replace_file(connection, previous.id, received)
         inbox.discard(previous.path)  # if it was just about to go
     elif previous is None:
         instances.add(connection, received)

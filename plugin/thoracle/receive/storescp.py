@@ -197,7 +197,7 @@ class Listener:
             self._refusals.add(Refusal(address, str(error)))
             return
         if not self._places.enter(assoc, address):
-            transport.turn_away(assoc)
+            transport.reject(assoc)
             reason = f"this address has {self._places.per_address} associations already"
             self._refusals.add(Refusal(address, reason))
             return

@@ -19,7 +19,7 @@ from typing import Any
 
 from pynetdicom import evt
 
-from thoracle.receive.connection import Connection
+from thoracle.receive.connection import InboundConnection
 from thoracle.receive.inbox import IncomingFile
 from thoracle.settings import Receive, tls
 
@@ -40,36 +40,36 @@ UNSERVED = 2
 answer (PS3.7 Annex D.3.3.3), but for C-CANCEL."""
 
 
-class _Telling(queue.Queue[Any]):
-    """A queue that tells of what is put in."""
+class _NotifyingQueue(queue.Queue[Any]):
+    """A queue that notifies of what is put in."""
 
-    def __init__(self, tell: Callable[[], object]) -> None:
+    def __init__(self, notify: Callable[[], object]) -> None:
         super().__init__()
-        self._tell = tell
+        self._notify = notify
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Put an item in, and tell."""
+        """Put an item in, and notify."""
         super().put(item, block, timeout)
-        self._tell()
+        self._notify()
 
 
-class _Bell:
+class _Wakeup:
     """Wakes a thread that waits for a connection."""
 
     def __init__(self) -> None:
-        self._listening, self._ringing = socket.socketpair()
+        self._listening, self._waking = socket.socketpair()
         self._listening.setblocking(False)
-        self._ringing.setblocking(False)
+        self._waking.setblocking(False)
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Wake whoever waits, or who will wait next."""
         try:
-            self._ringing.send(b"\0")
+            self._waking.send(b"\0")
         except OSError:  # full, so it has been rung; or closed, so nobody waits
             return
 
     def wait(self, connection: socket.socket | None, seconds: float) -> None:
-        """Return when the connection can be read, after a ring, or after so many seconds."""
+        """Return when the connection can be read, after :meth:`wake`, or after so many seconds."""
         poll = select.poll()
         poll.register(self._listening, select.POLLIN)
         if connection is not None and connection.fileno() >= 0:
@@ -83,7 +83,7 @@ class _Bell:
     def close(self) -> None:
         """Give the sockets back."""
         self._listening.close()
-        self._ringing.close()
+        self._waking.close()
 
 
 def wait_instead_of_polling(assoc: Any, dimse_timeout: float) -> Callable[[], None]:
@@ -96,11 +96,11 @@ def wait_instead_of_polling(assoc: Any, dimse_timeout: float) -> Callable[[], No
     dimse_timeout
         Seconds after which a message that does not go on ends it.
     """
-    bell, told = _Bell(), threading.Event()
+    wakeup, incoming = _Wakeup(), threading.Event()
     dul = assoc.dul
-    dul.to_provider_queue = _Telling(bell.ring)
-    dul.to_user_queue = _Telling(told.set)
-    assoc.dimse.msg_queue = _Telling(told.set)
+    dul.to_provider_queue = _NotifyingQueue(wakeup.wake)
+    dul.to_user_queue = _NotifyingQueue(incoming.set)
+    assoc.dimse.msg_queue = _NotifyingQueue(incoming.set)
     dul._run_loop_delay = 0
     look = dul._is_transport_event
 
@@ -108,17 +108,17 @@ def wait_instead_of_polling(assoc: Any, dimse_timeout: float) -> Callable[[], No
         state = dul.state_machine.current_state
         connection = dul.socket.socket
         if connection is None or state == "Sta1":
-            bell.wait(None, CLOSING)
+            wakeup.wait(None, CLOSING)
         elif assoc.dimse.msg_queue.qsize() >= UNSERVED:
-            bell.wait(None, LOOK_AROUND)
+            wakeup.wait(None, LOOK_AROUND)
             return False
         elif state != "Sta13" and dul.event_queue.empty() and not _pending(connection):
-            bell.wait(connection, _until_due(dul.artim_timer))
+            wakeup.wait(connection, _until_due(dul.artim_timer))
         return bool(look())
 
     dul._is_transport_event = is_transport_event
-    assoc._run_reactor = lambda: _serve(assoc, told, bell, dimse_timeout)
-    return bell.close
+    assoc._run_reactor = lambda: _serve(assoc, incoming, wakeup, dimse_timeout)
+    return wakeup.close
 
 
 def _until_due(timer: Any) -> float:
@@ -133,7 +133,7 @@ def _pending(connection: Any) -> bool:
     return hasattr(connection, "pending") and connection.pending() > 0
 
 
-def _serve(assoc: Any, told: threading.Event, bell: _Bell, dimse_timeout: float) -> None:
+def _serve(assoc: Any, incoming: threading.Event, wakeup: _Wakeup, dimse_timeout: float) -> None:
     """Serve requests until the association ends: pynetdicom's own loop, but for its waiting.
 
     A release is taken after the requests that came before it. When the connection is closed,
@@ -151,7 +151,7 @@ def _serve(assoc: Any, told: threading.Event, bell: _Bell, dimse_timeout: float)
             return
         context_id, message = assoc.dimse.get_msg(block=False)
         if message is not None:
-            bell.ring()  # there is room for another one
+            wakeup.wake()  # there is room for another one
             try:
                 assoc._serve_request(message, context_id)
             finally:
@@ -170,8 +170,8 @@ def _serve(assoc: Any, told: threading.Event, bell: _Bell, dimse_timeout: float)
             assoc.kill()
             return
         else:
-            told.wait(LOOK_AROUND)
-            told.clear()
+            incoming.wait(LOOK_AROUND)
+            incoming.clear()
 
 
 def _discard_file(message: Any) -> None:
@@ -238,7 +238,7 @@ def unread(assoc: Any) -> list[IncomingFile]:
     return [file for file in files if file is not None]
 
 
-def turn_away(assoc: Any) -> None:
+def reject(assoc: Any) -> None:
     """Reject a connection before it has asked for anything; its threads do not begin."""
     connection: socket.socket = assoc.dul.socket.socket
     assoc.run = lambda: None
@@ -263,6 +263,6 @@ def prepare(assoc: Any, settings: Receive, refused: Callable[[str], None]) -> No
     refused
         Told why, when the association is ended for what it sent.
     """
-    Connection(assoc, settings, refused).guard()
+    InboundConnection(assoc, settings, refused).guard()
     closed = wait_instead_of_polling(assoc, settings.dimse_timeout_seconds)
     at_end(assoc, lambda _: closed())

@@ -73,7 +73,7 @@ def finding(reading: Reading, bundle: BundleIdentity) -> str:
         f"probability {percent(reading.probability or 0.0)} %, "
         f"decision threshold {percent(bundle.decision.threshold)} %"
     )
-    return said.told(numbers)
+    return said.with_numbers(numbers)
 
 
 def rule(decision: Decision) -> str:

@@ -22,7 +22,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def keep(path: Path, content: bytes) -> str:
+def write_durably(path: Path, content: bytes) -> str:
     """Write a whole file durably, replacing one of that name; return its hexadecimal SHA-256."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
@@ -35,14 +35,14 @@ def keep(path: Path, content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def keep_patiently(path: Path, content: bytes) -> str:
+def write_retrying(path: Path, content: bytes) -> str:
     """Do what :func:`keep` does, and wait for room while the disk is full.
 
     For results: raised from a step, the error would be the recorded end of a study's analysis.
     """
     while True:
         try:
-            return keep(path, content)
+            return write_durably(path, content)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise

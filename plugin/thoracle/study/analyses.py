@@ -71,14 +71,14 @@ def begin(
 
     None either when an image is no longer kept; the analysis has failed then.
 
-    When the bundle was exchanged since the plan was made, the analysis is handed over to the one
+    When the bundle was exchanged since the plan was made, the analysis is planned anew for the one
     with ``digest``, which finds ``finding``.
     """
     answer: dict[str, Any] = {"digest": digest, "sources": [], "predecessor": None}
     row = results.analysis_row(connection, key)
     answer["content_datetime"] = row.content_datetime
     if key.bundle_digest != digest:
-        results.hand_over(connection, key, digest, finding)
+        results.replan(connection, key, digest, finding)
     elif results.is_superseded(connection, key):
         results.end_analysis(connection, key, "superseded")
         trail.record(
@@ -254,8 +254,8 @@ _URGENCY = [Outcome.NEGATIVE, Outcome.REJECTED, Outcome.INDETERMINATE, Outcome.P
 """Of several patients in one study the list shows the last of these."""
 
 
-def _urgency(told: tuple[str, float | None, str | None]) -> tuple[int, float]:
-    return _URGENCY.index(Outcome(told[0])), told[1] or 0.0
+def _urgency(said: tuple[str, float | None, str | None]) -> tuple[int, float]:
+    return _URGENCY.index(Outcome(said[0])), said[1] or 0.0
 
 
 def of_study(

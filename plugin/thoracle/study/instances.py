@@ -196,7 +196,7 @@ def add_corrected(
     connection.execute(insert(instance).values(values))
 
 
-def keep_again(connection: Connection, row_id: int, received: Received) -> None:
+def replace_file(connection: Connection, row_id: int, received: Received) -> None:
     """Record the new file of an instance that had gone, as received and to be passed on."""
     values = {"path": received.path, "file_state": "kept", "purged_at": None}
     statement = update(instance).where(instance.c.id == row_id)

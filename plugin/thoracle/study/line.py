@@ -96,7 +96,7 @@ def parts() -> Line:
     return _line
 
 
-def keep(made: Made) -> ResultObject:
+def write_result(made: Made) -> ResultObject:
     """Write an object of ours durably, and return what the database says of it."""
     uid = made.sop_instance_uid  # ours, so it may be a file name
     below = f"results/{uid[-2:]}/{uid}.dcm"
@@ -106,5 +106,5 @@ def keep(made: Made) -> ResultObject:
         series_instance_uid=made.series_instance_uid,
         kind=made.kind,
         path=below,
-        sha256=files.keep_patiently(parts().path(below), made.content),
+        sha256=files.write_retrying(parts().path(below), made.content),
     )

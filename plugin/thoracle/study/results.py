@@ -114,7 +114,7 @@ def withdraw(connection: Connection, key: AnalysisKey) -> None:
     connection.execute(update(analysis).where(_is(key)).values(state="withdrawn"))
 
 
-def hand_over(connection: Connection, key: AnalysisKey, bundle_digest: str, finding: str) -> None:
+def replan(connection: Connection, key: AnalysisKey, bundle_digest: str, finding: str) -> None:
     """End an analysis that waits for a bundle which is gone, and plan it for another one."""
     row = analysis_row(connection, key)
     end_analysis(connection, key, "superseded")
