@@ -127,12 +127,19 @@ def study_complete(study_instance_uid: str) -> None:
         bundle.finding.key,
         str(DBOS.workflow_id),
     )
-    for plan in plans:
-        priority = route.priority_of(study_instance_uid, plan)
-        enqueue_analyse(study_instance_uid, bundle.digest, plan["generation"], priority)
+    enqueue_plans(study_instance_uid, bundle.digest, plans)
 
 
 # ---- analyse ---------------------------------------------------------------------------------
+
+
+def enqueue_plans(study: str, digest: str, plans: Any) -> None:
+    """Have the generations analysed that a transaction planned.
+
+    They are a list; a workflow that an earlier version began may have one, or ``None``, instead.
+    """
+    for plan in plans if isinstance(plans, list) else filter(None, [plans]):
+        enqueue_analyse(study, digest, plan["generation"], route.priority_of(study, plan))
 
 
 def enqueue_analyse(study: str, digest: str, generation: int, priority: int) -> None:

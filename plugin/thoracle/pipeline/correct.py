@@ -17,7 +17,7 @@ from thoracle.outbox.rows import ARRIVED, DICOM, Batch
 from thoracle.outbox.senders import ResultNotice
 from thoracle.outbox.workflow import enqueue
 from thoracle.pipeline import route
-from thoracle.pipeline.analyse import enqueue_analyse
+from thoracle.pipeline.analyse import enqueue_plans
 from thoracle.records import BundleIdentity, Kind
 from thoracle.report import keyobject, sentences, sr
 from thoracle.report.header import Instance
@@ -109,7 +109,7 @@ def withdrawn(
         outbox.add_object(connection, uid, destinations, priority=outbox.STAT)
 
 
-def retried(
+def retry_rows(
     connection: Connection, study_instance_uid: str, user_id: str, workflow_id: str
 ) -> list[Batch]:
     """Take up again what is dead of a study, and record who asked for it."""
@@ -259,19 +259,18 @@ def reanalyse(study_instance_uid: str, user_id: str) -> None:
         str(DBOS.workflow_id),
         user_id,
     )
-    for plan in plans:
-        priority = route.priority_of(study_instance_uid, plan)
-        enqueue_analyse(study_instance_uid, bundle.digest, plan["generation"], priority)
+    enqueue_plans(study_instance_uid, bundle.digest, plans)
 
 
 @DBOS.workflow(name="retry", max_recovery_attempts=None)
 def retry(study_instance_uid: str, user_id: str) -> None:
     """Send again what was refused, or given up."""
-    enqueue(engine.transaction(_retried, study_instance_uid, user_id))
+    enqueue(engine.transaction(retried, study_instance_uid, user_id))
 
 
-def _retried(connection: Connection, study_instance_uid: str, user_id: str) -> list[dict[str, Any]]:
-    batches = retried(connection, study_instance_uid, user_id, str(DBOS.workflow_id))
+def retried(connection: Connection, study_instance_uid: str, user_id: str) -> list[dict[str, Any]]:
+    """Record a retry; the name of the transaction is in the databases of hospitals."""
+    batches = retry_rows(connection, study_instance_uid, user_id, str(DBOS.workflow_id))
     return [asdict(one) for one in batches]
 
 
@@ -306,11 +305,7 @@ def reconcile(
     plans = engine.transaction(
         _settle, study_instance_uid, survivor, versions, user_id, str(DBOS.workflow_id)
     )
-    for plan in plans:
-        priority = route.priority_of(study_instance_uid, plan)
-        enqueue_analyse(
-            study_instance_uid, parts().reader.bundle.digest, plan["generation"], priority
-        )
+    enqueue_plans(study_instance_uid, parts().reader.bundle.digest, plans)
 
 
 def _begin(connection: Connection, study: str, survivor: list[str] | None) -> dict[str, Any] | None:
