@@ -22,13 +22,14 @@ from thoracle.cli import (
 )
 from thoracle.cli.options import err, out
 from thoracle.errors import ThoracleError
+from thoracle.wording import SOFTWARE
 
 RUN, LOOK, CORRECT = "Run", "Look", "Correct"
 KEEP, EVALUATE = "Keep", "Evaluate"
 """Groups of ``thoracle --help``, in this order."""
 
 app = typer.Typer(
-    help="A DICOM node that reads chest radiographs. Research software, not for diagnosis.",
+    help=f"A DICOM node that reads chest radiographs. {SOFTWARE}",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # they print local variables, and with them patients

@@ -21,9 +21,10 @@ from thoracle.evaluate.metrics import (
 from thoracle.evaluate.results import Result, pairs_of
 from thoracle.evaluate.thresholds import Proposal, propose
 from thoracle.records import BundleIdentity
+from thoracle.wording import SOFTWARE
 
 RESEARCH = (
-    "Research software, not for diagnosis. The figures hold for these images and ones like them; "
+    f"{SOFTWARE} The figures hold for these images and ones like them; "
     "a threshold chosen on them must be confirmed on others, from other patients."
 )
 MOST_GROUPS_DRAWN = 6

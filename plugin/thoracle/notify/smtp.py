@@ -16,6 +16,7 @@ from thoracle.notify import document
 from thoracle.outbox import senders
 from thoracle.outbox.senders import AlarmNotice, OutboxItem, ResultNotice, SendAnswer, Sender
 from thoracle.settings import ClientTLS, Email, Settings, tls
+from thoracle.wording import IN_SUBJECTS
 
 ENDED = SendAnswer("waiting", "the server ended the connection")
 LOCAL = "thoracle.invalid"
@@ -83,7 +84,7 @@ def _subject(found: dict[str, Any]) -> str:
         text = f"Thoracle: {found['level']}: {found['subject']}"
     else:
         name, outcome = found["finding"]["name"], found["outcome"] or "result"
-        text = f"Thoracle: {name} {outcome} ({found['status']}), research use only"
+        text = f"Thoracle: {name} {outcome} ({found['status']}), {IN_SUBJECTS}"
     return " ".join(text.split())
 
 

@@ -10,13 +10,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from thoracle.settings import Section, Settings
+from thoracle.wording import SOFTWARE
 
 
 def template() -> str:
     """Return a configuration in TOML: every setting with its meaning and default, commented out."""
     lines = [
         "# Thoracle's configuration. A setting behind # has its default; remove # to change it.",
-        "# `thoracle check` explains every fault. Research software: not for diagnosis.",
+        f"# `thoracle check` explains every fault. {SOFTWARE}",
         "",
     ]
     tables: list[str] = []
