@@ -13,12 +13,11 @@ from pydantic import model_validator as validator
 
 from thoracle.errors import SettingsError
 from thoracle.settings.audit import AuditRepository
-from thoracle.settings.database import Database
 from thoracle.settings.deliver import HL7, Deliver, Destination, Email, Rule, Webhook
 from thoracle.settings.receive import Budget, Complete, Decode, Receive, ReceiveTLS, Select
 from thoracle.settings.result import Classify, Report
-from thoracle.settings.retention import Retention
 from thoracle.settings.section import ClientTLS, Section, is_loopback
+from thoracle.settings.storage import Database, Retention
 from thoracle.settings.ups import UPS, Subscriber, WorkflowManager
 from thoracle.settings.web import OIDC, Rank, Watch, Web
 
