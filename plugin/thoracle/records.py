@@ -156,6 +156,8 @@ class Kind(StrEnum):
     """Grayscale Softcopy Presentation State: outlines on the original."""
     KO = "ko"
     """Key Object Selection "Of Interest"."""
+    SEG = "seg"
+    """Segmentation: made by earlier versions alone, and still sent, shown and withdrawn."""
     REJECTION = "rejection"
     """Key Object Selection that rejects withdrawn objects (IHE IOCM)."""
     ORIGINAL = "original"

@@ -22,6 +22,7 @@ KINDS: Final = {
     Kind.SC: "result picture (Secondary Capture)",
     Kind.PR: "outlines (presentation state)",
     Kind.KO: "key object selection",
+    Kind.SEG: "segmentation",
     Kind.REJECTION: "rejection note",
     Kind.ORIGINAL: "original image",
 }
