@@ -28,6 +28,8 @@ def house() -> Iterator[tuple[str, object]]:
     lines = {path: len(path.read_text().splitlines()) for path in FOLDER.rglob("*.py")}
     yield "rooms", len({room_of(name) for name in modules} - {ROOT})
     yield "modules", len(modules)
+    own = [name for name in modules if len(name.split(".")) > 2 and ".migrations" not in name]
+    yield "of which files of a room", sum(name not in parents(modules) for name in own)
     yield "lines", sum(lines.values())
     longest = max(lines, key=lambda path: lines[path])
     yield "longest module", f"{longest.relative_to(FOLDER)}, {lines[longest]} lines"
@@ -37,6 +39,11 @@ def house() -> Iterator[tuple[str, object]]:
     yield "circles of modules", shown(circles(set(links)))
     most, number = Counter(a for a, b in pairs if a != b).most_common(1)[0]
     yield "imports most rooms", f"{most}, {number}"
+
+
+def parents(modules: list[str]) -> set[str]:
+    """Return the modules that are folders."""
+    return {name.rpartition(".")[0] for name in modules}
 
 
 def names_used_twice(paths: Iterable[Path]) -> list[str]:

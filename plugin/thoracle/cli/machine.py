@@ -41,7 +41,7 @@ RENEW_DAYS = 30
 """From so many days before its end on, a certificate gives a warning: a fault once it is over."""
 
 
-class Level(StrEnum):
+class CheckLevel(StrEnum):
     """What a line of ``thoracle check`` begins with."""
 
     OK = "OK"
@@ -62,11 +62,11 @@ class CheckResult:
     """It is well, and somebody should look at it."""
 
     @property
-    def level(self) -> Level:
+    def level(self) -> CheckLevel:
         """Return what its line begins with."""
         if not self.well:
-            return Level.FAULT
-        return Level.WARN if self.warned else Level.OK
+            return CheckLevel.FAULT
+        return CheckLevel.WARN if self.warned else CheckLevel.OK
 
 
 def check(settings: Settings) -> Iterator[CheckResult]:

@@ -57,16 +57,16 @@ def check(
     ] = False,
 ) -> None:
     """Validate the configuration, and this machine and its peers against it."""
-    from thoracle.cli.machine import Level
+    from thoracle.cli.machine import CheckLevel
     from thoracle.cli.machine import check as check_settings
 
     settings = settings_of(config)
-    say(f"{Level.OK:5} settings")
+    say(f"{CheckLevel.OK:5} settings")
     found = []
     for one in check_settings(settings):
         found.append(one.level)
         say(f"{one.level:5} {one.subject}: {one.text}")
-    bad = Level.FAULT in found or (strict and Level.WARN in found)
+    bad = CheckLevel.FAULT in found or (strict and CheckLevel.WARN in found)
     raise typer.Exit(1 if bad else 0)
 
 
