@@ -21,7 +21,7 @@ from sender import small
 from thoracle.errors import ArchiveUnavailable
 from thoracle.notify.webhook import SENDER
 from thoracle.outbox.senders import AlarmNotice, OutboxItem
-from thoracle.pipeline.senders import announce
+from thoracle.pipeline.senders import add_alarm
 from thoracle.settings import Settings, Webhook, load
 from thoracle.store.database import existing
 
@@ -232,7 +232,7 @@ def test_an_alarm_is_told_once_by_whoever_is_told_of_alarms(tmp_path: Path, secr
         database = existing(settings)
         for _ in range(2):
             with database.begin() as connection:
-                announce(connection, settings, alarm)
+                add_alarm(connection, settings, alarm)
         database.dispose()
         with gateway:
             eventually(lambda: chat.came)

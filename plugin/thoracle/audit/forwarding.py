@@ -240,7 +240,7 @@ class Forwarder(threading.Thread):
         if self._link is not None or not self._failures:
             self._finish()
 
-    def tell_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Have it send what is left, and end; what it cannot send now, the next start sends."""
         self._stopped.set()
 
@@ -362,6 +362,6 @@ def stop_forwarding(forwarders: list[Forwarder]) -> None:
     """Have the last events sent, and all forwarders end."""
     deadline = time.monotonic() + STOP_SECONDS
     for one in forwarders:
-        one.tell_to_stop()
+        one.request_stop()
     for one in forwarders:
         one.join(max(0.0, deadline - time.monotonic()))

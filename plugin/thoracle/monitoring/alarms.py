@@ -82,7 +82,7 @@ def outbox_of(settings: Settings) -> Notify:
             study_instance_uid=one.study_instance_uid,
             in_full=one.sentence,
         )
-        senders.announce(connection, settings, said)
+        senders.add_alarm(connection, settings, said)
 
     return notify
 

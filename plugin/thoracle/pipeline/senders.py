@@ -34,7 +34,7 @@ def recover() -> None:
     proofs.recover()
 
 
-def announce(connection: Connection, settings: Settings, alarm: AlarmNotice) -> None:
+def add_alarm(connection: Connection, settings: Settings, alarm: AlarmNotice) -> None:
     """Put an alarm into the outbox, in the transaction that raises it.
 
     It is sent within a minute, when the gateway looks for what waits (:func:`recover`). The same

@@ -240,13 +240,17 @@ def _write(
         },
     )
     if not same:
-        _ask_whose(connection, received, columns)
+        _open_reconciliation(connection, received, columns)
 
 
-def _ask_whose(connection: Connection, received: Received, columns: trail.Columns) -> None:
+def _open_reconciliation(
+    connection: Connection, received: Received, columns: trail.Columns
+) -> None:
     """Have a person asked whose images the study has, when several patients are found in it."""
     found = reconciliation.patients(connection, received.study_instance_uid)
-    if len(found) < 2 or not reconciliation.ask(connection, received.study_instance_uid, found):
+    if len(found) < 2 or not reconciliation.open_reconciliation(
+        connection, received.study_instance_uid, found
+    ):
         return
     detail = {"patients": [[one.patient_id, one.issuer] for one in found]}
     trail.record(

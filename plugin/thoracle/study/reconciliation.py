@@ -122,7 +122,9 @@ def newest(connection: Connection, study_instance_uid: str) -> Sequence[Row[Any]
     return sorted(found.values(), key=lambda row: int(row.id))
 
 
-def ask(connection: Connection, study_instance_uid: str, found: Sequence[Patient]) -> bool:
+def open_reconciliation(
+    connection: Connection, study_instance_uid: str, found: Sequence[Patient]
+) -> bool:
     """Have a person asked whose images a study has; return whether that is new.
 
     What was settled for these patients stays settled.

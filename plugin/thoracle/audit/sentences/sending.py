@@ -107,20 +107,20 @@ def _retried(rows: Rows) -> str:
     return f"{person(row)} had {number(count, 'failed sending')} tried again."
 
 
-def _told(rows: Rows) -> str:
+def _notified(rows: Rows) -> str:
     row = rows[0]
     kind = of(row, "event_type_code", "HL7")
     by = MESSAGES.get(kind, f"a message ({kind.lower()})")
     return f"{_there(row)} was told by {by}, and acknowledged it{_attempt(row)}."
 
 
-def _not_told(rows: Rows) -> str:
+def _not_notified(rows: Rows) -> str:
     row = rows[-1]
     attempts = f" after {number(len(rows), 'attempt')}" if len(rows) > 1 else ""
     return f"{_there(row)} could not be told{attempts}, to be tried again{said(row, 'detail')}."
 
 
-def _never_told(rows: Rows) -> str:
+def _notification_failed(rows: Rows) -> str:
     row = rows[0]
     return f"{_there(row)} is not told: refused or given up{_attempt(row)}{said(row, 'detail')}."
 
@@ -156,9 +156,9 @@ SENTENCES: dict[Event, Callable[[Rows], str]] = {
     Event.DELIVERY_POSTPONED: _postponed,
     Event.DELIVERY_FAILED: _lost,
     Event.DELIVERY_RETRIED: _retried,
-    Event.NOTIFICATION_SENT: _told,
-    Event.NOTIFICATION_POSTPONED: _not_told,
-    Event.NOTIFICATION_FAILED: _never_told,
+    Event.NOTIFICATION_SENT: _notified,
+    Event.NOTIFICATION_POSTPONED: _not_notified,
+    Event.NOTIFICATION_FAILED: _notification_failed,
     Event.WORKLIST_QUERIED: _worklist,
     Event.WORKITEM_CREATED: _workitem,
     Event.WORKITEM_CHANGED: _workitem_changed,
