@@ -18,13 +18,23 @@ import httpx
 from sqlalchemy import Connection, insert
 
 from browsing import PASSWORD, Site, log_in
+from thoracle.store.folding import folded
 from thoracle.store.tables import study, timestamp, worklist
 from thoracle.study.reading_list import set_state
 
 STUDIES = 100_000
 REPEATED = 40
 OPEN_PAGES = 50
-NAMES = ("Doe^Jane", "Müller^Änne", "Ωνάσης^Αλέξανδρος", "Иванов^Иван", "山田^太郎", "O'Brien^Pat")
+NAMES = (
+    "Doe^Jane",
+    "Müller^Änne",
+    "Ωνάσης^Αλέξανδρος",
+    "Иванов^Иван",
+    "Yamada^Tarou=山田^太郎=やまだ^たろう",
+    "Hong^Gildong=洪^吉洞=홍^길동",
+    "Haddad^Layla=حداد^ليلى",
+    "O'Brien^Pat",
+)
 STATES = {
     "negative": 60,
     "positive": 12,
@@ -35,6 +45,8 @@ STATES = {
     "failed": 2,
     "withdrawn": 1,
 }
+PROBABILITIES = {"positive": (0.72, 0.99), "indeterminate": (0.39, 0.72), "negative": (0.01, 0.39)}
+"""As the shipped model decides."""
 HEAD_STARTS = {"positive": 240, "indeterminate": 120, "rejected": 60, "failed": 60}
 QUESTIONS = {
     "to read, by rank": "/",
@@ -91,14 +103,18 @@ def _row(draw: random.Random, number: int, now: datetime) -> dict[str, object]:
         "study_description": "XR Thorax pa",
         "study_datetime": f"{came:%Y-%m-%dT%H:%M:%S}",
         "device": f"ROOM{number % 7}",
-        "search": f"{name.replace('^', ' ')} {patient_id} {accession}".casefold(),
+        "patient_sex": draw.choice(("F", "M")),
+        "patient_age": f"{draw.randint(18, 94):03}Y",
+        "search": folded(f"{name.replace('^', ' ').replace('=', ' ')} {patient_id} {accession}"),
         "received_at": timestamp(came),
         "ai_state": state,
-        "probability": draw.random() if judged else None,
+        "probability": draw.uniform(*PROBABILITIES[state]) if judged else None,
         "threshold": 0.5 if judged else None,
         "bundle_version": "covid19_chest_xray 0.2.0" if judged else None,
         "urgency": 0 if draw.random() < 0.03 else 1,
         "head_start_minutes": head_start,
+        "why": state if head_start else None,
+        "reason_code": "NOT-FRONTAL" if state == "rejected" else None,
         "sort_key": timestamp(came - timedelta(minutes=head_start)),
         "changed_at": timestamp(came),
         "reviewed_at": timestamp(now) if is_read else None,

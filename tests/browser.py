@@ -65,6 +65,7 @@ def chromium() -> Iterator[Browser]:
 def visit(browser: Browser, site: Site, person: str, **options: Any) -> Iterator[Visit]:
     """Yield the first page of a person who logs in by hand."""
     size = {"width": WIDE[0], "height": WIDE[1]}
+    options = {"color_scheme": "dark", **options}
     context = browser.new_context(viewport=size, **options)  # type: ignore[arg-type]  # a TypedDict
     page = context.new_page()
     page.set_default_timeout(15_000)

@@ -1,10 +1,14 @@
 """Pictures for the pages: made in a child process that may die, kept while there is room."""
 
 import io
+import json
 import os
 import signal
+import struct
 import threading
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +23,7 @@ from thoracle.image import pixels
 from thoracle.report import header, softcopy, sr
 from thoracle.settings import Settings, parse
 from thoracle.web.pages import pictures, study_view
-from thoracle.web.pages.rendering import LONGEST_SIDE, Order
+from thoracle.web.pages.rendering import GREY_VALUES, LONGEST_SIDE, Order
 
 
 def settings(folder: Path, **decode: object) -> Settings:
@@ -27,7 +31,7 @@ def settings(folder: Path, **decode: object) -> Settings:
 
 
 def order(image: Path, **changes: object) -> Order:
-    usual = {"image": str(image), "states": [], "key_image": False}
+    usual = {"kind": "radiograph", "image": str(image), "states": [], "heat_map": ""}
     return Order(**{**usual, **changes})  # type: ignore[typeddict-item]  # keys are the same
 
 
@@ -73,7 +77,9 @@ def test_the_overlay_has_outlines_where_they_belong_and_nothing_else(tmp_path: P
     source = chest()
     path = saved(source, tmp_path / "a.dcm")
     state = outlined(source, tmp_path)
-    made = pictures.stored_picture(settings(tmp_path), order(path, states=[str(state)]), ["a"])
+    made = pictures.stored_picture(
+        settings(tmp_path), order(path, kind="overlay", states=[str(state)]), ["a"]
+    )
     laid = np.asarray(opened(made))
     assert laid.shape == (512, 512, 4)
     opacity = laid[..., 3]
@@ -88,9 +94,46 @@ def test_a_key_image_is_shown_as_it_is(tmp_path: Path) -> None:
     coloured = np.zeros((64, 48, 3), np.uint8)
     coloured[:32] = (10, 120, 200)
     path = saved(radiograph(coloured), tmp_path / "a.dcm")
-    shown = opened(pictures.stored_picture(settings(tmp_path), order(path, key_image=True), ["a"]))
+    shown = opened(
+        pictures.stored_picture(settings(tmp_path), order(path, kind="key-image"), ["a"])
+    )
     assert shown.size == (48, 64)
     assert shown.getpixel((3, 3)) == (10, 120, 200)
+
+
+def unpacked(made: bytes) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """Return what grey values say of themselves, the values, and what each looks like."""
+    assert made[:4] == GREY_VALUES
+    (length,) = struct.unpack("<I", made[4:8])
+    told = json.loads(made[8 : 8 + length])
+    body = np.frombuffer(zlib.decompress(made[8 + length :]), np.uint8)
+    high, low = body[65536:].reshape(2, told["rows"], told["columns"]).astype(np.uint16)
+    values = np.cumsum((high << 8) + low, axis=1, dtype=np.uint16)
+    return told, values, body[:65536]
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"PhotometricInterpretation": "MONOCHROME1"},
+        {"RescaleSlope": 2, "RescaleIntercept": -1024, "WindowCenter": 500, "WindowWidth": 4000},
+        {"WindowCenter": [2000, 900], "WindowWidth": [3000, 700]},
+    ],
+)
+def test_the_grey_values_are_all_of_the_image_and_look_like_its_picture(
+    tmp_path: Path, attributes: dict[str, Any]
+) -> None:
+    source = chest(**attributes)
+    path = saved(source, tmp_path / "a.dcm")
+    made = pictures.stored_picture(settings(tmp_path), order(path, kind="pixels"), ["a"])
+    told, values, display = unpacked(made)
+    shown = opened(pictures.stored_picture(settings(tmp_path), order(path), ["a"]))
+    assert np.abs(display[values].astype(int) - np.asarray(shown, int)).max() <= 1
+    slope, intercept = attributes.get("RescaleSlope", 1), attributes.get("RescaleIntercept", 0)
+    rescaled = source.pixel_array * float(slope) + intercept
+    assert np.abs(values * told["slope"] + told["intercept"] - rescaled).max() < 1e-6
+    assert told["inverse"] is (source.PhotometricInterpretation == "MONOCHROME1")
+    assert len(told["windows"]) == np.size(attributes.get("WindowCenter", []))
 
 
 # ---- not made --------------------------------------------------------------------------------
@@ -113,7 +156,9 @@ def test_a_fault_of_the_child_is_none_of_its_parent(tmp_path: Path) -> None:
     path = saved(chest(), tmp_path / "a.dcm")
     with pytest.raises(pictures.NoPicture, match="ended without one"):
         pictures.stored_picture(
-            settings(tmp_path), order(path, states=[str(tmp_path / "absent")]), ["a"]
+            settings(tmp_path),
+            order(path, kind="overlay", states=[str(tmp_path / "absent")]),
+            ["a"],
         )
 
 

@@ -96,7 +96,8 @@ SILENT = {
 """GET routes that show none: they add no row, and their answers have none of ``TOLD``."""
 PART = "/study/{uid}/{kind}/{number}.png"
 STREAM = "/worklist/events"
-"""Two that tests of their own look at."""
+PRIOR = "/study/{uid}/prior/{other}"
+"""Three that tests of their own look at; the last one in tests/test_reading_room.py."""
 
 
 def routes(app: FastAPI) -> Iterator[tuple[str, set[str]]]:
@@ -154,7 +155,7 @@ def crawled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crawled]:
 def test_every_route_is_in_a_list() -> None:
     app = create_app(Settings(), create_engine("sqlite://"))
     known = {path for path, methods in routes(app) if "GET" in methods}
-    assert known == {*SHOWN, *SILENT, PART, STREAM}
+    assert known == {*SHOWN, *SILENT, PART, STREAM, PRIOR}
     assert len(app.routes) == len(ROUTERS) + 2, "a router that is not in ROUTERS"
 
 

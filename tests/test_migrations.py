@@ -115,3 +115,25 @@ def test_what_was_read_before_is_about_the_one_finding_of_then_and_the_chain_sti
         assert digest == row[-1]
     column = chain.COLUMNS.index("finding")
     assert [row[column] for row in told] == [None, None, None, "SCT:233604007"]
+
+
+def test_what_was_searched_before_is_found_without_accents(tmp_path: Path) -> None:
+    engine = at_revision(tmp_path, "0015")
+    with engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO study VALUES ('1.1', 'P1', '', 'A1', 1, NULL, :t, :t)"), {"t": MOMENT}
+        )
+        connection.execute(
+            text(
+                "INSERT INTO worklist (study_instance_uid, search, received_at, ai_state,"
+                " urgency, head_start_minutes, sort_key, changed_at)"
+                " VALUES ('1.1', 'müller änne p1 a1', :t, 'positive', 1, 0, :t, :t)"
+            ),
+            {"t": MOMENT},
+        )
+    engine.dispose()
+    engine = database.open_database(database.sqlite_url(tmp_path))
+    with engine.connect() as connection:
+        assert connection.execute(select(worklist.c.search)).scalars().all() == [
+            "muller anne p1 a1"
+        ]

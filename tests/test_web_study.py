@@ -83,19 +83,19 @@ def test_the_page_says_who_what_and_by_which_rule(here: Ward, reader: httpx.Clie
         "Doe, Jane",
         "P7&?",
         "(H)",
-        "1970-01-01, F",
+        "1970-01-01, 50 y, F",
         "A1",
         "2020-04-01 10:15:00",
         f"COVID-19: {found['outcome']}",
-        f"{100 * found['probability']:.1f} % calibrated probability, threshold 50.0 %",
-        "Indeterminate from 39.0 % to 72.0 %",
+        f"{100 * found['probability']:.1f} % calibrated probability",
+        "Positive from 72 %, negative below 39 %, indeterminate between",
         "No usable window is stated",
         "Thoracle COVID-19 chest radiograph classification 0.3.0, generation 1",
         found["bundle_digest"],
         "Research use only, not for diagnosis.",
         "Not verified by a physician",
         "structured report ✓ delivered",
-        "the archive's answer to the sending alone",
+        "accepted, storage not confirmed",
         "Conclusion: AI result for research, not verified by a physician",
         "instance stored SENDER status 0x0000",
         "delivery succeeded to archive, proof: status",
@@ -130,7 +130,7 @@ def test_other_studies_are_those_of_the_same_patient_of_the_same_issuer(
 ) -> None:
     links = re.findall(r'<td><a href="/study/([0-9.]+)"', page(reader, here.studies["plain"]))
     assert links == [here.studies["two"]]
-    assert "None is known here" in words(reader, here.studies["stranger"])
+    assert "No other studies with the same" in words(reader, here.studies["stranger"])
 
 
 def test_a_study_that_nobody_knows_has_no_page(reader: httpx.Client) -> None:
@@ -325,7 +325,7 @@ def test_a_reader_judges_and_the_history_is_shown(here: Ward, reader: httpx.Clie
     text = page(reader, study)
     assert "&lt;b&gt;first&lt;/b&gt;\nline" in text
     said = " ".join(Shape(text).text.split())
-    assert said.index("not applicable ✓ counts by chief,") < said.index("disagree by reader,")
+    assert said.index("not applicable ✓ current by chief,") < said.index("disagree by reader,")
     found = rows(
         here.gateway,
         "SELECT opinion, comment, person FROM verdict WHERE study_instance_uid = ? ORDER BY id",
@@ -390,13 +390,16 @@ def test_readers_and_auditors_administer_nothing(here: Ward, reader: httpx.Clien
 def test_an_administrator_releases_reads_again_and_withdraws(here: Ward) -> None:
     study = here.studies["held"]
     with here.site.client("administrator") as client:
-        assert "held by a rule, not sent" in words(client, study)
+        assert "held by a rule: not sent" in words(client, study)
         answer = client.post(f"/study/{study}/retry")
         assert answer.status_code == 409
         assert "found nothing refused or given up" in answer.text
         answer = client.post(f"/study/{study}/release")
         assert answer.status_code == 303
-        assert "Asked: the result will be sent." in client.get(answer.headers["location"]).text
+        assert (
+            "Release requested: the result will be sent."
+            in client.get(answer.headers["location"]).text
+        )
         eventually(lambda: here.states(study) == {"delivered"})
         assert client.post(f"/study/{study}/release").status_code == 409
         assert client.post(f"/study/{study}/reanalyse").status_code == 303
@@ -406,7 +409,7 @@ def test_an_administrator_releases_reads_again_and_withdraws(here: Ward) -> None
         reason = "<b>wrong</b> patient"
         assert client.post(f"/study/{study}/withdraw", data={"reason": reason}).status_code == 303
         eventually(lambda: "withdrawn, was" in words(client, study))
-        assert "There is no result that could be judged." in words(client, study)
+        assert "No result to judge." in words(client, study)
         assert "&lt;b&gt;wrong&lt;/b&gt; patient" in page(client, study)
     for verb in ("study released", "result withdrawn"):
         (event,) = (one for one in here.site.events(verb) if one.study_instance_uid == study)

@@ -102,6 +102,76 @@ def test_words_are_looked_for_in_name_id_and_accession_whatever_their_case(
         assert order(connection, wanted=Filter(text="_")) == []
 
 
+def test_words_are_found_without_their_accents(engine: Engine) -> None:
+    names = {"Müller^Änne": "muller anne", "Łoś^Dvořák": "los dvorak", "Sørensen^Æ": "sorensen ae"}
+    with engine.begin() as connection:
+        for number, name in enumerate(names, 1):
+            arrive(connection, replace(study(number), description=Description(name)))
+        for number, (name, typed) in enumerate(names.items(), 1):
+            assert order(connection, wanted=Filter(text=typed)) == [f"1.2.{number}"]
+            assert order(connection, wanted=Filter(text=name.split("^")[0])) == [f"1.2.{number}"]
+
+
+@pytest.mark.parametrize(
+    ("born", "stated", "shown"),
+    [
+        ("19601123", "", "065Y"),
+        ("19601122", "", "066Y"),
+        ("20260401", "070Y", "007M"),
+        ("20261112", "", "010D"),
+        ("", "056y", "056Y"),
+        ("20270101", "", None),
+        ("19", "old", None),
+    ],
+)
+def test_the_age_is_that_at_the_time_of_the_study(
+    engine: Engine, born: str, stated: str, shown: str | None
+) -> None:
+    described = Description(study_date="20261122", patient_birth_date=born, patient_age=stated)
+    with engine.begin() as connection:
+        arrive(connection, replace(study(1), description=described))
+        row = reading_list.row_of(connection, "1.2.1")
+    assert row is not None
+    assert row.patient_age == shown
+
+
+def test_a_rule_makes_a_study_stat_and_takes_back_its_own_alone(engine: Engine) -> None:
+    with engine.begin() as connection:
+        arrive(connection, study(1), study(2), study(3, priority=1))
+        reading_list.set_stat(connection, "1.2.2", "urgent")
+        assert order(connection)[:2] == ["1.2.2", "1.2.3"]
+        reading_list.set_stat(connection, "1.2.3", "urgent")
+        for uid in ("1.2.2", "1.2.3"):
+            reading_list.set_stat(connection, uid, None)
+        assert order(connection) == ["1.2.3", "1.2.1", "1.2.2"]
+
+
+@pytest.mark.parametrize("sort", reading_list.SORTS)
+def test_the_next_study_is_the_next_of_the_same_order(engine: Engine, sort: str) -> None:
+    with engine.begin() as connection:
+        arrive(connection, *(study(number) for number in range(1, 9)))
+        for number, probability in ((1, 0.5), (3, 0.9), (4, 0.5)):
+            reading_list.set_state(connection, f"1.2.{number}", "positive", probability=probability)
+        listed = order(connection, sort)
+        there = [listed[0]]
+        while found := reading_list.beside(connection, Filter(), sort, there[-1]):
+            there.append(found[0].study_instance_uid)
+        back = [listed[-1]]
+        while found := reading_list.beside(connection, Filter(), sort, back[-1], before=True):
+            back.append(found[0].study_instance_uid)
+    assert there == listed
+    assert back == listed[::-1]
+
+
+def test_the_next_study_is_found_from_one_that_was_read_meanwhile(engine: Engine) -> None:
+    with engine.begin() as connection:
+        arrive(connection, study(1), study(2), study(3), study(4))
+        for uid in ("1.2.1", "1.2.2", "1.2.3"):
+            reading_list.review(connection, uid, "agree")
+        (found,) = reading_list.beside(connection, Filter(review="open"), "rank", "1.2.1")
+    assert found.study_instance_uid == "1.2.4"
+
+
 def test_filters_restrict_and_count(engine: Engine) -> None:
     with engine.begin() as connection:
         arrive(connection, study(1), study(2), study(3))

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
-from thoracle.store.tables import api_token, now, person, web_session
+from thoracle.store.tables import api_token, now, person, saved_filter, web_session
 
 
 def anybody(connection: Connection) -> bool:
@@ -186,3 +186,33 @@ def tokens(connection: Connection, name: str) -> Sequence[Row[Any]]:
 def set_token(connection: Connection, token_id: int, values: Mapping[str, Any]) -> None:
     """Set columns of an API token."""
     connection.execute(update(api_token).where(api_token.c.id == token_id).values(values))
+
+
+# ---- what the pages keep for a person ------------------------------------------------------------
+
+
+def set_columns(connection: Connection, name: str, columns: Sequence[str] | None) -> None:
+    """Keep which columns of the worklist a person wants to see; ``None``: the usual ones."""
+    values = {"worklist_columns": None if columns is None else list(columns)}
+    connection.execute(update(person).where(person.c.name == name).values(values))
+
+
+def filters(connection: Connection, name: str) -> Sequence[Row[Any]]:
+    """Return the filters that a person saved, by name."""
+    return connection.execute(
+        select(saved_filter).where(saved_filter.c.person == name).order_by(saved_filter.c.name)
+    ).all()
+
+
+def save_filter(connection: Connection, name: str, title: str, query: str) -> None:
+    """Save a filter of the worklist, in place of one that has the same title."""
+    delete_filter(connection, name, title)
+    connection.execute(
+        insert(saved_filter).values(person=name, name=title, query=query, created_at=now())
+    )
+
+
+def delete_filter(connection: Connection, name: str, title: str) -> None:
+    """Delete a filter that a person saved."""
+    mine = (saved_filter.c.person == name) & (saved_filter.c.name == title)
+    connection.execute(delete(saved_filter).where(mine))

@@ -32,6 +32,21 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in PS3.3 Section C.7
 
 
 @dataclass(frozen=True, slots=True)
+class GreyValues:
+    """An image in grey values of 16 bit that can be windowed, and what its own window shows."""
+
+    values: NDArray[np.uint16]
+    """``(rows, columns)``; 0 is pixel padding."""
+    display: NDArray[np.uint8]
+    """``(65536,)``: what each value looks like as the model was given it, 255 is bright."""
+    slope: float
+    intercept: float
+    """``slope * value + intercept`` is the value after the Modality LUT, which windows are of."""
+    inverse: bool
+    """Whether high values are dark (MONOCHROME1)."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Levels:
     """The distinct stored values of an image."""
 
@@ -133,22 +148,78 @@ def _luma(ds: Dataset, stored: NDArray[Any]) -> NDArray[np.float32]:
 def _greyscale(ds: Dataset, stored: NDArray[Any]) -> tuple[NDArray[np.float32], list[str]]:
     """Return display values, 0 to 1, and sentences about how they came about."""
     levels = _levels(ds, stored)
+    _values, display, limitations = _displayed(ds, levels)
+    table = np.where(levels.padding, 0, display).astype(np.float32)
+    return _looked_up(table, levels.index), limitations
+
+
+def grey_values(ds: Dataset, stored: NDArray[Any]) -> GreyValues:
+    """Return an image in values that a viewer can window, whatever its window is.
+
+    Parameters
+    ----------
+    ds, stored
+        As for :func:`radiograph`. Of a colour image it is the brightness.
+
+    Raises
+    ------
+    NotAnalysable
+        As :func:`radiograph`.
+    """
+    try:
+        image_pixel.complete(ds)
+        if ds.PhotometricInterpretation not in image_pixel.GREY:
+            luma = _luma(ds, stored)
+            ramp = np.linspace(0, 255, 65536).round().astype(np.uint8)
+            values = (luma * 65535).round().astype(np.uint16)
+            return GreyValues(values, ramp, 1.0, 0.0, inverse=False)
+        return _windowable(ds, _levels(ds, stored))
+    except MALFORMED as error:
+        detail = f"the pixels do not agree with their attributes ({type(error).__name__})"
+        raise NotAnalysable(Reason.UNDECODABLE, detail) from error
+
+
+def _windowable(ds: Dataset, levels: _Levels) -> GreyValues:
+    values, display, _limitations = _displayed(ds, levels)
+    values = np.asarray(values, np.float64)
+    used = np.flatnonzero((levels.counts > 0) & ~levels.padding)
+    low, high = float(values[used].min()), float(values[used].max())
+    whole = bool((values[used] == np.round(values[used])).all()) and high - low < 65535
+    slope = 1.0 if whole else (high - low) / 65534
+    codes = np.clip((values - low) / slope + 1, 1, 65535).round().astype(np.uint16)
+    codes[levels.padding] = 0
+    order = used[np.argsort(codes[used], kind="stable")]
+    shown = np.interp(np.arange(65536), codes[order], display[order] * 255)
+    shown[0] = 0
+    return GreyValues(
+        codes[levels.index],
+        shown.round().astype(np.uint8),
+        slope,
+        low - slope,
+        inverse=_is_inverse(ds),
+    )
+
+
+def _is_inverse(ds: Dataset) -> bool:
+    # INVERSE only repeats what MONOCHROME1 says (PS3.3 C.8.11.3.1.2): one inversion, never two.
+    inverse = ds.get("PresentationLUTShape") == "INVERSE"
+    return bool(inverse or ds.PhotometricInterpretation == "MONOCHROME1")
+
+
+def _displayed(ds: Dataset, levels: _Levels) -> tuple[NDArray[Any], NDArray[np.float64], list[str]]:
+    """Return the levels after the Modality LUT, and as displayed, 0 to 1, with sentences on how."""
     values = luts.modality(ds, levels.values)
     display, limitations = luts.voi(ds, values), []
     if display is None:
         low, high = _percentiles(values, levels.counts)
         display = np.clip((values - low) / ((high - low) or 1), 0, 1)
         limitations.append("No usable window is stated: percentiles of the grey values were used.")
-    monochrome1 = ds.PhotometricInterpretation == "MONOCHROME1"
-    inverse = ds.get("PresentationLUTShape") == "INVERSE"
-    if inverse and not monochrome1:
-        limitations.append("MONOCHROME2 with Presentation LUT Shape INVERSE: shown inverted.")
-    # INVERSE only repeats what MONOCHROME1 says (PS3.3 C.8.11.3.1.2): one inversion, never two.
-    if monochrome1 or inverse:
+    if _is_inverse(ds):
+        if ds.PhotometricInterpretation != "MONOCHROME1":
+            limitations.append("MONOCHROME2 with Presentation LUT Shape INVERSE: shown inverted.")
         display = 1 - display
     _check_contrast(*_percentiles(display, levels.counts))
-    table = np.where(levels.padding, 0, display).astype(np.float32)
-    return _looked_up(table, levels.index), limitations
+    return values, np.asarray(display, np.float64), limitations
 
 
 def _levels(ds: Dataset, stored: NDArray[Any]) -> _Levels:

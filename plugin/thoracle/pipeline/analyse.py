@@ -266,6 +266,8 @@ def _conclude(
         str(DBOS.workflow_id),
     )
     reading_list.set_head_start(connection, study, *routing["head_start"])
+    if sending is None:  # what a rule keeps back is told by no order
+        reading_list.set_stat(connection, study, route.stat_rule(decision))
     if line.settings.rule:
         route.record_decision(connection, key, routing, sending, columns)
     for one in objects:

@@ -97,6 +97,8 @@ def release_rows(
         return None
     key = AnalysisKey(study_instance_uid, row.generation, row.bundle_digest)
     results.routed(connection, key, row.routing, RELEASED)
+    decision = RoutingDecision.from_json(row.routing)
+    reading_list.set_stat(connection, study_instance_uid, stat_rule(decision))
     reading_list.touch(connection, study_instance_uid)
     trail.record(
         connection,
@@ -164,8 +166,18 @@ def priority_of(study: str, plan: dict[str, Any]) -> int:
     planned = int(plan["priority"])
     if not any(rule.priority for rule in parts().settings.rule):
         return planned
-    said = _decision(study, plan["sources"], None).priority
-    return planned if said is None else PRIORITIES[said]
+    decision = _decision(study, plan["sources"], None)
+    if (rule := stat_rule(decision)) is not None:
+        with parts().database.begin() as connection:
+            reading_list.set_stat(connection, study, rule)
+    return planned if decision.priority is None else PRIORITIES[decision.priority]
+
+
+def stat_rule(decision: RoutingDecision) -> str | None:
+    """Return the rule that makes a study STAT; ``None`` when none does."""
+    fired = {one.rule for one in decision.fired}
+    rules_ = (one for one in parts().settings.rule if one.priority == "stat")
+    return next((one.name for one in rules_ if one.name in fired), None)
 
 
 def _decision(study: str, sources: list[str], result: StudyResult | None) -> RoutingDecision:

@@ -356,6 +356,9 @@ def _description(walked: Walked) -> Description:
         study_date=walked.text("StudyDate"),
         study_time=walked.text("StudyTime"),
         device=walked.text("StationName") or walked.text("ManufacturerModelName"),
+        patient_birth_date=walked.text("PatientBirthDate", 16),
+        patient_sex=walked.text("PatientSex", 16),
+        patient_age=walked.text("PatientAge", 16),
     )
 
 

@@ -153,6 +153,30 @@ def card(words: Sequence[Words]) -> NDArray[np.uint8]:
     return np.asarray(canvas)
 
 
+def placements(rows: int, columns: int) -> list[tuple[int, int, int]]:
+    """Return where the radiograph may lie in a picture with colours, by the lines of its caption.
+
+    Each is its left edge, width and height in pixels; its upper edge is that of the picture.
+    """
+    size = max(1, round(columns * TEXT_HEIGHT))
+    found = []
+    for lines in range(1, 7):
+        band = round(size / 2 + lines * _LINE * size)
+        if band >= rows:
+            break
+        scale = (rows - band) / rows
+        width, height = max(1, round(columns * scale)), max(1, round(rows * scale))
+        found.append(((columns - width) // 2, width, height))
+    return found
+
+
+def ramp() -> NDArray[np.uint8]:
+    """Return the colours of the levels 0 to 255, ``(256, 3)`` red, green, blue."""
+    steps = np.linspace(0, 255, len(RAMP))
+    channels = [np.interp(np.arange(256), steps, one) for one in zip(*RAMP, strict=True)]
+    return np.stack(channels, 1).round().astype(np.uint8)
+
+
 def _levels(saliency: Saliency, size: tuple[int, int]) -> Pillow.Image:
     """Return the positive contributions in ``size``, 255 being the largest."""
     positive = np.maximum(saliency.contributions, 0)
@@ -162,10 +186,8 @@ def _levels(saliency: Saliency, size: tuple[int, int]) -> Pillow.Image:
 
 def _coloured(grey: Pillow.Image, levels: Pillow.Image) -> Pillow.Image:
     """Return grey values under the colours of their levels; level 0 leaves them as they are."""
-    steps = np.linspace(0, 255, len(RAMP))
-    ramp = np.stack([np.interp(np.arange(256), steps, c) for c in zip(*RAMP, strict=True)], 1)
     colours = Pillow.fromarray(np.asarray(levels), mode="P")
-    colours.putpalette(ramp.round().astype(np.uint8).tobytes())
+    colours.putpalette(ramp().tobytes())
     opacity = levels.point([round(OPACITY * level) for level in range(256)])
     return Pillow.composite(colours.convert("RGB"), grey.convert("RGB"), opacity)
 

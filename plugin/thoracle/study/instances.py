@@ -67,6 +67,11 @@ class Description:
     study_time: str = ""
     """TM, alike."""
     device: str = ""
+    patient_birth_date: str = ""
+    """DA, alike."""
+    patient_sex: str = ""
+    patient_age: str = ""
+    """AS (PS3.5 Table 6.2-1), alike."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,18 +6,20 @@ overtaken only by what comes within the longest head start: nobody starves, and 
 order ready.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from thoracle.records import Outcome
+from thoracle.store.folding import folded
 from thoracle.store.tables import analysis, now, timestamp, worklist
 from thoracle.study import results
-from thoracle.study.instances import Received
+from thoracle.study.instances import Description, Received
 
 STAT, OTHERS = 0, 1
 """Urgencies, in their order."""
@@ -26,17 +28,18 @@ STAT_PRIORITY = 1
 QUEUED, RUNNING, FAILED, WITHDRAWN = "queued", "running", "failed", "withdrawn"
 STATES = (QUEUED, RUNNING, *(one.value for one in Outcome), FAILED, WITHDRAWN)
 """What the list says of the AI."""
-SORTS = {
-    "rank": (worklist.c.urgency, worklist.c.sort_key, worklist.c.study_instance_uid),
-    "received": (worklist.c.received_at.desc(), worklist.c.study_instance_uid),
-    "waiting": (worklist.c.received_at, worklist.c.study_instance_uid),
-    "patient": (worklist.c.search, worklist.c.study_instance_uid),
+_BY_ARRIVAL = (worklist.c.received_at, worklist.c.study_instance_uid)
+SORTS: dict[str, tuple[Sequence[ColumnElement[Any]], bool]] = {
+    "rank": ((worklist.c.urgency, worklist.c.sort_key, worklist.c.study_instance_uid), False),
+    "received": (_BY_ARRIVAL, True),
+    "waiting": (_BY_ARRIVAL, False),
+    "patient": ((worklist.c.search, worklist.c.study_instance_uid), False),
     "probability": (
-        func.coalesce(worklist.c.probability, -1).desc(),
-        worklist.c.study_instance_uid,
+        (func.coalesce(worklist.c.probability, -1), worklist.c.study_instance_uid),
+        True,
     ),
 }
-"""Orders of the list; ``rank`` is that of STAT and head starts."""
+"""Orders of the list, and whether each is descending; ``rank`` is that of STAT and head starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class Filter:
     review: str = ""
     """``open``: without a verdict; ``done``: with one."""
     text: str = ""
-    """Words that all stand in patient name, patient ID or accession number; case does not count."""
+    """Words that all stand in patient name, patient ID or accession number; neither case nor
+    accents count."""
     modality: str = ""
     device: str = ""
     since: str = ""
@@ -78,6 +82,8 @@ def arrive(connection: Connection, received: Received, *, same_patient: bool = T
         "study_description": described.study_description,
         "study_datetime": _study_datetime(described.study_date, described.study_time),
         "device": described.device,
+        "patient_sex": described.patient_sex,
+        "patient_age": _age(described),
         "search": _search(described.patient_name, received.patient_id, received.accession_number),
         "changed_at": moment,
     }
@@ -92,10 +98,10 @@ def arrive(connection: Connection, received: Received, *, same_patient: bool = T
         **values,
     )
     if not same_patient:
-        for name in ("patient_name", "patient_id", "search"):
+        for name in ("patient_name", "patient_id", "patient_sex", "patient_age", "search"):
             del values[name]
     if stat:  # one image's order is enough
-        values["urgency"] = STAT
+        values |= {"urgency": STAT, "stat_rule": None}
     connection.execute(
         statement.on_conflict_do_update(index_elements=[worklist.c.study_instance_uid], set_=values)
     )
@@ -127,6 +133,18 @@ def set_head_start(connection: Connection, study_instance_uid: str, minutes: int
         return
     earlier = datetime.fromisoformat(row.received_at) - timedelta(minutes=minutes)
     values = {"head_start_minutes": minutes, "why": why, "sort_key": timestamp(earlier)}
+    _update(connection, study_instance_uid, values)
+
+
+def set_stat(connection: Connection, study_instance_uid: str, rule: str | None) -> None:
+    """Make a study STAT because a rule says so; ``None``: no rule says so any more.
+
+    What the order made STAT stays so, whatever the rules say.
+    """
+    row = row_of(connection, study_instance_uid)
+    if row is None or (row.urgency == STAT and row.stat_rule is None) or row.stat_rule == rule:
+        return
+    values = {"urgency": OTHERS if rule is None else STAT, "stat_rule": rule}
     _update(connection, study_instance_uid, values)
 
 
@@ -175,14 +193,31 @@ _FORMS = {2: "%H", 4: "%H%M", 6: "%H%M%S"}
 """TM by its length: `1845` is not four minutes and five seconds past six."""
 
 
+def _age(described: Description) -> str | None:
+    """Return the patient's age at the time of the study as AS, e.g. ``056Y`` or ``007M``.
+
+    It is counted from birth date and study date; without them it is what the header states.
+    """
+    born, taken = _day(described.patient_birth_date), _day(described.study_date)
+    if born is None or taken is None or born > taken:
+        stated = described.patient_age.strip().upper()
+        return stated if re.fullmatch(r"[0-9]{3}[DWMY]", stated) else None
+    months = (taken.year - born.year) * 12 + taken.month - born.month - (taken.day < born.day)
+    if months >= 24:
+        return f"{min(months // 12, 999):03}Y"
+    return f"{months:03}M" if months else f"{(taken - born).days:03}D"
+
+
+def _day(value: str) -> date | None:
+    try:
+        return datetime.strptime(value.replace(".", ""), "%Y%m%d").date()  # noqa: DTZ007 - a day
+    except ValueError:
+        return None
+
+
 def _search(patient_name: str, patient_id: str, accession_number: str) -> str:
     name = patient_name.replace("^", " ").replace("=", " ")
-    return _folded(" ".join((name, patient_id, accession_number)))
-
-
-def _folded(text: str) -> str:
-    """Return what is compared: without case, and without what no keyboard has (a NUL ends LIKE)."""
-    return "".join(one if one.isprintable() else " " for one in text.casefold()).strip()
+    return folded(" ".join((name, patient_id, accession_number)))
 
 
 # ---- read ------------------------------------------------------------------------------------
@@ -204,8 +239,38 @@ def page(
     connection: Connection, wanted: Filter, sort: str = "rank", limit: int = 50, offset: int = 0
 ) -> Sequence[Row[Any]]:
     """Return rows of the list in an order of ``SORTS``."""
-    statement = _where(select(worklist), wanted).order_by(*SORTS[sort])
+    statement = _where(select(worklist), wanted).order_by(*_order(sort))
     return connection.execute(statement.limit(limit).offset(offset)).all()
+
+
+def beside(
+    connection: Connection,
+    wanted: Filter,
+    sort: str,
+    study_instance_uid: str,
+    limit: int = 1,
+    *,
+    before: bool = False,
+) -> Sequence[Row[Any]]:
+    """Return what stands behind a study under a filter, or before it, the nearest first.
+
+    The study itself need not be let through any more: it may have been read meanwhile.
+    """
+    columns, descending = SORTS[sort]
+    place = connection.execute(
+        select(*columns).where(worklist.c.study_instance_uid == study_instance_uid)
+    ).first()
+    if place is None:
+        return ()
+    here = tuple_(*columns)
+    behind = here < tuple(place) if descending != before else here > tuple(place)
+    statement = _where(select(worklist), wanted).where(behind)
+    return connection.execute(statement.order_by(*_order(sort, before)).limit(limit)).all()
+
+
+def _order(sort: str, backwards: bool = False) -> list[ColumnElement[Any]]:
+    columns, descending = SORTS[sort]
+    return [one.desc() if descending != backwards else one.asc() for one in columns]
 
 
 def _where(statement: Select[Any], wanted: Filter) -> Select[Any]:
@@ -219,7 +284,7 @@ def _where(statement: Select[Any], wanted: Filter) -> Select[Any]:
     if wanted.review:
         done = column.reviewed_at.is_not(None)
         statement = statement.where(done if wanted.review == "done" else ~done)
-    words = _folded(wanted.text).split()
+    words = folded(wanted.text).split()
     statement = statement.where(*(column.search.contains(one, autoescape=True) for one in words))
     if wanted.modality:
         statement = statement.where(column.modality == wanted.modality)

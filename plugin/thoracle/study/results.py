@@ -275,6 +275,19 @@ def kept_back(connection: Connection, study_instance_uids: Sequence[str]) -> dic
     return {row.study_instance_uid: row.sending for row in connection.execute(statement)}
 
 
+def digests(connection: Connection, study_instance_uids: Sequence[str]) -> dict[str, str]:
+    """Return which bundle made the newest result of each of the studies that have one."""
+    statement = (
+        select(analysis.c.study_instance_uid, analysis.c.bundle_digest)
+        .where(
+            analysis.c.study_instance_uid.in_(study_instance_uids),
+            analysis.c.state.in_(("done", "withdrawn")),
+        )
+        .order_by(analysis.c.generation, analysis.c.content_datetime)
+    )
+    return {row.study_instance_uid: row.bundle_digest for row in connection.execute(statement)}
+
+
 def result_row(connection: Connection, sop_instance_uid: str) -> Row[Any]:
     """Return the row of a result that exists."""
     return connection.execute(

@@ -21,7 +21,7 @@ from thoracle.web.api import (
 from thoracle.web.api import (
     worklist as api_worklist,
 )
-from thoracle.web.pages import about, audit, dashboard, pictures, study, worklist
+from thoracle.web.pages import about, audit, dashboard, list_view, pictures, study, worklist
 from thoracle.web.session import access, account, login, people, provider
 from thoracle.web.session.guard import Guard
 from thoracle.web.session.login import FirstRun, Throttle
@@ -40,6 +40,7 @@ ROUTERS = (
     dashboard.router,
     fhir_audit.router,  # before the one that takes every type
     fhir.router,
+    list_view.router,
     login.router,
     metrics.router,
     pictures.router,
@@ -107,7 +108,7 @@ def _malformed(request: Request, error: Exception) -> Response:
 
 
 def _failed(request: Request) -> Response:
-    text = "Thoracle could not answer; its log says why"
+    text = "Internal error; see the log of Thoracle"
     if access.is_for_programs(request.url.path):
         return JSONResponse({"detail": text}, 500)
     return _page(request, 500, text)

@@ -28,6 +28,22 @@ def person_name(text: object) -> str:
     return plain(f"{family}, {rest}" if family and rest else family or rest)
 
 
+def person_names(text: object) -> list[str]:
+    """Return all groups of a person name: alphabetic, ideographic and phonetic, without empty ones.
+
+    The first is what ``person_name`` returns.
+    """
+    groups = str(text or "")[: 5 * LONGEST].split("=")[:3]
+    return list(dict.fromkeys(name for group in groups if (name := person_name(group))))
+
+
+def age(text: object) -> str:
+    """Return an AS value (PS3.5 Section 6.2) as ``56 y``, ``7 mo``, ``3 wk`` or ``5 d``."""
+    value = plain(text, 16)
+    unit = {"Y": "y", "M": "mo", "W": "wk", "D": "d"}.get(value[-1:].upper())
+    return f"{int(value[:-1])} {unit}" if unit and value[:-1].isdecimal() else value
+
+
 def date(text: object) -> str:
     """Return a DA value as 2020-04-01, any other as it is."""
     value = plain(text, 16)

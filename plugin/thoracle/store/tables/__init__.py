@@ -7,7 +7,7 @@ the same on SQLite and PostgreSQL, and are readable in any tool an auditor uses.
 from thoracle.store.tables.audit import audit_checkpoint, audit_event, audit_forward, audit_head
 from thoracle.store.tables.images import header, instance, legal_hold, reconciliation, study
 from thoracle.store.tables.outbox import commitment, outbox
-from thoracle.store.tables.people import api_token, person, web_session
+from thoracle.store.tables.people import api_token, person, saved_filter, web_session
 from thoracle.store.tables.results import alarm, analysis, bundle, reading, result
 from thoracle.store.tables.schema import metadata, now, timestamp
 from thoracle.store.tables.worklist import (
@@ -39,6 +39,7 @@ __all__ = [
     "reading",
     "reconciliation",
     "result",
+    "saved_filter",
     "study",
     "timestamp",
     "verdict",

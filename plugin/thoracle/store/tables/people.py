@@ -18,6 +18,19 @@ person = Table(
     Column("locked_until", TIME),
     Column("created_at", TIME, nullable=False),
     Column("changed_at", TIME, nullable=False),
+    Column("worklist_columns", JSON(none_as_null=True)),  # names; NULL: the usual ones
+)
+
+# Filters of the worklist that a person saved under a name.
+saved_filter = Table(
+    "saved_filter",
+    metadata,
+    Column("person", String(64), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    # Query of the address, without what was searched for: it may name a patient.
+    Column("query", Text, nullable=False),
+    Column("created_at", TIME, nullable=False),
+    ForeignKeyConstraint(["person"], ["person.name"]),
 )
 
 web_session = Table(

@@ -26,7 +26,10 @@ worklist = Table(
     Column("study_description", Text),
     Column("study_datetime", String(19)),  # local to the modality, e.g. 2026-11-22T18:45:29
     Column("device", String(64)),  # Station Name, else Manufacturer's Model Name
-    Column("search", Text, nullable=False),  # name, ID and accession, case folded
+    Column("patient_sex", String(16)),
+    Column("patient_age", String(4)),  # AS at the time of the study, e.g. 056Y
+    # Name, ID and accession number without case and accents (reading_list.folded).
+    Column("search", Text, nullable=False),
     Column("received_at", TIME, nullable=False, index=True),
     # queued, running, failed, withdrawn, or the outcome
     Column("ai_state", String(16), nullable=False),
@@ -36,7 +39,8 @@ worklist = Table(
     Column("bundle_version", String(64)),
     Column("finding", FINDING),  # what state and probability are about
     Column("finding_name", String(16)),  # its short name
-    Column("urgency", Integer, nullable=False),  # 0 STAT from the order, else 1
+    Column("urgency", Integer, nullable=False),  # 0 STAT, else 1
+    Column("stat_rule", String(64)),  # the rule that made it STAT; NULL: the order, or no STAT
     Column("head_start_minutes", Integer, nullable=False),
     Column("why", Text),  # the rank rule that gave the head start
     Column("sort_key", TIME, nullable=False),  # received_at less the head start

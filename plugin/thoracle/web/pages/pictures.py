@@ -28,11 +28,11 @@ from starlette.responses import Response
 
 from thoracle.errors import ThoracleError
 from thoracle.image.codecs import LONGEST_DETAIL, MALFORMED
-from thoracle.records import Kind, Reason
+from thoracle.records import Kind, Outcome, Reason, SaliencyKind
 from thoracle.settings import Settings
 from thoracle.study import rows as studies
 from thoracle.study.rows import StudyRows
-from thoracle.web.pages.rendering import SIGNATURE, Order
+from thoracle.web.pages.rendering import GREY_VALUES, SIGNATURE, Order
 from thoracle.web.session.access import Person, anyone
 from thoracle.web.site import site_of
 
@@ -43,9 +43,9 @@ from thoracle.web.site import site_of
 # What was not looked at for longest goes when there are too many; none is the only copy of
 # anything.
 
-EDITION = "1"
+EDITION = "2"
 """Changes when the same files make another picture."""
-LARGEST_ALBUM = 512 * 2**20
+LARGEST_ALBUM = 1024 * 2**20
 """Bytes of all pictures kept."""
 AT_A_TIME = 2
 """Pictures under way: each may take the memory that ``[decode]`` allows."""
@@ -95,9 +95,10 @@ def _name(order: Order, digests: Sequence[str]) -> str:
 def _made(settings: Settings, order: Order) -> bytes:
     folder, limits = settings.data_folder.absolute(), settings.decode
     absolute = Order(
+        kind=order["kind"],
         image=str(folder / order["image"]),
         states=[str(folder / one) for one in order["states"]],
-        key_image=order["key_image"],
+        heat_map=str(folder / order["heat_map"]) if order["heat_map"] else "",
     )
     limit = [str(limits.memory_megabytes), str(limits.timeout_seconds)]
     # A file, because the system keeps the child from filling it; a pipe would take any amount.
@@ -121,7 +122,7 @@ def _made(settings: Settings, order: Order) -> bytes:
         made = answer.read()
     if status != 0:
         raise NoPicture("the process that makes pictures ended without one")
-    if not made.startswith(SIGNATURE):
+    if not made.startswith((SIGNATURE, GREY_VALUES)):
         raise NoPicture(made[:LONGEST_DETAIL].decode("utf-8", "replace"))
     return made
 
@@ -150,7 +151,7 @@ router = APIRouter()
 
 PASS_SECONDS = 12 * 3600
 """A page may stay open for a day's work."""
-RADIOGRAPH, OVERLAY, KEY_IMAGE = "radiograph", "overlay", "key-image"
+RADIOGRAPH, OVERLAY, KEY_IMAGE, PIXELS = "radiograph", "overlay", "key-image", "pixels"
 _KEY = secrets.token_bytes(32)
 """Of this process: after a restart the page is loaded again, which is a view and a row."""
 
@@ -185,10 +186,12 @@ def picture(
 ) -> Response:
     """Return a picture of an image of a study: the radiograph, what lies on it, or its key image.
 
+    ``pixels`` are its grey values, whatever the name of the file says.
+
     Not kept by browsers, which all answers with patients are not: a reading room is shared.
     """
     if not _may(person, uid, view):
-        raise HTTPException(403, "load the page of the study again")
+        raise HTTPException(403, "reload the page of the study")
     site = site_of(request)
     with site.database.connect() as connection:
         rows = studies.rows(connection, uid)
@@ -201,7 +204,8 @@ def picture(
         made = stored_picture(site.settings, *asked)
     except NoPicture as error:
         raise HTTPException(422, f"this image cannot be shown: {error}") from error
-    return Response(made, media_type="image/png")
+    kept = made.startswith(GREY_VALUES)
+    return Response(made, media_type="application/octet-stream" if kept else "image/png")
 
 
 def address(study_instance_uid: str, kind: str, number: int, view: str) -> str:
@@ -215,26 +219,28 @@ def order(
     """Return what is to be made and the digests of its files; ``None`` when there is nothing."""
     if kind != KEY_IMAGE and image.file_state != "kept":
         return None
-    if kind == RADIOGRAPH:
+    if kind in (RADIOGRAPH, PIXELS):
         if not is_decodable(rows, image.sop_instance_uid):
             return None
-        plain = Order(image=image.path, states=[], key_image=False)
-        return plain, [image.sha256]
+        return Order(kind=kind, image=image.path, states=[], heat_map=""), [image.sha256]
     if kind == KEY_IMAGE:
         found = _about(settings, rows, Kind.SC, image.sop_instance_uid)
         if not found:
             return None
-        ours = Order(image=found[0].path, states=[], key_image=True)
+        ours = Order(kind=kind, image=found[0].path, states=[], heat_map="")
         return ours, [found[0].sha256]
     if kind == OVERLAY:
         states = _about(settings, rows, Kind.PR, image.sop_instance_uid)
-        if not states:
+        maps = _heat_maps(settings, rows, image.sop_instance_uid)
+        if not states and not maps:
             return None
-        return Order(
+        laid = Order(
+            kind=kind,
             image=image.path,
             states=[one.path for one in states],
-            key_image=False,
-        ), [image.sha256, *(one.sha256 for one in states)]
+            heat_map=maps[0].path if maps else "",
+        )
+        return laid, [image.sha256, *(one.sha256 for one in (*states, *maps[:1]))]
     return None
 
 
@@ -253,6 +259,15 @@ def _about(settings: Settings, rows: StudyRows, kind: Kind, sop_instance_uid: st
     return [
         one for one in found if sop_instance_uid in _referenced(settings.data_folder / one.path)
     ]
+
+
+def _heat_maps(settings: Settings, rows: StudyRows, sop_instance_uid: str) -> list[Any]:
+    """Return the pictures of an image that have colours: those of positive images alone."""
+    reading = rows.readings.get(sop_instance_uid)
+    mapped = rows.model is None or rows.model.finding.saliency is not SaliencyKind.NONE
+    if reading is None or reading.outcome != Outcome.POSITIVE or not mapped:
+        return []
+    return _about(settings, rows, Kind.SC, sop_instance_uid)
 
 
 @lru_cache(4096)
@@ -295,4 +310,7 @@ _TAGS = (
     "StationName",
     "ManufacturerModelName",
     "InstitutionName",
+    "PixelSpacing",
+    "PixelSpacingCalibrationType",
+    "ImagerPixelSpacing",
 )

@@ -5,6 +5,7 @@ their own (pictures.py), and what it asks for to keep itself up to date (``/stat
 of a patient.
 """
 
+from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -16,15 +17,15 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from thoracle.errors import ThoracleError
 from thoracle.pipeline import overview, requests
 from thoracle.store import trail
-from thoracle.study import reconciliation, results, verdicts
+from thoracle.study import reading_list, reconciliation, results, verdicts
 from thoracle.study import rows as studies
 from thoracle.study import verdicts as stored
 from thoracle.study.reconciliation import Patient
 from thoracle.study.rows import StudyRows
 from thoracle.study.verdicts import LONGEST_COMMENT, Opinion
 from thoracle.web import wording
-from thoracle.web.pages import pictures, study_view
-from thoracle.web.pages.worklist import rank_sentence, viewer_address
+from thoracle.web.pages import pictures, preparation, study_view
+from thoracle.web.pages.worklist import WorklistQuery, query_of, rank_sentence, viewer_address
 from thoracle.web.session.access import Person, Role, administrator, anyone, record_access
 from thoracle.web.site import Site, address_of, render, site_of
 
@@ -62,7 +63,7 @@ def give_verdict(
                 raise HTTPException(404, "there is no such study")
             return verdicts.give(connection, study, report, opinion, comment, columns)
     except verdicts.ResultChanged as error:
-        text = "There is another result by now, or none: look at it, then judge."
+        text = "The result has changed: reload the page, look at it, then judge."
         raise HTTPException(409, text) from error
     except ThoracleError as error:
         raise HTTPException(422, str(error)) from error
@@ -73,13 +74,14 @@ router = APIRouter()
 # ---- the page ------------------------------------------------------------------------------------
 
 ASKED = {
-    "release": "Asked: the result will be sent.",
-    "retry": "Asked: what was refused or given up will be sent again.",
-    "reanalyse": "Asked: the study will be read again.",
-    "reconcile": "Asked: it will be settled whose images these are.",
-    "withdraw": "Asked: the result will be withdrawn.",
-    "verdict": "Your verdict is kept.",
+    "release": "Release requested: the result will be sent.",
+    "retry": "Retry requested: failed deliveries will be sent again.",
+    "reanalyse": "Analysis requested: the study will be analysed again.",
+    "reconcile": "Decision saved: the patients of this study will be reconciled.",
+    "withdraw": "Withdrawal requested: the result will be withdrawn.",
 }
+AHEAD = 3
+"""Studies behind this one of which the pictures are rendered before somebody asks."""
 """What the page says after a form."""
 
 
@@ -88,15 +90,84 @@ def show(
     request: Request,
     uid: str,
     person: Annotated[Person, Depends(anyone)],
+    wanted: Annotated[WorklistQuery, Depends(query_of)],
     done: Annotated[str, Query(max_length=16)] = "",
 ) -> HTMLResponse:
-    """Return the page of a study; 404 when it is not known."""
+    """Return the page of a study; 404 when it is not known.
+
+    ``wanted`` is the list that it was opened from: the next study is the next of that list.
+    """
     site = site_of(request)
     with site.database.begin() as connection:
         rows = _known(connection, uid)
         values = _values(site, connection, rows, person)
+        ahead, before = _beside(connection, uid, wanted, person)
         record_access(connection, request, person, trail.Event.STUDY_VIEWED, _columns(rows))
-    return render(request, "study.html", said=ASKED.get(done, ""), **values)
+    preparation.prepare(request, ahead)
+    return render(
+        request,
+        "study.html",
+        said=ASKED.get(done, ""),
+        wanted=wanted,
+        next_study=ahead[0] if ahead else "",
+        previous_study=before[0] if before else "",
+        **values,
+    )
+
+
+def _beside(
+    connection: Connection, uid: str, wanted: WorklistQuery, person: Person
+) -> tuple[list[str], list[str]]:
+    """Return the studies behind this one on the list it was opened from, and the one before it."""
+    if not person.has(Role.READER):
+        return [], []
+    place = wanted.filter(), wanted.sort, uid
+    ahead = reading_list.beside(connection, *place, AHEAD)
+    before = reading_list.beside(connection, *place, before=True)
+    return [row.study_instance_uid for row in ahead], [row.study_instance_uid for row in before]
+
+
+@router.get("/study/{uid}/prior/{other}")
+def prior(
+    request: Request, uid: str, other: str, person: Annotated[Person, Depends(anyone)]
+) -> HTMLResponse:
+    """Return another study of the same patient, to be shown beside this one.
+
+    It is a view of that study, and a row of the audit.
+    """
+    site = site_of(request)
+    with site.database.begin() as connection:
+        known = studies.of_patient(connection, _known(connection, uid).study)
+        told = next((one for one in known if one["study_instance_uid"] == other), None)
+        if told is None:
+            raise HTTPException(404, "there is no such study of this patient")
+        rows = _known(connection, other)
+        record_access(connection, request, person, trail.Event.STUDY_VIEWED, _columns(rows))
+    found = study_view.images(site.settings, rows, pictures.pass_for(person, other))
+    image = next((one for one in found if one.is_first), None)
+    title = _title(told)
+    return render(request, "_prior.html", image=image, title=title, prior_uid=other)
+
+
+def _title(study: dict[str, Any]) -> str:
+    """Return what a prior is called: its date, modality and description."""
+    parts = (study[name] for name in ("study_datetime", "modality", "study_description"))
+    moment, *others = (wording.plain(part, 80) for part in parts)
+    return " ".join(part for part in (moment[:10] or "no date", *others) if part)
+
+
+def _prior(uid: str, listed: Any, others: list[dict[str, Any]]) -> dict[str, str] | None:
+    """Return title and address of the newest study of the patient that is older than this one."""
+    moment = (listed.study_datetime if listed else None) or ""
+    older = [one for one in others if (one["study_datetime"] or "") <= moment]
+    found = max(older or others, key=lambda one: one["study_datetime"] or "", default=None)
+    if found is None:
+        return None
+    return {"title": _title(found), "address": _address(uid, found["study_instance_uid"])}
+
+
+def _address(uid: str, other: str) -> str:
+    return f"/study/{quote(uid, safe='')}/prior/{quote(other, safe='')}"
 
 
 @router.get("/study/{uid}/state")
@@ -144,7 +215,25 @@ def judge(
     if person.scopes is not None:
         raise HTTPException(403, "for programs it is /api/studies/{study_instance_uid}/verdicts")
     give_verdict(request, person, uid, report, opinion, comment)
-    return _back(uid, "verdict")
+    if "hx-request" not in request.headers:
+        return _back(uid, "verdict")
+    with site_of(request).database.connect() as connection:
+        values = _verdict(connection, uid, person)
+    said = f"Verdict saved: {opinion.value}. Press j for the next study."
+    return render(request, "_verdict.html", uid=uid, **{**values, "verdict_said": said})
+
+
+def _verdict(connection: Connection, uid: str, person: Person) -> dict[str, Any]:
+    """Return what is shown of the verdict on a study, and of the form."""
+    judged = stored.result_to_judge(connection, uid)
+    return {
+        "judged": judged,
+        "opinions": list(Opinion),
+        "longest_comment": LONGEST_COMMENT,
+        "may_judge": judged is not None and Role.READER in person.roles,
+        "verdicts": stored.of_study(connection, uid),
+        "verdict_said": "",
+    }
 
 
 @router.post("/study/{uid}/release")
@@ -250,7 +339,7 @@ def _values(site: Site, connection: Connection, rows: StudyRows, person: Person)
     pass_ = pictures.pass_for(person, uid)
     now, newest_report = studies.state(connection, uid) or ("queued", "")
     report = study_view.report(settings, rows)
-    judged = stored.result_to_judge(connection, uid)
+    others = studies.of_patient(connection, rows.study)
     header = (
         pictures.header(settings.data_folder / rows.images[0].path) if rows.images else Dataset()
     )
@@ -268,15 +357,14 @@ def _values(site: Site, connection: Connection, rows: StudyRows, person: Person)
         "map_caution": study_view.map_caution(rows),
         "report": report,
         "limitations": [] if report is None else study_view.limitations(report),
-        "judged": judged,
-        "opinions": list(Opinion),
-        "longest_comment": LONGEST_COMMENT,
-        "may_judge": judged is not None and Role.READER in person.roles,
-        "verdicts": stored.of_study(connection, uid),
+        "failure": study_view.failure(connection, rows) if now == "done" else None,
+        **_verdict(connection, uid, person),
         "sent": study_view.sent(connection, uid),
         "trail": study_view.trail(connection, uid, person),
         "longest_trail": study_view.LONGEST_TRAIL,
-        "previous": studies.of_patient(connection, rows.study),
+        "previous": others,
+        "prior": _prior(uid, rows.listed, others),
+        "compare": partial(_address, uid),
         "viewer": viewer_address(settings.web.viewer_url, _named(rows)),
         "actions": _actions(connection, uid) if person.has(Role.ADMINISTRATOR) else (),
         "longest_reason": requests.LONGEST_REASON,

@@ -13,15 +13,16 @@ from thoracle.audit import query
 from thoracle.image.codecs import MALFORMED
 from thoracle.outbox import rows as outbox
 from thoracle.outbox.rows import DICOM
-from thoracle.records import Kind, Outcome
+from thoracle.records import Kind, Outcome, Reason
+from thoracle.report import sentences
 from thoracle.settings import Settings
 from thoracle.store.trail import Event
 from thoracle.study.rows import StudyRows
 from thoracle.web.pages import pictures
 from thoracle.web.pages.worklist import reason
 from thoracle.web.session.access import Person, Role
-from thoracle.web.wording import date, person_name, plain
-from thoracle.wording import KINDS, MAPS, MESSAGES, PROOFS
+from thoracle.web.wording import age, date, person_names, plain
+from thoracle.wording import KINDS, MAPS, MESSAGES
 
 # ---- the report ----------------------------------------------------------------------------------
 # A structured report of ours as text: its content tree (PS3.3 C.17.3), each item a line.
@@ -139,7 +140,7 @@ class ImageView:
     name: str
     facts: str
     state: str
-    """Its outcome, or ``not read``."""
+    """Its outcome, or ``not analysed``."""
     reason: str
     code: str
     detail: str
@@ -148,6 +149,14 @@ class ImageView:
     """Address; empty when it cannot be shown."""
     overlay: str
     key_image: str
+    pixels: str
+    """Address of its grey values; empty when it cannot be shown."""
+    columns: str = ""
+    rows: str = ""
+    spacing: str = ""
+    """Distance of rows and columns in mm, as DICOM has it: ``0.143\\0.143``; empty: not stated."""
+    calibration: str = ""
+    """How distances are calibrated; empty: they are not."""
     kept: bool = True
     """Its file is still here (docs/retention.md)."""
     is_first: bool = False
@@ -185,6 +194,8 @@ class ResultView:
     sending: str
     """``held`` or ``shadow``: it is sent to nobody, or not yet; else empty."""
     generation: int
+    rule: str
+    """By which the probability became the outcome; empty when it is not known any more."""
 
 
 def result(rows: StudyRows) -> ResultView | None:
@@ -208,6 +219,42 @@ def result(rows: StudyRows) -> ResultView | None:
         withdrawn=shown.state == "withdrawn",
         sending=shown.sending if shown.sending in ("held", "shadow") else "",
         generation=shown.generation,
+        rule=sentences.rule(identity.decision) if identity else "",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a study has no result, and what to do."""
+
+    cause: str
+    detail: str
+    advice: str
+
+
+ADVICE = {
+    Reason.FILE_MISSING: "Send the study again from the modality or the archive.",
+    Reason.UNDECODABLE: "Send the study again, uncompressed if possible.",
+}
+"""What to do about a failed analysis, where analysing again does not help."""
+AGAIN = (
+    "An administrator can choose Analyse again on this page; the log of the gateway has the error."
+)
+
+
+def failure(connection: Connection, rows: StudyRows) -> Failure | None:
+    """Return why the newest analysis failed; ``None`` when it did not."""
+    if rows.analysis is None or rows.analysis.state != "failed":
+        return None
+    code = rows.listed.reason_code if rows.listed else None
+    question = query.Question(rows.study.study_instance_uid, event=Event.ANALYSIS_FAILED.verb)
+    told = deque(query.events(connection, question), 1)
+    detail = (told[0].get("detail") or {}).get("detail", "") if told else ""
+    known = next((one for one in ADVICE if one.code.value == code), None)
+    return Failure(
+        cause=reason(code) or "not known",
+        detail=plain(detail),
+        advice=f"Read the study without AI. {ADVICE[known] if known else AGAIN}",
     )
 
 
@@ -223,7 +270,7 @@ def illustrated(settings: Settings) -> tuple[str, ...]:
     return tuple(one for one in outcomes if one in settings.report.pr)
 
 
-def person_of(rows: StudyRows, header: Dataset) -> dict[str, str]:
+def person_of(rows: StudyRows, header: Dataset) -> dict[str, Any]:
     """Return who the patient is and what was done, as the newest header and the worklist say."""
     listed = rows.listed
 
@@ -234,14 +281,14 @@ def person_of(rows: StudyRows, header: Dataset) -> dict[str, str]:
 
     moment = said("", "study_datetime").replace("T", " ")
     return {
-        "name": person_name(
+        "names": person_names(
             (listed.patient_name if listed else "") or _element(header, "PatientName")
         ),
         "id": plain(rows.study.patient_id),
         "issuer": plain(rows.study.issuer_of_patient_id),
         "born": date(_element(header, "PatientBirthDate")),
         "sex": plain(_element(header, "PatientSex"), 16),
-        "age": plain(_element(header, "PatientAge"), 16),
+        "age": age((listed.patient_age if listed else "") or _element(header, "PatientAge")),
         "accession": plain(rows.study.accession_number),
         "modality": said("Modality", "modality"),
         "description": said("StudyDescription", "study_description"),
@@ -261,8 +308,14 @@ def images(settings: Settings, rows: StudyRows, view: str) -> list[ImageView]:
             kind: pictures.address(uid, kind, number, view)
             if pictures.order(settings, rows, row, kind) is not None
             else ""
-            for kind in (pictures.RADIOGRAPH, pictures.OVERLAY, pictures.KEY_IMAGE)
+            for kind in (
+                pictures.RADIOGRAPH,
+                pictures.OVERLAY,
+                pictures.KEY_IMAGE,
+                pictures.PIXELS,
+            )
         }
+        spacing, calibration = _scale(header)
         view_position = plain(_element(header, "ViewPosition"), 16)
         found.append(
             ImageView(
@@ -271,7 +324,7 @@ def images(settings: Settings, rows: StudyRows, view: str) -> list[ImageView]:
                 kept=row.file_state == "kept",
                 name=f"Image {number}" + (f", {view_position}" if view_position else ""),
                 facts=_facts(header),
-                state="not read" if reading is None else reading.outcome,
+                state="not analysed" if reading is None else reading.outcome,
                 reason="" if reading is None else reason(reading.reason_code),
                 code="" if reading is None else plain(reading.reason_code),
                 detail="" if reading is None else plain(reading.detail),
@@ -279,10 +332,36 @@ def images(settings: Settings, rows: StudyRows, view: str) -> list[ImageView]:
                 radiograph=addresses[pictures.RADIOGRAPH],
                 overlay=addresses[pictures.OVERLAY],
                 key_image=addresses[pictures.KEY_IMAGE],
+                pixels=addresses[pictures.PIXELS],
+                columns=plain(_element(header, "Columns"), 8),
+                rows=plain(_element(header, "Rows"), 8),
+                spacing=spacing,
+                calibration=calibration,
             )
         )
     first = max(found, key=_telling, default=None)
     return [replace(one, is_first=one is first) for one in found]
+
+
+def _scale(header: Dataset) -> tuple[str, str]:
+    """Return the spacing of an image and how it is calibrated (PS3.3 Section 10.7.1.3).
+
+    Pixel Spacing of a projection is a calibrated size only where its type says so, or where it
+    differs from the spacing at the detector.
+    """
+    spacing, imager = _pair(header, "PixelSpacing"), _pair(header, "ImagerPixelSpacing")
+    kind = plain(_element(header, "PixelSpacingCalibrationType"), 16)
+    if spacing and (kind or (imager and spacing != imager)):
+        return spacing, f"calibrated ({kind or 'Pixel Spacing'})"
+    return imager or spacing, ""
+
+
+def _pair(header: Dataset, keyword: str) -> str:
+    try:
+        values = [f"{float(one):g}" for one in header.get(keyword) or ()]
+    except (*MALFORMED, TypeError):
+        return ""
+    return "\\".join(values) if len(values) == 2 else ""
 
 
 def _telling(image: ImageView) -> tuple[bool, float, int]:
@@ -330,6 +409,15 @@ VIEWS = frozenset(
     one.verb for one in (Event.STUDY_VIEWED, Event.LIST_VIEWED, Event.AUDIT_READ, Event.EXPORTED)
 )
 """Who looked at what: for auditors alone."""
+
+
+PROOFS = {
+    "commitment": "storage commitment",
+    "query": "found by query",
+    "status": "accepted, storage not confirmed",
+    "acknowledgement": "acknowledged",
+}
+"""What showed that a peer has what was sent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The worklist: filtered, ordered and paged by the server, all of it in the address."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
@@ -11,16 +12,20 @@ from sqlalchemy import Connection, Row
 from sse_starlette import EventSourceResponse
 from starlette.responses import HTMLResponse
 
+from thoracle.accounts import rows as people
 from thoracle.outbox import rows as outbox
-from thoracle.records import Reason
-from thoracle.store import trail
+from thoracle.records import BundleIdentity, Reason
+from thoracle.report import sentences
+from thoracle.store import bundles, trail
 from thoracle.store.tables import timestamp
-from thoracle.study import reading_list
+from thoracle.study import reading_list, results
 from thoracle.study.reading_list import SORTS, STAT, STATES, Filter
 from thoracle.web.live import Live
+from thoracle.web.pages import preparation
+from thoracle.web.pages.list_view import COLUMNS, columns_of
 from thoracle.web.session.access import Person, Role, anyone, reader, record_access
 from thoracle.web.site import render, site_of
-from thoracle.web.wording import person_name
+from thoracle.web.wording import age, percent, person_names, plain
 
 router = APIRouter()
 
@@ -29,6 +34,8 @@ PAGE = 50
 MOST_PAGES = 10_000
 SAME_VIEW_SECONDS = 600
 """A list that keeps itself up to date counts as seen once in so many seconds."""
+PREPARED = 3
+"""Studies at the top of the list of which the pictures are rendered before somebody asks."""
 SENT, PROVEN, DEAD = ("sent", "delivered"), "delivered", ("refused", "failed")
 
 
@@ -58,15 +65,25 @@ class WorklistQuery:
 
     def address(self, **changes: Any) -> str:
         """Return the address of this list with other values; what is usual is left out."""
+        pairs = self.pairs(**changes)
+        return f"/?{urlencode(pairs)}" if pairs else "/"
+
+    def of_study(self, study_instance_uid: str) -> str:
+        """Return the address of a study that was opened from this list."""
+        pairs = self.pairs(page=1)
+        path = f"/study/{quote(study_instance_uid, safe='')}"
+        return f"{path}?{urlencode(pairs)}" if pairs else path
+
+    def pairs(self, **changes: Any) -> list[tuple[str, str]]:
+        """Return names and values of the address; what is usual is left out."""
         usual = asdict(WorklistQuery())
         values = {**asdict(self), **changes}
-        pairs = [
-            (name, one)
+        return [
+            (name, str(one))
             for name, value in values.items()
             if value != usual[name]
             for one in (value if isinstance(value, tuple) else (value,))
         ]
-        return "/?" + urlencode(pairs) if pairs else "/"
 
 
 def query_of(
@@ -94,7 +111,7 @@ def _day(text: str, later: int = 0) -> str:
     try:
         day = date.fromisoformat(text) + timedelta(days=later)
     except (ValueError, OverflowError) as error:
-        raise HTTPException(422, "found no day, required is e.g. 2026-11-24") from error
+        raise HTTPException(422, "found no date, required is e.g. 2026-11-24") from error
     return timestamp(datetime(day.year, day.month, day.day, tzinfo=UTC))
 
 
@@ -121,24 +138,42 @@ def show(
         rows = reading_list.page(
             connection, wanted.filter(), wanted.sort, PAGE, (wanted.page - 1) * PAGE
         )
-        sent = outbox.by_study(connection, [row.study_instance_uid for row in rows])
+        uids = [row.study_instance_uid for row in rows]
+        sent = outbox.by_study(connection, uids)
+        kept_back = results.kept_back(connection, uids)
+        rules = _rules(connection, uids)
         modalities = reading_list.modalities(connection)
+        mine = people.row_of(connection, person.name)
+        filters = people.filters(connection, person.name)
     if not _is_same_view(request, wanted):
         with site.database.begin() as connection:
             record_view(connection, request, person, wanted, len(rows))
+    preparation.prepare(request, uids[:PREPARED])
     now = datetime.now(UTC)
     part = "hx-request" in request.headers or "x-automatic" in request.headers
     response = render(
         request,
         "_worklist_rows.html" if part else "worklist.html",
         wanted=wanted,
-        rows=[shown(row, sent.get(row.study_instance_uid, {}), now) for row in rows],
+        rows=[
+            {
+                **shown(row, sent.get(row.study_instance_uid, {}), now),
+                "kept_back": kept_back.get(row.study_instance_uid, ""),
+                "model": rules.numbers.get(row.study_instance_uid, ""),
+            }
+            for row in rows
+        ],
+        rules=rules.texts,
+        columns=columns_of(mine, site.settings),
+        all_columns=COLUMNS,
+        filters=filters,
         number=number,
         pages=max(1, -(-number // PAGE)),
         first=(wanted.page - 1) * PAGE + 1,
         states=STATES,
         modalities=modalities,
         viewer=lambda row: viewer_address(site.settings.web.viewer_url, row),
+        percent=percent,
     )
     response.headers["Server-Timing"] = f"list;dur={(time.perf_counter() - began) * 1000:.1f}"
     response.headers["HX-Push-Url"] = wanted.address()
@@ -188,6 +223,38 @@ def record_view(
     record_access(connection, request, person, trail.Event.LIST_VIEWED, columns)
 
 
+# ---- the models ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The models whose results a page of the list shows, and the rule by which each decides."""
+
+    texts: tuple[str, ...]
+    numbers: dict[str, str]
+    """By Study Instance UID, which of the texts it is, from 1; empty when there is one alone."""
+
+
+def _rules(connection: Connection, uids: Sequence[str]) -> Rules:
+    digests = results.digests(connection, uids)
+    known = bundles.known(connection, digests.values())
+    texts = {
+        digest: _rule(f"{one.finding.short_name}, {one.name} {one.version}", one.identity)
+        for digest, one in sorted(known.items(), key=lambda item: (item[1].name, item[1].version))
+    }
+    numbers = {digest: str(number) for number, digest in enumerate(texts, 1)}
+    several = len(texts) > 1
+    return Rules(
+        tuple(texts.values()),
+        {uid: numbers[one] for uid, one in digests.items() if several and one in numbers},
+    )
+
+
+def _rule(name: str, identity: BundleIdentity | None) -> str:
+    """Return what the list says once of a model: its name and the rule that decides."""
+    return name if identity is None else f"{name}: {sentences.rule(identity.decision)}"
+
+
 # ---- a row -----------------------------------------------------------------------------------
 
 
@@ -203,12 +270,16 @@ def shown(row: Row[Any], sent: dict[str, int], now: datetime) -> dict[str, Any]:
     now
         Aware; open studies have waited until then.
     """
+    names = person_names(row.patient_name)
     end = datetime.fromisoformat(row.reviewed_at) if row.reviewed_at else now
     return {
         **row._mapping,
-        "name": person_name(row.patient_name) or "no name",
+        "name": next(iter(names), "no name"),
+        "other_names": names[1:],
+        "age_and_sex": " ".join(filter(None, (age(row.patient_age), plain(row.patient_sex, 16)))),
         "study_time": (row.study_datetime or "").replace("T", " ")[:16],
         "stat": row.urgency == STAT,
+        "moved_up": moved_up(row),
         "rank": rank_sentence(row),
         "waited": waited((end - datetime.fromisoformat(row.received_at)).total_seconds()),
         "reason": reason(row.reason_code),
@@ -219,10 +290,17 @@ def shown(row: Row[Any], sent: dict[str, int], now: datetime) -> dict[str, Any]:
 def rank_sentence(row: Row[Any]) -> str:
     """Return why a study stands where it stands."""
     if row.urgency == STAT:
-        return "STAT in the order: before all others"
+        return f"STAT by rule {row.stat_rule}" if row.stat_rule else "STAT in the order"
     if row.head_start_minutes:
-        return f"{row.why}: as if it had come {waited(row.head_start_minutes * 60)} earlier"
-    return "by arrival"
+        moved = moved_up(row)
+        return f"{row.why[:1].upper()}{row.why[1:]}: {moved[:1].lower()}{moved[1:]}"
+    return "By arrival"
+
+
+def moved_up(row: Row[Any]) -> str:
+    """Return by how much a study was moved up; empty when it was not."""
+    minutes = row.head_start_minutes
+    return f"Moved up {waited(minutes * 60)}" if minutes else ""
 
 
 def waited(seconds: float) -> str:

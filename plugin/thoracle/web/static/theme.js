@@ -1,9 +1,13 @@
-// Dark unless the person chose light. Loaded before the first paint, so nothing flashes.
+// Dark or light: what the person chose, else what the system prefers. Loaded before the first paint, so
+// nothing flashes.
 "use strict";
 (() => {
   const root = document.documentElement;
+  const light = matchMedia("(prefers-color-scheme: light)");
   const kept = () => { try { return localStorage.getItem("theme"); } catch { return null; } };
-  root.dataset.theme = kept() === "light" ? "light" : "dark";
+  const show = () => { root.dataset.theme = kept() ?? (light.matches ? "light" : "dark"); };
+  show();
+  light.addEventListener("change", show);
   document.addEventListener("DOMContentLoaded", () => {
     document.getElementById("theme").addEventListener("click", () => {
       const theme = root.dataset.theme === "light" ? "dark" : "light";

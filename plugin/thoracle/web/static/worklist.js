@@ -17,7 +17,7 @@ const isPointedAt = () => Boolean(list.querySelector("#rows:hover, #rows :focus"
 
 function sayLive(on) {
   const live = document.getElementById("live");
-  live.textContent = on ? "live" : "not live: trying again";
+  live.textContent = on ? "live" : "not live: reconnecting";
   live.classList.toggle("on", on);
 }
 
@@ -93,7 +93,7 @@ function apply() {
 function prepare() {
   sayLive(isLive);
   document.getElementById("apply").addEventListener("click", apply);
-  document.getElementById("show-keys").addEventListener("click", showKeys);
+  document.getElementById("show-keys").addEventListener("click", Keys.show);
   tick();
 }
 
@@ -130,9 +130,6 @@ setInterval(tick, 10000);
 
 // ---- keys -------------------------------------------------------------------------------------
 
-const keys = document.getElementById("keys");
-const showKeys = () => keys.showModal();
-
 function step(by) {
   if (rows() === null) return;
   const all = [...rows().rows];
@@ -143,22 +140,21 @@ function step(by) {
   next.scrollIntoView({ block: "nearest" });
 }
 
-const ACTIONS = {
-  j: () => step(1),
-  k: () => step(-1),
-  r: apply,
-  "/": () => document.getElementById("text").focus(),
-  "?": showKeys,
-};
+// With the cursor nowhere, Enter opens the study that stands first.
+function open() {
+  if (document.activeElement !== document.body || rows() === null) return false;
+  rows().querySelector("a").click();
+  return true;
+}
 
-document.addEventListener("keydown", (event) => {
-  const typing = event.target.closest("input, select, textarea, dialog[open]");
-  if (event.key === "Escape" && typing && filter.contains(typing)) typing.blur();
-  if (typing || event.ctrlKey || event.altKey || event.metaKey) return;
-  const action = ACTIONS[event.key];
-  if (action === undefined) return;
-  event.preventDefault();
-  action();
-});
+Keys.add({ j: () => step(1), k: () => step(-1) }, true);
+Keys.add({ Enter: open, r: apply, "/": () => document.getElementById("text").focus() });
+
+for (const form of document.querySelectorAll("form[data-back]")) {
+  form.addEventListener("submit", () => {
+    form.elements.back.value = location.pathname + location.search;
+  });
+}
+if (location.hash === "#text") document.getElementById("text").focus();
 
 prepare();
