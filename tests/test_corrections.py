@@ -113,7 +113,7 @@ def test_what_cannot_be_withdrawn_is_said_so(archives: tuple[Site, Pacs, Pacs]) 
     site, iocm, _ = archives
     with pytest.raises(CalledProcessError) as caught:
         withdraw(site, "1.2.3")
-    assert "1.2.3: found no result that stands" in caught.value.stderr
+    assert "1.2.3: found no active result" in caught.value.stderr
     study = site.send()
     site.proven(study, "iocm")
     with pytest.raises(CalledProcessError) as caught:
@@ -123,7 +123,7 @@ def test_what_cannot_be_withdrawn_is_said_so(archives: tuple[Site, Pacs, Pacs]) 
     eventually(lambda: len(objects(iocm, study, "SR")) == 2)
     with pytest.raises(CalledProcessError) as caught:
         withdraw(site, study)
-    assert "found no result that stands" in caught.value.stderr
+    assert "found no active result" in caught.value.stderr
 
 
 def test_a_study_read_again_names_the_earlier_report_also_a_withdrawal(
@@ -138,7 +138,7 @@ def test_a_study_read_again_names_the_earlier_report_also_a_withdrawal(
     eventually(lambda: len(objects(iocm, study, "SR")) == 3)
     with pytest.raises(CalledProcessError) as caught:  # the earlier one stands no more either
         withdraw(site, study)
-    assert "found no result that stands" in caught.value.stderr
+    assert "found no active result" in caught.value.stderr
     site.gateway.run("reanalyse", study)
     eventually(lambda: len(objects(iocm, study, "SR")) == 4)
     reports = objects(iocm, study, "SR")

@@ -98,7 +98,7 @@ def test_readers_see_figures_and_administrators_operations_too(site: Site) -> No
     with site.client("reader") as client:
         page = client.get("/dashboard")
         assert page.status_code == 200
-        assert "Is it as it was?" in page.text
+        assert ">Drift" in page.text
         assert "Dead letters" not in page.text
         assert client.get("/dashboard/operations").status_code == 403
         for action in ("peers/pacs/try", "retry/1.2.3", "retry"):
@@ -239,7 +239,7 @@ def test_what_waits_is_counted_and_how_long(site: Site) -> None:
     with site.client("administrator") as client:
         said = text_of(client.get("/dashboard/operations"))
     assert re.search(r"deliveries 1 [\d.]+ (min|h)", said)
-    assert "takes no connections" in said
+    assert "not accepting connections" in said
 
 
 def test_comments_of_others_are_left_out_of_details() -> None:
@@ -359,7 +359,7 @@ def test_a_dead_letter_is_sent_again_by_the_gateway_when_its_button_is_pressed(
                 before = client.get("/dashboard/operations").text
                 assert "Dead letters: 1" in before
                 assert f'action="/dashboard/retry/{study}"' in before
-                assert "takes connections" in before
+                assert "accepting connections" in before
                 assert "answers C-ECHO" in client.post("/dashboard/peers/gateway/try").text
                 answer = client.post(f"/dashboard/retry/{study}")
                 assert f"1 of study {study} to be sent again" in answer.text

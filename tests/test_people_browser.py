@@ -30,10 +30,10 @@ def test_a_person_is_added_comes_in_and_chooses_a_password(
 ) -> None:
     boss.go("/people")
     page = boss.page
-    page.get_by_label("Name to log in with").fill("newcomer")
-    page.get_by_label("Shown as").fill("Nia Newcomer")
+    page.get_by_label("User name").fill("newcomer")
+    page.get_by_label("Display name").fill("Nia Newcomer")
     page.get_by_label("reader").check()
-    page.get_by_role("button", name="Add, and show a one-time password").click()
+    page.get_by_role("button", name="Add and show a one-time password").click()
     password = page.locator(".secret").inner_text()
     assert boss.faults() == []
     context = browser.new_context()
@@ -42,12 +42,12 @@ def test_a_person_is_added_comes_in_and_chooses_a_password(
     theirs.get_by_label("Name").fill("newcomer")
     theirs.get_by_label("Password").fill(password)
     theirs.keyboard.press("Enter")
-    expect(theirs.get_by_role("heading", name="Another password")).to_be_visible()
+    expect(theirs.get_by_role("heading", name="Change password")).to_be_visible()
     theirs.get_by_label("Current password").fill(password)
     theirs.get_by_label("New password", exact=True).fill(OTHER)
     theirs.get_by_label("New password again").fill(OTHER)
-    theirs.get_by_role("button", name="Change the password").click()
-    expect(theirs.get_by_text("The password is changed.")).to_be_visible()
+    theirs.get_by_role("button", name="Change password").click()
+    expect(theirs.get_by_role("heading", name="Worklist")).to_be_attached()
     theirs.get_by_text("Nia Newcomer").click()
     theirs.get_by_role("button", name="Log out").click()
     expect(theirs.get_by_role("heading", name="Log in")).to_be_visible()
@@ -59,11 +59,11 @@ def test_a_token_is_made_and_revoked(boss: Visit) -> None:
     page = boss.page
     page.get_by_label("Label").fill("the RIS")
     page.get_by_label("fhir:read").check()
-    page.get_by_role("button", name="Make the token").click()
+    page.get_by_role("button", name="Add token").click()
     assert page.locator(".secret").inner_text().startswith("thoracle_")
     assert boss.faults() == []
     page.get_by_role("button", name="Revoke the RIS").click()
-    expect(page.get_by_text("The token opens nothing any more.")).to_be_visible()
+    expect(page.get_by_text("Token revoked.")).to_be_visible()
     expect(page.locator("td .chip")).to_contain_text("revoked")
 
 
@@ -116,7 +116,7 @@ def test_the_log_in_works_by_keyboard_alone(site: Site, browser: Browser) -> Non
     page.keyboard.press("Tab")
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="Account of auditor")).to_be_visible()
+    expect(page.get_by_role("heading", name="Account: auditor")).to_be_visible()
     page.keyboard.press("Tab")
     expect(page.locator(":focus")).to_have_text("Skip to the content")
     page.keyboard.press("Enter")
@@ -129,7 +129,7 @@ def test_a_session_that_ends_takes_the_page_from_the_screen(site: Site, browser:
         page = found.page
         page.clock.install()
         found.go("/account")
-        expect(page.get_by_role("heading", name="Account of auditor")).to_be_visible()
+        expect(page.get_by_role("heading", name="Account: auditor")).to_be_visible()
         with site.database.begin() as connection:
             people.end_sessions(connection, "auditor")
         page.clock.fast_forward(31_000)

@@ -319,12 +319,12 @@ def verified(client: httpx.Client, **form: str) -> str:
 
 def test_a_verification_goes_on_where_the_last_one_ended(site: Site, client: httpx.Client) -> None:
     whole = verified(client, whole="true")
-    assert "rows behind row 0 up to row" in whole
+    assert "rows after row 0 up to row" in whole
     assert "are as they were written" in whole
     remembered = verification.last_verified(site.settings.data_folder)
     assert remembered is not None
     assert f"up to row {remembered.id}" in whole
-    assert f"rows behind row {remembered.id} up to row" in verified(client)
+    assert f"rows after row {remembered.id} up to row" in verified(client)
     assert "1; the last" in whole  # the anchor, and its age
     asked_for = site.events("audit read")[-1]
     assert asked_for.detail["means"] == "POST /audit/verification"

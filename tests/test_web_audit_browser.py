@@ -67,7 +67,7 @@ def test_an_auditor_lands_at_the_audit_asks_and_opens_an_event_by_keyboard(audit
     expect(page.get_by_role("heading", name="Audit", exact=True)).to_be_visible()
     page.get_by_label("Study Instance UID", exact=True).focus()
     page.keyboard.type(STUDY)
-    page.get_by_text("More to ask for").focus()
+    page.get_by_text("More filters").focus()
     page.keyboard.press("Enter")
     page.get_by_label("Destination").focus()
     page.keyboard.type("pacs")

@@ -80,7 +80,7 @@ def test_a_person_comes_in_by_the_provider_and_is_kept(
     site: Site, provider: OpenIDProvider, client: httpx.Client
 ) -> None:
     provider.person |= {"preferred_username": "A.Reader", "name": "Ann <b>Reader</b>"}
-    assert "Log in by your institution" in client.get("/login").text
+    assert "Log in through your institution" in client.get("/login").text
     answer = through(client, "/account?said=x")
     assert (answer.status_code, answer.headers["location"]) == (303, "/account?said=x")
     assert client.get("/api/whoami").json()["name"] == "a.reader"

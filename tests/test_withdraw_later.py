@@ -208,7 +208,7 @@ def test_the_page_withdraws_without_images_and_reading_again_says_why_it_needs_t
     # Withdrawn once, it is withdrawn; and sent again, it can be read again.
     with pytest.raises(subprocess.CalledProcessError) as refused:
         here.gateway.run("withdraw", study, "--reason", REASON)
-    assert "found no result that stands" in refused.value.stderr
+    assert "found no active result" in refused.value.stderr
     assert send(here.gateway.port, image).status == 0x0000
     here.gateway.run("reanalyse", study)
     eventually(lambda: len(here.files("analysis", study)) == 2)

@@ -56,9 +56,7 @@ class Reason(Enum):
     NOT_UPRIGHT = Code("NOT-UPRIGHT", SCHEME, "Image is turned or upside down")
     INVERTED = Code("INVERTED", SCHEME, "Grey scale is inverted")
     INCOMPLETE = Code("INCOMPLETE", SCHEME, "Lungs are not wholly in the image")
-    NOT_LIKE_KNOWN = Code(
-        "NOT-LIKE-KNOWN", SCHEME, "Not like the frontal chest radiographs the model knows"
-    )
+    NOT_LIKE_KNOWN = Code("NOT-LIKE-KNOWN", SCHEME, "Not recognised as a frontal chest radiograph")
     FOR_PROCESSING = Code("FOR-PROCESSING", SCHEME, "Raw data, not for presentation")
     DERIVED = Code("DERIVED", SCHEME, "Derived image, not a plain radiograph")
     OWN_OUTPUT = Code("OWN-OUTPUT", SCHEME, "Made by Thoracle itself")

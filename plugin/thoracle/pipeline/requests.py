@@ -44,7 +44,7 @@ def withdraw(database: Engine, study: str, reason: str, user: str, *, named: str
         report = overview.standing_report(connection, study)
         missing = headers.missing(connection, study)
     if report is None:
-        raise ThoracleError(f"{study}: found no result that stands, required is one to withdraw")
+        raise ThoracleError(f"{study}: found no active result to withdraw")
     if missing:
         raise _gone(study, missing, "all")
     # One withdrawal for a report, however often it is asked for.

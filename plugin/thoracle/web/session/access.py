@@ -241,7 +241,7 @@ async def same_site(request: Request) -> None:
     if cookie is None or not hmac.compare_digest(
         expected.encode(), sent.encode("utf-8", "replace")
     ):
-        raise HTTPException(403, "this form is too old: load the page again")
+        raise HTTPException(403, "this form has expired: reload the page")
 
 
 # ---- record of views -----------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def who_am_i(person: Anyone) -> dict[str, Any]:
 @router.get("/account")
 def account(request: Request, person: Anyone, said: str = "") -> Response:
     """Show one's account."""
-    texts = {"revoked": "The token opens nothing any more.", "password": "The password is changed."}
+    texts = {"revoked": "Token revoked.", "password": "Password changed."}
     return _page(request, person, said=texts.get(said, ""))
 
 
@@ -91,14 +91,15 @@ def change_password(
             raise PersonError("found the current password as the new one, required is another")
         _row, why = checked(request, person.name, current)
         if why:
-            raise PersonError("the current password is another one, or the account is locked")
+            raise PersonError("the current password is wrong, or the account is locked")
         values = credentials.chosen_password(password, person.name)
     except ThoracleError as fault:
         return render(request, "password.html", 422, fault=str(fault))
     with site_of(request).database.begin() as connection:
         what = {"password": "changed"}
         audited.change(connection, by(request, person.name), person.name, values, what)
-    return begin(request, person.name, "/account?said=password", "password changed")
+    to = "/" if person.must_change else "/account?said=password"  # after the first log-in: to work
+    return begin(request, person.name, to, "password changed")
 
 
 @router.post("/account/tokens")

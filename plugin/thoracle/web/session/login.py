@@ -52,7 +52,7 @@ class Throttle:
             FAILURES, "failure", who
         ):
             raise HTTPException(
-                429, "too many log-ins from this address: wait a minute", {"Retry-After": "60"}
+                429, "too many log-ins from this address: wait one minute", {"Retry-After": "60"}
             )
 
     def failed(self, address: str | None) -> None:
@@ -284,4 +284,4 @@ def first_run(request: Request, token: Text, name: Text, password: Text) -> Resp
 def _require_first_run(request: Request) -> None:
     with site_of(request).database.connect() as connection:
         if not request.app.state.first_run.open or people.anybody(connection):
-            raise HTTPException(404, "the first administrator was made already")
+            raise HTTPException(404, "the first administrator exists already")

@@ -21,12 +21,12 @@ Administrator = Annotated[Person, Depends(administrator)]
 Roles = Annotated[list[Role], Form()]
 
 DONE = {
-    "described": "Name and roles are changed.",
-    "disabled": "The account is disabled; its sessions have ended and its tokens open nothing.",
-    "enabled": "The account is enabled and not locked.",
-    "unlocked": "The account is not locked any more.",
-    "sessions": "All sessions of the account have ended.",
-    "revoked": "The token opens nothing any more.",
+    "described": "Name and roles saved.",
+    "disabled": "Account disabled. Its sessions have ended and its tokens are not accepted.",
+    "enabled": "Account enabled and unlocked.",
+    "unlocked": "Account unlocked.",
+    "sessions": "All sessions of the account ended.",
+    "revoked": "Token revoked.",
 }
 """What is said after a change, by a word in the address."""
 
@@ -185,7 +185,9 @@ def one_time_password(request: Request, person: Administrator, name: str) -> Res
         with site_of(request).database.begin() as connection:
             row = people.row_of(connection, name)
             if row is not None and row.subject is not None:
-                raise PersonError(f"{name} signs in by the institution and has no password here")
+                raise PersonError(
+                    f"{name} logs in through the institution and has no password here"
+                )
             what = {"password": "one-time"}
             audited.change(connection, by(request, person.name), name, values, what)
     except PersonError as fault:

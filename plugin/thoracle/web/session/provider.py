@@ -29,7 +29,7 @@ WAITING_SECONDS = 600
 """How long a person may take at the provider."""
 MOST_WAITING = 1000
 LONGEST_SUBJECT = 512
-REFUSAL = "The log-in by your institution did not succeed, or gives you no role here."
+REFUSAL = "Log-in through your institution failed, or gives you no role here."
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Logins:
 def _logins(request: Request) -> Logins:
     found = request.app.state.logins
     if found is None:
-        raise HTTPException(404, "there is no log-in by an institution here")
+        raise HTTPException(404, "log-in through an institution is not configured")
     assert isinstance(found, Logins)
     return found
 

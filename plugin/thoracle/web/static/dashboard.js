@@ -6,10 +6,10 @@
     if (place) place.textContent = text;
   };
   document.addEventListener("htmx:responseError", (event) => {
-    say(`Not refreshed: the server answered ${event.detail.xhr.status}. What is below is old.`);
+    say(`Not refreshed: the server answered ${event.detail.xhr.status}. The figures below are old.`);
   });
   document.addEventListener("htmx:sendError", () => {
-    say("Not refreshed: the server does not answer. What is below is old.");
+    say("Not refreshed: the server does not answer. The figures below are old.");
   });
   document.addEventListener("htmx:afterSwap", () => say(""));
 })();
