@@ -285,9 +285,9 @@ def test_the_command_says_that_all_fits_or_names_the_row(tmp_path: Path) -> None
     fill(engine, 5)
     verification.drop_anchor(engine, tmp_path / verification.ANCHORS_FILE)
     code, said = run(tmp_path, "verify")
-    assert (code, said[:45]) == (0, "well: 5 rows from the beginning to row 5 fit,")
+    assert (code, said[:43]) == (0, "OK: 5 rows from the beginning to row 5 fit,")
     fill(engine, 2)
-    assert run(tmp_path, "verify", "--incremental")[1].startswith("well: 2 rows from row 5 to")
+    assert run(tmp_path, "verify", "--incremental")[1].startswith("OK: 2 rows from row 5 to")
     with engine.begin() as connection:
         connection.execute(text("DROP TRIGGER audit_event_no_update"))
         connection.execute(text("UPDATE audit_event SET user_id = 'x' WHERE id = 4"))

@@ -113,7 +113,7 @@ def test_what_cannot_be_withdrawn_is_said_so(archives: tuple[Site, Pacs, Pacs]) 
     site, iocm, _ = archives
     with pytest.raises(CalledProcessError) as caught:
         withdraw(site, "1.2.3")
-    assert "1.2.3: found no active result" in caught.value.stderr
+    assert "found no study with Study Instance UID" in caught.value.stderr
     study = site.send()
     site.proven(study, "iocm")
     with pytest.raises(CalledProcessError) as caught:

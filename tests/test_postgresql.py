@@ -105,7 +105,7 @@ def test_a_study_goes_the_whole_line_and_what_people_do_with_it_works(
             assert {row["proof"] for row in rows(gateway, "SELECT proof FROM outbox")} == {
                 "commitment"
             }
-            assert asked(gateway, "audit", "verify").startswith("well: ")
+            assert asked(gateway, "audit", "verify").startswith("OK: ")
             assert f"{study} generation 1" in gateway.run("status")
             look_and_judge(site, study)
             gateway.run("withdraw", study, "--reason", "the wrong patient")
@@ -298,7 +298,7 @@ def test_a_copy_of_rows_and_then_files_is_whole_and_work_goes_on_with_it(
             pacs.wait_for(1, 120)
             assert send(copy.port, after).status == 0x0000
             pacs.wait_for(2, 120)
-            assert asked(copy, "audit", "verify").startswith("well: ")
+            assert asked(copy, "audit", "verify").startswith("OK: ")
             assert copy.terminate() == 0
         reports = {ds.StudyInstanceUID for ds in pacs.datasets()}
         assert reports == {waiting.StudyInstanceUID, after.StudyInstanceUID}

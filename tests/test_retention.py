@@ -98,7 +98,7 @@ def test_images_go_a_week_and_results_a_month_after_their_proof(here: Ward) -> N
     ]
     assert {one["patient_id"] for one in events} == {"P1"}
     assert {(one["event_id"], one["action"]) for one in events} == {("110105", "D")}
-    assert asked(here.gateway, "audit", "verify").startswith("well")
+    assert asked(here.gateway, "audit", "verify").startswith("OK")
 
 
 def test_a_start_does_not_take_purged_rows_for_anything_else(here: Ward) -> None:

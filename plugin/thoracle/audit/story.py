@@ -355,8 +355,10 @@ def _around(events: Sequence[Row]) -> list[Question]:
 
 
 def _unplanned(connection: Connection, study_instance_uid: str) -> int:
-    statement = select(instance.c.sop_instance_uid.distinct()).where(
-        instance.c.study_instance_uid == study_instance_uid, instance.c.generation.is_(None)
+    statement = (
+        select(instance.c.sop_instance_uid)
+        .where(instance.c.study_instance_uid == study_instance_uid, instance.c.generation.is_(None))
+        .distinct()
     )
     return len(connection.execute(statement).all())
 

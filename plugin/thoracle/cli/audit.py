@@ -16,13 +16,16 @@ from rich.text import Text
 
 from thoracle.audit import formats
 from thoracle.cli.options import (
+    STUDY_HELP,
     ConfigOption,
     JsonOption,
+    StudyArgument,
     database_of,
     out,
     print_json,
     say,
     settings_of,
+    study_of,
 )
 from thoracle.errors import ThoracleError
 from thoracle.wording import RESEARCH_USE_ONLY
@@ -39,7 +42,7 @@ LEADING = ("id", "recorded_at", "event", "event_id", "event_type_code", "action"
 @app.callback(invoke_without_command=True)
 def audit_command(
     context: typer.Context,
-    study: Annotated[str | None, typer.Option(help="Study Instance UID.")] = None,
+    study: Annotated[str | None, typer.Option(help=STUDY_HELP)] = None,
     patient: Annotated[str | None, typer.Option(help="Patient ID.")] = None,
     issuer: Annotated[str | None, typer.Option(help="Issuer of the Patient ID.")] = None,
     accession: Annotated[str | None, typer.Option(help="Accession Number.")] = None,
@@ -82,7 +85,7 @@ def audit_command(
     from thoracle.audit.query import Question
 
     question = Question(
-        study_instance_uid=study,
+        study_instance_uid=study and _study(database(config), study, "thoracle audit"),
         patient_id=patient,
         issuer_of_patient_id=issuer,
         accession_number=accession,
@@ -203,7 +206,7 @@ def verify_command(
     verification.keep_verified(folder, result.last_id, result.digest)
     where = f"row {before.id}" if before else "the beginning"
     say(
-        f"well: {result.rows} rows from {where} to row {result.last_id} fit, "
+        f"OK: {result.rows} rows from {where} to row {result.last_id} fit, "
         f"{len(found)} anchors with them; the end is {result.digest}"
     )
 
@@ -235,7 +238,7 @@ def moment(text: str | None) -> str | None:
 @app.command("why")
 def why_command(
     context: typer.Context,
-    study: Annotated[str | None, typer.Argument(help="Study Instance UID.")] = None,
+    study: Annotated[str | None, typer.Argument(help=STUDY_HELP)] = None,
     accession: Annotated[
         str | None, typer.Option(help="Accession Number, instead of the study.")
     ] = None,
@@ -249,6 +252,8 @@ def why_command(
     if (study is None) is (accession is None):
         raise ThoracleError("found both or neither of STUDY and --accession, required is one")
     data = database(config or context.obj)
+    if study is not None:
+        study = _study(data, study, "thoracle audit why")
     with data.connect() as connection:
         studies = [study] if study else story.of_accession(connection, accession or "")
         told = [_story(connection, one) for one in studies]
@@ -262,6 +267,13 @@ def why_command(
         else:
             for line in (*[""] * bool(number), *_story_lines(one)):
                 say(line)
+
+
+def _study(data: "Database", text: str, means: str) -> str:
+    """Return the one study that somebody means; a UID may be of one that never came."""
+    from thoracle.audit import lookup
+
+    return text if lookup.is_uid(text) else study_of(data, text, means)
 
 
 def _story(connection: Any, study: str) -> dict[str, Any]:
@@ -414,7 +426,7 @@ def bars(found: Sequence[tuple[str, int]], cells: int) -> Iterator[str]:
 @app.command("replay")
 def replay_command(
     context: typer.Context,
-    study: Annotated[str, typer.Argument(help="Study Instance UID.")],
+    study: StudyArgument,
     generation: Annotated[
         int | None, typer.Option(min=1, help="Which analysis of it; default: the newest.")
     ] = None,
@@ -428,6 +440,7 @@ def replay_command(
     config = config or context.obj
     log.configure("ERROR")
     settings, data = settings_of(config), database(config)
+    study = study_of(data, study, "thoracle audit replay")
     found = replay.replay(settings, data, study, generation, getpass.getuser())
     if as_json:
         print_json(asdict(found))

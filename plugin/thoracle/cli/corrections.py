@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thoracle.cli.options import ConfigOption, StudyArgument, database_of, say, settings_of
+from thoracle.cli.options import (
+    ConfigOption,
+    StudyArgument,
+    database_of,
+    say,
+    settings_of,
+    study_of,
+)
 
 if TYPE_CHECKING:
     from thoracle.store.database import Database
@@ -20,9 +27,8 @@ def withdraw(
     """Withdraw the newest result of a study, by a correcting report."""
     from thoracle.pipeline import requests
 
-    report = requests.withdraw(
-        _database(config), study, reason, getpass.getuser(), named="--reason"
-    )
+    database, study = _named(config, study, "withdraw")
+    report = requests.withdraw(database, study, reason, getpass.getuser(), named="--reason")
     say(f"to be withdrawn: report {report}; `thoracle status {study}` shows when it is done")
 
 
@@ -30,7 +36,8 @@ def reanalyse(study: StudyArgument, config: ConfigOption = None) -> None:
     """Read a study again, e.g. with a new bundle; its report names the earlier one."""
     from thoracle.pipeline import requests
 
-    requests.reanalyse(_database(config), study, getpass.getuser())
+    database, study = _named(config, study, "reanalyse")
+    requests.reanalyse(database, study, getpass.getuser())
     say(f"to be read again; `thoracle status {study}` shows when it is done")
 
 
@@ -47,7 +54,7 @@ def reconcile(
     from thoracle.pipeline import requests
     from thoracle.study.reconciliation import Patient
 
-    database = _database(config)
+    database, study = _named(config, study, "reconcile")
     if same is None and not different:
         for one in requests.patients(database, study):
             say("\t".join((one.patient_id, one.issuer)))
@@ -63,17 +70,25 @@ def release(study: StudyArgument, config: ConfigOption = None) -> None:
     """Send the result of a study that a rule holds."""
     from thoracle.pipeline import requests
 
-    requests.release(_database(config), study, getpass.getuser())
+    database, study = _named(config, study, "release")
+    requests.release(database, study, getpass.getuser())
     say(f"to be released; `thoracle status {study}` shows when it is done")
 
 
 def retry(study: StudyArgument, config: ConfigOption = None) -> None:
     """Send again what was refused or given up; STUDY `none`: what is about no study, as alarms."""
+    from thoracle.outbox.rows import NO_STUDY
     from thoracle.pipeline import requests
 
-    dead = requests.retry(_database(config), study, getpass.getuser())
+    if study == NO_STUDY:
+        database = database_of(settings_of(config))
+    else:
+        database, study = _named(config, study, "retry")
+    dead = requests.retry(database, study, getpass.getuser())
     say(f"{dead} to be sent again; `thoracle status {study}` shows what becomes of it")
 
 
-def _database(config: Path | None) -> "Database":
-    return database_of(settings_of(config))
+def _named(config: Path | None, study: str, command: str) -> tuple["Database", str]:
+    """Return the database, and the one study in it that somebody means."""
+    database = database_of(settings_of(config))
+    return database, study_of(database, study, f"thoracle {command}")

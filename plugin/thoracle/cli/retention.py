@@ -12,6 +12,7 @@ from thoracle.cli.options import (
     print_json,
     say,
     settings_of,
+    study_of,
     who,
 )
 from thoracle.errors import ThoracleError
@@ -119,10 +120,13 @@ def add_command(
     issuer: Annotated[
         str | None, typer.Option(help="Issuer of the Patient ID; default: any issuer.")
     ] = None,
-    study: Annotated[str | None, typer.Option(help="Study Instance UID.")] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Study Instance UID or Accession Number.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Keep all that is about a patient or a study until the hold is released."""
+    from thoracle.audit import lookup
     from thoracle.retention import holds
 
     if (patient is None) is (study is None):
@@ -132,7 +136,10 @@ def add_command(
             f"found a reason of {len(reason.strip())} characters, required are 1 to 1024, and a "
             "patient or study that is not empty"
         )
-    with database_of(settings_of(config)).begin() as connection:
+    database = database_of(settings_of(config))
+    if study is not None and not lookup.is_uid(study):  # a UID may be of a study yet to come
+        study = study_of(database, study, "thoracle hold add")
+    with database.begin() as connection:
         number = holds.place(
             connection,
             reason.strip(),

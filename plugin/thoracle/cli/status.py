@@ -6,19 +6,21 @@ from typing import Annotated, Any
 import typer
 
 from thoracle.cli.options import (
+    STUDY_HELP,
     ConfigOption,
     JsonOption,
     database_of,
     print_json,
     say,
     settings_of,
+    study_of,
     who,
 )
 
 
 def status_command(
     study: Annotated[
-        str | None, typer.Argument(help="Study Instance UID; default: the last ones.")
+        str | None, typer.Argument(help=f"{STUDY_HELP} Default: the last ones.")
     ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -29,7 +31,10 @@ def status_command(
     from thoracle.monitoring import alarms
     from thoracle.pipeline import overview
 
-    with database_of(settings_of(config)).begin() as connection:
+    database = database_of(settings_of(config))
+    if study is not None:
+        study = study_of(database, study, "thoracle status")
+    with database.begin() as connection:
         counts = overview.counts(connection)
         studies = overview.studies(connection, limit, study)
         _record_status(connection, study, [row["study_instance_uid"] for row in studies])
