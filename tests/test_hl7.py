@@ -291,10 +291,10 @@ def test_a_time_without_zone_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"sending_application": "A|B"}, "hl7.0.sending_application: found 'A|B', required: "),
-        ({"receiving_facility": "Klinik\rMSH"}, "hl7.0.receiving_facility: found 'Klinik"),
-        ({"character_set": "UTF-8"}, "hl7.0.character_set: found 'UTF-8', required: "),
-        ({"outcomes": ["maybe"]}, "hl7.0.outcomes.0: found 'maybe', required: "),
+        ({"sending_application": "A|B"}, ".sending_application: found 'A|B', required: "),
+        ({"receiving_facility": "Klinik\rMSH"}, ".receiving_facility: found 'Klinik"),
+        ({"character_set": "UTF-8"}, ".character_set: found 'UTF-8', required: "),
+        ({"outcomes": ["maybe"]}, ".outcomes 1: found 'maybe', required: "),
         ({"name": "pacs"}, "workflow_manager.name: found pacs twice"),
     ],
 )

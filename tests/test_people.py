@@ -83,7 +83,7 @@ def test_comparing_takes_as_long_when_there_is_nothing_to_compare() -> None:
 
 @pytest.mark.parametrize("name", ["", "-a", "a b", "a" * 65, "é", "<b>", "a\n", "a/b", "A"])
 def test_a_name_that_is_none_is_refused(name: str) -> None:
-    with pytest.raises(ThoracleError, match="found a name of"):
+    with pytest.raises(ThoracleError, match=r"found .* in a log-in name"):
         credentials.require_name(name)
 
 

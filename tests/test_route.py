@@ -214,6 +214,38 @@ def test_a_faulty_condition_is_named_with_line_and_column(when: str, fault: str)
 # ---- hostile headers -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("when", "found"),
+    [
+        ("result.probability > 90", "result.probability > 90, which is never true"),
+        ("90.0 <= result.probability", "result.probability >= 90.0, which is never true"),
+        ("result.probability < 0", "result.probability < 0, which is never true"),
+        ("PatientAge >= 200", "PatientAge >= 200, which is never true"),
+        ('result.outcome == "postive"', "did you mean positive?"),
+        ('result.outcome in ["positive", "unsure"]', 'result.outcome "unsure", which is never'),
+        ('result.reason == "NOT-CHST"', "did you mean NOT-CHEST?"),
+        ('Modality == "cr"', 'did you mean "CR"?'),
+        ('StudyDate == "2026-11-22"', "a date is written 20261122"),
+        ("result.probability >= 0.9", ""),
+        ("result.probability > 0.0 && PatientAge < 90", ""),
+        ('result.outcome == "positive" || result.reason == "NOT-CHEST" || Modality == "CR"', ""),
+        ('StudyDescription == "result.probability > 90" && StudyDate >= "20200101"', ""),
+        ('result.reason == "" && SeriesDescription == "ap"', ""),
+    ],
+)
+def test_a_comparison_that_is_never_true_is_warned_of(when: str, found: str) -> None:
+    chosen = settings.parse(
+        {
+            "rule": [{"name": "one", "when": when, "shadow": True}],
+            "rank": [{"name": "two", "when": when, "head_start_minutes": 1}],
+        }
+    )
+    checked = [*machine._rules(chosen), *machine._ranks(chosen)]
+    assert {one.well for one in checked} == {True}
+    assert [one.level == machine.Level.WARN for one in checked] == [bool(found)] * 2
+    assert all(found in one.text for one in checked)
+
+
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: repr(text[:16]))
 def test_what_a_header_says_is_data_and_never_code(text: str) -> None:
     image = Dataset()

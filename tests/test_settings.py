@@ -1,5 +1,7 @@
 """Faults in a configuration are named with setting, value found and value required."""
 
+import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 
 from thoracle import settings
 from thoracle.errors import SettingsError
-from thoracle.settings import Settings
+from thoracle.settings import Settings, faults
 from thoracle.settings.template import template
 
 
@@ -32,14 +34,31 @@ def test_each_default_of_the_template_means_the_default() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[receive]\nport = 70000", "receive.port: found 70000, required: "),
-        ("[receive]\nprot = 104", "receive.prot: unknown setting, found 104"),
+        ("[receive]\nport = 70000", "receive.port: found 70000, required: at most 65535"),
+        ("[receive]\nprot = 104", "receive.prot: unknown setting, found 104; did you mean port?"),
+        (
+            "[recieve]\nport = 104",
+            "recieve: unknown setting, found {'port': 104}; did you mean receive?",
+        ),
+        ("reserve_megabytes = 9", "unknown setting, found 9; did you mean it in [receive]?"),
+        ('[receive]\nport = "x"', "receive.port: found 'x', required: a whole number"),
+        ("[receive]\nae_title = 7", "receive.ae_title: found 7, required: a text in quotation"),
+        ("[report]\nsc = ['all']", "report.sc 1: found 'all', required: 'positive', 'indeter"),
+        (
+            "[[destination]]\nname='a'\nurl='http://h'\n[[destination]]\nname='b'\nhots='h'",
+            "destination \"b\".hots: unknown setting, found 'h'; did you mean host?",
+        ),
+        ("[[hl7]]\nhost = 'h'", "hl7 1.name: found nothing, required is a value"),
+        ("[[hl7]]\nname = 'The RIS'", "required: 1 to 32 of a-z, 0-9, - and _"),
         ('[receive]\nae_title = "TOO LONG AN AE TITLE"', "receive.ae_title: found 'TOO LONG"),
         ('[receive]\nae_title = "BACK\\\\SLASH"', "receive.ae_title: found"),
         ('[receive]\nhost = "0.0.0.0"', "receive.calling_ae_titles: found none while"),
         ("[decode]\ntimeout_seconds = 0", "decode.timeout_seconds: found 0, required: "),
         ('[classify]\nbundle = "x"', "classify: found a bundle without a digest"),
-        ("[[destination]]\nname = 'a'", "destination.0: found none of them, required are ae_title"),
+        (
+            "[[destination]]\nname = 'a'",
+            'destination "a": found none of them, required are ae_title',
+        ),
         (
             "[[destination]]\nname = 'a'\nae_title = 'A'",
             "found ae_title, required are ae_title, host and port, or url alone",
@@ -54,7 +73,7 @@ def test_each_default_of_the_template_means_the_default() -> None:
         ),
         (
             "[[destination]]\nname = 'a'\nurl = 'https://h/dicom-web'\ntoken = 'secret'",
-            "destination.0.token: found a text that is not shown, required: ",
+            'destination "a".token: found a text that is not shown, required: file:PATH',
         ),
         ("nonsense", "thoracle.toml: "),
     ],
@@ -67,6 +86,14 @@ def test_a_fault_names_setting_value_and_requirement(
     with pytest.raises(SettingsError) as caught:
         settings.load(path)
     assert expected in str(caught.value)
+
+
+def test_a_pattern_is_never_shown_as_it_is_written() -> None:
+    schema = json.dumps(Settings.model_json_schema())
+    written = {
+        json.loads(f'"{one}"') for one in re.findall(r'"pattern": "((?:[^"\\]|\\.)*)"', schema)
+    }
+    assert written - faults._PATTERNS.keys() == set()
 
 
 def test_all_faults_are_named_at_once() -> None:

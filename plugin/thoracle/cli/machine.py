@@ -2,7 +2,7 @@
 
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -101,20 +101,28 @@ def check(settings: Settings) -> Iterator[CheckResult]:
 
 
 def _rules(settings: Settings) -> Iterator[CheckResult]:
-    faults = list(rules.faults(settings))
-    for name, text in faults:
-        yield CheckResult(f"rule {name}", False, text)
+    faults, doubtful = list(rules.faults(settings)), list(rules.warnings(settings))
+    yield from _conditions("rule", faults, doubtful)
     for rule in settings.rule:
-        if rule.name not in dict(faults):
+        if rule.name not in {name for name, _ in (*faults, *doubtful)}:
             yield CheckResult(f"rule {rule.name}", True, "can be decided, and what it names exists")
 
 
 def _ranks(settings: Settings) -> Iterator[CheckResult]:
-    faults = dict(priority.faults(settings))
+    faults, doubtful = list(priority.faults(settings)), list(priority.warnings(settings))
+    yield from _conditions("rank", faults, doubtful)
     for rank in settings.rank:
-        text = f"up to {rank.head_start_minutes} minutes sooner"
-        well = rank.name not in faults
-        yield CheckResult(f"rank {rank.name}", well, faults.get(rank.name, text))
+        if rank.name not in {name for name, _ in (*faults, *doubtful)}:
+            text = f"moves a study up by {rank.head_start_minutes} minutes"
+            yield CheckResult(f"rank {rank.name}", True, text)
+
+
+def _conditions(
+    table: str, faults: Sequence[tuple[str, str]], doubtful: Sequence[tuple[str, str]]
+) -> Iterator[CheckResult]:
+    yield from (CheckResult(f"{table} {name}", False, text) for name, text in faults)
+    for name, text in doubtful:
+        yield CheckResult(f"{table} {name}", True, text, warned=True)
 
 
 def _bundle(settings: Settings) -> CheckResult:

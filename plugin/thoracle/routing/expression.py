@@ -62,8 +62,9 @@ _COMPARISONS = {"_<_": "less", "_<=_": "less_equals", "_>_": "greater", "_>=_": 
 _NUMBERS = {"int64": cel.Type.INT, "double": cel.Type.DOUBLE}
 
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
-_LITERAL = r"""[rR]?(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')"""
-_PATTERN = re.compile(rf"\bmatches\(\s*({_LITERAL})\s*\)")
+LITERAL = r"""[rR]?(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')"""
+"""A text in quotation marks, as a regular expression."""
+_PATTERN = re.compile(rf"\bmatches\(\s*({LITERAL})\s*\)")
 _FAULT = re.compile(r"^(?:INVALID_ARGUMENT: )?ERROR: <input>:(\d+):(\d+): (.*)", re.MULTILINE)
 _UNDECLARED = re.compile(r"undeclared reference to '([^']+)'")
 
@@ -229,7 +230,7 @@ def condition(text: str) -> Condition:
 
 def _names(text: str) -> Iterator[str]:
     """Yield the variables outside of quotation marks: `Rows` for itself, `result.outcome` whole."""
-    for token in _NAME.findall(re.sub(_LITERAL, " ", text)):
+    for token in _NAME.findall(re.sub(LITERAL, " ", text)):
         parts = token.split(".")
         heads = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
         if variable := next((head for head in heads if head in _variables()), None):
@@ -239,7 +240,7 @@ def _names(text: str) -> Iterator[str]:
 def _misused(text: str) -> Iterator[str]:
     """Yield each has(): of a name with a point it would give the value, and not whether it is."""
     # Blanks in place of what is quoted keep the places.
-    bare = re.sub(_LITERAL, lambda found: " " * len(found[0]), text)
+    bare = re.sub(LITERAL, lambda found: " " * len(found[0]), text)
     for found in re.finditer(r"\bhas\s*\(", bare):
         yield f"{_place(text, found.start())}: found has(), required is known.KEYWORD"
 

@@ -7,13 +7,14 @@ without a reason is overtaken only for as long as the longest head start.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from pydicom import Dataset
 
 from thoracle.errors import SettingsError
-from thoracle.routing import expression
+from thoracle.routing import doubts, expression
 from thoracle.routing.expression import Undecided
 from thoracle.settings import Rank, Settings
 
@@ -65,6 +66,14 @@ def head_start(
         if holds and rank.head_start_minutes > best.minutes:
             best = HeadStart(rank.head_start_minutes, rank.name)
     return best
+
+
+def warnings(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield for each comparison of the ranks that can never be true the rank, and what it is."""
+    for rank in settings.rank:
+        with suppress(SettingsError):  # a fault
+            condition = expression.condition(rank.when)
+            yield from ((rank.name, f"when: {text}") for text in doubts.never_true(condition))
 
 
 def faults(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from thoracle.errors import NotAnalysable, SettingsError
 from thoracle.image import header as headers_of_files
 from thoracle.image import selection
 from thoracle.records import BundleIdentity, Kind, Outcome, Reading, Reason, study_outcome
-from thoracle.routing import expression
+from thoracle.routing import doubts, expression
 from thoracle.routing.expression import Condition, PartialHeader, Undecided
 from thoracle.settings import Destination, Rule, Settings
 
@@ -350,6 +350,16 @@ def faults(settings: Settings) -> Iterator[tuple[str, str]]:
     for rule in rules:
         if (rule.send or rule.notify) and shadows and not rule.shadow:
             yield rule.name, f"never sends, for rule {shadows[0]} shadows every study"
+
+
+def warnings(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield for each comparison of the rules that can never be true the rule, and what it is."""
+    for rule in settings.rule:
+        try:
+            condition = expression.condition(rule.when)
+        except SettingsError:
+            continue  # a fault
+        yield from ((rule.name, f"when: {text}") for text in doubts.never_true(condition))
 
 
 def _faults_of(rule: Rule, settings: Settings) -> Iterator[str]:

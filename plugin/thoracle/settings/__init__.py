@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from pydantic import model_validator as validator
 
 from thoracle.errors import SettingsError
+from thoracle.settings import faults
 from thoracle.settings.audit import AuditRepository
 from thoracle.settings.deliver import HL7, Deliver, Destination, Email, Rule, Webhook
 from thoracle.settings.receive import Budget, Complete, Decode, Receive, ReceiveTLS, Select
@@ -206,23 +207,5 @@ def parse(values: dict[str, Any]) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise SettingsError("\n".join(_sentence(fault) for fault in error.errors())) from error
-
-
-_SECRET = ("token", "password", "client_secret", "secret")
-
-
-def _sentence(fault: Any) -> str:
-    setting = ".".join(str(part) for part in fault["loc"])
-    match fault["type"]:
-        case "extra_forbidden" if fault["loc"][-1] not in _SECRET:
-            return f"{setting}: unknown setting, found {fault['input']!r}; `thoracle init` lists all settings"
-        case "missing":
-            return f"{setting}: found nothing, required is a value"
-        case "value_error":
-            message = str(fault["ctx"]["error"])
-            return f"{setting}: {message}" if setting else message
-        case _ if fault["loc"][-1] in _SECRET:  # it may be the secret itself
-            return f"{setting}: found a text that is not shown, required: {fault['msg']}"
-        case _:
-            return f"{setting}: found {fault['input']!r}, required: {fault['msg']}"
+        found = [faults.sentence(one, values, Settings) for one in error.errors()]
+        raise SettingsError("\n".join(found)) from error

@@ -20,6 +20,7 @@ from thoracle.web.session.access import Role
 # The names under which persons sign in.
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
+LONGEST_NAME = 64
 
 
 def folded_name(typed: str) -> str:
@@ -40,10 +41,16 @@ def require_name(name: str) -> None:
     ThoracleError
         It cannot.
     """
-    if not is_name(name):
-        raise ThoracleError(
-            f"found a name of {len(name)} characters, required are 1 to 64 of a-z, 0-9 and . _ @ -"
-        )
+    if is_name(name):
+        return
+    found = f"{len(name)} characters"
+    if 1 <= len(name) <= LONGEST_NAME:
+        wrong = "".join(dict.fromkeys(re.findall(r"[^a-z0-9._@-]", name)))
+        found = f"{wrong!r}" if wrong else f"{name[0]!r} as its first character"
+    raise ThoracleError(
+        f"found {found} in a log-in name, required are 1 to {LONGEST_NAME} of a-z, 0-9 and "
+        ". _ @ -, a letter or digit first; the name that is shown may have any characters"
+    )
 
 
 # ---- passwords -----------------------------------------------------------------------------------
