@@ -1,18 +1,37 @@
-"""docs/images/worklist.png: the worklist with generated studies, as a browser shows it."""
+"""docs/images: the worklist, a study and the dashboard, of what `make demo` sends."""
 
 import tempfile
 from pathlib import Path
 
-from bench_web import fill
-from browser import chromium, visit
-from browsing import Site
+from browser import Visit, chromium, visit
+from demo import PERSON, console, running
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder, Site(Path(folder)) as site:
-        with site.database.begin() as connection:
-            fill(connection, 120)
-        with chromium() as browser, visit(browser, site, "reader") as found:
+
+def main() -> None:
+    """Run the demonstration, and write its pictures."""
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as demo:
+        demo.run()
+        with chromium() as browser, visit(browser, demo.pages, PERSON) as found:
+            found.page.set_default_timeout(120_000)
             found.page.wait_for_selector("#live.on")
-            found.page.screenshot(path=IMAGES / "worklist.png")
+            taken(found, "worklist.png")
+            found.go(f"/study/{demo.cases[0].study}")
+            found.page.wait_for_function(
+                "() => [...document.images].every(one => one.complete && one.naturalWidth)"
+            )
+            taken(found, "study.png")
+            found.go("/dashboard")
+            taken(found, "dashboard.png")
+
+
+def taken(found: Visit, name: str) -> None:
+    """Write what is shown now."""
+    found.page.wait_for_load_state("networkidle")
+    found.page.screenshot(path=IMAGES / name)
+    console.print(f"{IMAGES / name} written")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""What docs/administrator.md tells to do, done: the first day, the units, backup and restore."""
+"""What the pages for administrators tell to do, done: first day, monitor, units, backup."""
 
 import hashlib
 import re
@@ -30,7 +30,8 @@ from radiographs import chest, saved
 from sender import send
 from thoracle import settings
 
-PAGE = (DOCS / "administrator.md").read_text(encoding="utf-8")
+PAGES = ("installation.md", "administrator.md", "backup.md")
+PAGE = "".join((DOCS / name).read_text(encoding="utf-8") for name in PAGES)
 UNITS = sorted((DOCS.parent / "docker/systemd").glob("*.service"))
 
 
