@@ -70,7 +70,7 @@ def test_a_hold_is_placed_listed_and_released_and_each_is_audited(
     assert held(engine) == {"2.1": [1]}
     run(tmp_path, "hold", "release", "1")
     assert held(engine) == {}
-    assert "nothing is under legal hold" in run(tmp_path, "hold", "list")
+    assert "no legal holds" in run(tmp_path, "hold", "list")
     (row,) = run(tmp_path, "hold", "list", "--all", "--json").splitlines()
     values = json.loads(row)
     assert (values["study_instance_uid"], values["reason"]) == ("2.1", "case 7")

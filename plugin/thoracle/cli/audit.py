@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from thoracle.audit.replay import Replay
     from thoracle.store.database import Database
 
-app = typer.Typer(help="Ask the trail, and prove that nobody changed it.")
+app = typer.Typer(help="Query and verify the audit log.")
 
 LEADING = ("id", "recorded_at", "event", "event_id", "event_type_code", "action")
 
@@ -52,13 +52,15 @@ def audit_command(
     until: Annotated[str | None, typer.Option(help="UTC, exclusive.")] = None,
     event: Annotated[str | None, typer.Option(help='What happened, e.g. "image read".')] = None,
     action: Annotated[str | None, typer.Option(help="C, R, U, D or E.")] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="Serious failures alone.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Serious failures only.")] = False,
     instance: Annotated[
         str | None, typer.Option(help="SOP Instance UID, of an image or of a result.")
     ] = None,
-    ae_title: Annotated[str | None, typer.Option(help="Who called or was called.")] = None,
+    ae_title: Annotated[
+        str | None, typer.Option(help="AE title of the caller or the called.")
+    ] = None,
     address: Annotated[str | None, typer.Option(help="Network address.")] = None,
-    user: Annotated[str | None, typer.Option(help="Who did it.")] = None,
+    user: Annotated[str | None, typer.Option(help="User who did it.")] = None,
     bundle: Annotated[
         str | None, typer.Option(help="Digest of a bundle, or its name and version.")
     ] = None,
@@ -66,11 +68,15 @@ def audit_command(
         str | None, typer.Option(help="Scheme and code of a finding, e.g. SCT:233604007.")
     ] = None,
     outcome: Annotated[str | None, typer.Option(help="Outcome of the analysis.")] = None,
-    reason: Annotated[str | None, typer.Option(help="Code of the reason of a rejection.")] = None,
-    destination: Annotated[str | None, typer.Option(help="Name of who was sent to.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Reason code of a rejection.")] = None,
+    destination: Annotated[
+        str | None, typer.Option(help="Name of a destination or receiver.")
+    ] = None,
     proof: Annotated[str | None, typer.Option(help="commitment, query or status.")] = None,
     status: Annotated[str | None, typer.Option(help="Status, e.g. 0xA700.")] = None,
-    slower_than: Annotated[float | None, typer.Option(help="Seconds that it took.")] = None,
+    slower_than: Annotated[
+        float | None, typer.Option(help="Took longer than so many seconds.")
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV, safe for spreadsheets.")] = False,
@@ -78,7 +84,7 @@ def audit_command(
         Path | None, typer.Option(metavar="FILE", help="Write them to a Parquet file.")
     ] = None,
 ) -> None:
-    """Show events, oldest first. That the trail was read is an event itself."""
+    """List events, oldest first. Reading the log is an event itself."""
     if context.invoked_subcommand is not None:
         context.obj = config  # it may stand before the sub-command, too
         return
@@ -184,10 +190,10 @@ def verify_command(
         Path | None, typer.Option(help="Anchors kept elsewhere; default: those beside the data.")
     ] = None,
     incremental: Annotated[
-        bool, typer.Option("--incremental", help="Go on where the last verification ended.")
+        bool, typer.Option("--incremental", help="Verify new entries only.")
     ] = False,
 ) -> None:
-    """Follow the chain of the trail and name the first row that was changed, added or taken out."""
+    """Verify the log; name the first entry that was changed, added or removed."""
     from thoracle.audit import verification
 
     config = config or context.obj
@@ -245,7 +251,7 @@ def why_command(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Tell what became of a study, why, and what is waited for."""
+    """Explain what became of a study, why, and what it is waiting for."""
     from thoracle.audit import story
     from thoracle.audit.query import Question
 
@@ -350,7 +356,7 @@ COUNTED = {
 @app.command("stats")
 def stats_command(
     context: typer.Context,
-    by: Annotated[CountBy, typer.Option(help="What is counted apart.")] = CountBy.EVENT,
+    by: Annotated[CountBy, typer.Option(help="Group by.")] = CountBy.EVENT,
     since: Annotated[
         str | None, typer.Option(help="UTC, e.g. 2026-11-22 or 2026-11-22T18:30.")
     ] = None,
@@ -358,7 +364,7 @@ def stats_command(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Count events, by day, device, outcome or the like."""
+    """Count events by day, device, outcome and more."""
     from thoracle.audit import query
     from thoracle.audit.query import Question
 
@@ -433,7 +439,7 @@ def replay_command(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Run a stored analysis again, and say whether the same comes of it; if not, exit code 1."""
+    """Run a stored analysis again and compare the results; exit code 1 if they differ."""
     from thoracle import log
     from thoracle.audit import replay
 

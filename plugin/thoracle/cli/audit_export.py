@@ -43,7 +43,7 @@ def export_command(
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Write the trail as files, partitioned by month. That it was read is an event itself."""
+    """Export the log as files, one a month. Reading it is an event itself."""
     from thoracle.audit.query import Question
 
     if (parquet is None) is (csv is None):

@@ -24,7 +24,7 @@ def withdraw(
     reason: Annotated[str, typer.Option(help="Why, in words that the report will show.")],
     config: ConfigOption = None,
 ) -> None:
-    """Withdraw the newest result of a study, by a correcting report."""
+    """Withdraw the latest result of a study with a correcting report."""
     from thoracle.pipeline import requests
 
     database, study = _named(config, study, "withdraw")
@@ -50,7 +50,7 @@ def reconcile(
     different: Annotated[bool, typer.Option(help="They are different patients.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Settle whose images a study with several patients has; without an option: show them."""
+    """Settle whose images a study with several patients has; without an option, list them."""
     from thoracle.pipeline import requests
     from thoracle.study.reconciliation import Patient
 
@@ -67,7 +67,7 @@ def reconcile(
 
 
 def release(study: StudyArgument, config: ConfigOption = None) -> None:
-    """Send the result of a study that a rule holds."""
+    """Release the result of a study that a rule holds."""
     from thoracle.pipeline import requests
 
     database, study = _named(config, study, "release")
@@ -76,7 +76,7 @@ def release(study: StudyArgument, config: ConfigOption = None) -> None:
 
 
 def retry(study: StudyArgument, config: ConfigOption = None) -> None:
-    """Send again what was refused or given up; STUDY `none`: what is about no study, as alarms."""
+    """Retry what was refused or given up; STUDY `none`: what belongs to no study, e.g. alarms."""
     from thoracle.outbox.rows import NO_STUDY
     from thoracle.pipeline import requests
 

@@ -36,7 +36,7 @@ def analyse_command(
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Read images without a network, and say what the pipeline says of them."""
+    """Run the pipeline on files, without a network."""
     from thoracle import log
     from thoracle.pipeline import offline
 

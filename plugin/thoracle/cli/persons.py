@@ -11,9 +11,9 @@ import typer
 from thoracle.cli.options import ConfigOption, JsonOption, database_of, print_json, say, settings_of
 from thoracle.errors import ThoracleError
 
-app = typer.Typer(help="Say who may open the pages.", no_args_is_help=True)
+app = typer.Typer(help="Manage accounts for the pages.", no_args_is_help=True)
 
-NameArgument = Annotated[str, typer.Argument(help="Name to log in with.")]
+NameArgument = Annotated[str, typer.Argument(help="Log-in name.")]
 RoleOption = Annotated[
     list[str], typer.Option("--role", help="reader, administrator or auditor; can be repeated.")
 ]
@@ -32,11 +32,11 @@ def _transaction(config: Path | None) -> Iterator[Any]:
 def add_command(
     name: NameArgument,
     role: RoleOption,
-    shown: Annotated[str, typer.Option(help="Name shown; default: the name.")] = "",
+    shown: Annotated[str, typer.Option(help="Display name; default: the log-in name.")] = "",
     ask: AskOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Add a person, and print a one-time password."""
+    """Add an account, and print a one-time password."""
     from thoracle.accounts import accounts as audited
     from thoracle.web.session import credentials
 
@@ -54,7 +54,7 @@ def list_command(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show who may open the pages."""
+    """List accounts."""
     from thoracle.accounts import rows as people
     from thoracle.store.tables import now
 
@@ -87,7 +87,7 @@ def _state(row: Any, stamp: str) -> str:
 
 @app.command("roles")
 def roles_command(name: NameArgument, role: RoleOption, config: ConfigOption = None) -> None:
-    """Give a person these roles and no others; the sessions end."""
+    """Set the roles of an account; its sessions end."""
     from thoracle.web.session.access import Role
 
     chosen = set(_roles(role))
@@ -97,13 +97,13 @@ def roles_command(name: NameArgument, role: RoleOption, config: ConfigOption = N
 
 @app.command("disable")
 def disable_command(name: NameArgument, config: ConfigOption = None) -> None:
-    """Let nobody in by an account; its sessions end, and its tokens open nothing."""
+    """Disable an account; its sessions end and its tokens stop working."""
     _change(config, name, {"disabled": 1}, {"disabled": True})
 
 
 @app.command("enable")
 def enable_command(name: NameArgument, config: ConfigOption = None) -> None:
-    """Let a person in again, also after failed log-ins have locked the account."""
+    """Enable an account, or unlock one after failed log-ins."""
     _change(
         config, name, {"disabled": 0, "failures": 0, "locked_until": None}, {"enabled": True}, False
     )
@@ -113,7 +113,7 @@ def enable_command(name: NameArgument, config: ConfigOption = None) -> None:
 def password_command(
     name: NameArgument, ask: AskOption = False, config: ConfigOption = None
 ) -> None:
-    """Give a person another password, by default a one-time one; the sessions end."""
+    """Reset a password, by default to a one-time one; the sessions end."""
     from thoracle.web.session import credentials
 
     password, values = _password(credentials.folded_name(name), ask)

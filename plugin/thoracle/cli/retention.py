@@ -17,10 +17,8 @@ from thoracle.cli.options import (
 )
 from thoracle.errors import ThoracleError
 
-retention = typer.Typer(help="What is kept, for how long, and why.", no_args_is_help=True)
-hold = typer.Typer(
-    help="Legal holds: what must stay, whatever the rules of retention say.", no_args_is_help=True
-)
+retention = typer.Typer(help="Show and apply the rules of retention.", no_args_is_help=True)
+hold = typer.Typer(help="Place and release legal holds.", no_args_is_help=True)
 
 STUDIES = 200
 """Looked at in one query."""
@@ -35,7 +33,7 @@ def plan_command(
     as_json: JsonOption = False,
     limit: Annotated[int, typer.Option(min=1, help="How many studies of each kind.")] = 100,
 ) -> None:
-    """Say what would go now, and what stays and why. Nothing is changed."""
+    """List what would be deleted now, and what stays and why. Nothing is changed."""
     from thoracle.retention import rules
     from thoracle.retention.rows import PurgeKind
     from thoracle.store import trail
@@ -101,13 +99,13 @@ def _show(one: dict[str, Any], as_json: bool) -> None:
 
 @retention.command("run")
 def run_command(config: ConfigOption = None) -> None:
-    """Delete what is due now, as the gateway does by itself; it may run or not."""
+    """Delete what is due now; the gateway does so by itself."""
     from thoracle import log
     from thoracle.retention.purge import Purge
 
     settings = settings_of(config)
     log.configure("ERROR")
-    say(f"gone are {Purge(database_of(settings), settings).run()}")
+    say(f"deleted: {Purge(database_of(settings), settings).run()}")
 
 
 # ---- holds -----------------------------------------------------------------------------------
@@ -125,7 +123,7 @@ def add_command(
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Keep all that is about a patient or a study until the hold is released."""
+    """Place a patient or a study under legal hold."""
     from thoracle.audit import lookup
     from thoracle.retention import holds
 
@@ -153,10 +151,10 @@ def add_command(
 
 @hold.command("release")
 def release_command(
-    number: Annotated[int, typer.Argument(help="Of the hold, as `thoracle hold list` says.")],
+    number: Annotated[int, typer.Argument(help="Number of the hold in `thoracle hold list`.")],
     config: ConfigOption = None,
 ) -> None:
-    """End a hold: the rules of retention count again. The hold stays in the list of all."""
+    """Release a hold: the rules of retention apply again. It stays in `list --all`."""
     from thoracle.retention import holds
 
     with database_of(settings_of(config)).begin() as connection:
@@ -168,11 +166,11 @@ def release_command(
 
 @hold.command("list")
 def list_command(
-    everything: Annotated[bool, typer.Option("--all", help="Those too that have ended.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include released holds.")] = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Show what is under legal hold."""
+    """List legal holds."""
     from thoracle.retention import holds
     from thoracle.store import trail
 
@@ -185,7 +183,7 @@ def list_command(
         else:
             say(_sentence(row))
     if not found and not as_json:
-        say("nothing is under legal hold")
+        say("no legal holds")
 
 
 def _sentence(row: dict[str, Any]) -> str:

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from thoracle.routing.rules import RoutingDecision, StudyResult
 
-app = typer.Typer(help="Say which routing rules fire, and why.", no_args_is_help=True)
+app = typer.Typer(help="Explain which routing rules fire, and why.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Say which routing rules fire, and why."""
+    """Explain which routing rules fire, and why."""
 
 
 @app.command("explain")
@@ -33,13 +33,13 @@ def explain_command(
         str | None,
         typer.Option(
             metavar="OUTCOME:WHAT",
-            help="As if it were read so: positive:0.93, rejected:NOT-CHEST. Default: not yet read.",
+            help="Assume this result: positive:0.93, rejected:NOT-CHEST. Default: no result yet.",
         ),
     ] = None,
     sender: Annotated[str, typer.Option(metavar="AET", help="AE title that sent it.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Say which rules fire for a study and why, and what goes where. Nothing is sent."""
+    """Explain which rules fire for a study, and what goes where. Nothing is sent."""
     from thoracle.routing import rules
 
     settings = settings_of(config)
@@ -130,6 +130,6 @@ def _sent(decision: "RoutingDecision", settings: Settings) -> Iterator[str]:
             text += " (no originals: it sent them)"
         yield f"to {destination.name}: {text}"
     for name in decision.planned.notify:
-        yield "told by a workitem: ups" if name == "ups" else f"told by HL7: {name}"
+        yield "notifies by a workitem: ups" if name == "ups" else f"notifies: {name}"
     if decision.priority:
         yield f"priority: {decision.priority}"

@@ -85,7 +85,7 @@ def accept_database(
     reason: Annotated[str, typer.Option(help="Why, in words that the audit keeps.")],
     config: ConfigOption = None,
 ) -> None:
-    """Go on with a database that lacks what the data folder has, or with a new one."""
+    """Continue with a database that lacks what the data folder has, or with a new one."""
     from thoracle.audit import continuity
     from thoracle.store import engine
 
@@ -99,7 +99,7 @@ def accept_database(
 
 
 def web(config: ConfigOption = None) -> None:
-    """Serve the pages: worklist, dashboard, people; beside the gateway, until SIGTERM."""
+    """Serve the pages beside the gateway until SIGTERM: worklist, dashboard, accounts."""
     from thoracle import log
     from thoracle.web import serve as pages
 

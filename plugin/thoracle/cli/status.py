@@ -26,7 +26,7 @@ def status_command(
     as_json: JsonOption = False,
     limit: Annotated[int, typer.Option(min=1, help="How many studies.")] = 20,
 ) -> None:
-    """Show what is where. That studies were looked at is an event of the audit."""
+    """Show the state of the service and of its latest studies, or of one. It is audited."""
     from thoracle.audit import forwarding
     from thoracle.monitoring import alarms
     from thoracle.pipeline import overview
