@@ -11,7 +11,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip install --progress-bar off -c constraints.txt
 # pip's lines as a count; its warnings and errors go past it.
 COUNT := awk -v live="$$(test -t 2 && echo 1)" \
-    '/^ *(Collecting|Obtaining)/ { n++; if (live) printf "\r    %d packages, now %-50.50s", n, $$2 } \
+    '/^ *(Collecting|Processing|Obtaining)/ { n++; if (live) printf "\r    %d packages, now %-50.50s", n, $$2 } \
      /^ *Downloading/ { if (live) printf "\r    %d packages, now %-50.50s", n, $$2 " " $$3 $$4 } { fflush() } \
      END { printf "%s    %d packages%55s\n", live ? "\r" : "", n, "" }'
 
