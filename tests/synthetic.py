@@ -20,7 +20,7 @@ from torch.nn import functional
 from radiographs import FULL_12_BIT, radiograph
 from thoracle.image import pixels
 
-Grey = NDArray[np.float32]
+Grey = NDArray[np.floating[Any]]
 """``(rows, columns)``, 0 to 1, bright is dense."""
 
 LABEL = "SYNTHETIC - NOT A PATIENT"
@@ -32,7 +32,8 @@ def chest() -> Grey:
     path = get_testdata_file("RG1_UNCR.dcm", download=False)
     assert isinstance(path, str), "found no pydicom-data, required is the dependency group test"
     image = torch.from_numpy(pixels.read_image(Path(path)).array)[None]
-    return functional.avg_pool2d(image, 2)[0, 0].numpy()
+    half: Grey = functional.avg_pool2d(image, 2)[0, 0].numpy()
+    return half
 
 
 def with_opacities(seed: int = 0, number: int = 16, strength: float = 0.5) -> Dataset:

@@ -81,7 +81,8 @@ def study_of(database: "Database", text: str, means: str) -> str:
         event = trail.Event.LIST_VIEWED
         if not found:
             event = trail.Event.STUDY_VIEWED
-            columns |= {"study_instance_uid": text[:64], "event_outcome": trail.MINOR_FAILURE}
+            columns["study_instance_uid"] = text[:64]
+            columns["event_outcome"] = trail.MINOR_FAILURE
         trail.record(connection, event, columns)
         number = lookup.number_received(connection)
     if not found:

@@ -69,7 +69,7 @@ def _impossible(name: str, value: str) -> Iterator[str]:
     tag = tag_for_keyword(name)
     representation = "" if tag is None else dictionary_VR(tag)
     # PS3.5 Table 6.2-1. Senders break it, but their letters reach a condition as they are.
-    if representation == "CS" and value != value.upper() and value.upper():
+    if representation == "CS" and value != value.upper():
         yield f'found {name} "{value}", which is hardly ever true; did you mean "{value.upper()}"?'
     if representation == "DA" and value and not re.fullmatch(r"\d{8}", value):
         yield f'found {name} "{value}", which is never true; a date is written 20261122'
