@@ -25,11 +25,14 @@ def withdraw(
     config: ConfigOption = None,
 ) -> None:
     """Withdraw the latest result of a study with a correcting report."""
-    from thoracle.pipeline import requests
+    from thoracle.pipeline import overview, requests
 
     database, study = _named(config, study, "withdraw")
     report = requests.withdraw(database, study, reason, getpass.getuser(), named="--reason")
     say(f"to be withdrawn: report {report}; `thoracle status {study}` shows when it is done")
+    with database.connect() as connection:
+        if overview.is_read_again(connection, study):
+            say("a new analysis of the study is under way: its result is not withdrawn by this")
 
 
 def reanalyse(study: StudyArgument, config: ConfigOption = None) -> None:

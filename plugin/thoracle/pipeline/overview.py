@@ -145,6 +145,13 @@ def standing_report(connection: Connection, study_instance_uid: str) -> str | No
     return None if report is None else str(report.sop_instance_uid)
 
 
+def is_read_again(connection: Connection, study_instance_uid: str) -> bool:
+    """Return whether an analysis of a study has not ended: its result will be a new one."""
+    column = analysis.c
+    planned = (column.study_instance_uid == study_instance_uid) & (column.state == "planned")
+    return connection.execute(select(column.generation).where(planned).limit(1)).first() is not None
+
+
 def _sent(connection: Connection, uids: list[str]) -> dict[str, list[dict[str, Any]]]:
     """Return what was to be sent of studies, and what became of it, by study."""
     statement = (
