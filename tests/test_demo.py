@@ -53,6 +53,7 @@ def test_the_demo_comes_to_its_end_and_its_commands_work() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for case in demo.cases():
         assert f"  {case.title}\n" in done.stdout
+    assert "(expected" not in done.stdout
     assert "takes the place of" in done.stdout
     assert "withdraws" in done.stdout
     commands = re.findall(r"^ {6}(\S+thoracle .*)$", done.stdout, re.MULTILINE)
