@@ -10,15 +10,19 @@ import torch
 from scripts.augmentation import Augment
 from scripts.calibration import band, counted, decision, scaling, weights
 from scripts.collapse import CollapseCheck
+from scripts.constant_map import compared, constant_maps
 from scripts.data import Boxes, balanced_weights, entries, mask, opacity_boxes
 from scripts.fine_tuning import TaughtLoss
-from scripts.measures import averaged, pointing, scored
+from scripts.linear_probe import regression_scores
+from scripts.measures import Scored, averaged, pointing, ratio, scored
 from scripts.predict import hits
 from scripts.predictions import Prediction, read, write
+from scripts.report import left_out, tried
 from scripts.view_score import ViewLayer, slope, subtract
 from torch import Tensor
 
 from thoracle.classify.network import HEAD_CHANNELS, OpacityNetwork
+from thoracle.evaluate.metrics import Estimate
 
 SIDE = 64
 
@@ -224,8 +228,89 @@ def test_a_decision_says_its_band_and_comes_back_from_json() -> None:
     answers = scored(found, 0.5)
     assert (answers.lower, answers.upper) == (lower, upper)
     left, wrong = answers.shares()
-    assert left < 0.2
-    assert wrong <= 0.081
+    assert left.value < 0.2
+    assert wrong.value <= 0.081
+
+
+def test_a_source_that_was_left_out_calibrates_nothing() -> None:
+    torch.manual_seed(0)
+    found = [_said(v + 2, source="nih") for v in torch.randn(100).tolist()]
+    found += [_said(v - 2, source="nih", finding="normal") for v in torch.randn(100).tolist()]
+    other = [dataclasses.replace(one, source="siim", logit=-one.logit) for one in found]
+    assert decision([*found, *other], 0.0, ["siim"]) == decision(found, 0.0)
+    alone = scored(found, 0.0).probabilities
+    together = scored([*found, *other], 0.0, without=["siim"]).probabilities
+    assert torch.equal(together[: len(found)], alone)
+
+
+def test_a_ratio_is_resampled_by_patient() -> None:
+    values, of = [1.0, 1.0, 0.0, 0.0] * 25, [1.0] * 100
+    alone = ratio(values, of, [str(number) for number in range(100)])
+    pairs = ratio(values, of, [str(number // 2) for number in range(100)])
+    assert alone.value == pairs.value == 0.5
+    assert pairs.upper - pairs.lower > 1.2 * (alone.upper - alone.lower)
+
+
+def test_true_probabilities_have_a_calibration_error_by_chance() -> None:
+    torch.manual_seed(0)
+    few, many = (
+        [
+            _said(0.0, finding="covid" if one < share else "normal")
+            for one, share in zip(torch.rand(n).tolist(), torch.rand(n).tolist(), strict=True)
+        ]
+        for n in (200, 2000)
+    )
+    errors = [
+        Scored(found, torch.rand(len(found)), 0.4, 0.6).chance_error() for found in (few, many)
+    ]
+    assert errors[0].lower < errors[0].value < errors[0].upper
+    assert errors[1].value < errors[0].value / 2
+
+
+def test_the_constant_map_is_the_mean_of_the_boxes_within_the_lungs() -> None:
+    mean = torch.zeros(64, 64)
+    mean[10, 10], mean[50, 50] = 1.0, 0.5
+    lungs = torch.full((2, 1, 128, 128), 255, dtype=torch.uint8)
+    lungs[1, :, :64] = 0
+    assert [one.argmax().item() for one in constant_maps(mean, lungs)] == [
+        10 * 64 + 10,
+        50 * 64 + 50,
+    ]
+
+
+def test_a_gain_over_the_constant_map_is_of_the_same_images() -> None:
+    constant, better = [1.0, 0.0] * 20, [1.0, 1.0, 1.0, 0.0] * 10
+    found = compared({"seed1": better}, constant, [str(number) for number in range(40)])
+    gain = found["more than the constant map"]["seed1"]
+    assert isinstance(gain, Estimate)
+    assert gain.value == 0.25
+    assert 0 < gain.lower < gain.upper
+
+
+def test_a_source_left_out_is_judged_whole_against_the_test_part_of_others() -> None:
+    torch.manual_seed(0)
+    noise = torch.randn(40).tolist()
+    found = [_said(v + 1, source="ieee8023", part="training") for v in noise]
+    found += [_said(v, source="nih", finding="normal", part="test") for v in noise]
+    found += [_said(v - 9, source="kermany", finding="normal", age="child") for v in noise]
+    found += [_said(v + 2, source="siim") for v in noise]
+    found += [_said(v - 2, source="siim", finding="normal") for v in noise]
+    rows = left_out(found, ["ieee8023"], 0.0)
+    name = "ieee8023 against nih, healthy"
+    assert {name, "undecided, COVID-19 and healthy"} < set(rows)
+    assert [one for one in rows if " against " in one] == [name]
+    area = rows[name]
+    assert isinstance(area, Estimate)
+    assert 0.6 < area.value < 0.9
+
+
+def test_changed_recipes_stand_side_by_side() -> None:
+    found = [_said(v, part=part) for v in (2.0, 3.0) * 3 for part in ("test", "validation")]
+    found += [dataclasses.replace(one, finding="normal", logit=-1.0) for one in found]
+    negatives = [dataclasses.replace(one, category="negative") for one in found[12:]]
+    lines = tried({"as it is": [[*found[:12], *negatives]] * 2}, 0.0).splitlines()
+    assert lines[0] == "|  | as it is (2) |"
+    assert "| SIIM, typical against negative | 1.000 (1.000 to 1.000) |" in lines
 
 
 def test_predictions_come_back_from_their_file(tmp_path: Path) -> None:
@@ -244,3 +329,12 @@ def test_only_images_with_boxes_are_pointed_at() -> None:
     assert found is not None
     assert found.value == 0.5
     assert pointing([_said(0, hit=-1.0)]) is None
+
+
+def test_a_regression_tells_the_class_from_features_that_show_it() -> None:
+    torch.manual_seed(0)
+    rows = [_row(), _row(finding="normal"), _row(finding="pneumonia")] * 10
+    features = torch.randn(30, 4)
+    features[::3, 2] += 5
+    scores = regression_scores(rows, features, features)
+    assert scores[::3].min() > max(scores[1::3].max(), scores[2::3].max())

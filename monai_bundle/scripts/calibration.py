@@ -1,7 +1,7 @@
 """Calibration, threshold and band by rule, from patients that training did not see."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -29,9 +29,16 @@ HIGHEST = 8.0
 """Temperature of answers that tell nothing."""
 
 
-def counted(found: Sequence[Prediction], part: str = "validation") -> list[Prediction]:
-    """Return the predictions that calibration rests on."""
-    return [p for p in found if p.part == part and p.age == "adult" and p.finding != "unsure"]
+def counted(found: Sequence[Prediction], without: Collection[str] = ()) -> list[Prediction]:
+    """Return the predictions that calibration rests on; none of the sources left out."""
+    return [
+        p
+        for p in found
+        if p.part == "validation"
+        and p.age == "adult"
+        and p.finding != "unsure"
+        and p.source not in without
+    ]
 
 
 def weights(found: Sequence[Prediction]) -> Tensor:
@@ -114,7 +121,9 @@ def band(probabilities: Tensor, labels: Tensor, share: Tensor, limit: float) -> 
     return best[2], best[3]
 
 
-def decision(found: Sequence[Prediction], view_share: float) -> dict[str, Any]:
+def decision(
+    found: Sequence[Prediction], view_share: float, without: Collection[str] = ()
+) -> dict[str, Any]:
     """Return the content of ``decision.json`` by :data:`RULES`.
 
     Parameters
@@ -123,8 +132,10 @@ def decision(found: Sequence[Prediction], view_share: float) -> dict[str, Any]:
         Of the validation part; others are not looked at.
     view_share
         Share of the view's score that was subtracted from the answer.
+    without
+        Sources that were left out of training: they calibrate nothing either.
     """
-    used = counted(found)
+    used = counted(found, without)
     logits = torch.tensor([p.logit - view_share * p.view_score for p in used])
     labels, share = torch.tensor([p.label for p in used]), weights(used)
     offset, temperature = scaling(logits, labels, share)

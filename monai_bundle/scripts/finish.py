@@ -69,7 +69,7 @@ def finish(network: OpacityNetwork, inputs: Inputs, output_dir: str) -> None:
     write(folder / "predictions.csv", found)
     subtract(network, layer.scaled(inputs.view_share))
     export(network, str(folder / "model.pt"))
-    rule = decision(found, inputs.view_share)
+    rule = decision(found, inputs.view_share, inputs.without)
     (folder / "decision.json").write_text(json.dumps(rule, indent=4) + "\n", encoding="utf-8")
 
 

@@ -1,5 +1,7 @@
 """A logistic regression on features that somebody else made."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -35,3 +37,23 @@ def regress(x: Tensor, y: Tensor, weights: Tensor, penalty: float = PENALTY) -> 
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]  # nor this
     return layer
+
+
+def regression_scores(taught: Sequence[Mapping[str, str]], x: Tensor, judged: Tensor) -> Tensor:
+    """Return the logit of COVID-19 of a regression, classes weighing the same, ``(n,)``.
+
+    Parameters
+    ----------
+    taught
+        Rows of the split, of both classes.
+    x, judged
+        Features, ``(len(taught), m)`` and ``(n, m)``.
+    """
+    mean, deviation = x.mean(0), x.std(0) + 1e-3
+    labels = torch.tensor([int(row["finding"] == "covid") for row in taught])
+    share = 0.5 / torch.bincount(labels).float()
+    layer = regress((x - mean) / deviation, labels, share[labels])
+    with torch.no_grad():
+        logits = layer((judged - mean) / deviation)
+    found: Tensor = logits[:, 1] - logits[:, 0]
+    return found

@@ -1,8 +1,9 @@
 """What is measured of a network: the rows of the card's table, from its predictions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from scripts.calibration import SHIPPED_LIMIT, band, counted, scaling, weights
 from scripts.predictions import Prediction
@@ -12,7 +13,27 @@ from thoracle.evaluate.metrics import Estimate, auroc_interval, calibration, wil
 
 LEAST = 5
 """Images of either class below which no AUROC is given."""
+RESAMPLES = 2000
+SIMULATIONS = 200
 Chosen = Callable[[Prediction], bool]
+
+
+def ratio(values: Sequence[float], of: Sequence[float], patients: Sequence[str]) -> Estimate:
+    """Return one sum over another with its 95 % percentile interval, patients resampled.
+
+    Parameters
+    ----------
+    values, of
+        ``(images,)`` each; every patient has something above 0 in ``of``, or many others have.
+    patients
+        ``(images,)``: whose images these are.
+    """
+    unit = np.unique(np.asarray(patients), return_inverse=True)[1]
+    sums, all_of = np.bincount(unit, values), np.bincount(unit, of)
+    drawn = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
+    shares = sums[drawn].sum(1) / all_of[drawn].sum(1)
+    lower, upper = (float(end) for end in np.quantile(shares, (0.025, 0.975)))
+    return Estimate(float(sums.sum() / all_of.sum()), lower, upper)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +67,19 @@ class Scored:
             return None
         return auroc_interval(labels, known.probabilities.tolist(), [p.group for p in known.found])
 
-    def shares(self) -> tuple[float, float]:
+    def shares(self) -> tuple[Estimate, Estimate]:
         """Return the share without an answer, and of wrong ones among the answers.
 
-        Both classes weigh the same.
+        Both classes weigh the same; patients are resampled.
         """
         labels = torch.tensor([one.label for one in self.found])
         share = torch.where(labels == 1, 0.5 / (labels == 1).sum(), 0.5 / (labels == 0).sum())
         positive, negative = self.probabilities >= self.upper, self.probabilities < self.lower
-        wrong = float(share[(positive & (labels == 0)) | (negative & (labels == 1))].sum())
-        left = float(share[~positive & ~negative].sum())
-        return left, wrong / max(1 - left, 1e-9)
+        wrong = share * ((positive & (labels == 0)) | (negative & (labels == 1)))
+        decided = share * (positive | negative)
+        patients = [one.group for one in self.found]
+        left = ratio((share - decided).tolist(), share.tolist(), patients)
+        return left, ratio(wrong.tolist(), decided.tolist(), patients)
 
     def called_positive(self) -> float:
         """Return the share of images that the threshold 0.5 calls positive."""
@@ -67,10 +90,35 @@ class Scored:
         labels = [one.label for one in self.found]
         return calibration(labels, self.probabilities.tolist(), balanced=True).error
 
+    def chance_error(self) -> Estimate:
+        """Return the calibration error that as many images have where probabilities are true.
 
-def scored(found: Sequence[Prediction], view_share: float, limit: float = SHIPPED_LIMIT) -> Scored:
-    """Return predictions with answers, calibrated on the validation part among them."""
-    used = counted(found)
+        Images are drawn, both classes weighing the same, and labels by their probabilities: the
+        mean, and what 95 % of draws lie between.
+        """
+        random = np.random.default_rng(0)
+        labels = np.array([one.label for one in self.found])
+        share = 0.5 / np.bincount(labels, minlength=2)[labels]
+        errors = []
+        for _ in range(SIMULATIONS):
+            drawn = random.choice(self.probabilities.double().numpy(), len(labels), p=share)
+            cases = random.random(len(labels)) < drawn
+            errors.append(calibration(cases, drawn, balanced=True).error)
+        lower, upper = (float(end) for end in np.quantile(errors, (0.025, 0.975)))
+        return Estimate(float(np.mean(errors)), lower, upper)
+
+
+def scored(
+    found: Sequence[Prediction],
+    view_share: float,
+    limit: float = SHIPPED_LIMIT,
+    without: Collection[str] = (),
+) -> Scored:
+    """Return predictions with answers, calibrated on the validation part among them.
+
+    Sources that training left out, ``without``, calibrate nothing.
+    """
+    used = counted(found, without)
     share = weights(used)
     logits = torch.tensor([p.logit - view_share * p.view_score for p in used])
     labels = torch.tensor([p.label for p in used])

@@ -15,7 +15,7 @@ import torch
 from monai.bundle.config_parser import ConfigParser
 from scripts.cache import as_input, cached
 from scripts.data import Row, entries, paths_of
-from scripts.linear_probe import regress
+from scripts.linear_probe import regression_scores
 from scripts.report import table
 from torch import Tensor
 from torch.nn import functional
@@ -35,18 +35,6 @@ WIDER = 9
 def of_thumbnails(images: Tensor) -> Tensor:
     """Return cached images as ``(n, 256)``, each cell the mean of its part."""
     return functional.adaptive_avg_pool2d(as_input(images), THUMBNAIL).flatten(1)
-
-
-def thumbnail_scores(taught: list[Row], images: Tensor, judged: Tensor) -> Tensor:
-    """Return the logit of COVID-19 of a regression on thumbnails, classes weighing the same."""
-    x = of_thumbnails(images)
-    mean, deviation = x.mean(0), x.std(0) + 1e-3
-    labels = torch.tensor([int(row["finding"] == "covid") for row in taught])
-    share = 0.5 / torch.bincount(labels).float()
-    layer = regress((x - mean) / deviation, labels, share[labels])
-    with torch.no_grad():
-        logits = layer((of_thumbnails(judged) - mean) / deviation)
-    return logits[:, 1] - logits[:, 0]
 
 
 def pairs(rows: list[Row]) -> dict[str, Callable[[Row], bool]]:
@@ -128,7 +116,8 @@ def main() -> None:
 
     taught = [r for r in entries("docs/split.csv", ["training"]) if r["finding"] != "unsure"]
     rows = entries("docs/split.csv", ["test"], children=False)
-    scores = thumbnail_scores(taught, images_of(taught).large, images_of(rows).large)
+    thumbnails = (of_thumbnails(images_of(some).large) for some in (taught, rows))
+    scores = regression_scores(taught, *thumbnails)
     lines = {name: auroc_of(rows, scores, one) for name, one in pairs(rows).items()}
     some = [r for r in rows if r["finding"] in ("covid", "normal")]
     some = random.Random(1).sample(some, BLACKENED)  # noqa: S311  # chooses images, no secret
