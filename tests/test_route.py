@@ -242,7 +242,7 @@ def test_a_comparison_that_is_never_true_is_warned_of(when: str, found: str) -> 
     )
     checked = [*machine._rules(chosen), *machine._ranks(chosen)]
     assert {one.well for one in checked} == {True}
-    assert [one.level == machine.Level.WARN for one in checked] == [bool(found)] * 2
+    assert [one.level == machine.CheckLevel.WARN for one in checked] == [bool(found)] * 2
     assert all(found in one.text for one in checked)
 
 

@@ -257,7 +257,7 @@ def interrupted(connection: Any, data: Path, paths: dict[str, str]) -> None:
         }
         for name in READ
     }
-    reading = {
+    reading: dict[str, Any] = {
         "sop_class_uid": "1.2.840.10008.5.1.4.1.1.1",
         "sop_instance_uid": f"{study_of('routed')}.1",
         "outcome": "positive",
