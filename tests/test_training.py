@@ -240,7 +240,7 @@ def test_a_source_that_was_left_out_calibrates_nothing() -> None:
     assert decision([*found, *other], 0.0, ["siim"]) == decision(found, 0.0)
     alone = scored(found, 0.0).probabilities
     together = scored([*found, *other], 0.0, without=["siim"]).probabilities
-    assert torch.equal(together[: len(found)], alone)
+    torch.testing.assert_close(together[: len(found)], alone)
 
 
 def test_a_ratio_is_resampled_by_patient() -> None:
@@ -248,6 +248,7 @@ def test_a_ratio_is_resampled_by_patient() -> None:
     alone = ratio(values, of, [str(number) for number in range(100)])
     pairs = ratio(values, of, [str(number // 2) for number in range(100)])
     assert alone.value == pairs.value == 0.5
+    assert ratio([0.0] * 100, [0.0] * 100, ["1"] * 100) == Estimate(0.0, 0.0, 0.0)
     assert pairs.upper - pairs.lower > 1.2 * (alone.upper - alone.lower)
 
 
@@ -308,7 +309,9 @@ def test_changed_recipes_stand_side_by_side() -> None:
     found = [_said(v, part=part) for v in (2.0, 3.0) * 3 for part in ("test", "validation")]
     found += [dataclasses.replace(one, finding="normal", logit=-1.0) for one in found]
     negatives = [dataclasses.replace(one, category="negative") for one in found[12:]]
-    lines = tried({"as it is": [[*found[:12], *negatives]] * 2}, 0.0).splitlines()
+    here = [*found[:12], *negatives]
+    elsewhere = [dataclasses.replace(one, source="nih", category="") for one in here]
+    lines = tried({"as it is": [[*here, *elsewhere]] * 2}, 0.0).splitlines()
     assert lines[0] == "|  | as it is (2) |"
     assert "| SIIM, typical against negative | 1.000 (1.000 to 1.000) |" in lines
 

@@ -24,16 +24,19 @@ def ratio(values: Sequence[float], of: Sequence[float], patients: Sequence[str])
     Parameters
     ----------
     values, of
-        ``(images,)`` each; every patient has something above 0 in ``of``, or many others have.
+        ``(images,)`` each. Where ``of`` is 0 in all that is drawn, the share is 0.
     patients
         ``(images,)``: whose images these are.
     """
     unit = np.unique(np.asarray(patients), return_inverse=True)[1]
     sums, all_of = np.bincount(unit, values), np.bincount(unit, of)
     drawn = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
-    shares = sums[drawn].sum(1) / all_of[drawn].sum(1)
-    lower, upper = (float(end) for end in np.quantile(shares, (0.025, 0.975)))
-    return Estimate(float(sums.sum() / all_of.sum()), lower, upper)
+    # The first number is that of all patients as they are.
+    top = np.append(sums.sum(), sums[drawn].sum(1))
+    below = np.append(all_of.sum(), all_of[drawn].sum(1))
+    shares = np.divide(top, below, out=np.zeros_like(top), where=below > 0)
+    lower, upper = (float(end) for end in np.quantile(shares[1:], (0.025, 0.975)))
+    return Estimate(float(shares[0]), lower, upper)
 
 
 @dataclass(frozen=True, slots=True)
