@@ -154,6 +154,19 @@ def old(tmp_path: Path) -> Path:
     """Return the folder of a gateway whose data folder the last release wrote."""
     data = tmp_path / "data"
     data.mkdir()
+    before_the_chain = at_revision(data, "0007")  # rows of the trail are chained by what follows
+    with before_the_chain.begin() as connection:
+        insert(
+            connection,
+            "audit_event",
+            recorded_at=SOON,
+            event="application started",
+            event_id="110100",
+            action="E",
+            event_outcome=0,
+            detail="{}",
+        )
+    before_the_chain.dispose()
     database = at_revision(data, LAST)
     moments = {"created_at": SOON, "changed_at": SOON}
     with database.begin() as connection:
