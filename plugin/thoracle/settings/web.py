@@ -127,7 +127,7 @@ class Rank(Section):
     head_start_minutes: int = Field(
         ge=0,
         le=10080,
-        description="The study is ordered as if it had come so many minutes earlier, 0 to 10080 (a week).",
+        description="Minutes by which the study is moved up, 0 to 10080 (a week).",
     )
 
 

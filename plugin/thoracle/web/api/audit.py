@@ -94,7 +94,7 @@ class VerificationAnswer(BaseModel):
     since_id: int | None = Field(None, description="It follows the chain behind this row.")
     rows: int | None = Field(None, description="Rows followed so far.")
     total: int | None = Field(None, description="Rows to follow when it began.")
-    broken_id: int | None = Field(None, description="First row that is not as it was written.")
+    broken_id: int | None = Field(None, description="First row that was changed.")
     fault: str | None = Field(None, description="What does not fit there, or why it failed.")
     verified: AnchorAnswer | None = Field(description="Up to here all was well, once.")
     anchors: int = Field(description="How many anchors are kept beside the database.")

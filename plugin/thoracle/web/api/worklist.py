@@ -65,7 +65,7 @@ class RowAnswer(BaseModel):
     reason: ReasonAnswer | None = Field(description="Of a rejection.")
     bundle: str | None = Field(description="Name and version of the model.")
     stat: bool = Field(description="The order says so: before all others.")
-    head_start_minutes: int = Field(description="It stands as if it had come so much earlier.")
+    head_start_minutes: int = Field(description="By how many minutes the study was moved up.")
     why: str = Field(description="Why it stands where it stands.")
     reviewed_at: str | None = Field(description="Of the first verdict; ISO 8601, UTC.")
     verdict: Opinion | None = Field(description="The newest one.")
