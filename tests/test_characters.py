@@ -1,8 +1,11 @@
 """Text by Specific Character Set: the examples of PS3.5, and what is misspelt, missing or wrong."""
 
+from collections.abc import Iterator
+
 import pytest
 
-from thoracle.image.characters import REPLACEMENT, Text, declared, decode
+from thoracle.image import characters
+from thoracle.image.characters import LATIN_1, REPLACEMENT, Text, declared, decode
 
 ESC = b"\x1b"
 
@@ -124,3 +127,29 @@ def test_a_delimiter_may_be_the_second_byte_of_a_character() -> None:
     """In GB18030 0x5C is one of 珅, and 0x5E one of 轡: values are parted behind the decoding."""
     for character in "珅".encode("gb18030"), "乗".encode("gbk"):
         assert name(["GB18030"], b"A\\" + character).text == "A\\" + character.decode("gb18030")
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    yield
+    characters.assume(LATIN_1)
+
+
+@pytest.mark.parametrize(
+    ("site", "value", "expected"),
+    [
+        ("ISO_IR 144", "Иванов".encode("iso8859-5"), Text("Иванов")),
+        ("ISO_IR 126", "Παπάς".encode("iso8859-7"), Text("Παπάς")),
+        ("ISO_IR 144", "Иванов".encode(), Text("Иванов", guessed="UTF-8")),
+        ("GBK", "联通".encode("gbk"), Text("联通")),  # which is valid UTF-8, too
+        ("ISO_IR 13", "山田".encode("cp932"), Text("山田")),
+        ("ISO 2022 IR 149", b"\xff\xfe", Text("ÿþ", guessed="Latin-1")),
+    ],
+)
+@pytest.mark.usefixtures("restored")
+def test_a_site_says_what_text_is_in_that_declares_nothing(
+    site: str, value: bytes, expected: Text
+) -> None:
+    characters.assume(site)
+    assert name([], value) == expected
+    assert name(["ISO_IR 100"], b"M\xfcller") == Text("Müller")  # what is declared holds

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from dbos import DBOS, SetWorkflowID
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
 
 from ledger import eventually
 from postgres import Server, server
@@ -19,9 +20,10 @@ from thoracle.classify import bundle
 from thoracle.errors import DataFolderInUse
 from thoracle.gateway import LateClassifier
 from thoracle.image.decoder import Decoder
+from thoracle.monitoring import conditions
 from thoracle.outbox import attempts
 from thoracle.outbox import rows as outbox
-from thoracle.pipeline import Line, overview
+from thoracle.pipeline import Line, analyse, overview
 from thoracle.pipeline.reader import Reader
 from thoracle.settings import Deliver, Settings
 from thoracle.store import engine, workflows
@@ -30,6 +32,7 @@ from thoracle.store.tables import now
 from thoracle.study import instances, results
 from thoracle.study.instances import Received
 from thoracle.study.results import AnalysisKey
+from thoracle.ups import review
 
 runs: list[str] = []
 
@@ -37,6 +40,11 @@ runs: list[str] = []
 @DBOS.workflow(name="test_counted")
 def counted() -> None:
     runs.append(str(DBOS.workflow_id))
+
+
+@DBOS.workflow(name="test_broken")
+def broken() -> None:
+    raise ValueError("a fault of the program")
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +132,55 @@ def test_an_analysis_that_the_engine_gave_up_is_recorded_as_failed_once(
         assert overview.counts(connection)["analyses"] == {"failed": 1}
 
 
+def test_an_analysis_that_the_database_ended_is_begun_again_and_at_last_failed(
+    database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error as psycopg has it, e.g. while the server is switched over."""
+    settings = Settings()
+    identity = bundle.identify(settings.classify)
+    reader = Reader(settings, identity, Decoder(2048, 60), LateClassifier())
+    pipeline.bind(Line(settings, database, reader))
+    store(database, received(1))
+    with database.begin() as connection:
+        instances.plan(connection, "1.2.840", identity.digest, "SCT:1", now())
+
+    def away(*_: object) -> dict[str, object]:
+        raise OperationalError("SELECT 1", {}, Exception("server closed the connection"))
+
+    monkeypatch.setattr(analyse, "_result", away)
+    monkeypatch.setattr(analyse, "DATABASE_ATTEMPTS", 2)
+    first = f"analyse:1.2.840:{identity.digest}:1"
+    analyse.enqueue_analyse("1.2.840", identity.digest, 1, 1)
+    eventually(lambda: state(database, first) == "ERROR")
+    for _ in range(2):
+        pipeline.fail_abandoned_analyses()
+    eventually(lambda: state(database, f"{first}:2") == "ERROR")
+    with database.connect() as connection:
+        assert overview.counts(connection)["analyses"] == {"planned": 1}
+        assert workflows.given_up(connection, time.time() - 60) == {"analyse": 2}
+    pipeline.fail_abandoned_analyses()
+    with database.connect() as connection:
+        assert overview.counts(connection)["analyses"] == {"failed": 1}
+
+
+def test_a_workitem_that_could_not_be_offered_and_work_that_was_given_up_are_alarms(
+    database: Engine,
+) -> None:
+    store(database, received(1))
+    with database.begin() as connection:
+        fault = {review.FAULT: "could not be built: KeyError"}
+        review.withhold(connection, "1.2.840", "d", fault, "analyse:1")
+    with SetWorkflowID("broken"):
+        DBOS.enqueue_workflow(engine.INTAKE, broken)
+    eventually(lambda: state(database, "broken") == "ERROR")
+    with database.connect() as connection:
+        found = conditions.check(connection, Settings(), datetime.now(UTC))
+    told = {one.subject: one.sentence for one in found}
+    assert "1.2.840" in told["workitems"]
+    assert "1 x test_broken" in told["work given up"]
+    assert all(conditions.of_service(subject) for subject in told)
+
+
 def test_what_has_ended_is_forgotten_and_what_others_ask_for_is_done(database: Engine) -> None:
     engine.request(database, engine.INTAKE, "test_counted", "asked")
     eventually(lambda: state(database, "asked") == "SUCCESS")
@@ -132,6 +189,26 @@ def test_what_has_ended_is_forgotten_and_what_others_ask_for_is_done(database: E
     assert engine.delete_ended(database, later, 10) == 1
     assert runs == ["asked"]
     assert engine.delete_ended(database, later, 10) == 0
+
+
+def test_queues_are_looked_at_seldom_at_rest_and_often_when_work_comes(
+    database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pace() -> set[float]:
+        names = (engine.INTAKE, engine.ANALYSE, engine.DELIVER, engine.PROVE, engine.PERFORM)
+        found = [DBOS.retrieve_queue(name) for name in (*names, engine.IN_ORDER)]
+        return {one.polling_interval_sec for one in found if one is not None}
+
+    engine.rest_if_idle()
+    assert pace() == {engine.POLLING_SECONDS}
+    monkeypatch.setattr(engine, "REST_AFTER_SECONDS", 0.0)
+    engine.rest_if_idle()
+    assert pace() == {engine.REST_POLLING_SECONDS}
+    with SetWorkflowID("at rest"):
+        DBOS.enqueue_workflow(engine.INTAKE, counted)
+    eventually(lambda: state(database, "at rest") == "SUCCESS")
+    engine.work_comes()
+    assert pace() == {engine.POLLING_SECONDS}
 
 
 begun, held = threading.Event(), threading.Event()

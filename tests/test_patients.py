@@ -1,17 +1,27 @@
 """Whose images they are: several patients in one study, one patient under two identifiers."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.uid import generate_uid
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    generate_uid,
+)
 
 from gateway import Gateway
 from ledger import eventually, rows
 from sender import send, small
-from thoracle.pipeline.correct import as_patient_of
+from sources import NOON
+from thoracle.report.builder import Builder
+from thoracle.store import files
 from thoracle.study.reconciliation import Patient
 
 STATUS = 0x0000
@@ -118,7 +128,9 @@ def test_different_patients_keep_the_reports_that_they_have(here: Gateway) -> No
 
 
 def test_padding_and_an_issuer_that_is_not_said_make_no_other_patient(here: Gateway) -> None:
-    first, second = pair("SAME-4", " SAME-4 ")
+    # The report has the patient of the image with the lesser UID.
+    first, second = sorted(pair("", ""), key=lambda ds: str(ds.SOPInstanceUID))
+    first.PatientID, second.PatientID = " SAME-4", "SAME-4 "
     second.IssuerOfPatientID = "HOSPITAL"
     study = str(first.StudyInstanceUID)
     assert [send(here.port, one).status for one in (first, second)] == [STATUS] * 2
@@ -134,18 +146,39 @@ def test_padding_and_an_issuer_that_is_not_said_make_no_other_patient(here: Gate
         (("P", "H"), ("P", "I"), False),
         (("P", ""), ("Q", ""), False),
         (("p", ""), ("P", ""), False),
+        (("007", ""), ("7", ""), False),
+        ((" P ", ""), ("P\0", ""), True),
+        (("Mu\u0308", "H"), ("M\u00fc", "H"), True),
     ],
 )
 def test_who_is_the_same(one: tuple[str, str], other: tuple[str, str], same: bool) -> None:
-    assert Patient(*one).is_same(Patient(*other)) is same
+    first, second = (
+        Patient.of(SimpleNamespace(patient_id=patient_id, issuer_of_patient_id=issuer))
+        for patient_id, issuer in (one, other)
+    )
+    assert first.is_same(second) is same
 
 
-def test_a_corrected_image_says_what_it_said_before_in_any_character_set(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian]
+)
+def test_a_corrected_image_says_what_it_said_before_in_any_character_set(
+    syntax: UID, tmp_path: Path
+) -> None:
     image = small(PatientID="OLD", PatientName="M\xfcller", SpecificCharacterSet="ISO_IR 100")
+    image.DataSetTrailingPadding = b"\1\2"
     model = small(PatientID="NEW", PatientName="\u5c71\u7530", SpecificCharacterSet="ISO_IR 192")
-    as_patient_of(image, model)
-    image.save_as(tmp_path / "image.dcm", enforce_file_format=True)
-    read = dcmread(tmp_path / "image.dcm")
+    before, after = tmp_path / "image.dcm", tmp_path / "model.dcm"
+    for ds, path in ((image, before), (model, after)):
+        ds.file_meta.TransferSyntaxUID = syntax
+        ds.save_as(path, enforce_file_format=True)
+    with Builder(memory_megabytes=1024, timeout_seconds=60) as builder:
+        begins = builder.with_patient_of(before, after, NOON)
+    made = tmp_path / "made.dcm"
+    digest = files.write_durably(made, begins.content, behind=(before, begins.offset))
+    assert digest == hashlib.sha256(made.read_bytes()).hexdigest()
+    read = dcmread(made)
     assert (read.PatientID, str(read.PatientName)) == ("NEW", "\u5c71\u7530")
-    (before,) = read.OriginalAttributesSequence[0].ModifiedAttributesSequence
-    assert (before.PatientID, str(before.PatientName)) == ("OLD", "M\xfcller")
+    (noted,) = read.OriginalAttributesSequence[0].ModifiedAttributesSequence
+    assert (noted.PatientID, str(noted.PatientName)) == ("OLD", "M\xfcller")
+    assert (read.PixelData, read.DataSetTrailingPadding) == (image.PixelData, b"\1\2")

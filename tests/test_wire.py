@@ -1,13 +1,20 @@
 """The wire suite on a gateway: every case has its right outcome, and the next caller is served."""
 
+import statistics
+import threading
+import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
+import hostile
 import wire
+from browsing import PASSWORD, Site, log_in
 from gateway import Gateway
 from ledger import eventually, residue, rows
-from rawpeer import Target
+from pacs import free_port
+from rawpeer import Outcome, RawPeer, Target
 from wirecases import Case, cases, is_right
 
 LARGEST_GROWTH = 64
@@ -17,7 +24,7 @@ LARGEST_GROWTH = 64
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Target]]:
     """A gateway with the default limits that has done its loading, and where it listens."""
-    with Gateway(tmp_path_factory.mktemp("wire")) as gateway:
+    with Gateway(tmp_path_factory.mktemp("wire"), web={"port": free_port()}) as gateway:
         eventually(lambda: "classifier loaded" in gateway.log.read_text(), 120)
         yield gateway, Target("127.0.0.1", gateway.port, "THORACLE")
 
@@ -60,3 +67,70 @@ def test_forty_idle_associations_cost_next_to_nothing(target: tuple[Gateway, Tar
     with wire.crowd(where, 40) as established:
         assert established == 40
         assert wire.cpu_share(pid) - alone < 0.05  # of a core, as the issue of this bound has it
+
+
+def test_a_log_in_is_answered_while_the_costliest_objects_are_taken_and_compared(
+    target: tuple[Gateway, Target],
+) -> None:
+    """Within a second; five times as long as at rest where the machine is busy with others."""
+    gateway, where = target
+    with Site(gateway.folder, config=gateway.config) as site:
+        at_rest = _seconds_of_log_ins(site)
+        ended, outcomes = threading.Event(), list[Outcome]()
+        senders = [
+            threading.Thread(target=_send_until, args=(ended, where, made, outcomes))
+            for made in (_refused(), _compared())
+        ]
+        for one in senders:
+            one.start()
+        try:
+            eventually(lambda: len(outcomes) >= 4, 60)
+            meanwhile = _seconds_of_log_ins(site)
+        finally:
+            ended.set()
+            for one in senders:
+                one.join()
+    assert {one.what for one in outcomes} == {"status"}
+    assert {one.status for one in outcomes} >= {0, 0xC000}
+    assert meanwhile < max(1.0, 5 * at_rest)
+
+
+def _seconds_of_log_ins(site: Site) -> float:
+    """Return how long a log-in takes, the median of five."""
+    found = []
+    for _ in range(5):
+        with site.visitor() as client:
+            began = time.monotonic()
+            assert log_in(client, "reader", PASSWORD).status_code == 303
+            found.append(time.monotonic() - began)
+    return statistics.median(found)
+
+
+def _refused() -> list[hostile.Hostile]:
+    """Return objects that are costly until a budget ends it."""
+    return [
+        hostile.nested(3000),
+        hostile.items(1_000_000),
+        hostile.elements_of_item(1_000_000),
+        hostile.elements(1_000_000),
+        hostile.deflated(100),
+    ]
+
+
+def _compared() -> list[hostile.Hostile]:
+    """Return versions of one object, each as costly as the budget allows, that differ."""
+    names = {"uid": "2.25.77003", "study": "2.25.77004"}
+    many = hostile.element(9, 0x10, "LO", b"MAKER")
+    many += hostile.element(9, 0x1001, "LO", b"x") * 19_000
+    image = partial(hostile.image, many, rows=3000, columns=3000, **names)  # type: ignore[arg-type]  # all are text
+    return [image(behind=hostile.element(0x40, 0x2400, "LT", text)) for text in (b"one ", b"two ")]
+
+
+def _send_until(
+    ended: threading.Event, where: Target, made: list[hostile.Hostile], outcomes: list[Outcome]
+) -> None:
+    while not ended.is_set():
+        for one in made:
+            with RawPeer(where, 60) as peer:
+                outcomes.append(peer.store(one))
+                peer.release()

@@ -159,7 +159,7 @@ def _run(
         forwarding.begin(connection, settings.audit_repository)
         starts.record(connection, settings, columns)
     reader = Reader(settings, identity, decoder, classifier, builder.build)
-    pipeline.bind(Line(settings, database, reader))
+    pipeline.bind(Line(settings, database, reader, builder.with_patient_of))
     started = threading.Event()
 
     def on_stored(study_instance_uid: str, released: bool) -> None:
@@ -286,6 +286,7 @@ def _supervise(
         if time.monotonic() >= due:
             due = time.monotonic() + HOUSEKEEPING_SECONDS
             housekeeping.run()
+        engine.rest_if_idle()
         try:
             monitor.check(tuple(alarms()))
         except Exception as error:  # noqa: BLE001 - the database may be away; the next check is near

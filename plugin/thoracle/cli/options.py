@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from thoracle.errors import ThoracleError
+from thoracle.image import characters
 from thoracle.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ SEVERAL_STUDIES = 3
 
 def settings_of(config: Path | None) -> Settings:
     """Return the settings in a file, the defaults without one."""
-    return Settings() if config is None else load(config)
+    settings = Settings() if config is None else load(config)
+    characters.assume(settings.receive.default_character_set)
+    return settings
 
 
 def database_of(settings: Settings) -> "Database":

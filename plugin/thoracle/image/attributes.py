@@ -263,7 +263,7 @@ class _Element(NamedTuple):
         decoded = self._characters(stored)
         several = dictionary_VM(self.tag) != "1" and self.vr not in _UNSPLIT
         parts = decoded.text.split("\\") if several else [decoded.text]
-        strip = str.strip if self.vr in ("AE", "CS", "UI") else str.rstrip
+        strip = str.strip if self.vr in _PADDED_BEFORE else str.rstrip
         parts = [strip(part, " \0") for part in parts]
         ascii_only = self.vr in _DEFAULT_REPERTOIRE and self.keyword not in _JUDGED
         if ascii_only and not decoded.text.isascii():
@@ -345,6 +345,8 @@ class _Element(NamedTuple):
 
 
 _UTF_8 = characters.declared(["ISO_IR 192"])
+_PADDED_BEFORE = frozenset(("AE", "CS", "LO", "SH", "UI"))
+"""VRs whose leading spaces say nothing, as trailing ones (PS3.5 Table 6.2-1)."""
 
 
 def _terms(ds: Dataset) -> list[str]:

@@ -3,7 +3,8 @@
 pydicom's own decoder is not used: it leaves the escape sequences of ISO 2022 IR 58 in the text, and
 it splits values at bytes that are the second half of a character. A registered escape sequence is
 one wherever it stands, because nothing else can stand for it. Terms that are misspelt are read as
-what they resemble; bytes that no declared set knows are UTF-8 if they can be, else Latin-1.
+what they resemble; bytes that no declared set knows are UTF-8 if they can be, else of the site's
+set (:func:`assume`), which is Latin-1 by default.
 """
 
 import re
@@ -27,6 +28,7 @@ _SINGLE_BYTE = {
 """ISO-IR numbers and Python's codecs, each of which has ASCII in its lower half."""
 _ALONE = {"ISO_IR 192": "utf_8", "GB18030": "gb18030", "GBK": "gbk"}
 """Sets without code extensions: PS3.3 Table C.12-5."""
+LATIN_1 = "ISO_IR 100"
 _MULTI_BYTE = {"87": "", "159": "", "149": "cp949", "58": "gb18030"}
 """ISO-IR numbers of sets that are reached by escape sequences alone: PS3.3 Table C.12-4."""
 _DEFINED = {
@@ -93,7 +95,35 @@ class Text(NamedTuple):
     replaced: bool = False
     """Whether bytes were no characters, and U+FFFD stands for them."""
     guessed: str = ""
-    """The set that was tried because the declared one has no such bytes; else empty."""
+    """The set that was guessed because the declared one has no such bytes; else empty."""
+
+
+class _Site:
+    """What text is in that declares no set: a setting of the process, not of an object."""
+
+    term = LATIN_1
+
+
+def assume(term: str) -> None:
+    """Read text that declares no set, and is no UTF-8, by this defined term from now on."""
+    _Site.term = term
+
+
+def assumed() -> str:
+    """Return the term that :func:`assume` was given."""
+    return _Site.term
+
+
+def _guesses(repertoire: Repertoire) -> list[tuple[str, str]]:
+    """Return codecs that are tried in turn where declared sets have no such bytes, with names."""
+    utf_8, latin_1 = ("utf_8", "UTF-8"), ("latin_1", "Latin-1")
+    if repertoire.upper:
+        return [utf_8]
+    site = latin_1 if _Site.term == LATIN_1 else (_DEFINED[_Site.term], "")
+    if site[0] in _SINGLE_BYTE.values():
+        # Text that is no UTF-8 is hardly ever valid UTF-8, and of these sets nearly all is valid.
+        return [utf_8, site, latin_1]
+    return [site, utf_8, latin_1]
 
 
 def declared(terms: Sequence[str]) -> Repertoire:
@@ -145,11 +175,9 @@ def decode(value: bytes, repertoire: Repertoire, *, name: bool = False) -> Text:
         found = _extended(value, repertoire.upper, resets)
     if found is not None:
         return _checked(found)
-    # The declared sets have no such bytes. Text that is no UTF-8 is hardly ever valid UTF-8.
-    for codec, term in (("utf_8", "UTF-8"), ("latin_1", "Latin-1")):
-        if (codec == "utf_8" or not repertoire.upper) and (
-            guess := _extended(value, codec, resets)
-        ) is not None:
+    for codec, term in _guesses(repertoire):
+        guess = _extended(value, codec, resets)
+        if guess is not None:
             return _checked(guess)._replace(guessed=term)
     broken = _extended(value, repertoire.upper, resets, "replace")
     return _checked(broken or "")

@@ -17,8 +17,10 @@ from thoracle.monitoring.comparison import Comparison, Level, shown
 from thoracle.outbox.rows import ARRIVED, NO_STUDY
 from thoracle.records import Reason
 from thoracle.settings import Settings
+from thoracle.store import trail, workflows
 from thoracle.store.tables import (
     analysis,
+    audit_event,
     instance,
     outbox,
     reading,
@@ -33,6 +35,10 @@ FAILED_DAYS = 7
 NAMED = 3
 """Studies that an alarm names; the others are counted."""
 DEVICE_HOURS = 24
+GIVEN_UP_HOURS = 24
+"""So long an alarm tells of what ended in an error."""
+ANALYSE = "analyse"
+"""The workflow whose failures have alarms of their own, which name the studies."""
 PARKED = (Reason.RESULT_LIMITS.code.value,)
 """Reasons of studies that are put aside: reading them again costs the same again."""
 OURS = (Reason.OWN_OUTPUT.code.value, Reason.SOFTWARE_FAILURE.code.value)
@@ -58,6 +64,8 @@ SUBJECTS = (
     "patients",
     "storage",
     "unanswered",
+    "work given up",
+    "workitems",
 )
 """How the subjects of the alarms of the service begin; all others are figures that are compared."""
 
@@ -77,6 +85,8 @@ def check(connection: Connection, settings: Settings, now: datetime) -> list[Com
         *_refused_devices(connection, settings, now),
         *_repositories(connection),
         *_patients(connection),
+        *_workitems(connection, now),
+        *_given_up(connection, now),
     ]
 
 
@@ -131,6 +141,36 @@ def _patients(connection: Connection) -> Iterator[Comparison]:
         name = "Several patients in one study"
         advice = "What to do: `thoracle reconcile STUDY`, or the page of the study."
         yield _of_studies("patients", name, "Images of several patients", studies, advice)
+
+
+def _workitems(connection: Connection, now: datetime) -> Iterator[Comparison]:
+    """Yield an alarm for results about which no workitem could be offered."""
+    since = timestamp(now - timedelta(hours=GIVEN_UP_HOURS))
+    table = audit_event.c
+    uids = connection.execute(
+        select(table.study_instance_uid)
+        .where(
+            table.event == trail.Event.WORKITEM_CREATED.verb,
+            table.recorded_at >= since,
+            table.event_outcome == trail.SERIOUS_FAILURE,
+        )
+        .order_by(table.recorded_at.desc())
+    ).scalars()
+    studies = [_Study(uid, "") for uid in dict.fromkeys(uids)]
+    if studies:
+        advice = "What to do: see the page of the study; no reader was told by a workitem."
+        yield _of_studies("workitems", "Workitems", "No workitem offered", studies, advice)
+
+
+def _given_up(connection: Connection, now: datetime) -> Iterator[Comparison]:
+    """Yield an alarm for other work that ended in an error, whatever it was."""
+    since = (now - timedelta(hours=GIVEN_UP_HOURS)).timestamp()
+    found = workflows.given_up(connection, since)
+    told = [f"{number} x {name}" for name, number in found.items() if name != ANALYSE]
+    if told:
+        sentence = f"Ended in an error in the last {GIVEN_UP_HOURS} hours: {', '.join(told)}."
+        advice = "What to do: the log says why; mend the cause, then ask for it again."
+        yield alarm("work given up", "Work given up", sentence, advice)
 
 
 def _failed(connection: Connection, now: datetime) -> Iterator[Comparison]:

@@ -33,6 +33,8 @@ def enqueue(batches: Iterable[Any]) -> None:
             batch = Batch(**one)
         else:
             continue
+        if not batch.delay:
+            engine.work_comes()
         queue = engine.IN_ORDER if senders.of_kind(batch.kind).in_order else engine.DELIVER
         with (
             SetWorkflowID(f"send:{batch.peer}:{batch.name}"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from dbos import DBOS, Debouncer, SetEnqueueOptions, SetWorkflowID
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from thoracle.errors import FileMissing, ReportLimits, ThoracleError
 from thoracle.outbox import rows as outbox
@@ -28,12 +28,16 @@ logger = logging.getLogger(__name__)
 
 _REASONS = {FileMissing: Reason.FILE_MISSING, ReportLimits: Reason.RESULT_LIMITS}
 """Why a study gets no answer, where it is more than a fault of the program."""
+DATABASE_ATTEMPTS = 10
+"""Times that an analysis is begun, a minute apart, which the database kept from its end."""
+_DATABASE_AWAY = (OperationalError, InterfaceError)
 
 # ---- complete --------------------------------------------------------------------------------
 
 
 def start_quiet_period(study_instance_uid: str, released: bool) -> None:
     """Start or push back the quiet period after which a study counts as complete."""
+    engine.work_comes()
     settings = parts().settings.complete
     debouncer = Debouncer.create(
         study_complete, queue=engine.INTAKE, debounce_timeout_sec=settings.cap_seconds
@@ -54,6 +58,8 @@ def recover_unplanned_studies(untouched_seconds: float) -> None:
 def fail_abandoned_analyses() -> None:
     """Record as failed the analyses that the engine gave up, e.g. for killing the process.
 
+    Those that ended because the database could do no work are begun again.
+
     Raises
     ------
     ThoracleError
@@ -69,18 +75,51 @@ def fail_abandoned_analyses() -> None:
         unfinished = results.planned(connection)
     faults = 0
     for workflow in given_up:
-        _, study, digest, generation = workflow.workflow_id.split(":")
-        key = AnalysisKey(study, int(generation), digest)
+        key, attempt = _attempt_of(workflow.workflow_id)
         if key not in unfinished:
             continue
         try:
-            _abandon(key, f"the engine gave up: {workflow.status}", workflow.workflow_id)
+            if not _begun_again(workflow.workflow_id, key, attempt):
+                _abandon(key, f"the engine gave up: {workflow.status}", workflow.workflow_id)
         except Exception as error:  # noqa: BLE001 - the other analyses must not wait for this one
             # Without the text, which may quote what a header says.
+            study = key.study_instance_uid
             logger.error("analysis of %s not recorded as failed: %s", study, type(error).__name__)
             faults += 1
     if faults:
         raise ThoracleError(f"found {faults} analyses that could not be recorded as failed")
+
+
+def _attempt_of(workflow_id: str) -> tuple[AnalysisKey, int]:
+    """Return which analysis a workflow is, and which attempt at it."""
+    _, study, digest, generation, *attempt = workflow_id.split(":")
+    return AnalysisKey(study, int(generation), digest), int(attempt[0]) if attempt else 1
+
+
+def _begun_again(workflow_id: str, key: AnalysisKey, attempt: int) -> bool:
+    """Return whether there is a later attempt; of what the database ended, one is begun."""
+    later = _workflow_id(key.study_instance_uid, key.bundle_digest, key.generation, attempt + 1)
+    if DBOS.list_workflows(workflow_ids=[later], load_input=False, load_output=False):
+        return True
+    (workflow,) = DBOS.list_workflows(workflow_ids=[workflow_id])
+    if attempt >= DATABASE_ATTEMPTS or not _is_of_database(workflow.error):
+        return False
+    logger.warning("analysis of %s begins again: %s", key.study_instance_uid, workflow.error)
+    asked: dict[str, Any] = {**(workflow.input or {})}
+    *_, priority = asked["args"]
+    enqueue_analyse(
+        key.study_instance_uid, key.bundle_digest, key.generation, priority, attempt + 1
+    )
+    return True
+
+
+def _is_of_database(error: Any) -> bool:
+    """Return whether an error says that the database can do no work now.
+
+    One that was recorded has the name of its class alone.
+    """
+    names = [kind.__name__ for kind in _DATABASE_AWAY]
+    return isinstance(error, _DATABASE_AWAY) or getattr(error, "name", None) in names
 
 
 def _abandon(key: AnalysisKey, detail: str, workflow_id: str) -> None:
@@ -142,13 +181,21 @@ def enqueue_plans(study: str, digest: str, plans: Any) -> None:
         enqueue_analyse(study, digest, plan["generation"], route.priority_of(study, plan))
 
 
-def enqueue_analyse(study: str, digest: str, generation: int, priority: int) -> None:
+def enqueue_analyse(
+    study: str, digest: str, generation: int, priority: int, attempt: int = 1
+) -> None:
     """Have a generation of a study analysed."""
+    engine.work_comes()
     with (
-        SetWorkflowID(f"analyse:{study}:{digest}:{generation}"),
+        SetWorkflowID(_workflow_id(study, digest, generation, attempt)),
         SetEnqueueOptions(priority=priority),
     ):
         DBOS.enqueue_workflow(engine.ANALYSE, analyse, study, digest, generation, priority)
+
+
+def _workflow_id(study: str, digest: str, generation: int, attempt: int) -> str:
+    again = f":{attempt}" if attempt > 1 else ""
+    return f"analyse:{study}:{digest}:{generation}{again}"
 
 
 @DBOS.workflow(name="analyse", max_recovery_attempts=5)
@@ -163,9 +210,9 @@ def analyse(study_instance_uid: str, digest: str, generation: int, priority: int
         return
     try:
         waiting = _result(key, begin, priority)
-    except OperationalError:
-        raise  # the database can do no work now: nothing about the study is known by that
-    except Exception as error:  # noqa: BLE001 - whatever it is, the study failed and that is told
+    except Exception as error:
+        if _is_of_database(error):
+            raise  # nothing about the study is known by that: fail_abandoned_analyses() goes on
         rank = route.head_start_of_failed(study_instance_uid, begin["sources"])
         engine.transaction(_fail, *key, _cause(error), str(DBOS.workflow_id), rank)
         return

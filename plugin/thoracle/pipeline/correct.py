@@ -4,12 +4,11 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from datetime import datetime
-from io import BytesIO
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from dbos import DBOS
-from pydicom import Dataset, dcmread, dcmwrite
 from sqlalchemy import Connection
 
 from thoracle.outbox import rows as outbox
@@ -282,14 +281,6 @@ def retried(connection: Connection, study_instance_uid: str, user_id: str) -> li
 # again, and its report replaces what was said before. ``different``: the reports stand as they are,
 # and versions that came under another patient are refused.
 
-OF_PATIENT = (
-    *("PatientName", "PatientID", "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence"),
-    *("TypeOfPatientID", "OtherPatientIDs", "OtherPatientIDsSequence", "OtherPatientNames"),
-    *("PatientBirthDate", "PatientBirthTime", "PatientBirthName", "PatientSex"),
-)
-"""What identifies a patient (PS3.3 Section C.7.1.1)."""
-UTF_8 = "ISO_IR 192"
-
 
 @DBOS.workflow(name="reconcile", max_recovery_attempts=5)
 def reconcile(
@@ -329,38 +320,20 @@ def _begin(connection: Connection, study: str, survivor: list[str] | None) -> di
 def _correct_patient(path: str, model: str) -> dict[str, Any]:
     """Return path, size and digest of an image's new version, with the patient of another image."""
     line = parts()
-    ds = dcmread(line.path(path))
-    as_patient_of(ds, dcmread(line.path(model), stop_before_pixels=True))
-    written = BytesIO()
-    dcmwrite(written, ds, enforce_file_format=True)
-    content = written.getvalue()
-    data_set = content[144 + int.from_bytes(content[140:144], "little") :]
+    begins = line.corrector(line.path(path), line.path(model), datetime.now(UTC))
     name = secrets.token_hex(16)
     below = f"images/{name[:2]}/{name}.dcm"
-    files.write_retrying(line.path(below), content)
-    digest = hashlib.sha256(data_set).hexdigest()
-    return {"path": below, "size": len(data_set), "sha256": digest}
+    made = line.path(below)
+    files.write_retrying(made, begins.content, behind=(line.path(path), begins.offset))
+    at = 144 + int.from_bytes(begins.content[140:144], "little")
+    return {"path": below, "size": made.stat().st_size - at, "sha256": _digest(made, at)}
 
 
-def as_patient_of(ds: Dataset, model: Dataset) -> None:
-    """Give an image the patient of another one, and note what it said before (PS3.3 C.12.1.1.9)."""
-    before = Dataset()
-    if ds.get("SpecificCharacterSet") != model.get("SpecificCharacterSet"):
-        ds.decode()
-        ds.SpecificCharacterSet = UTF_8
-    for keyword in OF_PATIENT:
-        if keyword in ds:
-            before[keyword] = ds[keyword]
-            del ds[keyword]
-        if keyword in model:
-            ds[keyword] = model[keyword]
-    change = Dataset()
-    change.ModifiedAttributesSequence = [before]
-    change.AttributeModificationDateTime = now()[:19].translate({ord(one): None for one in "-:T"})
-    change.ModifyingSystem = "THORACLE"
-    change.SourceOfPreviousValues = ""
-    change.ReasonForTheAttributeModification = "COERCE"
-    ds.OriginalAttributesSequence = [*(ds.get("OriginalAttributesSequence") or []), change]
+def _digest(path: Path, at: int) -> str:
+    """Return the SHA-256 of a data set that begins at this byte of its file."""
+    with path.open("rb") as file:
+        file.seek(at)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _settle(

@@ -24,7 +24,7 @@ LONGEST_VALUE = 4096
 _UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
 """Components without leading zeros are what the standard asks for; the field has others, too."""
 
-_HEADER = tuple(
+_HEADER = frozenset(
     Tag(keyword)
     for keyword in (
         "SpecificCharacterSet",

@@ -25,12 +25,33 @@ class ReceiveTLS(Section):
     )
 
 
+CharacterSet = Literal[
+    "ISO_IR 100",
+    "ISO_IR 101",
+    "ISO_IR 109",
+    "ISO_IR 110",
+    "ISO_IR 144",
+    "ISO_IR 127",
+    "ISO_IR 126",
+    "ISO_IR 138",
+    "ISO_IR 148",
+    "ISO_IR 203",
+    "ISO_IR 166",
+    "ISO_IR 13",
+    "ISO 2022 IR 149",
+    "ISO 2022 IR 58",
+    "GB18030",
+    "GBK",
+]
+"""Defined terms of sets whose bytes from 0x80 on are characters (PS3.3 Section C.12.1.1.2)."""
+
+
 class Budget(Section):
     """What an object may cost before it is taken: the table [receive.budget]. More is refused with 0xC000."""
 
     nesting: int = Field(64, ge=1, le=100, description="Depth of sequences within sequences.")
     elements: int = Field(
-        50_000, ge=1000, description="Data elements, those in sequences included."
+        20_000, ge=1000, description="Data elements, those in sequences included."
     )
     items: int = Field(10_000, ge=100, description="Items of sequences.")
     fragments: int = Field(100_000, ge=1000, description="Fragments of encapsulated pixel data.")
@@ -103,6 +124,10 @@ class Receive(Section):
     echo_tells_storage: bool = Field(
         True,
         description="C-ECHO fails while no object could be stored, e.g. because the disk is full; false: it says only that we answer.",
+    )
+    default_character_set: CharacterSet = Field(
+        "ISO_IR 100",
+        description="What the text of images is in that declare no Specific Character Set and is no UTF-8: a defined term.",
     )
     budget: Budget = Field(
         Budget(), description="What an object may cost: the table [receive.budget]."

@@ -5,16 +5,20 @@ that lose nothing, and a version that does not strand waiting work.
 """
 
 import logging
+import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Concatenate, ParamSpec, TypeVar
+from typing import IO, Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
-from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, SQLAlchemyDatasource
+from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, Queue, SQLAlchemyDatasource
 from dbos._datasource import DatasourceOptions, IsolationLevel
 from dbos._dbos import _get_dbos_instance
 from dbos._utils import INTERNAL_QUEUE_NAME
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from thoracle.errors import DataFolderInUse
 from thoracle.settings import Deliver
@@ -31,11 +35,23 @@ APPLICATION_VERSION = "schema-1"
 EXECUTOR = "local"
 """The one executor of the embedded mode: at each start it takes up its own unfinished work."""
 POLLING_SECONDS = 0.2
+REST_POLLING_SECONDS = 1.0
+REST_AFTER_SECONDS = 60.0
+"""Six queues looked at five times a second cost some percent of a core, whatever comes."""
 
 INTAKE, ANALYSE, DELIVER, PROVE = "intake", "analyse", "deliver", "prove"
 IN_ORDER, PERFORM = "tell", "perform"
 
 _datasource: SQLAlchemyDatasource | None = None
+
+
+class _Pace:
+    """How often the queues are looked at now."""
+
+    lock = threading.Lock()
+    queues: ClassVar[list[Queue]] = []
+    rests = False
+    last_work = 0.0
 
 
 def lock(data_folder: Path) -> IO[str]:
@@ -77,23 +93,22 @@ def start(database: Engine, deliver: Deliver) -> None:
         serializer=serializer,
     )
     DBOS.launch()
-    DBOS.register_queue(INTAKE, worker_concurrency=2, polling_interval_sec=POLLING_SECONDS)
-    DBOS.register_queue(ANALYSE, worker_concurrency=1, polling_interval_sec=POLLING_SECONDS)
-    DBOS.register_queue(
-        DELIVER,
-        partition_concurrency=deliver.concurrency,
-        partition_limiter={"limit": deliver.rate_per_second, "period": 1.0},
-        polling_interval_sec=POLLING_SECONDS,
-    )
-    # Of its own, so that no object waits while an archive is given time to answer.
-    DBOS.register_queue(
-        PROVE, partition_concurrency=deliver.concurrency, polling_interval_sec=POLLING_SECONDS
-    )
-    # One at a time to each station, so that it is told of things in their order.
-    DBOS.register_queue(IN_ORDER, partition_concurrency=1, polling_interval_sec=POLLING_SECONDS)
-    DBOS.register_queue(
-        PERFORM, partition_concurrency=deliver.concurrency, polling_interval_sec=POLLING_SECONDS
-    )
+    queue = partial(DBOS.register_queue, polling_interval_sec=POLLING_SECONDS)
+    _Pace.queues = [
+        queue(INTAKE, worker_concurrency=2),
+        queue(ANALYSE, worker_concurrency=1),
+        queue(
+            DELIVER,
+            partition_concurrency=deliver.concurrency,
+            partition_limiter={"limit": deliver.rate_per_second, "period": 1.0},
+        ),
+        # Of its own, so that no object waits while an archive is given time to answer.
+        queue(PROVE, partition_concurrency=deliver.concurrency),
+        # One at a time to each station, so that it is told of things in their order.
+        queue(IN_ORDER, partition_concurrency=1),
+        queue(PERFORM, partition_concurrency=deliver.concurrency),
+    ]
+    _Pace.rests, _Pace.last_work = False, time.monotonic()
     # DBOS adds handlers of its own; ours at the root format and filter for both.
     library = logging.getLogger("dbos")
     library.handlers.clear()
@@ -103,6 +118,33 @@ def start(database: Engine, deliver: Deliver) -> None:
 def stop(seconds: int) -> None:
     """Take no new work and let running workflows end for ``seconds``; the rest is recovered."""
     DBOS.destroy(workflow_completion_timeout_sec=seconds)
+
+
+def work_comes() -> None:
+    """Look at the queues often from now on: work is, or will soon be, in one of them."""
+    _Pace.last_work = time.monotonic()
+    if _Pace.rests:
+        _set_pace(rests=False)
+
+
+def rest_if_idle() -> None:
+    """Look at the queues seldom when nothing has come for a while; to be called now and then."""
+    if not _Pace.rests and time.monotonic() - _Pace.last_work > REST_AFTER_SECONDS:
+        _set_pace(rests=True)
+
+
+def _set_pace(*, rests: bool) -> None:
+    seconds = REST_POLLING_SECONDS if rests else POLLING_SECONDS
+    with _Pace.lock:
+        if _Pace.rests == rests:
+            return
+        try:
+            for queue in _Pace.queues:
+                queue.set_polling_interval_sec(seconds)
+        except SQLAlchemyError as error:  # work is found all the same, at the pace there was
+            logger.warning("queues keep their pace: %s", type(error).__name__)
+            return
+        _Pace.rests = rests
 
 
 def requeue_stalled(idle_before: set[str]) -> set[str]:

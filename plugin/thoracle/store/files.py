@@ -4,6 +4,7 @@ import errno
 import hashlib
 import logging
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -22,27 +23,37 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_durably(path: Path, content: bytes) -> str:
-    """Write a whole file durably, replacing one of that name; return its hexadecimal SHA-256."""
+def write_durably(path: Path, content: bytes, behind: tuple[Path, int] | None = None) -> str:
+    """Write a whole file durably, replacing one of that name; return its hexadecimal SHA-256.
+
+    ``behind`` names a file and where in it the bytes begin that follow ``content``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
     with temporary.open("wb") as file:
         file.write(content)
+        if behind is not None:
+            with behind[0].open("rb") as rest:
+                rest.seek(behind[1])
+                shutil.copyfileobj(rest, file)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
     sync_folder(path.parent)
-    return hashlib.sha256(content).hexdigest()
+    if behind is None:
+        return hashlib.sha256(content).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_retrying(path: Path, content: bytes) -> str:
-    """Do what :func:`keep` does, and wait for room while the disk is full.
+def write_retrying(path: Path, content: bytes, behind: tuple[Path, int] | None = None) -> str:
+    """Do what :func:`write_durably` does, and wait for room while the disk is full.
 
     For results: raised from a step, the error would be the recorded end of a study's analysis.
     """
     while True:
         try:
-            return write_durably(path, content)
+            return write_durably(path, content, behind)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise

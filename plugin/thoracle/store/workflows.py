@@ -26,3 +26,16 @@ def delete_steps(connection: Connection, workflow_ids: Sequence[str]) -> None:
     connection.execute(
         statement.bindparams(bindparam("ids", expanding=True)), {"ids": list(workflow_ids)}
     )
+
+
+def given_up(connection: Connection, since: float) -> dict[str, int]:
+    """Return how many workflows of each name ended in an error since a moment (POSIX time, s)."""
+    status = table(connection, STATUS)
+    if status is None:
+        return {}
+    statement = text(
+        f"SELECT name, count(*) FROM {status} WHERE updated_at >= :since "  # noqa: S608 - a constant
+        "AND status IN ('ERROR', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED') GROUP BY name ORDER BY name"
+    )
+    rows = connection.execute(statement, {"since": round(since * 1000)}).all()
+    return {row[0]: row[1] for row in rows}

@@ -10,7 +10,9 @@ from pydicom import Dataset
 from sqlalchemy import Engine
 
 from thoracle.errors import NotAnalysable
+from thoracle.image import patient
 from thoracle.image.header import header_of
+from thoracle.image.patient import Corrector
 from thoracle.records import BundleIdentity, Reading
 from thoracle.report import context
 from thoracle.report.header import Instance
@@ -50,6 +52,8 @@ class Line:
     settings: Settings
     database: Engine
     reader: StudyReader
+    corrector: Corrector = patient.with_patient_of
+    """Gives an image the patient of another: in this process, or in a child with limits."""
     destinations: dict[str, Destination] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ each patient's images are read and reported by themselves, and a person settles 
 ``different`` (IHE RAD, Patient Information Reconciliation).
 """
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,10 @@ REFUSED = "refused"
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """A patient ID and who issued it; both without the padding that the standard ignores."""
+    """A patient ID and who issued it; both without the padding that the standard ignores.
+
+    Characters that are composed in one and decomposed in the other are the same (Unicode, NFC).
+    """
 
     patient_id: str
     issuer: str
@@ -35,15 +39,17 @@ class Patient:
     @classmethod
     def of(cls, row: Any) -> "Patient":
         """Return the patient of a row, or of an object that was received."""
-        return cls(
-            (row.patient_id or "").strip(" \0"), (row.issuer_of_patient_id or "").strip(" \0")
-        )
+        return cls(_normal(row.patient_id), _normal(row.issuer_of_patient_id))
 
     def is_same(self, other: "Patient") -> bool:
         """Return whether two are one; an issuer that one of them does not say is no difference."""
         if self.patient_id != other.patient_id:
             return False
         return self.issuer == other.issuer or not (self.issuer and other.issuer)
+
+
+def _normal(text: str | None) -> str:
+    return unicodedata.normalize("NFC", (text or "").strip(" \0"))
 
 
 def grouped(rows: Iterable[Any]) -> list[tuple[Patient, list[Any]]]:

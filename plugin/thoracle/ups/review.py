@@ -22,6 +22,7 @@ from thoracle.report.codes import item
 from thoracle.report.identity import derived_uid
 from thoracle.routing.rules import UPS, RoutingDecision
 from thoracle.settings import Destination
+from thoracle.store import trail
 from thoracle.study.line import parts
 from thoracle.ups import workitems
 from thoracle.ups.attributes import ObjectReference, from_json
@@ -183,6 +184,7 @@ logger = logging.getLogger(__name__)
 # ---- when it is offered --------------------------------------------------------------------------
 # review: the workitem by which a reader's client learns of a result (docs/ups.md).
 
+FAULT = "fault"
 RESCHEDULED = item(codes.cid9300.DiscontinuedProcedureStepRescheduled)
 DISCONTINUED = item(codes.cid9300.DiscontinuedForUnspecifiedReason)
 
@@ -195,7 +197,10 @@ def propose(
     made: str,
     routing: dict[str, Any],
 ) -> dict[str, Any] | None:
-    """Return the attributes of the workitem for a result, ``None`` when it is to have none."""
+    """Return the attributes of the workitem for a result, ``None`` when it is to have none.
+
+    Where they cannot be built: why, as ``fault``.
+    """
     settings = parts().settings.ups
     read = [Reading.from_json(one) for one in readings]
     decision = RoutingDecision.from_json(routing)
@@ -218,7 +223,7 @@ def propose(
     except Exception as error:  # noqa: BLE001 - the result is worth more than this about it
         # Without the text, which may quote what the header says.
         logger.error("no workitem about a result: %s", type(error).__name__)
-        return None
+        return {FAULT: f"could not be built: {type(error).__name__}"}
 
 
 def conclude(
@@ -239,6 +244,9 @@ def conclude(
     reports = workitems.supersede(connection, study, text, RESCHEDULED, workflow_id)
     if attributes is None:
         return reports
+    if FAULT in attributes:
+        withhold(connection, study, digest, attributes, workflow_id)
+        return reports
     values = {
         "sop_instance_uid": from_json(attributes).SOPInstanceUID,
         "study_instance_uid": study,
@@ -247,6 +255,20 @@ def conclude(
         "attributes": attributes,
     }
     return reports + workitems.offer(connection, values, held=held, workflow_id=workflow_id)
+
+
+def withhold(
+    connection: Connection, study: str, digest: str, attributes: dict[str, Any], workflow_id: str
+) -> None:
+    """Record that there is no workitem about a result, and why; an alarm tells of it."""
+    columns: trail.Columns = {
+        "study_instance_uid": study,
+        "bundle_digest": digest,
+        "correlation_id": workflow_id,
+        "event_outcome": trail.SERIOUS_FAILURE,
+        "detail": {"comment": attributes[FAULT]},
+    }
+    trail.record(connection, trail.Event.WORKITEM_CREATED, columns)
 
 
 def withdraw(connection: Connection, study: str) -> EventReports:
