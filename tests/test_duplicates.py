@@ -17,7 +17,7 @@ from pydicom.uid import (
 from sqlalchemy import text
 
 from gateway import Gateway
-from ledger import concluded, events, residue, rows
+from ledger import concluded, events, eventually, residue, rows
 from radiographs import gradient, radiograph
 from sender import Answer, Sender, send, small
 from thoracle.image.decoder import Decoder
@@ -62,6 +62,27 @@ def test_a_corrected_header_is_a_second_version_and_no_second_analysis(gateway: 
     concluded(gateway, later.StudyInstanceUID)
     statement = "SELECT * FROM analysis WHERE study_instance_uid = ?"
     assert len(rows(gateway, statement, ds.StudyInstanceUID)) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"PhotometricInterpretation": "MONOCHROME1"}, {"BodyPartExamined": "HAND"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_correction_by_which_the_image_is_read_otherwise_is_analysed(
+    gateway: Gateway, change: dict[str, Any]
+) -> None:
+    ds = small()
+    assert send(gateway.port, ds).status == SUCCESS
+    assert concluded(gateway, ds.StudyInstanceUID)["generation"] == 1
+    for keyword, value in change.items():
+        setattr(ds, keyword, value)
+    assert send(gateway.port, ds).status == SUCCESS
+    statement = "SELECT generation FROM analysis WHERE study_instance_uid = ? AND state = 'done'"
+    eventually(lambda: len(rows(gateway, statement, ds.StudyInstanceUID)) == 2)
+    last = concluded(gateway, ds.StudyInstanceUID)
+    assert last["generation"] == 2
+    assert (last["reason_code"] == "NOT-CHEST") == ("BodyPartExamined" in change)
 
 
 def test_a_correction_before_the_analysis_is_what_gets_analysed(gateway: Gateway) -> None:

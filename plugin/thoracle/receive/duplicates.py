@@ -1,10 +1,10 @@
 """What happens to an object whose SOP Instance UID has been here before.
 
 A PACS re-sends studies on every edit and route. The same bytes are the same object. Other header
-values with the same frames, however they are encoded, are a correction: kept as a new version,
-analysed no second time. The same frames under another patient are kept, too, and wait for a person
-(``study/reconciliation.py``). Other frames, or another study, are an error that must not replace
-the first.
+values with the same frames, however they are encoded, are a correction: kept as a new version, and
+analysed a second time only where a value differs by which an image is read. The same frames under
+another patient are kept, too, and wait for a person (``study/reconciliation.py``). Other frames, or
+another study, are an error that must not replace the first.
 
 Frames are compared before the transaction begins: nobody waits for bytes of strangers.
 """
@@ -19,6 +19,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from sqlalchemy import Connection, Engine
 
 from thoracle.errors import CannotUnderstand, NotAnalysable, OutOfResources
+from thoracle.image import attributes, header
 from thoracle.image.decoder import Decoder
 from thoracle.receive import completeness
 from thoracle.receive.completeness import Walked
@@ -31,7 +32,7 @@ from thoracle.study.instances import KEPT, Received
 from thoracle.study.reconciliation import Patient
 
 # ---- comparison of frames ------------------------------------------------------------------------
-# Whether two objects have the same frames, whatever their encoding.
+# Whether two objects have the same frames, whatever their encoding, and are read alike.
 #
 # The same bytes of pixels under the same description are the same frames; this is looked at first,
 # in constant memory. Else both are decoded, in a child with limits of memory and time, and the
@@ -43,6 +44,14 @@ _DESCRIBING = (
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
 )
 """Elements that say how bytes become stored values (PS3.3 Section C.7.6.3)."""
+READ = (
+    *("PhotometricInterpretation", "PresentationLUTShape", "PixelPaddingValue"),
+    *("PixelPaddingRangeLimit", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence"),
+    *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
+    *("BodyPartExamined", "ViewPosition", "AnatomicRegionSequence", "ViewCodeSequence"),
+    *("ImageType", "PresentationIntentType", "PatientAge"),
+)
+"""Elements by which the same frames become another picture, or are eligible or not."""
 
 
 class Frames:
@@ -87,6 +96,14 @@ class Frames:
             raise CannotUnderstand("SOP Instance UID is known with other pixels")
         return known
 
+    def read_alike(self, previous: Any, received: Received) -> bool:
+        """Return whether both would be given to the model alike; so too when one is gone."""
+        try:
+            said, says = (_said(self._data_folder / one.path) for one in (previous, received))
+        except FileNotFoundError:
+            return True
+        return said == says
+
     def _encoded(self, path: Path, received: Received) -> tuple[object, ...] | None:
         """Return what describes the pixels and the digest of their bytes, ``None`` when unknown."""
         syntax = UID(received.transfer_syntax_uid)
@@ -98,6 +115,14 @@ class Frames:
             return (*described, _digest(path, walked))
         except CannotUnderstand:  # kept by a version without this budget
             return None
+
+
+def _said(path: Path) -> dict[str, str]:
+    """Return the values of a file by which it is read."""
+    with path.open("rb") as file:
+        ds = header.parse(file, stop_before_pixels=True, specific_tags=READ).ds
+        found, _ = attributes.readable(ds)
+    return {keyword: str(found[keyword].value) for keyword in READ if keyword in found}
 
 
 def _digest(path: Path, walked: Walked) -> str:
@@ -137,6 +162,8 @@ class _Judged:
     previous: Any = None
     frames_sha256: str | None = None
     other_patient: bool = False
+    read_alike: bool = True
+    """Whether what is known of the version before holds for this one."""
     again: bool = False
     """The file of the same object had gone, e.g. by the rules of retention."""
 
@@ -197,7 +224,13 @@ def _judge(previous: Any, received: Received, inbox: Inbox, frames: Frames) -> _
         digest = frames.same(previous, received)
     elif other_patient:  # nothing is left to compare it with
         raise CannotUnderstand("SOP Instance UID is known with another patient_id")
-    return _Judged(trail.Event.INSTANCE_CORRECTED, previous, digest, other_patient=other_patient)
+    return _Judged(
+        trail.Event.INSTANCE_CORRECTED,
+        previous,
+        digest,
+        other_patient=other_patient,
+        read_alike=not kept or frames.read_alike(previous, received),
+    )
 
 
 def _write(
@@ -216,7 +249,7 @@ def _write(
             connection,
             received,
             version=previous.version + 1,
-            generation=previous.generation,
+            generation=previous.generation if judged.read_alike else None,
             frames_sha256=judged.frames_sha256,
             identity=reconciliation.OPEN if judged.other_patient else previous.identity,
         )

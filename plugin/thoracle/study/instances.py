@@ -239,9 +239,10 @@ def plan(
     """Return the new generations of a study, one for each patient whose images are to be read.
 
     The images present now become a generation, numbered from 1, unless the latest one already
-    has exactly them: then there is none. With ``again`` they become one all the same. Objects that
-    we made, and an archive routed back to us, do not count: each would make the next one, without
-    end. Of several patients those get a generation of whom something new has come.
+    has exactly them, in versions that are read alike: then there is none. With ``again`` they
+    become one all the same. Objects that we made, and an archive routed back to us, do not count:
+    each would make the next one, without end. Of several patients those get a generation of whom
+    something new has come.
     """
     connection.execute(
         update(study)  # holds the row, and is no change of the study
@@ -266,7 +267,7 @@ def plan(
     digest = hashlib.sha256("\n".join(newest).encode()).hexdigest()
     new = {one.sop_instance_uid for one in versions if one.generation is None}
     plans: list[Plan] = []
-    if newest and (again or digest != row.instances_digest):
+    if newest and (again or new or digest != row.instances_digest):
         for patient, members in grouped(newest.values()):
             uids = [one.sop_instance_uid for one in members]
             if again or not new or new.intersection(uids):
