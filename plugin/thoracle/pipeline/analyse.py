@@ -105,7 +105,7 @@ def _begun_again(workflow_id: str, key: AnalysisKey, attempt: int) -> bool:
     if attempt >= DATABASE_ATTEMPTS or not _is_of_database(workflow.error):
         return False
     logger.warning("analysis of %s begins again: %s", key.study_instance_uid, workflow.error)
-    asked: dict[str, Any] = {**(workflow.input or {})}
+    asked: Any = workflow.input
     *_, priority = asked["args"]
     enqueue_analyse(
         key.study_instance_uid, key.bundle_digest, key.generation, priority, attempt + 1
