@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from browser import Visit, chromium, visit
+from browser import WIDE, Visit, chromium, visit
 from demo import PERSON, console, running
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
@@ -16,18 +16,17 @@ def main() -> None:
         with chromium() as browser, visit(browser, demo.pages, PERSON) as found:
             found.page.set_default_timeout(120_000)
             found.page.wait_for_selector("#live.on")
-            taken(found, "worklist.png")
+            taken(found, "worklist.png", 480)
             found.go(f"/study/{demo.cases[0].study}")
-            found.page.wait_for_function(
-                "() => [...document.images].every(one => one.complete && one.naturalWidth)"
-            )
+            found.page.locator("figure.viewer[data-ready=true]").first.wait_for()
             taken(found, "study.png")
             found.go("/dashboard")
             taken(found, "dashboard.png")
 
 
-def taken(found: Visit, name: str) -> None:
-    """Write what is shown now."""
+def taken(found: Visit, name: str, height: int = WIDE[1]) -> None:
+    """Write what a window of this height shows now."""
+    found.page.set_viewport_size({"width": WIDE[0], "height": height})
     found.page.wait_for_load_state("networkidle")
     found.page.screenshot(path=IMAGES / name)
     console.print(f"{IMAGES / name} written")
