@@ -302,7 +302,7 @@ def test_without_its_provider_people_with_passwords_come_in(tmp_path: Path) -> N
     with pages as site, site.visitor() as client:
         answer = client.get("/login/provider")
         assert answer.status_code == 401
-        assert "The log-in by your institution did not succeed" in answer.text
+        assert "Log-in through your institution failed" in answer.text
         assert "not read: ConnectionError" in why(site)
         with site.client("reader"):
             pass
