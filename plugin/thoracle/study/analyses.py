@@ -75,6 +75,8 @@ def begin(
     with ``digest``, which finds ``finding``.
     """
     answer: dict[str, Any] = {"digest": digest, "sources": [], "predecessor": None}
+    if key.bundle_digest == digest:
+        results.take_over_plan(connection, key, finding)
     row = results.analysis_row(connection, key)
     answer["content_datetime"] = row.content_datetime
     if key.bundle_digest != digest:

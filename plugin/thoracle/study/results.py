@@ -1,7 +1,7 @@
 """Statements about what was concluded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, insert, select, update
@@ -131,6 +131,22 @@ def replan(connection: Connection, key: AnalysisKey, bundle_digest: str, finding
             issuer_of_patient_id=row.issuer_of_patient_id,
         )
     )
+
+
+def take_over_plan(connection: Connection, key: AnalysisKey, finding: str) -> None:
+    """Plan an analysis anew that was planned for a bundle which went before it was queued."""
+    rows = connection.execute(
+        select(analysis.c.bundle_digest, analysis.c.state).where(
+            analysis.c.study_instance_uid == key.study_instance_uid,
+            analysis.c.generation == key.generation,
+        )
+    ).all()
+    if key.bundle_digest in {row.bundle_digest for row in rows}:
+        return
+    for row in rows:
+        if row.state == "planned":
+            planned_as = replace(key, bundle_digest=row.bundle_digest)
+            replan(connection, planned_as, key.bundle_digest, finding)
 
 
 def newest_report(connection: Connection, study_instance_uid: str) -> Row[Any] | None:
