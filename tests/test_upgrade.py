@@ -47,6 +47,21 @@ READ = ("planned", "reanalysed", "begun", "routed")
 """Studies of which the image was received, and a kill interrupted what came then."""
 DIGEST = "d"
 WORKFLOWS = {"queued": "ENQUEUED", "running": "PENDING", "delayed": "DELAYED", "later": "DELAYED"}
+ROUTING: dict[str, Any] = {
+    "fired": [],
+    "failed": [],
+    "waiting": [],
+    "kinds": {"pacs": ["sr", "sc", "pr", "ko", "seg"]},
+    "originals": [],
+    "notify": ["ris", "ups"],
+    "images": [],
+    "sender": [],
+    "priority": None,
+    "held_by": [],
+    "shadowed_by": [],
+    "head_start": [0, ""],
+}
+"""What the rules said of a study, as the last release wrote it down."""
 
 
 def uid(name: str) -> str:
@@ -190,6 +205,7 @@ def old(tmp_path: Path) -> Path:
             outcome="positive",
             finished_at=SOON,
             sending="held",
+            routing=json.dumps({**ROUTING, "held_by": ["all"]}),
         )
         for name, columns in OBJECTS.items():
             result(connection, data, uid(name), "seg" if name == "segmentation" else "sr")
@@ -282,22 +298,8 @@ def interrupted(connection: Any, data: Path, paths: dict[str, str]) -> None:
         "features": {},
         "made_with": {},
     }
-    routing = {
-        "fired": [],
-        "failed": [],
-        "waiting": [],
-        "kinds": {"pacs": ["sr", "sc", "pr", "ko", "seg"]},
-        "originals": [],
-        "notify": ["ris", "ups"],
-        "images": [],
-        "sender": [],
-        "priority": None,
-        "held_by": [],
-        "shadowed_by": [],
-        "head_start": [0, ""],
-    }
     made = report(data, f"{study_of('routed')}.2", study_of("routed"))
-    until = {"_begin": begun["routed"], "read": reading, "report": [made], "route": routing}
+    until = {"_begin": begun["routed"], "read": reading, "report": [made], "route": ROUTING}
     planned, reanalysed = study_of("planned"), study_of("reanalysed")
     pending(connection, "study_complete", [planned], {"plan": plans["planned"]})
     pending(connection, "study_complete", [STUDY], {"plan": None})
@@ -310,7 +312,7 @@ def interrupted(connection: Any, data: Path, paths: dict[str, str]) -> None:
 
 def pending(connection: Any, name: str, arguments: list[Any], steps: dict[str, Any]) -> None:
     """Insert a workflow that was under way, with what its first steps had returned."""
-    workflow_id = f"{name}:{arguments[0]}"
+    workflow_id = ":".join(map(str, [name, *arguments[:3], "before"][:4]))
     insert(
         connection,
         "workflow_status",
