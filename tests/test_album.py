@@ -22,7 +22,7 @@ from test_softcopy import outline
 from thoracle.image import pixels
 from thoracle.report import header, softcopy, sr
 from thoracle.settings import Settings, parse
-from thoracle.web.pages import pictures, study_view
+from thoracle.web.pages import pictures, report_view
 from thoracle.web.pages.rendering import GREY_VALUES, LONGEST_SIDE, Order
 
 
@@ -263,8 +263,8 @@ def test_a_report_becomes_text_with_every_kind_of_value(tmp_path: Path) -> None:
     report = sr.build([source], [reading], BUNDLE, **COMMON)
     path = tmp_path / "sr.dcm"
     path.write_bytes(header.encode(report))
-    root = study_view.read(path)
-    lines = [f"{one.name}|{one.value}|{one.code}" for one in study_view._walk(root)]
+    root = report_view.read(path)
+    lines = [f"{one.name}|{one.value}|{one.code}" for one in report_view.walk(root)]
     assert lines[0] == "Imaging Measurement Report||"
     assert "Observer Type|Device|121007, DCM" in lines
     assert any(line.startswith("Probability|91") and line.endswith(" %|") for line in lines)
@@ -283,12 +283,12 @@ def count(item: Dataset) -> int:
 
 def test_limitations_are_told_with_their_image_each_once() -> None:
     items = tuple(
-        study_view.ContentItem("Comment", value, "")
+        report_view.ContentItem("Comment", value, "")
         for value in (
             "Image 1 (PA): Limitation: lossy.",
             "nothing",
             "Image 1 (PA): Limitation: lossy.",
         )
     )
-    root = study_view.ContentItem("", "", "", (study_view.ContentItem("", "", "", items),))
-    assert study_view.limitations(root) == ["Image 1 (PA): lossy."]
+    root = report_view.ContentItem("", "", "", (report_view.ContentItem("", "", "", items),))
+    assert report_view.limitations(root) == ["Image 1 (PA): lossy."]

@@ -24,7 +24,7 @@ from thoracle.study.reconciliation import Patient
 from thoracle.study.rows import StudyRows
 from thoracle.study.verdicts import LONGEST_COMMENT, Opinion
 from thoracle.web import wording
-from thoracle.web.pages import pictures, preparation, study_view
+from thoracle.web.pages import pictures, preparation, report_view, study_view
 from thoracle.web.pages.worklist import WorklistQuery, query_of, rank_sentence, viewer_address
 from thoracle.web.session.access import Person, Role, administrator, anyone, record_access
 from thoracle.web.site import Site, address_of, render, site_of
@@ -356,7 +356,7 @@ def _values(site: Site, connection: Connection, rows: StudyRows, person: Person)
         "illustrated": study_view.illustrated(settings),
         "map_caution": study_view.map_caution(rows),
         "report": report,
-        "limitations": [] if report is None else study_view.limitations(report),
+        "limitations": [] if report is None else report_view.limitations(report),
         "failure": study_view.failure(connection, rows) if now == "done" else None,
         **_verdict(connection, uid, person),
         "sent": study_view.sent(connection, uid),

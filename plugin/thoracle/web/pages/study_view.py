@@ -2,11 +2,10 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from sqlalchemy import Connection
 
 from thoracle.audit import query
@@ -18,117 +17,11 @@ from thoracle.report import sentences
 from thoracle.settings import Settings
 from thoracle.store.trail import Event
 from thoracle.study.rows import StudyRows
-from thoracle.web.pages import pictures
+from thoracle.web.pages import pictures, report_view
 from thoracle.web.pages.worklist import reason
 from thoracle.web.session.access import Person, Role
 from thoracle.web.wording import age, date, person_names, plain
 from thoracle.wording import KINDS, MAPS, MESSAGES
-
-# ---- the report ----------------------------------------------------------------------------------
-# A structured report of ours as text: its content tree (PS3.3 C.17.3), each item a line.
-#
-# Everything is a plain string; the template escapes it.
-
-LIMITATION = "Limitation: "
-"""Stands in a comment of ours that says what an image lacks (report/content.py)."""
-
-
-@dataclass(frozen=True, slots=True)
-class ContentItem:
-    """A content item with those below it."""
-
-    name: str
-    """Meaning of its Concept Name Code; empty when it has none."""
-    value: str
-    """Empty for a container."""
-    code: str
-    """Value and scheme of a coded value, else empty."""
-    items: tuple["ContentItem", ...] = field(default=())
-
-
-def read(path: Path) -> ContentItem:
-    """Return the content of the report in a file.
-
-    Raises
-    ------
-    OSError
-        The file cannot be read.
-    """
-    return item(dcmread(path))
-
-
-def item(ds: Dataset) -> ContentItem:
-    """Return a content item and what is below it."""
-    value, code = _value(ds)
-    return ContentItem(
-        name=_meaning(ds, "ConceptNameCodeSequence"),
-        value=value,
-        code=code,
-        items=tuple(item(child) for child in ds.get("ContentSequence") or []),
-    )
-
-
-def limitations(root: ContentItem) -> list[str]:
-    """Return what a report says of limits of its images, each once, with the image before it."""
-    found = (one.value for one in _walk(root) if LIMITATION in one.value)
-    return list(dict.fromkeys(value.replace(LIMITATION, "", 1) for value in found))
-
-
-def _walk(root: ContentItem) -> Iterator[ContentItem]:
-    yield root
-    for one in root.items:
-        yield from _walk(one)
-
-
-def _meaning(ds: Dataset, keyword: str) -> str:
-    codes = ds.get(keyword) or []
-    return str(codes[0].get("CodeMeaning", "")) if codes else ""
-
-
-def _value(ds: Dataset) -> tuple[str, str]:
-    """Return the value of an item as a person reads it, and the code when it is one."""
-    match ds.get("ValueType"):
-        case "CODE":
-            code = ds.ConceptCodeSequence[0]
-            return str(code.CodeMeaning), f"{_code_value(code)}, {code.CodingSchemeDesignator}"
-        case "NUM":
-            return _measured(ds), ""
-        case "IMAGE" | "COMPOSITE" | "WAVEFORM":
-            return f"Instance {ds.ReferencedSOPSequence[0].ReferencedSOPInstanceUID}", ""
-        case "SCOORD":
-            corners = len(ds.GraphicData) // 2
-            return f"{ds.GraphicType.lower()} with {corners} corners", ""
-        case "CONTAINER" | None:
-            return "", ""
-        case kind:
-            return str(ds.get(_KEYWORDS.get(str(kind), ""), "")), ""
-
-
-_KEYWORDS = {
-    "TEXT": "TextValue",
-    "UIDREF": "UID",
-    "PNAME": "PersonName",
-    "DATETIME": "DateTime",
-    "DATE": "Date",
-    "TIME": "Time",
-}
-
-
-def _code_value(code: Dataset) -> str:
-    return str(code.get("CodeValue") or code.get("LongCodeValue") or code.get("URNCodeValue") or "")
-
-
-def _measured(ds: Dataset) -> str:
-    measured = ds.get("MeasuredValueSequence") or []
-    if not measured:
-        return "no value"
-    unit = measured[0].MeasurementUnitsCodeSequence[0]
-    shown = _code_value(unit)
-    shown = "" if shown == "1" else f" {shown}"
-    return f"{measured[0].NumericValue}{shown}"
-
-
-# ---- the study -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,17 +280,19 @@ def _element(header: Dataset, keyword: str) -> str:
         return ""
 
 
-def report(settings: Settings, rows: StudyRows) -> ContentItem | None:
+def report(settings: Settings, rows: StudyRows) -> report_view.ContentItem | None:
     """Return the content of the newest report on the study; ``None`` when there is none."""
     found = [one for one in rows.results if one.kind == Kind.SR]
     if not found:
         return None
     if found[-1].file_state != "kept":
-        return ContentItem("", "The report is no longer kept here; the archive has it.", "")
+        return report_view.ContentItem(
+            "", "The report is no longer kept here; the archive has it.", ""
+        )
     try:
-        return read(settings.data_folder / found[-1].path)
+        return report_view.read(settings.data_folder / found[-1].path)
     except (*MALFORMED, OSError):
-        return ContentItem("", "The file of the report cannot be read.", "")
+        return report_view.ContentItem("", "The file of the report cannot be read.", "")
 
 
 # ---- what was done with it -----------------------------------------------------------------------
