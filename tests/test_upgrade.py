@@ -164,10 +164,11 @@ def received(connection: Any, data: Path, study: str) -> str:
     return below
 
 
-@pytest.fixture
-def old(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a gateway whose data folder the last release wrote."""
-    data = tmp_path / "data"
+    folder = tmp_path_factory.mktemp("old")
+    data = folder / "data"
     data.mkdir()
     before_the_chain = at_revision(data, "0007")  # rows of the trail are chained by what follows
     with before_the_chain.begin() as connection:
@@ -269,7 +270,7 @@ def old(tmp_path: Path) -> Path:
         work(connection, "tell:2:1", "tell", "STATION", "ENQUEUED")
         work(connection, f"notify:ris:{report_of('waiting')}:1", "notify", "ris", "ENQUEUED")
     database.dispose()
-    return tmp_path
+    return folder
 
 
 def interrupted(connection: Any, data: Path, paths: dict[str, str]) -> None:
@@ -370,7 +371,7 @@ def work(connection: Any, workflow_id: str, name: str, peer: str, status: str) -
         )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def there(old: Path) -> Iterator[tuple[Gateway, Pacs, list[str]]]:
     """Return this release at work in it, with archive and information system."""
     with Pacs("PACS", commitment=True) as pacs, serving() as (port, messages):
@@ -440,21 +441,6 @@ def test_what_a_kill_interrupted_goes_on_where_it_was(
     eventually(lambda: rows(gateway, under_way) == [])
 
 
-def test_what_was_held_or_dead_goes_on_as_ever(there: tuple[Gateway, Pacs, list[str]]) -> None:
-    gateway, pacs, _ = there
-    gateway.run("release", STUDY)
-    eventually(lambda: states(gateway, "dicom")[uid("held")] == "delivered")
-    gateway.run("retry", STUDY)
-    eventually(
-        lambda: (
-            {states(gateway, "dicom")[uid(one)] for one in ("refused", "failed")} == {"delivered"}
-        )
-    )
-    about = [report_of(name) for name in ("held", "refused", "failed")]
-    eventually(lambda: {states(gateway, "hl7")[one] for one in about} == {"delivered"})
-    assert uid("withdrawn") not in pacs.kept
-
-
 def test_the_old_tables_are_gone(old: Path, there: tuple[Gateway, Pacs, list[str]]) -> None:
     with closing(sqlite3.connect(old / "data" / "thoracle.sqlite")) as database:
         names = {row[0] for row in database.execute("SELECT name FROM sqlite_master")}
@@ -473,3 +459,19 @@ def test_an_event_report_that_waits_is_tried_again(
     content = json.loads(found[1]["content"])
     assert (content["workitem"], content["event_type_id"]) == (WORKITEM, 1)
     assert content["information"]["00741000"]["Value"] == ["STEP 2"]
+
+
+def test_what_was_held_or_dead_goes_on_as_ever(there: tuple[Gateway, Pacs, list[str]]) -> None:
+    """Last, because it changes what the others look at."""
+    gateway, pacs, _ = there
+    gateway.run("release", STUDY)
+    eventually(lambda: states(gateway, "dicom")[uid("held")] == "delivered")
+    gateway.run("retry", STUDY)
+    eventually(
+        lambda: (
+            {states(gateway, "dicom")[uid(one)] for one in ("refused", "failed")} == {"delivered"}
+        )
+    )
+    about = [report_of(name) for name in ("held", "refused", "failed")]
+    eventually(lambda: {states(gateway, "hl7")[one] for one in about} == {"delivered"})
+    assert uid("withdrawn") not in pacs.kept
