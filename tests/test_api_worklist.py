@@ -125,7 +125,7 @@ def test_the_filters_of_the_page_are_its_parameters(here: Ward, client: httpx.Cl
 
 @pytest.mark.parametrize(
     ("query", "words"),
-    [("patient=P8", "patient"), ("sort=name", "order"), ("since=x", "no day"), ("page=0", "page")],
+    [("patient=P8", "patient"), ("sort=name", "order"), ("since=x", "no date"), ("page=0", "page")],
 )
 def test_what_is_not_understood_is_refused(client: httpx.Client, query: str, words: str) -> None:
     answer = client.get(f"/api/worklist?{query}")

@@ -150,7 +150,7 @@ def test_every_chart_has_its_numbers_and_they_add_up(
     assert page.count('role="img" aria-label=') == page.count("The numbers: ")
     table = page.split("The numbers: studies by ")[1].split("</table>")[0]
     totals = re.findall(r'<td class="number">([\d,]+)</td></tr>', table)
-    shown = re.search(r"<dt>studies</dt><dd>([\d,]+)</dd>", page)
+    shown = re.search(r"<dt>Studies</dt><dd>([\d,]+)</dd>", page)
     assert shown is not None
     total = sum(int(number.replace(",", "")) for number in totals)
     assert f"{total:,}" == shown[1]

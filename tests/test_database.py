@@ -51,7 +51,7 @@ def configured(folder: Path, url: str, **more: object) -> Settings:
         ({"url": f"postgresql://[{SECRET}/d"}, "found a text that is no URL"),
         ({"url": "postgresql://h"}, "found no name of a database"),
         ({"password_file": "/x"}, "found a password_file without a url"),
-        ({"password": SECRET}, "database.password: found a text that is not shown"),
+        ({"password": SECRET}, "database.password: unknown setting; did you mean password_file?"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_without_its_secret(

@@ -464,6 +464,8 @@ def test_thoracle_serves_read_only_without_a_name_as_process_1(container: Contai
             *json.loads(last("Dockerfile", "HEALTHCHECK").partition("CMD ")[2])[1:],
         ]
         health[3] = health[3].replace(":11112", f":{port}")
+        assert health[-1] == "/etc/thoracle/thoracle.toml"
+        health[-1] = config
         eventually(lambda: container.run(*health).returncode == 0, 120)
         study = generate_uid()
         assert send(port, chest(StudyInstanceUID=study)).status == 0x0000

@@ -134,8 +134,8 @@ def test_the_page_says_that_an_image_is_no_longer_kept(here: Ward) -> None:
     with here.site.client("reader") as client:
         answer = client.get(f"/study/{study}")
     assert answer.status_code == 200
-    assert "no longer kept here" in answer.text
-    assert ".png" not in answer.text.split("What the AI says")[0].replace("key-image", "")
+    assert "no longer stored here" in answer.text
+    assert ".png" not in answer.text.split("AI result</h2>")[0].replace("key-image", "")
     assert "Sent" in answer.text
 
 

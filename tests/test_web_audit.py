@@ -100,7 +100,7 @@ def client(site: Site) -> Iterator[httpx.Client]:
 
 def numbers(page: str) -> list[int]:
     """Return the rows of a page, in its order."""
-    return [int(one) for one in re.findall(r'href="/audit/event/(\d+)">Row \d+ alone', page)]
+    return [int(one) for one in re.findall(r'href="/audit/event/(\d+)">Row \d+ only', page)]
 
 
 def get(client: httpx.Client, path: str, **parameters: Any) -> str:
@@ -320,7 +320,7 @@ def verified(client: httpx.Client, **form: str) -> str:
 def test_a_verification_goes_on_where_the_last_one_ended(site: Site, client: httpx.Client) -> None:
     whole = verified(client, whole="true")
     assert "rows after row 0 up to row" in whole
-    assert "are as they were written" in whole
+    assert "are unchanged, verified on" in whole
     remembered = verification.last_verified(site.settings.data_folder)
     assert remembered is not None
     assert f"up to row {remembered.id}" in whole
@@ -344,7 +344,7 @@ def test_a_broken_row_is_named(tmp_path: Path) -> None:
         with site.client("auditor") as client:
             page = verified(client)
             assert "<strong>Broken at row 33</strong>" in page
-            assert "32 rows before it fit" in page
+            assert "32 rows before it are unchanged" in page
             assert verification.last_verified(site.settings.data_folder) is None
             assert "Broken at row 33" in get(client, "/audit")
             assert "row 33" in site.log.read_text()
@@ -352,4 +352,4 @@ def test_a_broken_row_is_named(tmp_path: Path) -> None:
                 "nonsense\nnonsense\n"
             )
             assert "found no anchor" in get(client, "/audit")
-            assert "could not be done" in verified(client)
+            assert "Verification failed" in verified(client)

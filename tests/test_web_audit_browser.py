@@ -97,6 +97,6 @@ def test_the_export_is_a_file_of_what_was_asked(auditor: Visit, tmp_path: Path) 
 def test_a_verification_is_asked_for_and_says_that_all_is_well(auditor: Visit) -> None:
     auditor.go("/audit")
     auditor.page.get_by_role("button", name="Verify all").click()
-    expect(auditor.page.get_by_role("status").get_by_text("well")).to_be_visible()
-    expect(auditor.page.get_by_text("are as they were written")).to_be_visible()
+    expect(auditor.page.get_by_role("status").get_by_text("OK")).to_be_visible()
+    expect(auditor.page.get_by_text("are unchanged, verified on")).to_be_visible()
     assert auditor.faults() == []
