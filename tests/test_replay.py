@@ -175,9 +175,8 @@ def test_a_generation_that_never_was_is_impossible_and_audited(
 ) -> None:
     found = replay(copy, read[1], "--generation", "7")
     assert (found["outcome"], "generation 7" in found["what"]) == ("impossible", True)
-    assert replay(copy, "9.9")["outcome"] == "impossible"
     ((number,),) = ask(copy, "SELECT count(*) FROM audit_event WHERE event = 'analysis replayed'")
-    assert number == 2
+    assert number == 1
 
 
 def test_each_generation_is_replayed_as_it_was_then(tmp_path: Path) -> None:
