@@ -81,7 +81,7 @@ class Site:
         self.stop()
         self.database.dispose()
 
-    def start(self, seconds: float = 60) -> None:
+    def start(self, seconds: float = 180) -> None:
         """Start the process and return when it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -93,7 +93,7 @@ class Gateway:
         if self.process is not None and self.process.poll() is None:
             self.kill()
 
-    def start(self, seconds: float = 60, **environment: str) -> None:
+    def start(self, seconds: float = 180, **environment: str) -> None:
         """Start the process and return when it answers a C-ECHO."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -157,7 +157,7 @@ class Gateway:
         finally:
             database.dispose()
 
-    def wait_for_event(self, event: str, study: str, seconds: float = 30) -> None:
+    def wait_for_event(self, event: str, study: str, seconds: float = 180) -> None:
         """Return when the audit has an event of a study; ``TimeoutError`` when it has not."""
         deadline = time.monotonic() + seconds
         while not self.events(event, study):

@@ -13,6 +13,9 @@ from gateway import Gateway
 
 T = TypeVar("T")
 
+LONGEST = 180.0
+"""Seconds: loading the networks takes ten on a quiet machine, and a minute on a busy one."""
+
 
 def rows(gateway: Gateway, statement: str, *values: object) -> list[dict[str, Any]]:
     """Return the rows of a SELECT, in which ``?`` stands for a value."""
@@ -35,7 +38,7 @@ def files(gateway: Gateway, folder: str) -> list[Path]:
     return [path for path in (gateway.data_folder / folder).rglob("*") if path.is_file()]
 
 
-def eventually(condition: Callable[[], T], seconds: float = 60) -> T:
+def eventually(condition: Callable[[], T], seconds: float = LONGEST) -> T:
     """Return what the condition returns as soon as it is true; ``TimeoutError`` if never."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -45,7 +48,9 @@ def eventually(condition: Callable[[], T], seconds: float = 60) -> T:
     return value
 
 
-def concluded(gateway: Gateway, study_instance_uid: str, seconds: float = 60) -> dict[str, Any]:
+def concluded(
+    gateway: Gateway, study_instance_uid: str, seconds: float = LONGEST
+) -> dict[str, Any]:
     """Return the newest finished analysis of a study, with its reading, once there is one."""
     statement = (
         "SELECT * FROM reading JOIN analysis USING (study_instance_uid, generation, bundle_digest) "

@@ -72,13 +72,13 @@ def test_the_first_day_goes_as_written(tmp_path: Path) -> None:
         assert image.exists()
         with started(serve, tmp_path):
             echo, *others = here(talk).splitlines()
-            eventually(lambda: "answers" in run(echo, tmp_path, check=False), 60)
+            eventually(lambda: "answers" in run(echo, tmp_path, check=False))
             said = "".join(run(one, tmp_path) for one in others)
             assert f"PACS@127.0.0.1:{archive.port} answers" in said
             assert "sent" in said
             archive.wait_for(1, 120)
             with started(pages, tmp_path) as log:
-                eventually(lambda: "/first-run" in log.read_text(), 60)
+                eventually(lambda: "/first-run" in log.read_text())
                 found = re.search(r"http://\S+", log.read_text())
                 assert found is not None
                 assert httpx.get(found[0]).status_code == 200
@@ -252,7 +252,7 @@ def test_a_backup_made_while_studies_arrive_starts_and_serves(tmp_path: Path) ->
             eventually(lambda study=study: first_delivery(copy, study)["state"] == "delivered", 120)  # type: ignore[misc]  # bound
         fresh = str(generate_uid())
         assert send(copy.port, chest(StudyInstanceUID=fresh)).status == 0x0000
-        eventually(lambda: len(archive.reports_on(fresh)) >= 1, 60)
+        eventually(lambda: len(archive.reports_on(fresh)) >= 1)
         assert {"instance stored", "result created"} <= {
             row["event"] for row in copy.events(study=first)
         }

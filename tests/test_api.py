@@ -74,9 +74,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             ds = chest(StudyInstanceUID=studies[name], **attributes)
             assert send(gateway.port, ds).status == 0x0000
         for name in ("read", "rejected", "withdrawn"):
-            gateway.wait_for_event("delivery succeeded", studies[name], 120)
+            gateway.wait_for_event("delivery succeeded", studies[name])
         for name in ("held", "shadow"):
-            gateway.wait_for_event("result created", studies[name], 120)
+            gateway.wait_for_event("result created", studies[name])
         gateway.run("withdraw", studies["withdrawn"], "--reason", "wrong patient")
         gateway.wait_for_event("result withdrawn", studies["withdrawn"])
         eventually(

@@ -78,7 +78,7 @@ def test_an_object_that_does_not_fit_is_refused_and_fits_once_there_is_space(dis
             refused(gateway, ds, "No space left on device")
             assert send(gateway.port, small()).status == 0x0000  # a smaller one still fits
         assert send(gateway.port, ds).status == 0x0000
-        pacs.wait_for(2, 60)
+        pacs.wait_for(2, 180)
         assert gateway.terminate() == 0
     (refusal,) = rows(gateway, "SELECT * FROM audit_event WHERE event = 'instance refused'")
     assert (refusal["status"], refusal["sop_instance_uid"]) == ("0xA700", ds.SOPInstanceUID)
@@ -90,7 +90,7 @@ def test_below_the_reserve_objects_are_refused_before_the_disk_is_full(disk: Pat
         with filled(disk, left=15 * MEGABYTE):
             refused(gateway, ds, "MB free, required 20")
         assert send(gateway.port, ds).status == 0x0000
-        pacs.wait_for(1, 60)
+        pacs.wait_for(1, 180)
 
 
 def test_with_no_byte_left_the_listener_lives_and_goes_on_without_a_restart(disk: Path) -> None:
@@ -104,7 +104,7 @@ def test_with_no_byte_left_the_listener_lives_and_goes_on_without_a_restart(disk
                 assert send(gateway.port, ds).status == 0xA700
             assert gateway.answers()
         assert send(gateway.port, ds).status == 0x0000
-        pacs.wait_for(2, 60)
+        pacs.wait_for(2, 180)
         assert residue(gateway) == []
 
 
@@ -125,7 +125,7 @@ def test_studies_whose_analysis_meets_a_full_disk_are_answered_at_the_latest_aft
         assert len(pacs.kept) >= 8
         assert gateway.terminate() == 0
         gateway.start()
-        pacs.wait_for(10, 60)
+        pacs.wait_for(10, 180)
         assert len(pacs.kept) == 10
 
 

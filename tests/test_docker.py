@@ -268,7 +268,7 @@ def orthanc(folder: Path, http_port: int, log: Path) -> Iterator[None]:
     with log.open("wb") as file:
         process = subprocess.Popen([program, folder], stdout=file, stderr=file)
     try:
-        eventually(lambda: answers(f"http://127.0.0.1:{http_port}/system"), 60)
+        eventually(lambda: answers(f"http://127.0.0.1:{http_port}/system"))
         yield
     finally:
         process.send_signal(signal.SIGTERM)
@@ -466,13 +466,13 @@ def test_thoracle_serves_read_only_without_a_name_as_process_1(container: Contai
         health[3] = health[3].replace(":11112", f":{port}")
         assert health[-1] == "/etc/thoracle/thoracle.toml"
         health[-1] = config
-        eventually(lambda: container.run(*health).returncode == 0, 120)
+        eventually(lambda: container.run(*health).returncode == 0)
         study = generate_uid()
         assert send(port, chest(StudyInstanceUID=study)).status == 0x0000
-        eventually(lambda: read(container, study), 120)
+        eventually(lambda: read(container, study))
         with container.running("web", "--config", config) as pages:
             url = f"https://localhost:{web_port}"
-            eventually(lambda: answers(f"{url}/healthz", verify=False), 60)
+            eventually(lambda: answers(f"{url}/healthz", verify=False))
             probe = SERVICES["web"]["healthcheck"]["test"][3].replace("8443", str(web_port))
             assert container.run("-c", probe).returncode == 0
             assert picture(container, url, study).startswith(b"\x89PNG")
@@ -483,7 +483,7 @@ def test_thoracle_serves_read_only_without_a_name_as_process_1(container: Contai
             os.kill(child, signal.SIGKILL)
         again = generate_uid()
         assert send(port, chest(StudyInstanceUID=again)).status == 0x0000
-        eventually(lambda: read(container, again), 120)
+        eventually(lambda: read(container, again))
         assert [state for _, state in descendants(gateway) if state == "Z"] == []
         began = time.monotonic()
         os.kill(gateway, signal.SIGTERM)

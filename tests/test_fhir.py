@@ -207,7 +207,7 @@ def done(gateway: Gateway, study: str, generation: int) -> None:
     statement = (
         "SELECT 1 FROM analysis WHERE study_instance_uid = ? AND generation = ? AND state = 'done'"
     )
-    eventually(lambda: rows(gateway, statement, study, generation), 120)
+    eventually(lambda: rows(gateway, statement, study, generation))
 
 
 def synthetic(database: Engine, studies: dict[str, str]) -> None:

@@ -40,7 +40,7 @@ def reports(gateway: Gateway, study: str, number: int) -> list[Dataset]:
         "SELECT path FROM result WHERE study_instance_uid = ? AND kind = 'sr' "
         "ORDER BY generation, created_at"
     )
-    found = eventually(lambda: _of(rows(gateway, statement, study), number), 120)
+    found = eventually(lambda: _of(rows(gateway, statement, study), number))
     return [dcmread(gateway.data_folder / row["path"]) for row in found]
 
 

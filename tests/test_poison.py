@@ -136,7 +136,7 @@ def assert_each_stored_study_is_answered(gateway: Gateway, pacs: Pacs) -> None:
     """Wait until every study that is in the store has its report in the archive."""
     studies = {row["study_instance_uid"] for row in rows(gateway, "SELECT * FROM study")}
     try:
-        eventually(lambda: studies <= {str(ds.StudyInstanceUID) for ds in pacs.datasets()}, 120)
+        eventually(lambda: studies <= {str(ds.StudyInstanceUID) for ds in pacs.datasets()})
     except TimeoutError:
         missing = studies - {str(ds.StudyInstanceUID) for ds in pacs.datasets()}
         raise AssertionError(f"no report on {missing}") from None

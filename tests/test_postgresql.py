@@ -100,7 +100,7 @@ def test_a_study_goes_the_whole_line_and_what_people_do_with_it_works(
             for one in (image, other):
                 assert send(gateway.port, one).status == 0x0000
                 concluded(gateway, str(one.StudyInstanceUID))
-            pacs.wait_for(2, 60)
+            pacs.wait_for(2, 180)
             eventually(lambda: delivered(gateway))
             assert {row["proof"] for row in rows(gateway, "SELECT proof FROM outbox")} == {
                 "commitment"

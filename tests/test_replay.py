@@ -34,7 +34,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         image = chest()
         assert send(gateway.port, image).status == 0x0000
         proven = "SELECT 1 FROM outbox WHERE state = 'delivered'"
-        eventually(lambda: len(rows(gateway, proven)) >= 4, 120)
+        eventually(lambda: len(rows(gateway, proven)) >= 4)
         assert gateway.terminate() == 0
     return folder, str(image.StudyInstanceUID)
 
@@ -185,15 +185,15 @@ def test_each_generation_is_replayed_as_it_was_then(tmp_path: Path) -> None:
         first = chest()
         study = str(first.StudyInstanceUID)
         assert send(gateway.port, first).status == 0x0000
-        eventually(lambda: rows(gateway, done, 1), 90)
+        eventually(lambda: rows(gateway, done, 1))
         assert send(gateway.port, chest(StudyInstanceUID=study, ViewPosition="AP")).status == 0x0000
-        eventually(lambda: rows(gateway, done, 2), 90)
+        eventually(lambda: rows(gateway, done, 2))
         # A corrected header: later than both results, so in neither of them.
         first.PatientName = "Corrected^Name"
         assert send(gateway.port, first).status == 0x0000
         gateway.run("withdraw", study, "--reason", "wrong patient")
         withdrawn = "SELECT 1 FROM analysis WHERE state = 'withdrawn'"
-        eventually(lambda: rows(gateway, withdrawn), 60)
+        eventually(lambda: rows(gateway, withdrawn))
         versions = rows(gateway, "SELECT * FROM instance WHERE version = 2")
         assert gateway.terminate() == 0
     assert len(versions) == 1

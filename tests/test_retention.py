@@ -169,7 +169,7 @@ def test_what_needs_images_that_are_gone_is_refused_until_they_are_sent_again(he
     assert "found 1 images that are no longer kept" in refused.value.stderr
     assert send(here.gateway.port, image).status == 0x0000
     here.gateway.run("withdraw", study, "--reason", "wrong patient")
-    here.gateway.wait_for_event("result withdrawn", study, 60)
+    here.gateway.wait_for_event("result withdrawn", study)
     assert states(here, "instance", study) == {"kept"}
 
 
@@ -545,7 +545,7 @@ def test_the_gateway_looks_by_itself(tmp_path: Path) -> None:
     picture.write_bytes(b"x")
     os.utime(picture, (0, 0))
     with gateway:
-        eventually(lambda: not picture.exists(), 90)
+        eventually(lambda: not picture.exists())
         assert "retention: gone are" in eventually(
             lambda: gateway.log.read_text() if "retention" in gateway.log.read_text() else ""
         )

@@ -41,7 +41,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
             assert send(gateway.port, well).status == 0x0000
             provoke_errors(gateway)
             concluded(gateway, well.StudyInstanceUID)
-            pacs.wait_for(2, 60)
+            pacs.wait_for(2, 180)
             postponed = "SELECT 1 FROM audit_event WHERE event = 'delivery postponed'"
             eventually(lambda: rows(gateway, postponed))
             yield gateway

@@ -81,11 +81,11 @@ def test_a_file_that_is_gone_is_told_as_missing_and_raises_an_alarm(gateway: Gat
     (row,) = rows(gateway, "SELECT path FROM instance WHERE study_instance_uid = ?", study)
     (gateway.data_folder / row["path"]).unlink()
     statement = "SELECT * FROM audit_event WHERE event = 'analysis failed'"
-    (event,) = eventually(lambda: rows(gateway, statement), 120)
+    (event,) = eventually(lambda: rows(gateway, statement))
     assert event["reason_code"] == Reason.FILE_MISSING.code.value
     assert "the stored file is missing" in event["detail"]
     assert "malformed" not in event["detail"]
-    sentence = eventually(lambda: alarms(gateway).get("analysis failed", ""), 60)
+    sentence = eventually(lambda: alarms(gateway).get("analysis failed", ""))
     assert study in sentence
     assert "Stored file is missing" in sentence
     assert study in gateway.run("status")
@@ -94,8 +94,8 @@ def test_a_file_that_is_gone_is_told_as_missing_and_raises_an_alarm(gateway: Gat
     # The sender has the only copy now: sent again, it is kept again.
     assert send(gateway.port, ds).status == 0x0000
     gateway.run("reanalyse", study)
-    concluded(gateway, study, 120)
-    eventually(lambda: "analysis failed" not in alarms(gateway), 60)
+    concluded(gateway, study)
+    eventually(lambda: "analysis failed" not in alarms(gateway))
 
 
 def test_a_value_of_wrong_length_holds_the_study_and_stops_nothing_else(
@@ -108,21 +108,21 @@ def test_a_value_of_wrong_length_holds_the_study_and_stops_nothing_else(
     with Sender(gateway.port) as sender:
         answer = sender.store_bytes(broken, ds.SOPClassUID, ds.SOPInstanceUID)
     assert answer.status == 0x0000
-    concluded(gateway, ds.StudyInstanceUID, 120)
+    concluded(gateway, ds.StudyInstanceUID)
     (row,) = rows(
         gateway, "SELECT * FROM analysis WHERE study_instance_uid = ?", ds.StudyInstanceUID
     )
     assert (row["state"], row["sending"]) == ("done", "held")
     other = sent(gateway, SmallestImagePixelValue=0)
-    concluded(gateway, other, 120)
+    concluded(gateway, other)
 
 
 def test_a_destination_out_of_reach_is_an_alarm_that_ends(gateway: Gateway, archive: Pacs) -> None:
-    concluded(gateway, sent(gateway, SmallestImagePixelValue=0), 120)
-    sentence = eventually(lambda: alarms(gateway).get("destination archive", ""), 90)
+    concluded(gateway, sent(gateway, SmallestImagePixelValue=0))
+    sentence = eventually(lambda: alarms(gateway).get("destination archive", ""))
     assert "archive has taken nothing since" in sentence
     with archive:
-        eventually(lambda: "destination archive" not in alarms(gateway), 120)
+        eventually(lambda: "destination archive" not in alarms(gateway))
     events = rows(gateway, "SELECT event, detail FROM audit_event WHERE event LIKE 'alarm %'")
     told = [row["event"] for row in events if "destination archive" in row["detail"]]
     assert told == ["alarm raised", "alarm ended"]
@@ -143,7 +143,7 @@ def test_a_database_that_was_deleted_takes_nothing_more_and_is_not_begun_anew(
     assert echo(gateway)[1].startswith("the database: deleted while it was open")
     assert not database.exists()
     rescued = gateway.data_folder / "thoracle-rescued.sqlite"
-    eventually(rescued.exists, 120)
+    eventually(rescued.exists)
     gateway.kill()
     said = refused_start(gateway)
     assert "no database (thoracle.sqlite), but thoracle-rescued.sqlite, a copy of it" in said

@@ -51,7 +51,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
                 image = chest(StudyInstanceUID=mixed, AccessionNumber="ACC-MIXED", **of)
                 assert send(gateway.port, image).status == 0x0000
             done = "SELECT 1 FROM analysis WHERE study_instance_uid = ? AND state = 'done'"
-            eventually(lambda: len(rows(gateway, done, mixed)) == 2, 60)
+            eventually(lambda: len(rows(gateway, done, mixed)) == 2)
             ward.studies["mixed"] = mixed
             judge(ward, "anna", "Agreed about Anna.")
             judge(ward, "berta", "Agreed about Berta.")

@@ -276,9 +276,9 @@ def test_a_study_that_went_through_the_gateway_is_seen_with_its_result(
     with Gateway(tmp_path, hospital.archive) as gateway:
         assert delivered(hospital.peer, path).status == "0x0000"
         assert send(gateway.port, source).status == 0x0000
-        concluded(gateway, study, 120)
+        concluded(gateway, study)
         (one,) = rows(gateway, "SELECT outcome, probability FROM reading")
-        eventually(lambda: states(gateway) == {"delivered"}, 120)
+        eventually(lambda: states(gateway) == {"delivered"})
         made = {row["kind"] for row in rows(gateway, "SELECT kind FROM result")}
         with hospital.viewer.open(study) as viewer:
             viewer.show("SR")

@@ -344,7 +344,7 @@ def test_the_story_of_a_real_study_from_its_coming_to_its_proof(tmp_path: Path) 
         impostor = chest(SOPInstanceUID=image.SOPInstanceUID, PatientID="P2")
         assert send(gateway.port, impostor).status == 0xC000
         proven = "SELECT 1 FROM outbox WHERE state = 'delivered'"
-        eventually(lambda: rows(gateway, proven), 90)
+        eventually(lambda: rows(gateway, proven))
         told = json.loads(gateway.run("audit", "why", study, "--json"))
         said = gateway.run("audit", "why", "--accession", str(image.AccessionNumber))
         refused = gateway.run("audit", "why", str(impostor.StudyInstanceUID))
@@ -386,7 +386,7 @@ def test_a_study_whose_archive_is_away_says_since_when_and_what_is_next(tmp_path
         image = chest()
         assert send(gateway.port, image).status == 0x0000
         study = str(image.StudyInstanceUID)
-        gateway.wait_for_event("delivery postponed", study, 90)
+        gateway.wait_for_event("delivery postponed", study)
         told = json.loads(gateway.run("audit", "why", study, "--json"))
     assert "waiting to be sent to vna" in told["answer"]
     (sentence,) = [one for one in told["waiting"] if "vna" in one][:1]

@@ -25,7 +25,7 @@ LARGEST_GROWTH = 64
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Target]]:
     """A gateway with the default limits that has done its loading, and where it listens."""
     with Gateway(tmp_path_factory.mktemp("wire"), web={"port": free_port()}) as gateway:
-        eventually(lambda: "classifier loaded" in gateway.log.read_text(), 120)
+        eventually(lambda: "classifier loaded" in gateway.log.read_text())
         yield gateway, Target("127.0.0.1", gateway.port, "THORACLE")
 
 
@@ -84,7 +84,7 @@ def test_a_log_in_is_answered_while_the_costliest_objects_are_taken_and_compared
         for one in senders:
             one.start()
         try:
-            eventually(lambda: len(outcomes) >= 4, 60)
+            eventually(lambda: len(outcomes) >= 4)
             meanwhile = _seconds_of_log_ins(site)
         finally:
             ended.set()
