@@ -18,7 +18,7 @@ from sqlalchemy import text
 
 from gateway import Gateway
 from ledger import concluded, events, eventually, residue, rows
-from radiographs import gradient, radiograph
+from radiographs import gradient, radiograph, saved
 from sender import Answer, Sender, send, small
 from thoracle.image.decoder import Decoder
 from thoracle.receive import duplicates
@@ -204,7 +204,8 @@ def test_frames_are_compared_while_others_can_write(tmp_path: Path) -> None:
     frames = Writing(tmp_path, Decoder(2048, 60), Budget())
     uids = ("1.2.840.1", "1.2.840.2", "1.2.840.3", "1.2.840.4", "1.2.840.10008.1.2.1")
     found = []
-    for content in (b"first", b"second"):
+    for name in ("First", "Second"):
+        content = saved(small(PatientName=name), tmp_path / "sent.dcm").read_bytes()
         with closing(inbox.open()) as file:
             file.append(memoryview(content))
             path = inbox.keep(file)

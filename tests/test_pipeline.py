@@ -42,7 +42,7 @@ def send(gateway: Gateway, *images: Dataset) -> None:
 
 def reports(archive: Pacs, study: str, number: int) -> list[Dataset]:
     """Wait for so many reports on a study and return them, oldest first."""
-    archive.wait_until(lambda: len(archive.reports_on(study)) >= number, seconds=60)
+    archive.wait_until(lambda: len(archive.reports_on(study)) >= number, seconds=180)
     return archive.reports_on(study)
 
 

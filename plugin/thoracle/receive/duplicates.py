@@ -97,11 +97,16 @@ class Frames:
         return known
 
     def read_alike(self, previous: Any, received: Received) -> bool:
-        """Return whether both would be given to the model alike; so too when one is gone."""
+        """Return whether both would be given to the model alike; so too when one is gone.
+
+        Where a header cannot be parsed they are not alike: the analysis says what is wrong with it.
+        """
         try:
             said, says = (_said(self._data_folder / one.path) for one in (previous, received))
         except FileNotFoundError:
             return True
+        except Exception:  # noqa: BLE001 - whatever a parser meets in bytes of strangers
+            return False
         return said == says
 
     def _encoded(self, path: Path, received: Received) -> tuple[object, ...] | None:
