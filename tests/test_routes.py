@@ -241,7 +241,8 @@ def test_a_receiver_is_told_of_a_result_of_its_correction_and_of_its_withdrawal(
             assert "W" in {obx[11] for obx in fields(messages[2], "OBX")}
             assert "wrong patient" in messages[2]
             assert len({fields(one, "MSH")[0][9] for one in messages}) == 3
-            assert here.gateway.run("status", study).count("ris hl7 told") == 3
+            said = "ris hl7 delivered (proof: acknowledgement)"
+            eventually(lambda: here.gateway.run("status", study).count(said) == 3)
 
 
 def test_a_receiver_that_is_away_is_told_later_and_one_is_told_only_what_it_wants(
