@@ -199,15 +199,15 @@ def test_queues_are_looked_at_seldom_at_rest_and_often_when_work_comes(
         found = [DBOS.retrieve_queue(name) for name in (*names, engine.IN_ORDER)]
         return {one.polling_interval_sec for one in found if one is not None}
 
-    engine.rest_if_idle()
+    engine.poll_seldom_if_idle()
     assert pace() == {engine.POLLING_SECONDS}
     monkeypatch.setattr(engine, "REST_AFTER_SECONDS", 0.0)
-    engine.rest_if_idle()
+    engine.poll_seldom_if_idle()
     assert pace() == {engine.REST_POLLING_SECONDS}
     with SetWorkflowID("at rest"):
         DBOS.enqueue_workflow(engine.INTAKE, counted)
     eventually(lambda: state(database, "at rest") == "SUCCESS")
-    engine.work_comes()
+    engine.poll_often()
     assert pace() == {engine.POLLING_SECONDS}
 
 

@@ -123,7 +123,7 @@ def committed(calling_ae_title: str, answer: CommitmentAnswer) -> bool:
             return False
     values = asdict(answer)
     said = hashlib.sha256(repr(sorted(values.items())).encode()).hexdigest()[:16]
-    engine.work_comes()
+    engine.poll_often()
     # An archive that repeats its report is heard once; one that reports anew is heard again.
     with SetWorkflowID(f"commit:{answer.transaction_uid}:{said}"):
         DBOS.enqueue_workflow(engine.INTAKE, commit, calling_ae_title, values)

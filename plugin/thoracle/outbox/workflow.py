@@ -34,7 +34,7 @@ def enqueue(batches: Iterable[Any]) -> None:
         else:
             continue
         if not batch.delay:
-            engine.work_comes()
+            engine.poll_often()
         queue = engine.IN_ORDER if senders.of_kind(batch.kind).in_order else engine.DELIVER
         with (
             SetWorkflowID(f"send:{batch.peer}:{batch.name}"),

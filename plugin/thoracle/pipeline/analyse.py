@@ -37,7 +37,7 @@ _DATABASE_AWAY = (OperationalError, InterfaceError)
 
 def start_quiet_period(study_instance_uid: str, released: bool) -> None:
     """Start or push back the quiet period after which a study counts as complete."""
-    engine.work_comes()
+    engine.poll_often()
     settings = parts().settings.complete
     debouncer = Debouncer.create(
         study_complete, queue=engine.INTAKE, debounce_timeout_sec=settings.cap_seconds
@@ -185,7 +185,7 @@ def enqueue_analyse(
     study: str, digest: str, generation: int, priority: int, attempt: int = 1
 ) -> None:
     """Have a generation of a study analysed."""
-    engine.work_comes()
+    engine.poll_often()
     with (
         SetWorkflowID(_workflow_id(study, digest, generation, attempt)),
         SetEnqueueOptions(priority=priority),

@@ -274,7 +274,7 @@ def retried(connection: Connection, study_instance_uid: str, user_id: str) -> li
 
 
 # ---- reconcile -----------------------------------------------------------------------------------
-# reconcile: a person says whether the patients in one study are the same one.
+# A person says whether the patients in one study are the same one.
 #
 # ``same``: images that came under another identifier become a new version with what the surviving
 # patient's images say of the patient, as if the archive had corrected them; then the study is read

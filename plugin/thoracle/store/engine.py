@@ -45,7 +45,7 @@ IN_ORDER, PERFORM = "tell", "perform"
 _datasource: SQLAlchemyDatasource | None = None
 
 
-class _Pace:
+class _Polling:
     """How often the queues are looked at now."""
 
     lock = threading.Lock()
@@ -94,7 +94,7 @@ def start(database: Engine, deliver: Deliver) -> None:
     )
     DBOS.launch()
     queue = partial(DBOS.register_queue, polling_interval_sec=POLLING_SECONDS)
-    _Pace.queues = [
+    _Polling.queues = [
         queue(INTAKE, worker_concurrency=2),
         queue(ANALYSE, worker_concurrency=1),
         queue(
@@ -108,7 +108,7 @@ def start(database: Engine, deliver: Deliver) -> None:
         queue(IN_ORDER, partition_concurrency=1),
         queue(PERFORM, partition_concurrency=deliver.concurrency),
     ]
-    _Pace.rests, _Pace.last_work = False, time.monotonic()
+    _Polling.rests, _Polling.last_work = False, time.monotonic()
     # DBOS adds handlers of its own; ours at the root format and filter for both.
     library = logging.getLogger("dbos")
     library.handlers.clear()
@@ -120,31 +120,31 @@ def stop(seconds: int) -> None:
     DBOS.destroy(workflow_completion_timeout_sec=seconds)
 
 
-def work_comes() -> None:
+def poll_often() -> None:
     """Look at the queues often from now on: work is, or will soon be, in one of them."""
-    _Pace.last_work = time.monotonic()
-    if _Pace.rests:
-        _set_pace(rests=False)
+    _Polling.last_work = time.monotonic()
+    if _Polling.rests:
+        _set_polling(rests=False)
 
 
-def rest_if_idle() -> None:
+def poll_seldom_if_idle() -> None:
     """Look at the queues seldom when nothing has come for a while; to be called now and then."""
-    if not _Pace.rests and time.monotonic() - _Pace.last_work > REST_AFTER_SECONDS:
-        _set_pace(rests=True)
+    if not _Polling.rests and time.monotonic() - _Polling.last_work > REST_AFTER_SECONDS:
+        _set_polling(rests=True)
 
 
-def _set_pace(*, rests: bool) -> None:
+def _set_polling(*, rests: bool) -> None:
     seconds = REST_POLLING_SECONDS if rests else POLLING_SECONDS
-    with _Pace.lock:
-        if _Pace.rests == rests:
+    with _Polling.lock:
+        if _Polling.rests == rests:
             return
         try:
-            for queue in _Pace.queues:
+            for queue in _Polling.queues:
                 queue.set_polling_interval_sec(seconds)
         except SQLAlchemyError as error:  # work is found all the same, at the pace there was
             logger.warning("queues keep their pace: %s", type(error).__name__)
             return
-        _Pace.rests = rests
+        _Polling.rests = rests
 
 
 def requeue_stalled(idle_before: set[str]) -> set[str]:

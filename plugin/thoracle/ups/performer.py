@@ -430,7 +430,7 @@ def poll(manager: WorkflowManager) -> None:
 def enqueue_perform(manager: str, uid: str, attempt: int, delay: float | None) -> None:
     """Have a workitem attended to, after so many seconds."""
     if not delay:
-        engine.work_comes()
+        engine.poll_often()
     with (
         SetWorkflowID(f"perform:{manager}:{uid}:{attempt}"),
         SetEnqueueOptions(priority=PRIORITY, queue_partition_key=manager, delay_seconds=delay),

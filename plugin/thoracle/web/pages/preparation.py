@@ -74,9 +74,13 @@ def _probability(rows: StudyRows, sop_instance_uid: str) -> float:
     return -1 if reading is None or reading.probability is None else float(reading.probability)
 
 
+_CREATION = threading.Lock()
+
+
 def prepare(request: Request, study_instance_uids: Sequence[str]) -> None:
     """Have pictures of studies rendered that somebody is about to open."""
     state = request.app.state
-    if not hasattr(state, "preparation"):
-        state.preparation = Preparation(site_of(request))
+    with _CREATION:  # pages are answered in several threads
+        if not hasattr(state, "preparation"):
+            state.preparation = Preparation(site_of(request))
     state.preparation.ask(study_instance_uids)

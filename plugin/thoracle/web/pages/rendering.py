@@ -22,6 +22,7 @@ import sys
 import warnings
 import zlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
@@ -145,6 +146,7 @@ def _difference(
     return float(np.abs(shown[..., 0] - expected)[bare].mean())
 
 
+@cache
 def _levels_by_colour() -> NDArray[np.uint8]:
     """Return the level, 0 to 255, for each pair of red less green and green less blue.
 
@@ -183,7 +185,7 @@ def grey_values(path: Path) -> bytes:
         values, halved = _halved(values), True
     delta = values.copy()
     delta[:, 1:] -= values[:, :-1]
-    told = {
+    head = {
         "columns": values.shape[1],
         "rows": values.shape[0],
         "slope": grey.slope,
@@ -192,7 +194,7 @@ def grey_values(path: Path) -> bytes:
         "halved": halved,
         "windows": _windows(ds),
     }
-    head = json.dumps(told).encode()
+    described = json.dumps(head).encode()
     body = b"".join(
         (
             grey.display.tobytes(),
@@ -200,7 +202,7 @@ def grey_values(path: Path) -> bytes:
             _bytes(delta),
         )
     )
-    return GREY_VALUES + struct.pack("<I", len(head)) + head + zlib.compress(body, 1)
+    return GREY_VALUES + struct.pack("<I", len(described)) + described + zlib.compress(body, 1)
 
 
 def _bytes(values: NDArray[Any]) -> bytes:
