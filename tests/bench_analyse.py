@@ -21,7 +21,7 @@ import torch
 from bench_images import make_images
 from thoracle.classify import bundle
 from thoracle.classify.classifier import Classifier
-from thoracle.classify.compiled import PROPERTIES, CompiledNetwork
+from thoracle.classify.compiled import PROPERTIES, CompiledNetwork, converted
 from thoracle.classify.network import EfficientNetLite0
 from thoracle.image import pixels
 from thoracle.image.decoder import Decoder
@@ -55,8 +55,9 @@ def forward() -> dict[str, float]:
     torch.manual_seed(0)
     network = EfficientNetLite0().eval().requires_grad_(False)
     one, batch = torch.rand(1, 1, 224, 224), torch.rand(BATCH, 1, 224, 224)
-    compiled = CompiledNetwork(network, one, threads=0)
-    model = openvino.convert_model(network, example_input=one)
+    content = converted(network, one)
+    compiled = CompiledNetwork(network, content, tuple(one.shape), threads=0)
+    model = openvino.Core().read_model(*content)
     model.reshape([-1, 1, 224, 224])
     batched = openvino.compile_model(model, "CPU", PROPERTIES)
     ways: dict[str, tuple[Callable[[], Any], int]] = {

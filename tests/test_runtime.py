@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -13,7 +14,8 @@ import torch
 from pydicom.data import get_testdata_file
 from torch import Tensor, nn
 
-from thoracle.classify import bundle
+from thoracle.classify import bundle, compiled_cache
+from thoracle.classify import compiled as conversion
 from thoracle.classify.classifier import Classifier
 from thoracle.classify.compiled import CompiledNetwork, accelerate
 from thoracle.classify.network import EfficientNetLite0
@@ -168,3 +170,138 @@ assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
     )
     assert run.stdout == ""
     assert not (tmp_path / "intel").exists()
+
+
+# ---- cache ---------------------------------------------------------------------------------------
+
+
+def _small() -> nn.Module:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 4, 3), nn.ReLU6(), nn.Conv2d(4, 2, 3)
+    return nn.Sequential(*layers).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Classify:
+    return Classify(runtime="openvino", cache_folder=tmp_path / "cache")
+
+
+def _refuse_to_convert(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the network was converted again")
+
+    monkeypatch.setattr(conversion, "converted", refuse)
+
+
+def _entry(settings: Classify) -> Path:
+    assert settings.cache_folder is not None
+    (entry,) = settings.cache_folder.iterdir()
+    return entry
+
+
+def test_a_network_is_converted_once(settings: Classify, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.rand(2, 1, 64, 96)
+    before = accelerate(_small(), FORMAT, settings)(images)
+    _refuse_to_convert(monkeypatch)
+    after = accelerate(_small(), FORMAT, settings)
+    assert isinstance(after, CompiledNetwork)
+    assert torch.equal(after(images), before)
+    assert _entry(settings).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("damage", ["one bit", "cut", "empty"])
+def test_a_damaged_entry_is_replaced(
+    damage: str, settings: Classify, caplog: pytest.LogCaptureFixture
+) -> None:
+    accelerate(_small(), FORMAT, settings)
+    entry = _entry(settings)
+    whole = entry.read_bytes()
+    broken = bytearray(whole)
+    broken[len(whole) // 2] ^= 1
+    entry.write_bytes({"one bit": bytes(broken), "cut": whole[:-9], "empty": b""}[damage])
+    caplog.set_level(logging.WARNING)
+    network = accelerate(_small(), FORMAT, settings)
+    images = torch.rand(1, 1, 64, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(images), _small()(images), rtol=0, atol=1e-3)
+    assert "found other bytes than were written" in caplog.text
+    assert compiled_cache.read(_entry(settings)) is not None
+
+
+def test_a_network_with_other_weights_has_another_entry(settings: Classify) -> None:
+    accelerate(_small(), FORMAT, settings)
+    other = _small()
+    with torch.no_grad():
+        other.get_parameter("2.bias").add_(1)
+    images = torch.rand(1, 1, 64, 96)
+    with torch.inference_mode():
+        expected = other(images)
+        found = accelerate(other, FORMAT, settings)(images)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+def test_an_attribute_that_no_weight_shows_makes_another_entry(settings: Classify) -> None:
+    assert isinstance(accelerate(OtherWhenTraced(0.0), FORMAT, settings), CompiledNetwork)
+    with pytest.raises(BundleError, match="found outputs"):
+        accelerate(OtherWhenTraced(0.01), FORMAT, settings)
+
+
+def test_a_network_that_differs_is_not_kept(settings: Classify) -> None:
+    for _ in range(2):
+        with pytest.raises(BundleError, match="found outputs"):
+            accelerate(OtherWhenTraced(0.01), FORMAT, settings)
+
+
+def test_a_folder_that_others_may_write_to_is_not_used(
+    settings: Classify, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert settings.cache_folder is not None
+    settings.cache_folder.mkdir()
+    settings.cache_folder.chmod(0o777)
+    caplog.set_level(logging.WARNING)
+    assert isinstance(accelerate(_small(), FORMAT, settings), CompiledNetwork)
+    assert "with mode 777, required is" in caplog.text
+    assert list(settings.cache_folder.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
+    settings: Classify, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert settings.cache_folder is not None
+    settings.cache_folder.write_text("a file in its place")
+    caplog.set_level(logging.WARNING)
+    assert isinstance(accelerate(_small(), FORMAT, settings), CompiledNetwork)
+    assert "converted networks are not kept" in caplog.text
+
+
+def test_entries_that_nobody_reads_are_removed(settings: Classify) -> None:
+    accelerate(_small(), FORMAT, settings)
+    used = _entry(settings)
+    old = used.with_name(f"{'0' * 64}.network")
+    shutil.copy(used, old)
+    long_ago = used.stat().st_mtime - 91 * 86400
+    os.utime(old, (long_ago, long_ago))
+    os.utime(used, (long_ago, long_ago))
+    accelerate(_small(), FORMAT, settings)  # reads, and says so
+    accelerate(nn.Conv2d(1, 2, 3).eval(), FORMAT, settings)  # writes
+    assert used.exists()
+    assert not old.exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"CACHE_DIRECTORY": "/var/cache/thoracle"}, "/var/cache/thoracle"),
+        ({"XDG_CACHE_HOME": "/tmp/cache"}, "/tmp/cache/thoracle"),
+        ({"XDG_CACHE_HOME": "not/absolute", "HOME": "/home/a"}, "/home/a/.cache/thoracle"),
+        ({"HOME": "/home/a"}, "/home/a/.cache/thoracle"),
+    ],
+)
+def test_the_cache_is_where_the_system_keeps_caches(
+    environment: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CACHE_DIRECTORY", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert compiled_cache.default_folder() == Path(folder)

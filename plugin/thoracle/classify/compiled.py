@@ -5,15 +5,17 @@ kernels for the processor at hand (docs/benchmarks.md says what that gains).
 """
 
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from thoracle.classify import bundle
+from thoracle.classify import bundle, compiled_cache
 from thoracle.errors import BundleError
 from thoracle.settings import Classify
 
@@ -42,26 +44,31 @@ class CompiledNetwork:
     ----------
     network
         In evaluation mode. It stays in use for images of another size than the example's.
-    example
-        A batch of one image; its values do not matter.
+    content
+        The network as OpenVINO reads it (:func:`converted`).
+    shape
+        Of a batch of one image: a batch of more gains too little (docs/benchmarks.md).
     threads
         Processor threads; 0 takes one per core.
     """
 
-    def __init__(self, network: nn.Module, example: Tensor, threads: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        content: compiled_cache.Content,
+        shape: tuple[int, ...],
+        threads: int,
+    ) -> None:
         # openvino is optional, and comes without type annotations that mypy may read.
         import openvino  # type: ignore[import-untyped]
 
-        with warnings.catch_warnings():
-            # It traces with torch.jit, of which torch warns; the result is compared in accelerate.
-            warnings.simplefilter("ignore")
-            model = openvino.convert_model(network, example_input=example)
-        # A fixed size, one image at a time: a batch gains too little (docs/benchmarks.md).
-        model.reshape(list(example.shape))
+        core = openvino.Core()
+        model = core.read_model(*content)
+        model.reshape(list(shape))
         properties = PROPERTIES | {"INFERENCE_NUM_THREADS": threads}
-        self._model = openvino.compile_model(model, "CPU", properties)
+        self._model = core.compile_model(model, "CPU", properties)
         self._network = network
-        self._shape = example.shape[1:]
+        self._shape = torch.Size(shape[1:])
 
     def __call__(self, inputs: Tensor) -> Any:
         """Return what the network gives for a batch; no image's result depends on the others."""
@@ -104,7 +111,7 @@ def accelerate(network: nn.Module, data_format: Any, settings: Classify) -> Netw
         logger.info("%s runs in %s", name, bundle.described_runtime(chosen))
         return network
     try:
-        compiled = _compiled(network, data_format, settings.threads)
+        compiled = _compiled(network, data_format, settings)
     # Conversion can meet anything in a network, and in a library for this processor.
     except Exception as error:
         said = f"{name} in {bundle.described_runtime(chosen)}: {type(error).__name__}: {error}"
@@ -116,14 +123,59 @@ def accelerate(network: nn.Module, data_format: Any, settings: Classify) -> Netw
     return compiled
 
 
-def _compiled(network: nn.Module, data_format: Any, threads: int) -> CompiledNetwork:
-    """Return a compiled network; ``ValueError`` when it differs from torch's."""
+def _compiled(network: nn.Module, data_format: Any, settings: Classify) -> CompiledNetwork:
+    """Return a compiled network; ``ValueError`` when it differs from torch's.
+
+    One that was kept has been compared when it was converted, on this processor.
+    """
     example = _example(data_format)
-    compiled = CompiledNetwork(network, example, threads)
+    shape = tuple(example.shape)
+    folder = compiled_cache.cache_folder(settings)
+    entry = folder and compiled_cache.entry(folder, network, shape, (PROPERTIES, _processor()))
+    if entry and (kept := compiled_cache.read(entry)):
+        return CompiledNetwork(network, kept, shape, settings.threads)
+    content = converted(network, example)
+    compiled = CompiledNetwork(network, content, shape, settings.threads)
     difference = _difference(network, compiled, example)
     if not difference <= TOLERANCE:  # so that "not a number" is refused too
         raise ValueError(f"found outputs {difference:.1g} from torch's, required is {TOLERANCE:g}")
+    if entry:
+        compiled_cache.write(entry, content)
     return compiled
+
+
+def converted(network: nn.Module, example: Tensor) -> compiled_cache.Content:
+    """Return a network as OpenVINO reads it.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode.
+    example
+        A batch of one image; its values do not matter.
+    """
+    import openvino
+
+    with warnings.catch_warnings(), torch.no_grad():
+        # torch warns of its own torch.jit. Comparing the trace with the network, as torch and
+        # OpenVINO would, costs many passes; what comes out is compared once instead.
+        warnings.simplefilter("ignore")
+        # torch does not annotate it.
+        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
+        model = openvino.convert_model(traced, example_input=example)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "network.xml")
+        openvino.save_model(model, path, compress_to_fp16=False)
+        return path.read_bytes(), path.with_suffix(".bin").read_bytes()
+
+
+def _processor() -> tuple[Any, ...]:
+    """Return what OpenVINO says of the processor: its kernels are chosen by that."""
+    import openvino
+
+    core = openvino.Core()
+    names = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
+    return tuple(core.get_property("CPU", name) for name in names)
 
 
 def _example(data_format: Any) -> Tensor:

@@ -31,6 +31,10 @@ class Classify(Section):
         "auto",
         description="What runs the networks: torch, the reference; openvino, faster; auto takes openvino where it is installed (`pip install thoracle[openvino]`).",
     )
+    cache_folder: Path | None = Field(
+        None,
+        description="Where networks converted for OpenVINO are kept, so that later starts are fast: about 30 MB. Nobody else may write there. Unset: CacheDirectory of the systemd unit, else `$XDG_CACHE_HOME/thoracle` or `~/.cache/thoracle`.",
+    )
 
     @validator(mode="after")
     def _bundle_needs_digest(self) -> "Classify":
