@@ -1,5 +1,6 @@
 """The gateway: the parts put together, started, watched and stopped."""
 
+import gc
 import logging
 import os
 import signal
@@ -12,7 +13,7 @@ from types import FrameType
 
 from thoracle import pipeline
 from thoracle.audit import continuity, forwarding, starts, verification
-from thoracle.classify import bundle
+from thoracle.classify import bundle, load_classifier
 from thoracle.deliver.commitment import CommitmentAnswer
 from thoracle.errors import BundleError, SettingsError
 from thoracle.image.decoder import Decoder
@@ -63,9 +64,11 @@ class LateClassifier:
 
     def load(self, settings: Settings) -> None:
         """Load the classifier and let those who wait for it go on."""
-        from thoracle.classify.classifier import Classifier as BundleClassifier
-
-        self._classifier = BundleClassifier.load(settings.classify)
+        self._classifier = load_classifier(settings.classify)
+        # pynetdicom's listener collects garbage every few seconds. What was loaded stays, and to
+        # look through it takes a quarter of a second in which nothing else runs.
+        gc.collect()
+        gc.freeze()
         self._loaded.set()
 
 

@@ -16,11 +16,11 @@ from sqlalchemy import Connection, Engine, Row, select
 
 from thoracle.audit import query, starts
 from thoracle.audit.sentences import inert
-from thoracle.classify import bundle
+from thoracle.classify import bundle, load_classifier
 from thoracle.errors import ThoracleError
 from thoracle.image.codecs import MALFORMED
 from thoracle.image.decoder import Decoder
-from thoracle.pipeline.reader import ImageClassifier, Reader
+from thoracle.pipeline.reader import Reader
 from thoracle.records import Kind, Reading
 from thoracle.report.header import Instance
 from thoracle.report.result_set import Made
@@ -322,7 +322,9 @@ def _run(settings: Settings, of: Stored, found: Replay) -> None:
     identity = bundle.identify(settings.classify)
     gone = [row for row in of.images if not (settings.data_folder / row.path).exists()]
     with Decoder(settings.decode.memory_megabytes, settings.decode.timeout_seconds) as decoder:
-        reader = Reader(settings, identity, decoder, cache(partial(_loaded, settings)))
+        reader = Reader(
+            settings, identity, decoder, cache(partial(load_classifier, settings.classify))
+        )
         found.beforehand += _beforehand(settings, of, reader)
         if gone or not of.images:
             found.impossible(_gone(gone, len(of.images)))
@@ -331,13 +333,6 @@ def _run(settings: Settings, of: Stored, found: Replay) -> None:
         readings = [reader.read(path) for path in paths]
         _compare_readings(of, readings, found)
         _compare_objects(settings.data_folder, of, _made(reader, of, paths, readings), found)
-
-
-def _loaded(settings: Settings) -> ImageClassifier:
-    """Return the classifier; importing torch takes seconds."""
-    from thoracle.classify.classifier import Classifier as BundleClassifier
-
-    return BundleClassifier.load(settings.classify)
 
 
 def _gone(gone: list[Row[Any]], images: int) -> str:

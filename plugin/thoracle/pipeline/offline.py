@@ -7,7 +7,7 @@ from typing import Any
 
 from pydicom.misc import is_dicom
 
-from thoracle.classify import bundle
+from thoracle.classify import bundle, load_classifier
 from thoracle.errors import ThoracleError
 from thoracle.image.decoder import Decoder
 from thoracle.image.header import header_of
@@ -49,11 +49,9 @@ def analyse(
     A PNG or JPEG file gets an answer and no report: a report must name a SOP Instance. So does an
     image that states no class, series or study.
     """
-    from thoracle.classify.classifier import Classifier
-
     identity = bundle.identify(settings.classify)
     content_datetime = datetime.now(UTC)
-    classifier = Classifier.load(settings.classify)
+    classifier = load_classifier(settings.classify)
     studies: dict[str, list[tuple[Path, Reading]]] = {}
     with Decoder(settings.decode.memory_megabytes, settings.decode.timeout_seconds) as decoder:
         reader = Reader(settings, identity, decoder, lambda: classifier)
