@@ -20,6 +20,10 @@ JAVA_OPTIONS = [
     "-Djdk.xml.xpathExprGrpLimit=0",
     "-Djdk.xml.xpathTotalOpLimit=0",
     "-Xss64m",
+    # A run is too short for the second compiler to pay, and the tests share few cores.
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+UseSerialGC",
+    "-Xmx1g",
 ]
 END = "END OF FILE"
 """What our program says when PixelMed has said all about a file."""
