@@ -104,7 +104,7 @@ def test_one_study_is_meant_several_are_listed_and_none_is_said_so(
 
 def test_a_number_that_was_corrected_or_refused_is_known(folder: Path) -> None:
     assert f"Study {OTHER}" in ask(folder, "why", "A03")[1]
-    assert "1.2.840.9 never came" in ask(folder, "why", "A9")[1]
+    assert "1.2.840.9 was never received" in ask(folder, "why", "A9")[1]
 
 
 def test_who_was_shown_a_list_of_studies_is_in_the_audit(folder: Path, engine: Engine) -> None:

@@ -105,18 +105,18 @@ SAID: list[tuple[Event, Columns, str]] = [
                 "kinds": {"pacs": ["sr", "sc"]},
             }
         },
-        'Rules: trial held, because sender == "ROOM_1", shadowed by trial: nothing is sent, '
+        'Rules: trial fired: sender == "ROOM_1", in shadow mode by trial: nothing is sent, '
         "otherwise to pacs: structured report and result picture (Secondary Capture).",
     ),
     (
         Event.DELIVERY_POSTPONED,
         {"destination": "pacs", "detail": {"kind": "sr", "detail": "connection refused"}},
-        "pacs did not get the structured report, to be tried again: connection refused.",
+        "pacs did not receive the structured report; will be retried: connection refused.",
     ),
     (
         Event.DELIVERY_SUCCEEDED,
         {"destination": "pacs", "proof": "commitment", "detail": {"kind": "sr", "attempt": 2}},
-        "pacs has the structured report, proven by the archive's storage commitment, attempt 2.",
+        "pacs has the structured report, proven by Storage Commitment, attempt 2.",
     ),
     (
         Event.RESULT_WITHDRAWN,
@@ -131,7 +131,7 @@ SAID: list[tuple[Event, Columns, str]] = [
     (
         Event.CONFIGURATION_CHANGED,
         {"detail": {"changed": ["report.sc", "select.minimum_age"]}},
-        "Settings that were not those of the start before: report.sc and select.minimum_age.",
+        "Settings changed since the last start: report.sc and select.minimum_age.",
     ),
 ]
 
@@ -199,7 +199,7 @@ KNOWN = Known(
         (KNOWN, "Study 1.2.3 was read as positive (0.93), and proven in pacs."),
         (
             replace(KNOWN, study=None),
-            "Study 1.2.3 never came: no image of it was ever stored here.",
+            "Study 1.2.3 was never received: no image of it was stored here.",
         ),
         (
             replace(
@@ -209,12 +209,12 @@ KNOWN = Known(
                     (Event.INSTANCE_STORED, {}), (Event.IMAGE_READ, {"outcome": "negative"})
                 ),
             ),
-            "Study 1.2.3 came, and its rows are no longer kept: by the audit, its last image was "
-            "read as negative.",
+            "Study 1.2.3 was received, and its rows are no longer kept: by the audit, its last "
+            "image was read as negative.",
         ),
         (
             replace(KNOWN, analysis=None),
-            "Study 1.2.3 has no result yet: 1 image came, and it does not count as complete yet.",
+            "Study 1.2.3 has no result yet: 1 image received, and it is not complete yet.",
         ),
         (
             replace(KNOWN, analysis={"state": "planned"}, state="running"),
@@ -226,7 +226,7 @@ KNOWN = Known(
                 analysis={"state": "failed"},
                 events=numbered((Event.ANALYSIS_FAILED, {"detail": {"detail": "no memory"}})),
             ),
-            "Study 1.2.3 got no result: the analysis failed: no memory.",
+            "Study 1.2.3 has no result: the analysis failed: no memory.",
         ),
         (
             replace(
@@ -235,13 +235,12 @@ KNOWN = Known(
                 readings=({"reason_code": "NOT-CHEST"},),
                 sent=({**SENT, "state": "sent"}, {**SENT, "peer": "vna"}),
             ),
-            "Study 1.2.3 was rejected, none of its images could be read: Body part is not the "
+            "Study 1.2.3 was rejected, none of its images could be analysed: Body part is not the "
             "chest (NOT-CHEST), and proven in vna; sent to pacs, not proven yet.",
         ),
         (
             replace(KNOWN, analysis={**DONE, "sending": "shadow"}),
-            "Study 1.2.3 was read as positive (0.93), and nothing is sent, because a rule "
-            "shadows it.",
+            "Study 1.2.3 was read as positive (0.93), and not sent: a rule puts it in shadow mode.",
         ),
         (
             replace(
@@ -256,8 +255,8 @@ KNOWN = Known(
         ),
         (
             replace(KNOWN, sent=()),
-            "Study 1.2.3 was read as positive (0.93), and nobody gets it: no destination is set, "
-            "or no rule sends it anywhere.",
+            "Study 1.2.3 was read as positive (0.93), and sent nowhere: no destination is "
+            "configured, or no rule sends it.",
         ),
     ],
 )
@@ -278,7 +277,7 @@ def test_what_is_waited_for_names_since_when_why_and_until_when() -> None:
     row = {**SENT, "state": "waiting", "attempts": 3, "detail": "refused", "next_attempt_at": due}
     known = replace(KNOWN, sent=(row,), events=events)
     assert story.waiting(known) == [
-        "The archive pacs has not been taking the structured report since 2026-11-24T10:00:03Z "
+        "The archive pacs has not accepted the structured report since 2026-11-24T10:00:03Z "
         f"(refused); the next attempt is at {due}."
     ]
     assert story.answer(known).endswith("and waiting to be sent to pacs.")
@@ -314,7 +313,7 @@ def test_a_study_that_never_came_is_said_so_with_what_was_refused(
     with engine.begin() as connection:
         trail.record(connection, Event.INSTANCE_REFUSED, refused)
     said = ask(tmp_path, STUDY)
-    assert said.startswith(f"Study {STUDY} never came")
+    assert said.startswith(f"Study {STUDY} was never received")
     assert "refused with 0xC000: \\x1b[31mred\\x00" in said
     assert "[bold]x[/bold]" in said
     assert "\x1b" not in said
@@ -355,17 +354,17 @@ def test_the_story_of_a_real_study_from_its_coming_to_its_proof(tmp_path: Path) 
     for part in (
         "sent 1 image, stored and acknowledged",
         "the same bytes were here already",
-        "The study counted as complete with 1 image",
+        "The study was complete with 1 image",
         f"Image {image.SOPInstanceUID} was",
         "Made: ",
-        "pacs took the structured report",
+        "pacs accepted the structured report",
         "pacs has the structured report",
     ):
         assert part in text
     assert told["waiting"] == []
     assert told["answer"] in said
     assert "Research use only" in said
-    assert " never came" in refused
+    assert " was never received" in refused
     assert (
         "refused with 0xC000: SOP Instance UID is known with another study_instance_uid" in refused
     )
@@ -390,7 +389,7 @@ def test_a_study_whose_archive_is_away_says_since_when_and_what_is_next(tmp_path
         told = json.loads(gateway.run("audit", "why", study, "--json"))
     assert "waiting to be sent to vna" in told["answer"]
     (sentence,) = [one for one in told["waiting"] if "vna" in one][:1]
-    assert "has not been taking the structured report since " in sentence
+    assert "has not accepted the structured report since " in sentence
     assert "the next attempt is at " in sentence
 
 

@@ -27,9 +27,9 @@ KINDS: Final = {
     Kind.ORIGINAL: "original image",
 }
 PROOFS: Final = {
-    "commitment": "the archive's storage commitment",
+    "commitment": "Storage Commitment",
     "query": "a query that finds it",
-    "status": "the archive's answer to the sending alone",
+    "status": "the archive's response to the transfer alone",
     "acknowledgement": "its acknowledgement",
 }
 """What showed that a peer has what was sent, by what rows of the outbox and events say."""

@@ -68,7 +68,7 @@ class Question:
     sop_instance_uid: str | None = None
     """Of an image or of an object that was made."""
     ae_title: str | None = None
-    """Who called or was called."""
+    """Calling or called AE title."""
     network_address: str | None = None
     user_id: str | None = None
     bundle: str | None = None

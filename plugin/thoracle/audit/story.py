@@ -99,14 +99,14 @@ def answer(known: Known) -> str:
     analysis = known.analysis
     if analysis is None:
         images = number(known.received, "image")
-        return f"{name} has no result yet: {images} came, and it does not count as complete yet."
+        return f"{name} has no result yet: {images} received, and it is not complete yet."
     match analysis["state"]:
         case "planned":
-            doing = "is being read now" if known.state == "running" else "waits to be read"
+            doing = "is being read now" if known.state == "running" else "is queued for reading"
             return f"{name} has no result yet: it is complete, and {doing}."
         case "failed":
             return (
-                f"{name} got no result: the analysis failed{_last(known, Event.ANALYSIS_FAILED)}."
+                f"{name} has no result: the analysis failed{_last(known, Event.ANALYSIS_FAILED)}."
             )
         case "withdrawn":
             was = _result(known, analysis)
@@ -121,8 +121,8 @@ def answer(known: Known) -> str:
 def _by_the_trail_alone(known: Known) -> str:
     """Return what became of a study that the tables do not know."""
     if not any(row.get("event") == Event.INSTANCE_STORED.verb for row in known.events):
-        return "never came: no image of it was ever stored here"
-    came = "came, and its rows are no longer kept: by the audit, "
+        return "was never received: no image of it was stored here"
+    came = "was received, and its rows are no longer kept: by the audit, "
     read = [row for row in known.events if row.get("event") == Event.IMAGE_READ.verb]
     if not read:
         return f"{came}no image of it was read"
@@ -151,19 +151,19 @@ def _result(known: Known, analysis: Row) -> str:
         share = "" if probability is None else f" ({probability:.2f})"
         return f"was read as {inert(outcome, 16)}{share}"
     reasons = sorted({reason(row["reason_code"]) for row in known.readings if row["reason_code"]})
-    why = listed(reasons) if reasons else "no reason is known"
-    return f"was rejected, none of its images could be read: {why}"
+    why = listed(reasons) if reasons else "reason unknown"
+    return f"was rejected, none of its images could be analysed: {why}"
 
 
 def _sending(known: Known, analysis: Row) -> str:
     """Return where the result is, in words that continue a sentence."""
     sending = analysis.get("sending")
     if sending == "shadow":
-        return "and nothing is sent, because a rule shadows it"
+        return "and not sent: a rule puts it in shadow mode"
     if sending == "held":
-        return "and nothing is sent until somebody releases it, because a rule holds it"
+        return "and not sent until somebody releases it: a rule holds it"
     if not any(row["kind"] == DICOM for row in known.sent):
-        return "and nobody gets it: no destination is set, or no rule sends it anywhere"
+        return "and sent nowhere: no destination is configured, or no rule sends it"
     return f"and {'; '.join(_standing(known))}"
 
 
@@ -218,28 +218,28 @@ def _for_images(known: Known) -> Iterator[str]:
         came = number(known.unplanned, "image")
         since = known.study["changed_at"]
         yield (
-            f"{came} came that no analysis covers yet: it is waited for the quiet period after "
-            f"the last arrival, {since}."
+            f"{came} not analysed yet: the quiet period after the last arrival, {since}, "
+            "is not over."
         )
     if known.analysis is not None and known.analysis["state"] == "planned":
-        yield "The analysis has not ended; it is taken up again after a restart, too."
+        yield "The analysis has not ended; after a restart it resumes."
 
 
 def _for_object(known: Known, row: Row) -> Iterator[str]:
     to, what = inert(row["peer"], 32), kind(row["object"])
     match row["state"]:
         case "held":
-            yield f"{to} gets the {what} once somebody releases the study (`thoracle release`)."
+            yield f"{to} gets the {what} when the study is released (`thoracle release`)."
         case "sent":
-            due = f"; it is looked after at {row['due_at']}" if row.get("due_at") else ""
-            yield f"{to} has taken the {what}, and has not shown yet that it keeps it{due}."
+            due = f"; next check at {row['due_at']}" if row.get("due_at") else ""
+            yield f"{to} has accepted the {what}; storage is not confirmed yet{due}."
         case "waiting":
             yield _trouble(known, row, to, what)
         case "failed" | "refused":
             why = f": {inert(row['detail'])}" if row["detail"] else ""
             yield (
-                f"Nothing more is tried for the {what} to {to}, which is {row['state']}{why}; "
-                "`thoracle retry` takes it up again."
+                f"The {what} to {to} is {row['state']} and not retried{why}; "
+                "`thoracle retry` sends it again."
             )
 
 
@@ -251,7 +251,7 @@ def _trouble(known: Known, row: Row, to: str, what: str) -> str:
     why = f" ({inert(row['detail'])})" if row["detail"] else ""
     since = _since(known.events, row["peer"])
     began = f" since {since}" if since else ""
-    return f"The archive {to} has not been taking the {what}{began}{why}{due}."
+    return f"The archive {to} has not accepted the {what}{began}{why}{due}."
 
 
 def _since(events: Sequence[Row], destination: Any) -> str:
@@ -272,12 +272,12 @@ def _for_message(row: Row) -> Iterator[str]:
     why = f" ({inert(row['detail'])})" if row["detail"] else ""
     match row["state"]:
         case "held":
-            yield f"{to} is told once somebody releases the study."
+            yield f"{to} is notified when the study is released."
         case "waiting":
             due = f"; the next attempt is at {row['next_attempt_at']}" if row["attempts"] else ""
-            yield f"{to} has not been told yet{why}{due}."
+            yield f"{to} has not been notified yet{why}{due}."
         case "failed" | "refused":
-            yield f"Nothing more is tried to tell {to}, which is {row['state']}{why}."
+            yield f"The message to {to} is {row['state']} and not retried{why}."
 
 
 # ---- what is known -------------------------------------------------------------------------------

@@ -56,9 +56,7 @@ def audit_command(
     instance: Annotated[
         str | None, typer.Option(help="SOP Instance UID, of an image or of a result.")
     ] = None,
-    ae_title: Annotated[
-        str | None, typer.Option(help="AE title of the caller or the called.")
-    ] = None,
+    ae_title: Annotated[str | None, typer.Option(help="Calling or called AE title.")] = None,
     address: Annotated[str | None, typer.Option(help="Network address.")] = None,
     user: Annotated[str | None, typer.Option(help="User who did it.")] = None,
     bundle: Annotated[
@@ -74,14 +72,12 @@ def audit_command(
     ] = None,
     proof: Annotated[str | None, typer.Option(help="commitment, query or status.")] = None,
     status: Annotated[str | None, typer.Option(help="Status, e.g. 0xA700.")] = None,
-    slower_than: Annotated[
-        float | None, typer.Option(help="Took longer than so many seconds.")
-    ] = None,
+    slower_than: Annotated[float | None, typer.Option(help="Minimum duration, seconds.")] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV, safe for spreadsheets.")] = False,
     parquet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write them to a Parquet file.")
+        Path | None, typer.Option(metavar="FILE", help="Write a Parquet file.")
     ] = None,
 ) -> None:
     """List events, oldest first. Reading the log is an event itself."""
@@ -207,13 +203,13 @@ def verify_command(
         result = verification.verify(connection, found, before)
     if not result.well:
         say(f"BROKEN at row {result.broken_id}: {result.fault}")
-        say(f"{result.rows} rows before it fit")
+        say(f"{result.rows} rows before it are intact")
         raise typer.Exit(1)
     verification.keep_verified(folder, result.last_id, result.digest)
     where = f"row {before.id}" if before else "the beginning"
     say(
-        f"OK: {result.rows} rows from {where} to row {result.last_id} fit, "
-        f"{len(found)} anchors with them; the end is {result.digest}"
+        f"OK: {result.rows} rows from {where} to row {result.last_id} are intact and match "
+        f"{len(found)} anchors; last digest {result.digest}"
     )
 
 
@@ -300,14 +296,14 @@ def _story_lines(told: dict[str, Any]) -> Iterable[str]:
     yield told["answer"]
     yield f"{RESEARCH_USE_ONLY}."
     if told["waiting"]:
-        yield from ("", "What is waited for:", *(f"  {one}" for one in told["waiting"]))
+        yield from ("", "Waiting for:", *(f"  {one}" for one in told["waiting"]))
     if told["facts"]:
         yield from ("", "What happened (UTC):", *map(_line, told["facts"]))
     if told["around"]:
         title = (
-            "What its senders had refused around that time:"
+            "Refused from its senders around that time:"
             if told["came"]
-            else "The newest that was refused, of whichever study:"
+            else "Latest refusals, of any study:"
         )
         yield from ("", title, *map(_line, told["around"]))
 
@@ -434,7 +430,7 @@ def replay_command(
     context: typer.Context,
     study: StudyArgument,
     generation: Annotated[
-        int | None, typer.Option(min=1, help="Which analysis of it; default: the newest.")
+        int | None, typer.Option(min=1, help="Generation to replay; default: the newest.")
     ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,

@@ -52,13 +52,13 @@ def _patients(row: Row) -> str:
     found = detail(row, "patients")
     pairs = found if isinstance(found, list) else []
     names = ["^^^".join(inert(one, 64) for one in pair if one) for pair in pairs if pair]
-    return listed([name or "none" for name in names] or ["not said"])
+    return listed([name or "none" for name in names] or ["not stated"])
 
 
 def _differ(rows: Rows) -> str:
     return (
-        f"The study has images of several patients: {_patients(rows[0])}. Each is answered under "
-        "its own until somebody settles it."
+        f"The study has images of several patients: {_patients(rows[0])}. Each patient gets a "
+        "separate report until the study is reconciled."
     )
 
 
@@ -77,8 +77,8 @@ def _complete(rows: Rows) -> str:
     with_them = f" with {number(images, 'image')}" if isinstance(images, int) else ""
     generation = inert(detail(row, "generation"), 8) or "?"
     if of(row, "user_id"):
-        return f"{person(row)} had the study read again{with_them} (generation {generation})."
-    return f"The study counted as complete{with_them} (generation {generation})."
+        return f"{person(row)} requested a new analysis{with_them} (generation {generation})."
+    return f"The study was complete{with_them} (generation {generation})."
 
 
 def _read(rows: Rows) -> str:
@@ -115,20 +115,20 @@ def _replayed(rows: Rows) -> str:
     row = rows[0]
     what = detail(row, "outcome")
     meant = {
-        "same": "the result came out the same, byte by byte",
-        "different": "the result came out different",
-        "impossible": "that was not possible",
+        "same": "the result is identical, byte by byte",
+        "different": "the result is different",
+        "impossible": "not possible",
     }.get(str(what), inert(what))
-    return f"{person(row)} had the analysis replayed: {meant}{said(row, 'what')}."
+    return f"{person(row)} replayed the analysis: {meant}{said(row, 'what')}."
 
 
 def _superseded(rows: Rows) -> str:
     generation = inert(detail(rows[0], "generation"), 8)
-    return f"Generation {generation} was not read: later images had made a newer one."
+    return f"Generation {generation} was not read: later images made a newer one."
 
 
 def _failed(rows: Rows) -> str:
-    return f"The analysis failed, and nothing was made{said(rows[0], 'detail')}."
+    return f"The analysis failed; no result was made{said(rows[0], 'detail')}."
 
 
 def _created(rows: Rows) -> str:
@@ -141,29 +141,29 @@ def _decided(rows: Rows) -> str:
     parts = [_fired(row)]
     sending = detail(row, "sending")
     if sending == "held":
-        parts.append(f"held by {_names(row, 'held_by')} until somebody releases it")
+        parts.append(f"held by {_names(row, 'held_by')} until released")
     elif sending == "shadow":
-        parts.append(f"shadowed by {_names(row, 'shadowed_by')}: nothing is sent")
+        parts.append(f"in shadow mode by {_names(row, 'shadowed_by')}: nothing is sent")
     kinds = detail(row, "kinds")
     if isinstance(kinds, dict) and kinds:
         sent = (f"{inert(to, 32)}: {_kinds(which)}" for to, which in kinds.items())
         parts.append(f"{'to be sent' if not sending else 'otherwise'} to {'; '.join(sent)}")
     elif not sending:
-        parts.append("nobody gets the result")
+        parts.append("the result is sent nowhere")
     if detail(row, "notify"):
-        parts.append(f"{_names(row, 'notify')} to be told")
+        parts.append(f"{_names(row, 'notify')} to be notified")
     return f"Rules: {', '.join(parts)}."
 
 
 def _fired(row: Row) -> str:
     fired = [one for one in detail(row, "fired") or [] if isinstance(one, dict)]
     failed = [one for one in detail(row, "failed") or [] if isinstance(one, dict)]
-    told = [f"{inert(one.get('rule'), 64)} held, because {inert(one.get('when'))}" for one in fired]
+    told = [f"{inert(one.get('rule'), 64)} fired: {inert(one.get('when'))}" for one in fired]
     told += [
-        f"{inert(one.get('rule'), 64)} could not be decided, because {inert(one.get('problem'))}"
+        f"{inert(one.get('rule'), 64)} could not be decided: {inert(one.get('problem'))}"
         for one in failed
     ]
-    return "; ".join(told) or "none held"
+    return "; ".join(told) or "none fired"
 
 
 def _kinds(which: object) -> str:

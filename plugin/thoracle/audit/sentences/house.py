@@ -42,16 +42,14 @@ def _configured(rows: Rows) -> str:
     found = detail(rows[0], "changed")
     names = [inert(one, 80) for one in found] if isinstance(found, list) else []
     if not names:
-        return "The settings of this start were recorded; there are none before to compare with."
+        return "The settings of this start were recorded; there are no earlier ones to compare."
     shown = names[:MOST_NAMES]
     rest = [f"{len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
-    return f"Settings that were not those of the start before: {listed([*shown, *rest])}."
+    return f"Settings changed since the last start: {listed([*shown, *rest])}."
 
 
 def _bundle_refused(rows: Rows) -> str:
-    return (
-        f"Thoracle did not start: the bundle is not the one it has to be{said(rows[0], 'reason')}."
-    )
+    return f"Thoracle did not start: the bundle is not the required one{said(rows[0], 'reason')}."
 
 
 def _association_refused(rows: Rows) -> str:
@@ -70,7 +68,7 @@ def _association(rows: Rows) -> str:
         for name in ("stored", "duplicates", "corrected", "refused")
         if isinstance(count := detail(row, name), int) and count
     ]
-    end = "was released" if detail(row, "released") else "broke off"
+    end = "was released" if detail(row, "released") else "ended without release"
     return f"{caller(row)} sent over an association: {', '.join(parts) or 'nothing'}; it {end}."
 
 
@@ -97,18 +95,18 @@ def _person_changed(rows: Rows) -> str:
 
 
 def _list_viewed(rows: Rows) -> str:
-    return f"{person(rows[0])} looked at a list of studies{_means(rows[0])}{times(rows)}."
+    return f"{person(rows[0])} viewed a list of studies{_means(rows[0])}{times(rows)}."
 
 
 def _study_viewed(rows: Rows) -> str:
-    return f"{person(rows[0])} looked at the study{_means(rows[0])}{times(rows)}."
+    return f"{person(rows[0])} viewed the study{_means(rows[0])}{times(rows)}."
 
 
 def _peer_tried(rows: Rows) -> str:
     row = rows[0]
     well = "answered" if not row.get("event_outcome") else "did not answer"
     there = of(row, "destination", "A peer")
-    return f"{person(row)} tried {there}: it {well}{said(row, 'detail')}."
+    return f"{person(row)} tested {there}: it {well}{said(row, 'detail')}."
 
 
 def _alarm(rows: Rows) -> str:
@@ -121,11 +119,11 @@ def _alarm_ended(rows: Rows) -> str:
 
 def _behind(rows: Rows) -> str:
     there = of(rows[0], "destination", "A repository")
-    return f"{there} does not take the audit{said(rows[0], 'reason')}."
+    return f"{there} does not accept the audit{said(rows[0], 'reason')}."
 
 
 def _caught_up(rows: Rows) -> str:
-    return f"{of(rows[0], 'destination', 'A repository')} has all of the audit again."
+    return f"{of(rows[0], 'destination', 'A repository')} has received all of the audit."
 
 
 def _hold(rows: Rows) -> str:
@@ -166,7 +164,7 @@ def _audit_read(rows: Rows) -> str:
 def _accepted(rows: Rows) -> str:
     row = rows[0]
     return (
-        f"{person(row)} went on with a database that is not the one before"
+        f"{person(row)} accepted a database that does not continue the earlier one"
         f"{said(row, 'found')}: {inert(detail(row, 'reason'), 300)}."
     )
 

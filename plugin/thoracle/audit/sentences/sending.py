@@ -34,7 +34,9 @@ def _status(row: Row) -> str:
 
 def _sent(rows: Rows) -> str:
     row = rows[0]
-    return f"{_there(row)} took the {objects(rows)}{_status(row)}{_attempt(row)}; not proven yet."
+    return (
+        f"{_there(row)} accepted the {objects(rows)}{_status(row)}{_attempt(row)}; not proven yet."
+    )
 
 
 def _asked(rows: Rows) -> str:
@@ -57,7 +59,7 @@ def _answered(rows: Rows) -> str:
         return f"{of(row, 'destination') or caller(row)} answered: {', '.join(parts)}."
     outcome = inert(detail(row, "outcome"), 32)
     if outcome:
-        return f"{_there(row)} gave no commitment, {outcome}{said(row, 'detail')}."
+        return f"{_there(row)} gave no commitment: {outcome}{said(row, 'detail')}."
     return f"{caller(row)} reported on a commitment{said(row, 'detail')}."
 
 
@@ -68,14 +70,14 @@ def _queried(rows: Rows) -> str:
     means = inert(detail(row, "means"), 16)
     query = f"{_there(row)} was asked by {means} for {number(sought, 'object')}"
     if not isinstance(found, int):
-        return f"{query}, in vain{_attempt(row)}{said(row, 'detail')}."
-    return f"{query}, and has {found}{_attempt(row)}."
+        return f"{query}; the query failed{_attempt(row)}{said(row, 'detail')}."
+    return f"{query}; it has {found}{_attempt(row)}."
 
 
 def _worklist(rows: Rows) -> str:
     found = detail(rows[0], "found")
     items = number(found, "workitem") if isinstance(found, int) else "some"
-    return f"{_there(rows[0])} was asked for workitems, and named {items}."
+    return f"{_there(rows[0])} was asked for workitems; it returned {items}."
 
 
 def _proven(rows: Rows) -> str:
@@ -88,13 +90,13 @@ def _postponed(rows: Rows) -> str:
     row = rows[-1]
     attempts = f" after {number(len(rows), 'attempt')}" if len(rows) > 1 else ""
     what, why = objects([row]), said(row, "detail")
-    return f"{_there(row)} did not get the {what}{attempts}, to be tried again{why}."
+    return f"{_there(row)} did not receive the {what}{attempts}; will be retried{why}."
 
 
 def _lost(rows: Rows) -> str:
     row = rows[0]
     return (
-        f"{_there(row)} does not get the {objects(rows)}: refused or given up"
+        f"{_there(row)} will not receive the {objects(rows)}: refused or given up"
         f"{_status(row)}{_attempt(row)}{said(row, 'detail')}."
     )
 
@@ -104,25 +106,27 @@ def _retried(rows: Rows) -> str:
     kinds = row.get("detail")
     found = kinds.values() if isinstance(kinds, dict) else ()
     count = sum(one for one in found if isinstance(one, int))
-    return f"{person(row)} had {number(count, 'failed sending')} tried again."
+    failed = number(count, "failed delivery", "failed deliveries")
+    return f"{person(row)} requested a retry of {failed}."
 
 
 def _notified(rows: Rows) -> str:
     row = rows[0]
     kind = of(row, "event_type_code", "HL7")
     by = MESSAGES.get(kind, f"a message ({kind.lower()})")
-    return f"{_there(row)} was told by {by}, and acknowledged it{_attempt(row)}."
+    return f"{_there(row)} was notified by {by} and acknowledged it{_attempt(row)}."
 
 
 def _not_notified(rows: Rows) -> str:
     row = rows[-1]
     attempts = f" after {number(len(rows), 'attempt')}" if len(rows) > 1 else ""
-    return f"{_there(row)} could not be told{attempts}, to be tried again{said(row, 'detail')}."
+    return f"{_there(row)} could not be notified{attempts}; will be retried{said(row, 'detail')}."
 
 
 def _notification_failed(rows: Rows) -> str:
     row = rows[0]
-    return f"{_there(row)} is not told: refused or given up{_attempt(row)}{said(row, 'detail')}."
+    attempt, why = _attempt(row), said(row, "detail")
+    return f"{_there(row)} will not be notified: refused or given up{attempt}{why}."
 
 
 def _workitem(rows: Rows) -> str:
@@ -137,7 +141,7 @@ def _workitem_changed(rows: Rows) -> str:
     before, after = inert(detail(row, "from"), 16), inert(detail(row, "to"), 16)
     by = f" by {person(row)}" if row.get("user_id") or row.get("calling_ae_title") else ""
     if detail(row, "cancel requested"):
-        return f"{item} was asked to be canceled{by}."
+        return f"{item} has a cancellation request{by}."
     if before == after:
         return f"{item} got new attributes{by}."
     return (
