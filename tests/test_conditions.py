@@ -46,10 +46,10 @@ def _no_study_is_named_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def said(database: Engine, hours: float = 0, settings: Settings = SETTINGS) -> dict[str, str]:
-    """Return the sentences of the alarms that would stand so many hours from now, by subject."""
+    """Return what the alarms say that would stand so many hours from now, by subject."""
     with database.connect() as connection:
         found = conditions.check(connection, settings, datetime.now(UTC) + timedelta(hours=hours))
-    return {one.subject: one.sentence for one in found}
+    return {one.subject: f"{one.sentence} {one.advice}" for one in found}
 
 
 def arrived(database: Engine, *numbers: int, device: str = "XR-1") -> None:

@@ -72,6 +72,7 @@ SHOWN = {
 SILENT = {
     "/healthz": ("/healthz", 200),
     "/account": ("/account", 200),
+    "/alarms": ("/alarms", 200),  # names studies as the dashboard does
     "/account/password": ("/account/password", 200),
     "/api/openapi.json": ("/api/openapi.json", 200),
     "/api/whoami": ("/api/whoami", 200),
@@ -251,6 +252,11 @@ COMMANDS = {
 """Commands that show what the database has of patients, and the row that each adds."""
 ELSEWHERE = {
     "audit replay": "takes the classifier: tests/test_replay.py",
+    "alarms list": "names studies as the dashboard does, and no patient",
+    **dict.fromkeys(
+        [f"alarms {one}" for one in ("acknowledge", "silence", "unsilence")],
+        "an event of its own",
+    ),
     "audit verify": "no row is shown",
     "evaluate": "with --verdicts it reads the database: tests/test_verdicts.py",
     **dict.fromkeys(("analyse", "route explain", "send", "echo"), "reads files that are given"),

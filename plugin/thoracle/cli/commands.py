@@ -7,6 +7,7 @@ import typer
 
 from thoracle import __version__
 from thoracle.cli import (
+    alarms,
     audit,
     audit_export,
     corrections,
@@ -68,6 +69,7 @@ app.command("send", rich_help_panel=RUN)(service.send)
 app.command("version", rich_help_panel=RUN)(version)
 
 app.command("status", rich_help_panel=LOOK)(status.status_command)
+app.add_typer(alarms.app, name="alarms", rich_help_panel=LOOK)
 audit.app.command("export")(audit_export.export_command)
 app.add_typer(audit.app, name="audit", rich_help_panel=LOOK)
 app.add_typer(route.app, name="route", rich_help_panel=LOOK)

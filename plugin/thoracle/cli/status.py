@@ -28,7 +28,7 @@ def status_command(
 ) -> None:
     """Show the state of the service and of its latest studies, or of one. It is audited."""
     from thoracle.audit import forwarding
-    from thoracle.monitoring import alarms
+    from thoracle.monitoring import occurrences
     from thoracle.pipeline import overview
 
     database = database_of(settings_of(config))
@@ -38,14 +38,13 @@ def status_command(
         counts = overview.counts(connection)
         studies = overview.studies(connection, limit, study)
         _record_status(connection, study, [row["study_instance_uid"] for row in studies])
-        raised = [row._asdict() for row in alarms.alarm_rows(connection, "alarm")]
+        raised = occurrences.as_json(occurrences.standing(connection))
         repositories = forwarding.repositories(connection)
     if as_json:
         told = {"counts": counts, "alarms": raised, "audit_repositories": repositories}
         print_json({**told, "studies": studies})
         return
-    said = "; ".join(f"{one['sentence']} (since {one['since']})" for one in raised) or "none"
-    say(f"alarms: {said}")
+    say(f"alarms: {'; '.join(map(_alarm, raised)) or 'none'}")
     for one in repositories:
         say(_repository(one))
     for title, numbers in counts.items():
@@ -54,6 +53,15 @@ def status_command(
     for row in studies:
         for line in _study(row):
             say(line)
+
+
+def _alarm(one: dict[str, Any]) -> str:
+    more = f"since {one['since']}"
+    if one["acknowledged_at"]:
+        more += f", acknowledged by {one['acknowledged_by']}"
+    if one["silenced_until"]:
+        more += f", silenced by {one['silenced_by']} until {one['silenced_until']}"
+    return f"{one['sentence']} {one['advice']}".strip() + f" ({more})"
 
 
 def _repository(one: dict[str, Any]) -> str:

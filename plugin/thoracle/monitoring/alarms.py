@@ -3,12 +3,13 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 
-from thoracle.monitoring import conditions
+from thoracle.monitoring import conditions, occurrences
 from thoracle.monitoring.comparison import Comparison, Level
 from thoracle.monitoring.watch import compare
 from thoracle.outbox.senders import AlarmNotice
@@ -77,10 +78,10 @@ def outbox_of(settings: Settings) -> Notify:
         said = AlarmNotice(
             subject=one.subject,
             level="alarm" if raised else "ended",
-            sentence=one.outside or one.sentence,
+            sentence=f"{one.outside or one.sentence} {one.advice}".strip(),
             since=now(),
             study_instance_uid=one.study_instance_uid,
-            in_full=one.sentence,
+            in_full=f"{one.sentence} {one.advice}".strip(),
         )
         senders.add_alarm(connection, settings, said)
 
@@ -115,8 +116,9 @@ class AlarmMonitor:
         with self._database.connect() as connection:
             found = [*conditions.check(connection, self._settings, moment), *others]
         if self._failed:
-            sentence = "The figures could not be compared with the reference; the log says why."
-            found.append(conditions.alarm("housekeeping watch", "Watch", sentence))
+            sentence = "The figures could not be compared with the reference."
+            advice = "What to do: look for the cause in the log of the gateway."
+            found.append(conditions.alarm("housekeeping watch", "Watch", sentence, advice))
         record(self._database, found, self._compared, self._notify)
 
     def _compare(self, moment: datetime) -> None:
@@ -156,11 +158,31 @@ def record(
             gone = {subject for subject in gone if conditions.of_service(subject)}
         for row in (before[subject] for subject in sorted(gone)):
             if row.level == Level.ALARM:
-                ended = Comparison(row.subject, row.subject, Level.CALM, row.sentence)
-                _record(connection, ended, notify)
+                _record(connection, _ended(row.subject, row.sentence), notify)
         delete_rows(connection, sorted(gone))
         for one in found:
             _update(connection, one, before.get(one.subject), notify)
+        _tell_after_silence(connection, {one.subject: one for one in found}, notify)
+
+
+def _ended(subject: str, sentence: str, outside: str = "") -> Comparison:
+    return Comparison(subject, subject, Level.CALM, sentence, outside=outside)
+
+
+def _tell_after_silence(
+    connection: Connection, found: dict[str, Comparison], notify: Notify
+) -> None:
+    """Notify of what still stands, or has ended, when a silence is over."""
+    for row in occurrences.end_silences(connection):
+        if row.ended_at is not None:
+            one = _ended(row.subject, row.sentence, row.outside)
+            notify(connection, trail.Event.ALARM_ENDED, one)
+            continue
+        stored = Comparison(
+            row.subject, row.subject, Level.ALARM, row.sentence, row.advice, outside=row.outside
+        )
+        one = found.get(row.subject, stored)
+        notify(connection, trail.Event.ALARM_RAISED, one if one.level is Level.ALARM else stored)
 
 
 def _update(
@@ -173,6 +195,8 @@ def _update(
     said = (level, one.sentence, one.device)
     if before is None or (before.level, before.sentence, before.device) != said:
         set_row(connection, one.subject, level, one.sentence, one.device)
+        if level is was is Level.ALARM:
+            occurrences.describe(connection, one)
     if (level is Level.ALARM) is not (was is Level.ALARM):
         _record(connection, one, notify)
 
@@ -187,7 +211,18 @@ def _record(connection: Connection, one: Comparison, notify: Notify) -> None:
     event = _EVENTS[raised]
     detail = {"subject": one.subject, "sentence": one.sentence, "device": one.device}
     outcome = trail.MINOR_FAILURE if raised else trail.SUCCESS
+    silenced = occurrences.is_silenced(connection, one.subject)
+    if silenced:
+        detail["silenced"] = "yes"
     trail.record(connection, event, {"event_outcome": outcome, "detail": detail})
-    notify(connection, event, one)
+    told = one
+    if raised:
+        occurrences.begin(connection, one, notified=not silenced)
+    else:
+        outside = occurrences.end(connection, one.subject, notified=not silenced)
+        outside = outside if conditions.of_service(one.subject) else ""  # figures name no study
+        told = replace(one, outside=outside, advice="")
+    if not silenced:
+        notify(connection, event, told)
     write = logger.warning if raised else logger.info
     write("%s: %s %s", event.verb, one.sentence, one.device or "")

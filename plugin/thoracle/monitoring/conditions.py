@@ -107,15 +107,17 @@ def of_process(storage: str, database: str, retention: str) -> Iterator[Comparis
         yield alarm("storage", "Images are refused", f"No image is taken: {storage}.", advice)
     if database:
         sentence = f"The database answered an error in the last minutes: {database}."
-        yield alarm("database", "Errors of the database", sentence)
+        advice = "What to do: look at its disk and its log; work is tried again by itself."
+        yield alarm("database", "Errors of the database", sentence, advice)
     if retention:
         sentence = f"The newest run of the retention ended early: {retention}."
-        yield alarm("housekeeping retention", "Retention", sentence)
+        advice = "What to do: look for it in the log of the gateway; the next run goes on."
+        yield alarm("housekeeping retention", "Retention", sentence, advice)
 
 
 def alarm(subject: str, name: str, sentence: str, advice: str = "") -> Comparison:
     """Return an alarm; its subject is at most 64 characters."""
-    return Comparison(subject[:64], name, Level.ALARM, f"{sentence} {advice}".strip())
+    return Comparison(subject[:64], name, Level.ALARM, sentence, advice)
 
 
 def _of_studies(
@@ -129,7 +131,7 @@ def _of_studies(
     return replace(
         alarm(subject, name, sentence, advice),
         study_instance_uid=studies[0].uid,
-        outside=f"{what}: {number}. {advice}",
+        outside=f"{what}: {number}.",
     )
 
 
@@ -214,9 +216,12 @@ def _unanswered(connection: Connection, settings: Settings, now: datetime) -> It
     uids = list(connection.execute(incomplete.union(planned)).scalars())
     if uids:
         studies = [_Study(uid, "") for uid in uids]
-        limit = f"Required is an answer within {settings.watch.answer_minutes:g} minutes."
+        advice = (
+            f"Required is an answer within {settings.watch.answer_minutes:g} minutes. "
+            "What to do: `thoracle audit why STUDY` says how far it came."
+        )
         name = "Studies without an answer"
-        yield _of_studies("unanswered", name, "No answer yet", studies, limit)
+        yield _of_studies("unanswered", name, "No answer yet", studies, advice)
 
 
 def _unreachable(connection: Connection, settings: Settings, now: datetime) -> Iterator[Comparison]:
@@ -238,7 +243,8 @@ def _unreachable(connection: Connection, settings: Settings, now: datetime) -> I
                 f"{name} has taken nothing since {since[:19]} UTC: {number} wait. "
                 f"Last answer: {operations.plain(detail)}"
             )
-            yield alarm(f"destination {name}", f"{name} out of reach", sentence)
+            advice = "What to do: test it on the dashboard; what waits is sent once it answers."
+            yield alarm(f"destination {name}", f"{name} out of reach", sentence, advice)
 
 
 def _dead(connection: Connection) -> Iterator[Comparison]:
@@ -256,7 +262,7 @@ def _dead(connection: Connection) -> Iterator[Comparison]:
         yield replace(
             found,
             study_instance_uid=study,
-            outside=f"{number} dead letters; the newest {cause} {advice}",
+            outside=f"{number} dead letters; the newest {cause}",
         )
 
 
@@ -314,7 +320,8 @@ def _repositories(connection: Connection) -> Iterator[Comparison]:
         if one["state"] == forwarding.BEHIND:
             name = one["repository"]
             sentence = f"Audit repository {name} is behind: {one['waiting']} events wait."
-            yield alarm(f"audit repository {name}", f"Audit repository {name}", sentence)
+            advice = "What to do: `thoracle status` has its last error; nothing is lost."
+            yield alarm(f"audit repository {name}", f"Audit repository {name}", sentence, advice)
 
 
 def _meaning(code: Any) -> str:

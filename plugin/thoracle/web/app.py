@@ -21,7 +21,7 @@ from thoracle.web.api import (
 from thoracle.web.api import (
     worklist as api_worklist,
 )
-from thoracle.web.pages import about, audit, dashboard, list_view, pictures, study, worklist
+from thoracle.web.pages import about, alarms, audit, dashboard, list_view, pictures, study, worklist
 from thoracle.web.session import access, account, login, people, provider
 from thoracle.web.session.guard import Guard
 from thoracle.web.session.login import FirstRun, Throttle
@@ -32,6 +32,7 @@ from thoracle.wording import RESEARCH_USE_ONLY
 
 ROUTERS = (
     about.router,
+    alarms.router,
     account.router,
     results.router,
     api_audit.router,

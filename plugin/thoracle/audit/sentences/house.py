@@ -117,6 +117,23 @@ def _alarm_ended(rows: Rows) -> str:
     return f"An alarm ended{said(rows[0], 'sentence', 'subject')}."
 
 
+def _acknowledged(rows: Rows) -> str:
+    return f"{_about_alarm(rows[0], 'acknowledged the alarm')}{said(rows[0], 'comment')}."
+
+
+def _silenced(rows: Rows) -> str:
+    until = inert(detail(rows[0], "until"), 16)
+    return f"{_about_alarm(rows[0], 'silenced the alarm')} until {until}{said(rows[0], 'comment')}."
+
+
+def _unsilenced(rows: Rows) -> str:
+    return f"{_about_alarm(rows[0], 'ended the silence of the alarm')}."
+
+
+def _about_alarm(row: Row, did: str) -> str:
+    return f"{person(row)} {did} {inert(detail(row, 'subject'), 64)}"
+
+
 def _behind(rows: Rows) -> str:
     there = of(rows[0], "destination", "A repository")
     return f"{there} does not accept the audit{said(rows[0], 'reason')}."
@@ -186,6 +203,9 @@ SENTENCES: dict[Event, Callable[[Rows], str]] = {
     Event.PEER_TRIED: _peer_tried,
     Event.ALARM_RAISED: _alarm,
     Event.ALARM_ENDED: _alarm_ended,
+    Event.ALARM_ACKNOWLEDGED: _acknowledged,
+    Event.ALARM_SILENCED: _silenced,
+    Event.ALARM_UNSILENCED: _unsilenced,
     Event.AUDIT_BEHIND: _behind,
     Event.AUDIT_CAUGHT_UP: _caught_up,
     Event.HOLD_PLACED: _hold,

@@ -8,7 +8,15 @@ from thoracle.store.tables.audit import audit_checkpoint, audit_event, audit_for
 from thoracle.store.tables.images import header, instance, legal_hold, reconciliation, study
 from thoracle.store.tables.outbox import commitment, outbox
 from thoracle.store.tables.people import api_token, person, saved_filter, web_session
-from thoracle.store.tables.results import alarm, analysis, bundle, reading, result
+from thoracle.store.tables.results import (
+    alarm,
+    alarm_occurrence,
+    alarm_silence,
+    analysis,
+    bundle,
+    reading,
+    result,
+)
 from thoracle.store.tables.schema import metadata, now, timestamp
 from thoracle.store.tables.worklist import (
     performance,
@@ -20,6 +28,8 @@ from thoracle.store.tables.worklist import (
 
 __all__ = [
     "alarm",
+    "alarm_occurrence",
+    "alarm_silence",
     "analysis",
     "api_token",
     "audit_checkpoint",

@@ -12,7 +12,7 @@ from sqlalchemy import (
     Text,
 )
 
-from thoracle.store.tables.schema import DIGEST, FINDING, TIME, UID, kept, metadata
+from thoracle.store.tables.schema import DIGEST, FINDING, ROW_ID, TIME, UID, kept, metadata
 
 # Which models have read here, and what they find: what an earlier result meant stays known.
 bundle = Table(
@@ -101,4 +101,33 @@ alarm = Table(
     Column("device", Text),  # a sentence, too
     Column("since", TIME, nullable=False),  # when it came to this level
     Column("changed_at", TIME, nullable=False),
+)
+
+# Each time that an alarm stood; open while ended_at is NULL.
+alarm_occurrence = Table(
+    "alarm_occurrence",
+    metadata,
+    Column("id", ROW_ID, primary_key=True, autoincrement=True),
+    Column("subject", String(64), nullable=False, index=True),
+    Column("sentence", Text, nullable=False),
+    Column("advice", Text, nullable=False),  # what to do; may be empty
+    Column("outside", Text, nullable=False),  # the sentence without identifiers of studies
+    Column("device", Text),
+    Column("since", TIME, nullable=False),
+    Column("ended_at", TIME, index=True),
+    Column("notified", String(8)),  # what receivers were told last: alarm or ended
+    Column("acknowledged_by", String(64)),
+    Column("acknowledged_at", TIME),
+    Column("comment", Text),
+)
+
+# Until when nobody is notified of an alarm, whether it stands or not.
+alarm_silence = Table(
+    "alarm_silence",
+    metadata,
+    Column("subject", String(64), primary_key=True),
+    Column("silenced_by", String(64), nullable=False),
+    Column("silenced_at", TIME, nullable=False),
+    Column("until", TIME, nullable=False),
+    Column("comment", Text, nullable=False),
 )

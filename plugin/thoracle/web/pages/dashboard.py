@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from thoracle.errors import DeliveryError, ThoracleError
-from thoracle.monitoring import alarms, conditions, figures, reach, statistics
+from thoracle.monitoring import conditions, figures, occurrences, reach, statistics
 from thoracle.monitoring import operations as stored
 from thoracle.monitoring.comparison import Level, shown
 from thoracle.monitoring.figures import OPEN, STATES, TurnAround, Volume
@@ -123,7 +123,7 @@ def board(
     volumes = figures.volumes(statistics.outcomes(connection, since, until, length), periods)
     times = statistics.times(connection, since, until)
     opinions = statistics.opinions(connection, _months(now, MONTHS)[0], until)
-    raised = alarms.alarm_rows(connection, Level.ALARM.value)
+    raised = occurrences.standing(connection)
     levels = {one.subject: one.level for one in watching.comparisons}
     return Board(
         days=days,
