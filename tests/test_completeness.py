@@ -284,6 +284,56 @@ def test_pixels_without_rows_are_refused(tmp_path: Path) -> None:
     assert refused(tmp_path, encoded(image(Rows=None, SOPInstanceUID="1.2.3"))).status == 0xC000
 
 
+def test_a_size_that_cannot_be_read_is_told_as_it_is(tmp_path: Path) -> None:
+    ds = image(SOPInstanceUID="1.2.3")
+    data_set = encoded(ds).replace(b"US\x02\0\x10\0", b"US\x04\0\x10\0\x10\0", 1)
+    said = str(refused(tmp_path, data_set))
+    assert said == r"Rows (0028,0010): found '16\\16', required is a whole number"
+
+
+# ---- what one reader takes and the next does not -----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"), [(0x00100020, b"OTHER "), (0x0020000D, b"1.2.3\0"), (0x00100021, b"WARD")]
+)
+def test_what_is_behind_the_pixels_is_nobody_s_identity(
+    tmp_path: Path, tag: int, value: bytes
+) -> None:
+    ds = image(IssuerOfPatientID="HOME")
+    behind = hostile.element(tag >> 16, tag & 0xFFFF, "UI" if tag >> 16 == 0x20 else "LO", value)
+    walked = check(tmp_path, encoded(ds) + behind)
+    assert walked.text("PatientID") == "P1"
+    assert walked.text("StudyInstanceUID") == ds.StudyInstanceUID
+    assert walked.text("IssuerOfPatientID") == "HOME"
+
+
+def test_pixels_in_front_leave_an_object_without_identity(tmp_path: Path) -> None:
+    data_set = encoded(image(SOPInstanceUID="1.2.3"))
+    at = data_set.index(b"\xe0\x7f\x10\0")
+    assert refused(tmp_path, data_set[at:] + data_set[:at]).status == 0xA900
+
+
+@pytest.mark.parametrize("value", [b"OTHER ", b"P1"])
+def test_an_identity_that_is_there_twice_has_to_be_one(tmp_path: Path, value: bytes) -> None:
+    ds = image(SOPInstanceUID="1.2.3")
+    data_set = encoded(ds)
+    at = data_set.index(b"\x10\0\x30\0DA")
+    doubled = data_set[:at] + hostile.element(0x10, 0x20, "LO", value) + data_set[at:]
+    if value == b"P1":
+        assert check(tmp_path, doubled).text("PatientID") == "P1"
+    else:
+        said = str(refused(tmp_path, doubled))
+        assert said == "(0010,0020) is there twice, with different values"
+
+
+def test_a_data_set_that_begins_with_another_group_length_of_group_2_is_refused(
+    tmp_path: Path,
+) -> None:
+    data_set = hostile.element(2, 0, "UL", b"\0") + encoded(image(SOPInstanceUID="1.2.3"))
+    assert refused(tmp_path, data_set).status == 0xC000
+
+
 # ---- what is hostile ---------------------------------------------------------------------------
 
 
@@ -295,6 +345,12 @@ def test_a_deflate_bomb_is_refused(tmp_path: Path) -> None:
     error = refused(tmp_path, bomb, DeflatedExplicitVRLittleEndian)
     assert error.status == 0xC000
     assert "grows beyond" in str(error)
+
+
+def test_what_is_no_deflated_stream_is_told_as_such(tmp_path: Path) -> None:
+    wire = zlib.compress(encoded(image(SOPInstanceUID="1.2.3")))  # with a header that has no place
+    said = str(refused(tmp_path, wire, DeflatedExplicitVRLittleEndian))
+    assert said == "deflated data set cannot be inflated"
 
 
 @pytest.mark.parametrize("depth", [65, 1000, 50_000])

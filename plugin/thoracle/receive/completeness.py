@@ -88,8 +88,8 @@ class Walked:
         return attributes.text(self.header, keyword)[:longest]
 
 
-IDENTIFYING = ("PatientID", "IssuerOfPatientID")
-"""Whose object it is: such a value has to be readable, others are left out when they are not."""
+REQUIRED = ("PatientID", "IssuerOfPatientID", "Rows", "Columns")
+"""Whose object it is, and its size: such a value has to be readable; others are left out."""
 
 
 def check(path: Path, command: Command, budget: Budget) -> Walked:
@@ -104,9 +104,10 @@ def check(path: Path, command: Command, budget: Budget) -> Walked:
     DataSetMismatch
         UIDs differ from the command or are missing, or pixel data is shorter than its image.
     """
-    read_file_meta_info(path)  # raises InvalidDicomError; pynetdicom wrote it
     syntax = UID(command.transfer_syntax_uid)
     try:
+        # pynetdicom wrote it; a data set that begins with group 0002 is taken for a part of it.
+        read_file_meta_info(path)
         found = walked(path, syntax, budget)
         _agree(found, command)
         _pixels(found, syntax)
@@ -134,7 +135,7 @@ def walked(path: Path, syntax: UID, budget: Budget) -> Walked:
         found = walk(file, size, syntax, _HEADER, LONGEST_VALUE, budget)
     header, faults = attributes.readable(_dataset(found.elements, syntax))
     for fault in faults:
-        if fault.keyword in IDENTIFYING and fault.keyword not in header:
+        if fault.keyword in REQUIRED and fault.keyword not in header:
             raise CannotUnderstand(fault.detail)
     return Walked(header, offset, found.pixels)
 

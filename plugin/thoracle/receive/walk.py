@@ -32,6 +32,14 @@ INFLATE_FLOOR = 16 * 1024 * 1024
 """Bytes to which a deflated data set may grow whatever its ratio."""
 LARGEST_PADDING = 1024 * 1024
 PIXEL_DATA = Tag("PixelData")
+IDENTITY = frozenset(
+    Tag(keyword)
+    for keyword in (
+        *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
+        *("PatientID", "IssuerOfPatientID"),
+    )
+)
+"""What may not stand twice with different values: one reader takes the first, the next the last."""
 _CHUNK = 65536
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR"))
@@ -103,7 +111,10 @@ class Inflated:
             packed = self._inflater.unconsumed_tail or self._file.read(_CHUNK)
             if not packed:
                 raise CannotUnderstand("deflated data set is cut short")
-            more = self._inflater.decompress(packed, _CHUNK)
+            try:
+                more = self._inflater.decompress(packed, _CHUNK)
+            except zlib.error as error:
+                raise CannotUnderstand("deflated data set cannot be inflated") from error
             self._grown += len(more)
             if self._grown > self._limit:
                 raise BeyondBudget(f"deflated data set grows beyond {self._limit} bytes")
@@ -365,10 +376,18 @@ class _Walk:
             return
         self._count(BYTES, self._budget.header_megabytes * 1_000_000, end - position)
         if outermost and tag in self._wanted:
-            value = self._value(tag, length)
             name = None if vr is None else vr.decode("ascii", "replace")
-            self._found[BaseTag(tag)] = RawDataElement(
-                BaseTag(tag), name, length, value, position, implicit or vr is None, self._little
+            value = self._value(tag, length)
+            self._keep(
+                RawDataElement(
+                    BaseTag(tag),
+                    name,
+                    length,
+                    value,
+                    position,
+                    implicit or vr is None,
+                    self._little,
+                )
             )
         elif tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF and end - position <= 64:
             creator = self._value(tag, end - position)
@@ -376,6 +395,14 @@ class _Walk:
         else:
             self._limit_text(tag, vr, length)
             self._skip(tag, end - position)
+
+    def _keep(self, element: RawDataElement) -> None:
+        if self._pixels is not None:
+            return  # behind Pixel Data nobody looks who reads a header (PS3.5 Section 7.1)
+        before = self._found.get(element.tag)
+        if element.tag in IDENTITY and before is not None and before.value != element.value:
+            raise CannotUnderstand(f"{element.tag} is there twice, with different values")
+        self._found[element.tag] = element
 
     def _value(self, tag: int, length: int) -> bytes:
         if length > self._longest:
