@@ -6,7 +6,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from pydicom import Dataset
+from pydicom.datadict import keyword_dict
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
     ExplicitVRLittleEndian,
@@ -18,13 +21,15 @@ from sqlalchemy import text
 
 from gateway import Gateway
 from ledger import concluded, events, eventually, residue, rows
-from radiographs import gradient, radiograph, saved
+from radiographs import chest, gradient, radiograph, saved, silent
 from sender import Answer, Sender, send, small
+from sources import FINDING
+from thoracle.image import image_pixel, pixels, selection
 from thoracle.image.decoder import Decoder
 from thoracle.receive import duplicates
 from thoracle.receive.duplicates import Frames
 from thoracle.receive.inbox import Inbox
-from thoracle.settings import Budget, Receive
+from thoracle.settings import Budget, Receive, Select
 from thoracle.store import trail
 from thoracle.store.database import open_database, sqlite_url
 from thoracle.study.instances import Received
@@ -66,7 +71,11 @@ def test_a_corrected_header_is_a_second_version_and_no_second_analysis(gateway: 
 
 @pytest.mark.parametrize(
     "change",
-    [{"PhotometricInterpretation": "MONOCHROME1"}, {"BodyPartExamined": "HAND"}],
+    [
+        {"PhotometricInterpretation": "MONOCHROME1"},
+        {"BodyPartExamined": "HAND"},
+        {"PixelRepresentation": 1},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_a_correction_by_which_the_image_is_read_otherwise_is_analysed(
@@ -83,6 +92,63 @@ def test_a_correction_by_which_the_image_is_read_otherwise_is_analysed(
     last = concluded(gateway, ds.StudyInstanceUID)
     assert last["generation"] == 2
     assert (last["reason_code"] == "NOT-CHEST") == ("BodyPartExamined" in change)
+
+
+def test_what_an_image_is_judged_and_shown_by_is_what_is_compared() -> None:
+    asked: set[str] = set()
+
+    class Asked(Dataset):
+        """Notes what is asked of it."""
+
+        def __getattr__(self, name: str) -> Any:
+            asked.add(name)
+            return super().__getattr__(name)
+
+        def __contains__(self, name: Any) -> bool:
+            asked.add(str(name))
+            return super().__contains__(name)
+
+    for ds in (chest(), silent(PatientAge=None), silent(WindowCenter=2048, WindowWidth=4096)):
+        spy = Asked(ds)
+        spy.file_meta = ds.file_meta
+        image_pixel.complete(spy)
+        selection.check(spy, Select(), FINDING.population)
+        pixels.radiograph(spy, ds.pixel_array)
+    asked = {name for name in asked if name in keyword_dict}
+    described = {"Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "BitsAllocated"}
+    told = {"LossyImageCompression", "BurnedInAnnotation"}  # in the report; they change no answer
+    same = {"SOPClassUID"}
+    compared = {*duplicates.READ, *duplicates.DESCRIPTIONS, *duplicates.DATES}
+    assert asked - compared == described | told | same
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "alike"),
+    [
+        ({}, {"PatientName": "Doe^Janet", "StudyDescription": "Hand"}, True),
+        ({"BodyPartExamined": None}, {"StudyDescription": "Hand"}, False),
+        ({"PatientOrientation": ["P", "F"]}, {"PatientOrientation": ["L", "F"]}, False),
+        ({"PatientBirthDate": "20190101"}, {"PatientBirthDate": "19190101"}, False),
+        ({"PatientAge": "050Y"}, {"PatientBirthDate": "19190101"}, True),
+        ({}, {"Modality": "MG"}, False),
+        ({}, {"BitsStored": 12, "HighBit": 11}, False),
+    ],
+)
+def test_corrections_that_change_how_an_image_is_read_are_known(
+    before: dict[str, Any], after: dict[str, Any], alike: bool, tmp_path: Path
+) -> None:
+    ds = small(**before)
+    saved(ds, tmp_path / "before.dcm")
+    for keyword, value in after.items():
+        setattr(ds, keyword, value)
+    saved(ds, tmp_path / "after.dcm")
+    frames = Frames(tmp_path, Decoder(2048, 60), Budget())
+    uids = ("1.2.840.1", "1.2.840.2", "1.2.840.3", "1.2.840.4", "1.2.840.10008.1.2.1")
+    previous, received = (
+        Received(*uids, "P", "", "A", 100, f"{name}.dcm", 8, name, "PACS", "127.0.0.1")
+        for name in ("before", "after")
+    )
+    assert frames.read_alike(previous, received) is alike
 
 
 def test_a_correction_before_the_analysis_is_what_gets_analysed(gateway: Gateway) -> None:
@@ -167,6 +233,19 @@ def test_native_frames_with_padding_behind_them_are_a_correction(gateway: Gatewa
     assert send(gateway.port, ds).status == SUCCESS
     ds.PixelData += bytes(2)
     assert send(gateway.port, ds).status == SUCCESS
+
+
+def test_unused_bits_of_the_pixel_cells_are_no_pixels(gateway: Gateway) -> None:
+    """An archive takes out the overlay that was kept in them."""
+    used = {"BitsStored": 12, "HighBit": 11}
+    ds = small(**used)
+    values = np.frombuffer(ds.PixelData, "<u2")
+    ds.PixelData = (values | 0x8000).tobytes()
+    assert send(gateway.port, ds).status == SUCCESS
+    ds.PixelData = values.tobytes()
+    assert send(gateway.port, ds).status == SUCCESS
+    ds.PixelData = (values | 0x0FFF).tobytes()
+    assert send(gateway.port, ds).status == CANNOT_UNDERSTAND
 
 
 def test_the_same_frames_decompressed_are_a_correction(gateway: Gateway) -> None:

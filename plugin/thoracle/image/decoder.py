@@ -14,10 +14,12 @@ from typing import Any, BinaryIO, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import Dataset
 
 from thoracle import child
 from thoracle.child import Answer, Child, ChildFailed, ChildNotStarted
 from thoracle.errors import NotAnalysable
+from thoracle.image import image_pixel
 from thoracle.image.codecs import (
     LARGEST_IMAGE_BYTES,
     LONGEST_DETAIL,
@@ -25,29 +27,36 @@ from thoracle.image.codecs import (
     StoredPixels,
     decode_file,
 )
+from thoracle.image.header import header_of
 from thoracle.records import Reason
 
 # ---- digest of frames ----------------------------------------------------------------------------
 # The digest of decoded frames: what makes two encodings the same image.
 #
 # It is over shape and stored values: byte order, width of the sample type, sign, transfer syntax,
-# offset tables and fragments are no difference.
+# offset tables and fragments are no difference. Unused bits of the pixel cells count, unless the
+# header is asked which these are: overlays were kept there, and codecs leave them out.
 
 _ROWS = 256
 """Converted at a time, so that no second copy of the frames is made."""
 
 
-def frames_digest(array: NDArray[Any]) -> str:
+def frames_digest(array: NDArray[Any], ds: Dataset | None = None) -> str:
     """Return the hexadecimal SHA-256 of decoded frames.
 
     Parameters
     ----------
     array
         ``(rows, columns)`` or ``(rows, columns, 3)``, integer or float.
+    ds
+        The header, complete; then the unused bits of the pixel cells do not count.
     """
     sha256 = hashlib.sha256(repr(array.shape).encode())
     for start in range(0, len(array), _ROWS):
-        sha256.update(np.ascontiguousarray(_alike(array[start : start + _ROWS])).data)
+        rows = array[start : start + _ROWS]
+        if ds is not None and array.dtype.kind in "iu":
+            rows = image_pixel.stored_values(ds, rows).astype(np.int32)
+        sha256.update(np.ascontiguousarray(_alike(rows)).data)
     return sha256.hexdigest()
 
 
@@ -64,6 +73,7 @@ def _alike(array: NDArray[Any]) -> NDArray[Any]:
 _DTYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<f4", "<f8")
 _FORMATS: tuple[Format, ...] = ("DICOM", "PNG", "JPEG")
 _LONGEST_HEADER = 4096
+_ALL_BITS, _USED_BITS = "all bits", "used bits"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 R = TypeVar("R")
 
@@ -104,19 +114,21 @@ class Decoder:
         NotAnalysable
             As by :func:`decode_file`; also when the child died, or ran out of memory or time.
         """
-        return self._asked(path, _read, digest=False)
+        return self._asked(path, _read, "")
 
-    def digest(self, path: Path) -> str:
+    def digest(self, path: Path, *, used_bits: bool = False) -> str:
         """Return the digest of a file's decoded frames; they stay in the child.
+
+        With ``used_bits`` the unused bits of the pixel cells do not count.
 
         Raises
         ------
         NotAnalysable
             As by :meth:`decode`.
         """
-        return self._asked(path, _read_digest, digest=True)
+        return self._asked(path, _read_digest, _USED_BITS if used_bits else _ALL_BITS)
 
-    def _asked(self, path: Path, read: Callable[[Answer], R | NotAnalysable], *, digest: bool) -> R:
+    def _asked(self, path: Path, read: Callable[[Answer], R | NotAnalysable], digest: str) -> R:
         question = {"path": str(path.absolute()), "digest": digest}
         try:
             answer = self._child.ask(json.dumps(question).encode(), read)
@@ -181,7 +193,8 @@ def _respond(question: bytes, answers: BinaryIO) -> None:
     try:
         stored = decode_file(Path(asked["path"]))
         if asked["digest"]:
-            child.write_header(answers, {"frames_sha256": frames_digest(stored.array)})
+            ds = header_of(Path(asked["path"])) if asked["digest"] == _USED_BITS else None
+            child.write_header(answers, {"frames_sha256": frames_digest(stored.array, ds)})
             return
         array = np.ascontiguousarray(stored.array)
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)

@@ -3,7 +3,12 @@
 The decoder's child and its parent ask this one module, so that both take the same.
 """
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.uid import RLELossless
 
 from thoracle.image.attributes import LONGEST_QUOTE, Fault
 
@@ -75,3 +80,24 @@ def _cells(ds: Dataset) -> list[Fault]:
             faults.append(Fault("PixelRepresentation", repr(str(signed)), "0 or 1"))
         ds.PixelRepresentation = 0
     return faults
+
+
+def stored_values(ds: Dataset, cells: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the values in pixel cells, without their unused bits (PS3.5 Section 8.1.1).
+
+    Parameters
+    ----------
+    ds
+        What :func:`complete` returned.
+    cells
+        Integers of any shape.
+    """
+    cells, bits = cells.astype(np.int64), int(ds.BitsStored)
+    syntax = getattr(ds, "file_meta", Dataset()).get("TransferSyntaxUID")
+    # Codecs right-justify what they decode; run-length encoding keeps the cells as they were.
+    if syntax is None or not syntax.is_compressed or syntax == RLELossless:
+        cells = cells >> max(0, int(ds.get("HighBit", bits - 1)) - bits + 1)
+    values: NDArray[np.int64] = cells & (2**bits - 1)
+    if ds.PixelRepresentation:
+        values = np.where(values >= 2 ** (bits - 1), values - 2**bits, values)
+    return values

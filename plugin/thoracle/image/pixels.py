@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.pixels.processing import apply_color_lut
-from pydicom.uid import RLELossless
 
 from thoracle.errors import NotAnalysable
 from thoracle.image import image_pixel, luts
@@ -237,7 +236,7 @@ def _levels(ds: Dataset, stored: NDArray[Any]) -> _Levels:
         index, counts = cells, _histogram(cells, len(cell_values))
     else:
         cell_values, index, counts = np.unique(cells, return_inverse=True, return_counts=True)
-    values = _unpack(ds, cell_values.astype(np.int64))
+    values = image_pixel.stored_values(ds, cell_values.astype(np.int64))
     padding = _is_padding(ds, values)
     return _Levels(values, np.where(padding, 0, counts), padding, index)
 
@@ -258,19 +257,6 @@ def _looked_up(table: NDArray[np.float32], index: NDArray[Any]) -> NDArray[np.fl
         rows = slice(start, start + _BLOCK)
         np.take(table, index[rows], out=found[rows], mode="clip")
     return found
-
-
-def _unpack(ds: Dataset, cells: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the stored values in pixel cells (PS3.5 Section 8.1.1)."""
-    bits = int(ds.BitsStored)
-    syntax = getattr(ds, "file_meta", Dataset()).get("TransferSyntaxUID")
-    # Codecs right-justify what they decode; run-length encoding keeps the cells as they were.
-    if syntax is None or not syntax.is_compressed or syntax == RLELossless:
-        cells = cells >> max(0, int(ds.get("HighBit", bits - 1)) - bits + 1)
-    values: NDArray[np.int64] = cells & (2**bits - 1)
-    if ds.PixelRepresentation:
-        values = np.where(values >= 2 ** (bits - 1), values - 2**bits, values)
-    return values
 
 
 def _is_padding(ds: Dataset, values: NDArray[np.int64]) -> NDArray[np.bool_]:

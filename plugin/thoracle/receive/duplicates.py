@@ -19,7 +19,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from sqlalchemy import Connection, Engine
 
 from thoracle.errors import CannotUnderstand, NotAnalysable, OutOfResources
-from thoracle.image import attributes, header
+from thoracle.image import attributes, header, selection
 from thoracle.image.decoder import Decoder
 from thoracle.receive import completeness
 from thoracle.receive.completeness import Walked
@@ -45,13 +45,19 @@ _DESCRIBING = (
 )
 """Elements that say how bytes become stored values (PS3.3 Section C.7.6.3)."""
 READ = (
+    *("BitsStored", "HighBit", "PixelRepresentation"),
     *("PhotometricInterpretation", "PresentationLUTShape", "PixelPaddingValue"),
     *("PixelPaddingRangeLimit", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
     *("BodyPartExamined", "ViewPosition", "AnatomicRegionSequence", "ViewCodeSequence"),
     *("ImageType", "PresentationIntentType", "PatientAge"),
+    *("Modality", "PatientOrientation", "Manufacturer", "ContributingEquipmentSequence"),
 )
 """Elements by which the same frames become another picture, or are eligible or not."""
+DESCRIPTIONS = ("ProtocolName", "SeriesDescription", "StudyDescription")
+"""Elements that are asked where no other states region or view."""
+DATES = ("PatientBirthDate", "StudyDate")
+"""Elements that are asked where no age is stated."""
 
 
 class Frames:
@@ -73,7 +79,7 @@ class Frames:
         self._budget = budget
 
     def same(self, previous: Any, received: Received) -> str | None:
-        """Return the digest of the frames that both have, ``None`` when it was not needed.
+        """Return the digest of the received frames, which are the same; ``None``: not needed.
 
         Raises
         ------
@@ -89,12 +95,16 @@ class Frames:
         try:
             known = known or self._decoder.digest(old)
             found = self._decoder.digest(new)
+            if found == known or (old.exists() and self._same_used_bits(old, new)):
+                return found
         except NotAnalysable as error:
             detail = "SOP Instance UID is known; its pixels cannot be compared"
             raise CannotUnderstand(f"{detail}: {error.detail}") from error
-        if found != known:
-            raise CannotUnderstand("SOP Instance UID is known with other pixels")
-        return known
+        raise CannotUnderstand("SOP Instance UID is known with other pixels")
+
+    def _same_used_bits(self, *paths: Path) -> bool:
+        """Return whether only bits differ that no value is made of (PS3.5 Section 8.1.1)."""
+        return len({self._decoder.digest(path, used_bits=True) for path in paths}) == 1
 
     def read_alike(self, previous: Any, received: Received) -> bool:
         """Return whether both would be given to the model alike; so too when one is gone.
@@ -124,10 +134,15 @@ class Frames:
 
 def _said(path: Path) -> dict[str, str]:
     """Return the values of a file by which it is read."""
+    tags = (*READ, *DESCRIPTIONS, *DATES)
     with path.open("rb") as file:
-        ds = header.parse(file, stop_before_pixels=True, specific_tags=READ).ds
+        ds = header.parse(file, stop_before_pixels=True, specific_tags=tags).ds
         found, _ = attributes.readable(ds)
-    return {keyword: str(found[keyword].value) for keyword in READ if keyword in found}
+    region = found.get("AnatomicRegionSequence") or found.get("BodyPartExamined")
+    view = found.get("ViewCodeSequence") or found.get("ViewPosition")
+    asked = [*READ, *(() if region and view else DESCRIPTIONS)]
+    said = {keyword: str(found[keyword].value) for keyword in asked if keyword in found}
+    return said | {"age": str(selection.age_years(found))}
 
 
 def _digest(path: Path, walked: Walked) -> str:
