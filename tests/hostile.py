@@ -179,7 +179,7 @@ COSTLY: dict[str, tuple[Callable[[int], Hostile], int, str]] = {
     "elements": (elements, 10_000_000, "more than 20000 data elements"),
     "elements of an item": (elements_of_item, 10_000_000, "more than 20000 data elements"),
     "deflated": (deflated, 900, "more than 32000000 bytes beside Pixel Data"),
-    "fragments": (fragments, 10_000_000, "more than 100000 fragments"),
+    "fragments": (fragments, 10_000_000, "more than 20000 fragments"),
     "name": (long_name, 65_000, "(0010,0010) has 65000 bytes, at most 4096"),
     "character sets": (character_sets, 5000, "(0008,0005) has 65534 bytes, at most 4096"),
     "text": (long_text, 10_000_000, "(0040,A160) has 10000000 bytes of text, at most 64000"),

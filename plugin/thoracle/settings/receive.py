@@ -54,7 +54,7 @@ class Budget(Section):
         20_000, ge=1000, description="Data elements, those in sequences included."
     )
     items: int = Field(10_000, ge=100, description="Items of sequences.")
-    fragments: int = Field(100_000, ge=1000, description="Fragments of encapsulated pixel data.")
+    fragments: int = Field(20_000, ge=1000, description="Fragments of encapsulated pixel data.")
     header_megabytes: int = Field(
         32, ge=1, description="All values but Pixel Data together, megabytes."
     )
