@@ -50,11 +50,11 @@ class View:
 ORDER = "patient_id=CRAWLEDPATIENT"
 ASKED = "study_instance_uid={study}"
 SHOWN = {
-    "/": View("/?text=CRAWLEDPATIENT", LISTS, ""),
+    "/": View("/?text=CRAWLEDPATIENT", LISTS, "detail"),
     "/study/{uid}": View("/study/{study}", VIEWS),
     "/api/studies": View(f"/api/studies?{ORDER}", LISTS, "detail"),
     "/api/studies/{study_instance_uid}": View("/api/studies/{study}", VIEWS),
-    "/api/worklist": View("/api/worklist?text=CRAWLEDPATIENT", LISTS, ""),
+    "/api/worklist": View("/api/worklist?text=CRAWLEDPATIENT", LISTS, "detail"),
     "/fhir/{type_}": View("/fhir/Task?patient.identifier=CRAWLEDPATIENT", LISTS, "detail"),
     "/fhir/{type_}/{id_}": View("/fhir/ImagingStudy/{study}", VIEWS),
     "/audit": View(f"/audit?{ASKED}", READS),

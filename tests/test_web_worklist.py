@@ -264,7 +264,7 @@ def test_hostile_text_is_inert(site: Site, client: httpx.Client, text: str) -> N
 
 
 def test_each_opened_list_is_one_row_of_the_audit(site: Site, client: httpx.Client) -> None:
-    add(site, 1)
+    added = [add(site, 1)]
     before = len(site.events("list viewed"))
     client.get("/?text=doe")
     client.get("/?text=doe")
@@ -273,7 +273,7 @@ def test_each_opened_list_is_one_row_of_the_audit(site: Site, client: httpx.Clie
     assert events[0].detail == {
         "filter": {"page": 1, "review": "open", "sort": "rank", "text": "doe"},
         "means": "GET /",
-        "studies": 1,
+        "studies": added,
     }
 
 

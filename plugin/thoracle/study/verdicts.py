@@ -131,7 +131,7 @@ def _newest() -> Any:
 
 
 class ResultChanged(ThoracleError):
-    """The result that was looked at is not the one that stands."""
+    """The result that the reader saw is no longer current."""
 
 
 def give(

@@ -56,17 +56,19 @@ class RowAnswer(BaseModel):
     changed_at: str = Field(description="ISO 8601, UTC.")
     ai_state: str = Field(
         description="queued, running, failed, withdrawn, held, shadow, or the outcome: positive, "
-        "negative, indeterminate, rejected. Rejected and failed are no negative."
+        "negative, indeterminate, rejected. Rejected and failed are not negative."
     )
-    finding: str | None = Field(description="Scheme and code of what state and probability mean.")
+    finding: str | None = Field(
+        description="Scheme and code of what state and probability are about."
+    )
     finding_name: str | None
     probability: float | None = Field(description="Calibrated, 0 to 1.")
     threshold: float | None = Field(description="Decision threshold, 0 to 1.")
     reason: ReasonAnswer | None = Field(description="Of a rejection.")
     bundle: str | None = Field(description="Name and version of the model.")
-    stat: bool = Field(description="The order says so: before all others.")
+    stat: bool = Field(description="STAT: before all others.")
     head_start_minutes: int = Field(description="By how many minutes the study was moved up.")
-    why: str = Field(description="Why it stands where it stands.")
+    why: str = Field(description="Reason for its place on the list.")
     reviewed_at: str | None = Field(description="Of the first verdict; ISO 8601, UTC.")
     verdict: Opinion | None = Field(description="The newest one.")
 
@@ -75,7 +77,7 @@ class ListAnswer(BaseModel):
     """A page of the list, in the order that was asked for."""
 
     research_use_only: str = RESEARCH_USE_ONLY
-    number: int = Field(description="Studies that the filter lets through, on all pages.")
+    number: int = Field(description="Studies that match, on all pages.")
     page: int
     pages: int
     studies: list[RowAnswer]
@@ -88,7 +90,7 @@ class VerdictGiven(BaseModel):
 
     opinion: Opinion
     report_sop_instance_uid: str = Field(
-        pattern=r"^[0-9.]{1,64}$", description="Of the report that the reader looked at."
+        pattern=r"^[0-9.]{1,64}$", description="Of the report that the reader saw."
     )
     comment: str = Field("", max_length=LONGEST_COMMENT)
 
@@ -113,8 +115,9 @@ def show(
     with site_of(request).database.begin() as connection:
         number = reading_list.count(connection, within)
         rows = reading_list.page(connection, within, wanted.sort, PAGE, (wanted.page - 1) * PAGE)
-        hidden = results.kept_back(connection, [row.study_instance_uid for row in rows])
-        record_view(connection, request, person, wanted, len(rows))
+        uids = [row.study_instance_uid for row in rows]
+        hidden = results.kept_back(connection, uids)
+        record_view(connection, request, person, wanted, uids)
     return ListAnswer(
         number=number,
         page=wanted.page,
@@ -128,7 +131,7 @@ def show(
     status_code=201,
     responses={
         404: {"description": "No such study."},
-        409: {"description": "The result that was looked at is not the one that stands."},
+        409: {"description": "The result that the reader saw is no longer current."},
     },
 )
 def judge(

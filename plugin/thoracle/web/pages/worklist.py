@@ -147,7 +147,7 @@ def show(
         filters = people.filters(connection, person.name)
     if not _is_same_view(request, wanted):
         with site.database.begin() as connection:
-            record_view(connection, request, person, wanted, len(rows))
+            record_view(connection, request, person, wanted, uids)
     preparation.prepare(request, uids[:PREPARED])
     now = datetime.now(UTC)
     part = "hx-request" in request.headers or "x-automatic" in request.headers
@@ -215,9 +215,13 @@ def _is_same_view(request: Request, wanted: WorklistQuery) -> bool:
 
 
 def record_view(
-    connection: Connection, request: Request, person: Person, wanted: WorklistQuery, studies: int
+    connection: Connection,
+    request: Request,
+    person: Person,
+    wanted: WorklistQuery,
+    studies: list[str],
 ) -> None:
-    """Record that a list was seen, and by which filter."""
+    """Record that a list was seen: by which filter, and which studies were on it."""
     asked = {name: value for name, value in asdict(wanted).items() if value not in ("", ())}
     columns: trail.Columns = {"detail": {"filter": asked, "studies": studies}}
     record_access(connection, request, person, trail.Event.LIST_VIEWED, columns)
