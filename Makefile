@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "1 of 3: a virtual environment"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --upgrade -c constraints.txt pip
-	@echo "2 of 3: PyTorch for processors, about 200 MB"
+	@echo "2 of 3: PyTorch for CPUs, about 200 MB"
 	@$(PIP) --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) torch | $(COUNT)
 	@echo "3 of 3: Thoracle, what its tests use, and linters: about 150 packages"
 	@$(PIP) -e '.[evaluate,oidc,openvino,parquet]' --group test --group lint --group train | $(COUNT)

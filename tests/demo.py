@@ -332,8 +332,8 @@ def main() -> int:
                 wait_for_user()
             return 0 if all(answered) and demo.gateway.terminate() == 0 else 1
     except (NotDone, RuntimeError) as error:
-        console.print(f"\nThe demonstration did not come to its end: {error}", markup=False)
-        console.print(f"What there is: {folder}", markup=False)
+        console.print(f"\nThe demo did not finish: {error}", markup=False)
+        console.print(f"Files so far: {folder}", markup=False)
         return 1
 
 

@@ -154,7 +154,7 @@ def test_an_image_that_cannot_be_decoded_says_why_and_nothing_of_the_patient(
 
 def test_a_fault_of_the_child_is_none_of_its_parent(tmp_path: Path) -> None:
     path = saved(chest(), tmp_path / "a.dcm")
-    with pytest.raises(pictures.NoPicture, match="ended without one"):
+    with pytest.raises(pictures.NoPicture, match="ended without a picture"):
         pictures.stored_picture(
             settings(tmp_path),
             order(path, kind="overlay", states=[str(tmp_path / "absent")]),
@@ -173,7 +173,7 @@ def test_an_endless_image_is_given_up(tmp_path: Path) -> None:
 def test_an_image_needs_no_more_memory_than_allowed(tmp_path: Path) -> None:
     row = np.arange(9000, dtype=np.uint16)
     path = saved(radiograph(np.tile(row, (9000, 1))), tmp_path / "a.dcm")
-    with pytest.raises(pictures.NoPicture, match="ended without one"):
+    with pytest.raises(pictures.NoPicture, match="ended without a picture"):
         pictures.stored_picture(settings(tmp_path, memory_megabytes=512), order(path), ["a"])
 
 
@@ -192,7 +192,7 @@ def test_a_codec_that_kills_its_process_costs_one_picture(tmp_path: Path) -> Non
     (child,) = eventually(children_at_work)
     os.kill(child, signal.SIGSEGV)
     thread.join()
-    assert [str(error) for error in caught] == ["the process that makes pictures ended without one"]
+    assert [str(error) for error in caught] == ["the rendering process ended without a picture"]
     path = saved(chest(), tmp_path / "a.dcm")
     assert opened(pictures.stored_picture(settings(tmp_path), order(path), ["b"])).size == (
         512,

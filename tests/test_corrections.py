@@ -64,7 +64,7 @@ def test_a_withdrawal_is_a_report_that_names_the_withdrawn_one(
     study = site.send()
     for name in ("iocm", "plain"):
         site.proven(study, name)
-    assert "to be withdrawn" in withdraw(site, study)
+    assert "withdrawal of report" in withdraw(site, study)
     for archive in (iocm, plain):
         eventually(lambda archive=archive: len(objects(archive, study, "SR")) == 2)  # type: ignore[misc]  # bound
         first, correction = objects(archive, study, "SR")

@@ -147,8 +147,8 @@ def test_every_chart_has_its_numbers_and_they_add_up(
 ) -> None:
     with site.client("reader") as client:
         page = client.get(f"/dashboard?days={days}").text
-    assert page.count('role="img" aria-label=') == page.count("The numbers: ")
-    table = page.split("The numbers: studies by ")[1].split("</table>")[0]
+    assert page.count('role="img" aria-label=') == page.count("Data table: ")
+    table = page.split("Data table: studies by ")[1].split("</table>")[0]
     totals = re.findall(r'<td class="number">([\d,]+)</td></tr>', table)
     shown = re.search(r"<dt>Studies</dt><dd>([\d,]+)</dd>", page)
     assert shown is not None
@@ -362,7 +362,7 @@ def test_a_dead_letter_is_sent_again_by_the_gateway_when_its_button_is_pressed(
                 assert "accepting connections" in before
                 assert "answers C-ECHO" in client.post("/dashboard/peers/gateway/try").text
                 answer = client.post(f"/dashboard/retry/{study}")
-                assert f"1 of study {study} to be sent again" in answer.text
+                assert f"1 of study {study} queued to be sent again" in answer.text
                 eventually(lambda: [one["state"] for one in rows(gateway, state)] == ["delivered"])
                 again = client.post(f"/dashboard/retry/{study}").text
                 assert "found nothing refused or given up" in again

@@ -146,7 +146,7 @@ def test_what_was_refused_is_sent_again_when_somebody_asks_for_it(archives: Arch
     study = archives.send()
     archives.delivery(study, "plain", "refused")
     archives.named["plain"].status = 0x0000
-    assert "1 to be sent again" in archives.gateway.run("retry", study)
+    assert "1 queued to be sent again" in archives.gateway.run("retry", study)
     row = archives.delivery(study, "plain", "delivered")
     assert row["attempts"] == 2
     (event,) = rows(

@@ -536,7 +536,7 @@ def test_statuses_and_times_restrict_together(served: Served) -> None:
         ("Task?identifier=a|b|c", "invalid", "system|value"),
         ("Task?identifier=|", "invalid", "system|value"),
         ("Task?_lastUpdated=yesterday", "invalid", "found no date"),
-        ("Task?_lastUpdated=2026-02-31", "invalid", "of the calendar"),
+        ("Task?_lastUpdated=2026-02-31", "invalid", "calendar date"),
         ("Task?_lastUpdated=ne2026", "invalid", "found no date"),
         ("Task?_count=-1", "invalid", "_count: found no number"),
         ("Task?_count=1&_count=2", "invalid", "found twice"),
@@ -701,7 +701,7 @@ def test_dates_cover_the_span_of_their_precision() -> None:
     )
     assert updated("gt2026") == ((">=", "2027-01-01T00:00:00.000000Z"),)
     assert updated("le2026-11-22T18:30:00.5+01:00") == (("<", "2026-11-22T17:30:00.600000Z"),)
-    with pytest.raises(SearchError, match="of the calendar"):
+    with pytest.raises(SearchError, match="calendar date"):
         updated("9999")
 
 

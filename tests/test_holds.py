@@ -81,7 +81,7 @@ def test_a_hold_is_placed_listed_and_released_and_each_is_audited(
     assert released["detail"]["means"] == "thoracle hold release"
     assert placed["user_id"] == released["user_id"] == values["placed_by"]
     assert len(events(engine, "list viewed")) == 3
-    with pytest.raises(ThoracleError, match="found no hold 1 that holds"):
+    with pytest.raises(ThoracleError, match="found no active hold 1"):
         run(tmp_path, "hold", "release", "1")
 
 

@@ -35,7 +35,7 @@ FAULTS = {
     "withdraw": "found no active result",
     "reanalyse": "no such table",  # of workflows: the gateway has never run here
     "reconcile": "found no image of it",
-    "release": "found no result that is held",
+    "release": "found no held result",
     "retry": "found nothing refused",
 }
 """What a command finds to be wrong with a study that was found and has nothing but its row."""

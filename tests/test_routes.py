@@ -180,7 +180,7 @@ def test_a_study_that_is_held_goes_out_when_somebody_releases_it(tmp_path: Path)
             assert here.pacs.reports_on(held) == []
             with pytest.raises(CalledProcessError) as caught:
                 here.gateway.run("release", ordinary)
-            assert "found no result that is held" in caught.value.stderr
+            assert "found no held result" in caught.value.stderr
             here.gateway.run("release", held)
             for archive in (here.pacs, here.second):
                 eventually(lambda archive=archive: here.modalities(archive, held) == ["OT", "SR"])  # type: ignore[misc]  # bound

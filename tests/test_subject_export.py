@@ -150,7 +150,7 @@ def test_an_id_of_several_issuers_needs_one(here: Ward, tmp_path: Path) -> None:
     for arguments, said in (
         (("--patient", "ID-4711"), "found 2 issuers of this ID"),
         (("--patient", "ID-4711", "--issuer", "WEST"), "found no patient of this ID from it"),
-        (("--patient", "NOBODY"), "found nobody of this ID"),
+        (("--patient", "NOBODY"), "found no patient with this ID"),
     ):
         with pytest.raises(subprocess.CalledProcessError) as refused:
             exported(here, tmp_path / "export", *arguments)

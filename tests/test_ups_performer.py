@@ -173,7 +173,7 @@ def test_images_that_never_come_end_in_a_coded_cancellation(tmp_path: Path) -> N
         ended(gateway, uid, "canceled")
         assert manager.state(uid) == "CANCELED"
         progress = manager.progress(uid)
-        assert progress.ReasonForCancellation == "Images did not come within 4 s."
+        assert progress.ReasonForCancellation == "Images did not arrive within 4 s."
         (reason,) = progress.ProcedureStepDiscontinuationReasonCodeSequence
         assert (reason.CodeValue, reason.CodingSchemeDesignator) == ("110523", "DCM")
         assert progress.ProcedureStepCancellationDateTime

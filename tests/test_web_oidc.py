@@ -111,7 +111,7 @@ def test_the_providers_word_on_roles_counts_at_each_log_in(
         assert second.get("/api/whoami").json()["roles"] == ["administrator"]
         provider.person["roles"] = ["other"]
         assert through(second).status_code == 401
-        assert why(site) == "found no role of ours in the claim roles"
+        assert why(site) == "found no Thoracle role in the claim roles"
 
 
 def test_a_local_account_is_not_taken_over_by_its_name(
@@ -234,9 +234,9 @@ def test_an_answer_counts_once_and_in_the_browser_that_asked(
         back = httpx.get(out.headers["location"]).headers["location"]
         other.get("/login")
         assert other.get(back).status_code == 401  # an attacker's answer sent to a victim
-        assert why(site) == "another browser began this log-in"
+        assert why(site) == "this log-in was started in another browser"
         assert client.get(back).status_code == 401
-        assert why(site) == "no log-in waits for this answer"
+        assert why(site) == "no log-in is waiting for this answer"
         out = client.get("/login/provider")
         back = httpx.get(out.headers["location"]).headers["location"]
         before = client.cookies["thoracle"]

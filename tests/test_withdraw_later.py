@@ -198,7 +198,7 @@ def test_the_page_withdraws_without_images_and_reading_again_says_why_it_needs_t
         answer = client.post(f"/study/{study}/reanalyse")
         assert answer.status_code == 409
         assert "no longer kept, required are the pixels of all, to read them:" in answer.text
-        assert "to withdraw its result needs no images" in answer.text
+        assert "withdrawing its result needs no images" in answer.text
         answer = client.post(f"/study/{study}/withdraw", data={"reason": REASON})
         assert answer.status_code == 303
         assert len(here.corrected(study)["sr"]) == 2
@@ -234,7 +234,7 @@ def test_what_was_purged_by_an_earlier_version_needs_its_images_again(here: Long
         with pytest.raises(subprocess.CalledProcessError) as refused:
             here.gateway.run(*command)
         assert "found 1 images that are no longer kept" in refused.value.stderr
-        assert "have the archive send them again, then ask again\n" in refused.value.stderr
+        assert "have the archive send them again, then repeat the request\n" in refused.value.stderr
     assert send(here.gateway.port, image).status == 0x0000
     here.gateway.run("withdraw", study, "--reason", REASON)
     assert len(here.corrected(study)["sr"]) == 2

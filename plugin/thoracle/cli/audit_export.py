@@ -39,7 +39,7 @@ def export_command(
     ] = None,
     since: Annotated[str | None, typer.Option(metavar="YYYY-MM", help="First month, UTC.")] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="YYYY-MM", help="Unfinished before which it ends, UTC.")
+        str | None, typer.Option(metavar="YYYY-MM", help="End month, exclusive, UTC.")
     ] = None,
     config: ConfigOption = None,
 ) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def withdraw(
     study: StudyArgument,
-    reason: Annotated[str, typer.Option(help="Why, in words that the report will show.")],
+    reason: Annotated[str, typer.Option(help="Reason, shown in the correcting report.")],
     config: ConfigOption = None,
 ) -> None:
     """Withdraw the latest result of a study with a correcting report."""
@@ -29,7 +29,7 @@ def withdraw(
 
     database, study = _named(config, study, "withdraw")
     report = requests.withdraw(database, study, reason, getpass.getuser(), named="--reason")
-    say(f"to be withdrawn: report {report}; `thoracle status {study}` shows when it is done")
+    say(f"withdrawal of report {report} requested; `thoracle status {study}` shows its state")
     with database.connect() as connection:
         if overview.is_read_again(connection, study):
             say("a new analysis of the study is under way: its result is not withdrawn by this")
@@ -41,16 +41,16 @@ def reanalyse(study: StudyArgument, config: ConfigOption = None) -> None:
 
     database, study = _named(config, study, "reanalyse")
     requests.reanalyse(database, study, getpass.getuser())
-    say(f"to be read again; `thoracle status {study}` shows when it is done")
+    say(f"new analysis requested; `thoracle status {study}` shows its state")
 
 
 def reconcile(
     study: StudyArgument,
     same: Annotated[
-        str | None, typer.Option(help="Patient ID of the one patient of all its images.")
+        str | None, typer.Option(help="All images are of the patient with this Patient ID.")
     ] = None,
     issuer: Annotated[str, typer.Option(help="With --same: the Issuer of Patient ID.")] = "",
-    different: Annotated[bool, typer.Option(help="They are different patients.")] = False,
+    different: Annotated[bool, typer.Option(help="The patients are different.")] = False,
     config: ConfigOption = None,
 ) -> None:
     """Settle whose images a study with several patients has; without an option, list them."""
@@ -66,7 +66,7 @@ def reconcile(
         raise typer.BadParameter("found both, required is one", param_hint="--same, --different")
     survivor = None if same is None else Patient(same, issuer)
     requests.reconcile(database, study, survivor, getpass.getuser())
-    say(f"to be settled; `thoracle status {study}` shows when it is done")
+    say(f"decision saved; `thoracle status {study}` shows the new analysis")
 
 
 def release(study: StudyArgument, config: ConfigOption = None) -> None:
@@ -75,7 +75,7 @@ def release(study: StudyArgument, config: ConfigOption = None) -> None:
 
     database, study = _named(config, study, "release")
     requests.release(database, study, getpass.getuser())
-    say(f"to be released; `thoracle status {study}` shows when it is done")
+    say(f"release requested; `thoracle status {study}` shows its state")
 
 
 def retry(study: StudyArgument, config: ConfigOption = None) -> None:
@@ -88,7 +88,7 @@ def retry(study: StudyArgument, config: ConfigOption = None) -> None:
     else:
         database, study = _named(config, study, "retry")
     dead = requests.retry(database, study, getpass.getuser())
-    say(f"{dead} to be sent again; `thoracle status {study}` shows what becomes of it")
+    say(f"{dead} queued to be sent again; `thoracle status {study}` shows their state")
 
 
 def _named(config: Path | None, study: str, command: str) -> tuple["Database", str]:

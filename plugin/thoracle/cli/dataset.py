@@ -15,7 +15,8 @@ app = typer.Typer(
 Found = TypeVar("Found")
 
 FolderArgument = Annotated[
-    Path, typer.Argument(metavar="PATH", help="Folder with Dataset/ in it, or any tree of images.")
+    Path,
+    typer.Argument(metavar="PATH", help="Folder that contains Dataset/, or any tree of images."),
 ]
 ManifestOption = Annotated[
     Path | None,
@@ -39,7 +40,7 @@ def check_command(
     ] = None,
     manifest: ManifestOption = None,
     crops: Annotated[
-        bool, typer.Option(help="Look for copies with another border, which takes longest.")
+        bool, typer.Option(help="Also find copies with another border (slow).")
     ] = True,
 ) -> None:
     """Say what leaks between Train, Val and Prediction, and what gives the class away.

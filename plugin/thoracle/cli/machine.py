@@ -105,7 +105,7 @@ def _rules(settings: Settings) -> Iterator[CheckResult]:
     yield from _conditions("rule", faults, doubtful)
     for rule in settings.rule:
         if rule.name not in {name for name, _ in (*faults, *doubtful)}:
-            yield CheckResult(f"rule {rule.name}", True, "can be decided, and what it names exists")
+            yield CheckResult(f"rule {rule.name}", True, "valid, and all names in it exist")
 
 
 def _ranks(settings: Settings) -> Iterator[CheckResult]:
@@ -218,7 +218,7 @@ def _pages(settings: Settings) -> Iterator[CheckResult]:
             yield CheckResult("web.oidc", False, str(error))
             return
         yield CheckResult(
-            "web.oidc", True, f"{web.oidc.issuer} answers, and its settings can be used"
+            "web.oidc", True, f"{web.oidc.issuer} answers, and its configuration fits"
         )
 
 
@@ -247,7 +247,7 @@ def _tls_files(
     except SettingsError as error:
         yield CheckResult(subject, False, str(error))
         return
-    yield CheckResult(subject, True, "its files can be used, and a key fits its certificate")
+    yield CheckResult(subject, True, "its files are valid, and the key matches the certificate")
     for name, certificates in found.items():
         for one in certificates:
             yield _validity(f"{subject} {name}", one, datetime.now(UTC))

@@ -92,7 +92,7 @@ def study_of(database: "Database", text: str, means: str) -> str:
         where = database.url.database or database.url.host
         raise ThoracleError(
             f"found no study with Study Instance UID, Accession Number or Patient ID {text!r:.80}, "
-            f"looked for among {number} studies in {where}"
+            f"searched {number} studies in {where}"
         )
     say(f"found {len(found)} studies with {text!r:.80}, required is one of them:")
     for one in found:

@@ -82,7 +82,7 @@ def research_export_command(
     ],
     since: Annotated[str | None, typer.Option(metavar="YYYY-MM", help="First month.")] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="YYYY-MM", help="Month before which it ends.")
+        str | None, typer.Option(metavar="YYYY-MM", help="End month, exclusive.")
     ] = None,
     config: ConfigOption = None,
 ) -> None:
@@ -94,7 +94,7 @@ def research_export_command(
             raise ThoracleError(f"{name}: found {month!r}, required is a month as 2026-11")
     if folder.exists() or not folder.absolute().parent.is_dir():
         raise ThoracleError(
-            f"{folder}: found it there, or no folder for it; required is a new name"
+            f"{folder}: found an existing file, or no parent folder; required is a new name"
         )
     if importlib.util.find_spec("pyarrow") is None:
         raise ThoracleError("found no pyarrow, required is that of `pip install thoracle[parquet]`")

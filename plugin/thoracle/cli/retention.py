@@ -31,7 +31,7 @@ STUDIES = 200
 def plan_command(
     config: ConfigOption = None,
     as_json: JsonOption = False,
-    limit: Annotated[int, typer.Option(min=1, help="How many studies of each kind.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="Studies to list of each kind.")] = 100,
 ) -> None:
     """List what would be deleted now, and what stays and why. Nothing is changed."""
     from thoracle.retention import rules
@@ -55,7 +55,10 @@ def plan_command(
         values = {"what": "audit", "rows": found.rows, "up_to": found.up_to}
         print_json({**values, "stays_because": found.stopped_by})
         return
-    say(f"audit: {found.rows} rows would go" + (f"; {found.stopped_by}" * bool(found.stopped_by)))
+    say(
+        f"audit: {found.rows} rows would be deleted"
+        + (f"; {found.stopped_by}" * bool(found.stopped_by))
+    )
 
 
 def _planned(connection: Any, what: Any, limits: Any) -> Iterator[dict[str, Any]]:
@@ -113,7 +116,7 @@ def run_command(config: ConfigOption = None) -> None:
 
 @hold.command("add")
 def add_command(
-    reason: Annotated[str, typer.Option(help="Why, e.g. the reference of the case.")],
+    reason: Annotated[str, typer.Option(help="Reason, e.g. the case number.")],
     patient: Annotated[str | None, typer.Option(help="Patient ID.")] = None,
     issuer: Annotated[
         str | None, typer.Option(help="Issuer of the Patient ID; default: any issuer.")
@@ -160,7 +163,7 @@ def release_command(
     with database_of(settings_of(config)).begin() as connection:
         row = holds.release(connection, number, who("thoracle hold release"))
     if row is None:
-        raise ThoracleError(f"found no hold {number} that holds, required is one")
+        raise ThoracleError(f"found no active hold {number}, required is one")
     say(f"hold {number} is released")
 
 

@@ -36,7 +36,7 @@ def explain_command(
             help="Assume this result: positive:0.93, rejected:NOT-CHEST. Default: no result yet.",
         ),
     ] = None,
-    sender: Annotated[str, typer.Option(metavar="AET", help="AE title that sent it.")] = "",
+    sender: Annotated[str, typer.Option(metavar="AET", help="AE title of the sender.")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Explain which rules fire for a study, and what goes where. Nothing is sent."""

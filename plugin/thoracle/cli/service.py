@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PeerArgument = Annotated[
     str,
     typer.Argument(
-        metavar="PEER", help="Whom to call: AET@HOST:PORT, or the name of a destination."
+        metavar="PEER", help="Peer to call: AET@HOST:PORT, or the name of a destination."
     ),
 ]
 CallingOption = Annotated[
@@ -31,7 +31,7 @@ PeerConfigOption = Annotated[
     typer.Option(
         "--config",
         "-c",
-        help="Configuration file: it has the TLS of its own listener and of whom it calls.",
+        help="Configuration file, with the TLS settings of listener and destinations.",
     ),
 ]
 
@@ -53,7 +53,7 @@ def init(
 def check(
     config: ConfigOption = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="A warning gives exit code 1, too.")
+        bool, typer.Option("--strict", help="Exit with code 1 on warnings, too.")
     ] = False,
 ) -> None:
     """Validate the configuration, and this machine and its peers against it."""
@@ -82,7 +82,7 @@ def serve(config: ConfigOption = None) -> None:
 
 
 def accept_database(
-    reason: Annotated[str, typer.Option(help="Why, in words that the audit keeps.")],
+    reason: Annotated[str, typer.Option(help="Reason, kept in the audit.")],
     config: ConfigOption = None,
 ) -> None:
     """Continue with a database that lacks what the data folder has, or with a new one."""

@@ -24,7 +24,7 @@ def status_command(
     ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
-    limit: Annotated[int, typer.Option(min=1, help="How many studies.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Number of studies.")] = 20,
 ) -> None:
     """Show the state of the service and of its latest studies, or of one. It is audited."""
     from thoracle.audit import forwarding
@@ -111,5 +111,5 @@ def _sent(one: dict[str, Any]) -> str:
         text += f" (attempt {one['attempts'] + 1} at {one['next_attempt_at']})"
     if one["request"]:
         text += f" (proof {one['request']}"
-        text += f", to be looked for at {one['due_at']})" if one["due_at"] else ")"
+        text += f", next check at {one['due_at']})" if one["due_at"] else ")"
     return text + (f" {one['detail']}" if one["detail"] else "")

@@ -58,7 +58,7 @@ def subject_export_command(
     patient: Annotated[str, typer.Option(help="Patient ID.")],
     issuer: Annotated[
         str | None,
-        typer.Option(help="Issuer of the Patient ID; needed where the ID came with several."),
+        typer.Option(help="Issuer of the Patient ID; required if the ID has several."),
     ] = None,
     config: ConfigOption = None,
 ) -> None:
@@ -67,7 +67,7 @@ def subject_export_command(
 
     if target.exists() or not target.absolute().parent.is_dir():
         raise ThoracleError(
-            f"{target}: found it there, or no folder for it; required is a new name"
+            f"{target}: found an existing file, or no parent folder; required is a new name"
         )
     settings = settings_of(config)
     database = database_of(settings)
@@ -99,7 +99,9 @@ def _subject(database: "Database", patient: str, issuer: str | None) -> "Subject
     with database.connect() as connection:
         known = subject.issuers(connection, patient)
     if not patient or not known:
-        raise ThoracleError("--patient: found nobody of this ID, required is a patient that came")
+        raise ThoracleError(
+            "--patient: found no patient with this ID, required is one with images here"
+        )
     if issuer is None and len(known) > 1:
         raise ThoracleError(
             f"--issuer: found {len(known)} issuers of this ID, required is one of them: "

@@ -21,7 +21,7 @@ def show(report: DatasetReport, out: Console) -> None:
     _show_leaks(report, out)
     for view, names in report.views().items():
         _listed(out, f"Labelled images that are {view}, not frontal: {len(names)}", names)
-    _listed(out, "Not the file that the manifest speaks of:", report.changed)
+    _listed(out, "Files that differ from the manifest:", report.changed)
     if report.shortcuts:
         out.print(_shortcuts(report))
 
@@ -127,12 +127,12 @@ def _show_leaks(report: DatasetReport, out: Console) -> None:
 def _shortcuts(report: DatasetReport) -> Table:
     """Return the table of rules on file properties, with the share of images each gets right."""
     parts = [part.value for part in PARTS if part.value in report.shortcuts[0].accuracy]
-    title = "\nShortcuts: the best rule that never looks at the picture, and how often it is right"
+    title = "\nShortcuts: best rule without the picture, and its accuracy"
     table = Table(title=title, title_justify="left")
     table.add_column("rule: covid if")
     for part in parts:
         table.add_column(part, justify="right")
     for one in report.shortcuts:
-        rule = f"({one.rule}: the commoner class)" if one.name == "nothing" else one.rule
+        rule = f"({one.rule}: the majority class)" if one.name == "nothing" else one.rule
         table.add_row(rule, *(f"{one.accuracy[part]:.1%}" for part in parts))
     return table

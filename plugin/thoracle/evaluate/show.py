@@ -142,9 +142,9 @@ def _show_notes(evaluation: Evaluation, out: Console) -> None:
 
 def _predictive(evaluation: Evaluation) -> Table:
     table = _table(
-        "What a result means, by prevalence (share of cases)",
+        "Predictive values by prevalence (share of cases)",
         (),
-        ("prevalence", "positive and a case", "negative and none"),
+        ("prevalence", "PPV", "NPV"),
     )
     for one in evaluation.predictive:
         table.add_row(f"{one.prevalence:g}", _said(one.positive, 3), _said(one.negative, 3))

@@ -56,7 +56,7 @@ def withdraw(database: Engine, study: str, reason: str, user: str, *, named: str
 def _gone(study: str, missing: int, required: str, besides: str = "") -> ThoracleError:
     return ThoracleError(
         f"{study}: found {missing} images that are no longer kept, required are {required}: have "
-        f"the archive send them again, then ask again{besides}"
+        f"the archive send them again, then repeat the request{besides}"
     )
 
 
@@ -105,7 +105,7 @@ def reconcile(database: Engine, study: str, survivor: Patient | None, user: str)
         row = reconciliation.row_of(connection, study)
         found = reconciliation.patients(connection, study)
     if row is None or row.state != reconciliation.OPEN:
-        raise ThoracleError(f"{study}: found nothing to settle, required are several patients")
+        raise ThoracleError(f"{study}: found images of one patient only, nothing to reconcile")
     if survivor is not None and not any(survivor.is_same(one) for one in found):
         raise ThoracleError(f"{study}: found no image of this patient, required is one of those")
     decision = reconciliation.DIFFERENT if survivor is None else reconciliation.SAME
@@ -119,7 +119,7 @@ def _without_images(connection: Connection, study: str) -> str:
     """Return what can be done although images have gone, as the end of a sentence."""
     stands = overview.standing_report(connection, study) is not None
     if stands and not headers.missing(connection, study):
-        return "; to withdraw its result needs no images"
+        return "; withdrawing its result needs no images"
     return ""
 
 
@@ -134,7 +134,7 @@ def release(database: Engine, study: str, user: str) -> None:
     with database.connect() as connection:
         held = results.held(connection, study)
     if held is None:
-        raise ThoracleError(f"{study}: found no result that is held, required is one to release")
+        raise ThoracleError(f"{study}: found no held result to release")
     name = f"release:{study}:{held.generation}:{held.bundle_digest}"
     engine.request(database, engine.INTAKE, "release", name, study, user)
 
@@ -150,6 +150,6 @@ def retry(database: Engine, study: str, user: str) -> int:
     with database.connect() as connection:
         dead = overview.dead(connection, study)
     if dead == 0:
-        raise ThoracleError(f"{study}: found nothing refused or given up, required is something")
+        raise ThoracleError(f"{study}: found nothing refused or given up to retry")
     engine.request(database, engine.INTAKE, "retry", f"retry:{study}:{uuid.uuid4()}", study, user)
     return dead

@@ -64,7 +64,7 @@ class Settings(Section):
 
     data_folder: Path = Field(
         Path("thoracle-data"),
-        description="Everything that Thoracle keeps is below this folder, but for rows in PostgreSQL. Not on a network disk.",
+        description="Everything that Thoracle keeps is below this folder, except rows in PostgreSQL. Not on a network disk.",
     )
     log_level: str = Field(
         "INFO",
@@ -87,13 +87,13 @@ class Settings(Section):
         (), description="One [[destination]] table for each archive."
     )
     hl7: tuple[HL7, ...] = Field(
-        (), description="One [[hl7]] table for each system that is told of results."
+        (), description="One [[hl7]] table for each system that receives results."
     )
     webhook: tuple[Webhook, ...] = Field(
-        (), description="One [[webhook]] table for each program that is told of results or alarms."
+        (), description="One [[webhook]] table for each program that receives results or alarms."
     )
     email: tuple[Email, ...] = Field(
-        (), description="One [[email]] table for each group of people who are told by e-mail."
+        (), description="One [[email]] table for each group of people who get e-mail."
     )
     rule: tuple[Rule, ...] = Field(
         (), description="One [[rule]] table for each routing rule; none: everybody gets everything."

@@ -39,7 +39,7 @@ class AuditRepository(Section):
         "IHE+RFC-3881", description="MSGID: IHE+RFC-3881 (ITI-20) or DICOM+RFC3881 (PS3.15 A.6)."
     )
     backlog: bool = Field(
-        True, description="Send the events from before it stood here, too; else from now on."
+        True, description="Also send events from before it was configured; else only new ones."
     )
     largest_bytes: int = Field(
         32768,
@@ -51,10 +51,10 @@ class AuditRepository(Section):
         5,
         ge=0.1,
         le=3600,
-        description="What was sent within so many seconds before a connection broke is sent again.",
+        description="What was sent this many seconds before a connection broke is sent again.",
     )
     alert_seconds: float = Field(
-        60, ge=0, le=86400, description="Out of reach for so many seconds, it raises an alert."
+        60, ge=0, le=86400, description="Unreachable for this long, it raises an alert, seconds."
     )
     timeout_seconds: float = Field(
         30, gt=0, le=600, description="Time to connect, and for it to take what was sent, seconds."

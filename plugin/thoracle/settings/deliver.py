@@ -50,7 +50,7 @@ class Deliver(Section):
     commitment_seconds: float = Field(
         3600,
         gt=0,
-        description="How long an archive may take to report on a Storage Commitment, seconds; then it is asked again.",
+        description="How long an archive may take to report on a Storage Commitment, seconds; then it is requested again.",
     )
     commitment_requests: int = Field(
         2,
@@ -131,7 +131,7 @@ class Destination(Section):
 
 
 class HL7(Section):
-    """Who is told of results by HL7 v2.5.1 (ORU^R01 over MLLP), e.g. the RIS; see docs/hl7.md."""
+    """Who receives results by HL7 v2.5.1 (ORU^R01 over MLLP), e.g. the RIS; see docs/hl7.md."""
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$",
@@ -158,7 +158,7 @@ class HL7(Section):
     )
     outcomes: tuple[Outcome, ...] = Field(
         tuple(Outcome),
-        description="Outcomes of a study that it is told of. Whoever was told of one is told of its correction too.",
+        description="Outcomes of a study that are sent to it. Whoever got one also gets its correction.",
     )
     timeout_seconds: float = Field(
         30, gt=0, le=600, description="Time to connect, and for the acknowledgement, seconds."
@@ -183,12 +183,12 @@ class Webhook(Section):
         description="Where the secret of the signature is, `file:PATH` or `env:NAME`: 16 or more characters, or whsec_ and base64.",
     )
     outcomes: tuple[Outcome, ...] = Field(
-        tuple(Outcome), description="Outcomes of a study that it is told of; [] for none."
+        tuple(Outcome), description="Outcomes of a study that are sent to it; [] for none."
     )
-    alarms: bool = Field(True, description="Tell it of alarms too.")
+    alarms: bool = Field(True, description="Send it alarms too.")
     patient_data: bool = Field(
         False,
-        description="Say whose study it is: identifiers of patient, order and study, name, birth date, and what a person typed.",
+        description="Include patient data: identifiers of patient, order and study, name, birth date, and text that a person typed.",
     )
     tls: ClientTLS | None = Field(None, description="With https: the table [webhook.tls].")
     timeout_seconds: float = Field(
@@ -226,21 +226,19 @@ class Email(Section):
     password: Secret | None = Field(
         None, description="With username: where the password is, `file:PATH` or `env:NAME`."
     )
-    sender: Mailbox = Field(
-        examples=["thoracle@hospital.example"], description="Address that it comes from."
-    )
+    sender: Mailbox = Field(examples=["thoracle@hospital.example"], description="Sender address.")
     to: tuple[Mailbox, ...] = Field(
         min_length=1,
         examples=[("radiology@hospital.example",)],
-        description="Addresses of those who get it.",
+        description="Recipient addresses.",
     )
     outcomes: tuple[Outcome, ...] = Field(
-        (), description="Outcomes of a study that they are told of; none by default."
+        (), description="Outcomes of a study that are mailed; none by default."
     )
-    alarms: bool = Field(True, description="Tell them of alarms.")
+    alarms: bool = Field(True, description="Mail alarms.")
     patient_data: bool = Field(
         False,
-        description="Say whose study it is: as for [[webhook]]. E-mail is seldom encrypted on its whole way.",
+        description="Include patient data, as for [[webhook]]. E-mail is rarely encrypted all the way.",
     )
     timeout_seconds: float = Field(
         30, gt=0, le=600, description="Time to connect, and for each answer, seconds."
@@ -282,7 +280,7 @@ class Rule(Section):
     )
     notify: tuple[str, ...] = Field(
         (),
-        description="Names of [[hl7]], [[webhook]] and [[email]] tables. One that a rule names is told only of studies for which such a rule fires.",
+        description="Names of [[hl7]], [[webhook]] and [[email]] tables. One that a rule names gets only studies for which such a rule fires.",
     )
     hold: bool = Field(False, description="Send nothing until somebody releases the study.")
     shadow: bool = Field(False, description="Analyse and audit, and send nothing.")

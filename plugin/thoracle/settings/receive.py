@@ -18,7 +18,9 @@ class ReceiveTLS(Section):
     client_ca_file: Path = Field(
         description="Authorities of callers' certificates, PEM; a caller without one is refused."
     )
-    minimum_version: Literal["1.2", "1.3"] = Field("1.2", description="Oldest TLS version taken.")
+    minimum_version: Literal["1.2", "1.3"] = Field(
+        "1.2", description="Oldest TLS version accepted."
+    )
     fingerprints: dict[AETitle, tuple[Fingerprint, ...]] = Field(
         {},
         description="SHA-256 fingerprints of the certificates with which an AE title may call, as a table of lists. AE titles not named here may use any certificate of the authorities.",
@@ -81,7 +83,7 @@ class Receive(Section):
     )
     store_ae_titles: tuple[AETitle, ...] = Field(
         (),
-        description="Those of them that may send images; empty: all. Who may ask for workitems, claim them and be told of them is set in [ups] and [[subscriber]].",
+        description="Those of them that may send images; empty: all. Who may ask for workitems, claim them and subscribe to them is set in [ups] and [[subscriber]].",
     )
     secondary_capture: bool = Field(
         False, description="Accept Secondary Capture too (digitised film, photographs of screens)."
@@ -96,7 +98,7 @@ class Receive(Section):
         131072,
         ge=16384,
         le=1048576,
-        description="Largest PDU that we take, bytes. Large ones save processor time.",
+        description="Largest PDU accepted, bytes. Large ones save processor time.",
     )
     acse_timeout_seconds: float = Field(
         10,
@@ -119,7 +121,7 @@ class Receive(Section):
         description="Below this free space, megabytes, objects are refused with 0xA700 so that the sender keeps them.",
     )
     maximum_object_megabytes: int = Field(
-        2048, ge=1, le=4095, description="Largest object that is taken, megabytes."
+        2048, ge=1, le=4095, description="Largest object accepted, megabytes."
     )
     echo_tells_storage: bool = Field(
         True,

@@ -29,7 +29,7 @@ class Classify(Section):
     )
     runtime: Literal["auto", "torch", "openvino"] = Field(
         "auto",
-        description="What runs the networks: torch, the reference; openvino, faster; auto takes openvino where it is installed (`pip install thoracle[openvino]`).",
+        description="What runs the networks: torch, the reference; openvino, faster; auto uses openvino where it is installed (`pip install thoracle[openvino]`).",
     )
     cache_folder: Path | None = Field(
         None,

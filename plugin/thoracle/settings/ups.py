@@ -15,7 +15,7 @@ class UPS(Section):
 
     offer: bool = Field(
         False,
-        description="Offer them: the listener then takes UPS Pull, Watch, Event and Query too.",
+        description="Offer them: the listener then accepts UPS Pull, Watch, Event and Query too.",
     )
     query_ae_titles: tuple[AETitle, ...] = Field(
         (),
@@ -23,7 +23,7 @@ class UPS(Section):
     )
     claim_ae_titles: tuple[AETitle, ...] = Field(
         (),
-        description="AE titles that may claim and change workitems (N-ACTION, N-SET); otherwise as query_ae_titles. Who may be told of them is a [[subscriber]].",
+        description="AE titles that may claim and change workitems (N-ACTION, N-SET); otherwise as query_ae_titles. Who may subscribe to them is a [[subscriber]].",
     )
     outcomes: tuple[Outcome, ...] = Field(
         (Outcome.POSITIVE, Outcome.REJECTED),
@@ -89,7 +89,7 @@ class WorkflowManager(Section):
         900,
         gt=0,
         le=86400,
-        description="A workitem of which the images have not come after so many seconds is canceled.",
+        description="A workitem whose images have not arrived after this many seconds is canceled.",
     )
     timeout_seconds: float = Field(
         30, gt=0, le=600, description="Time to connect, and for each answer, seconds."

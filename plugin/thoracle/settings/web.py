@@ -17,7 +17,7 @@ class OIDC(Section):
 
     issuer: str = Field(
         pattern=r"^https?://[^\s?#@]+$",
-        description="URL of the provider; https, but for one on this machine. /.well-known/openid-configuration is added.",
+        description="URL of the provider; https, except on this machine. /.well-known/openid-configuration is added.",
     )
     client_id: str = Field(
         min_length=1, description="Name under which the provider knows Thoracle."
@@ -77,10 +77,10 @@ class Web(Section):
         description="The site's viewer, e.g. https://viewer.example/?study={StudyInstanceUID}; {StudyInstanceUID}, {AccessionNumber} and {PatientID} are filled in. Empty: no link.",
     )
     session_hours: float = Field(
-        12, gt=0, le=168, description="A session ends after so many hours."
+        12, gt=0, le=168, description="A session ends after this many hours."
     )
     idle_minutes: float = Field(
-        60, gt=0, le=1440, description="A session ends after so many minutes without a click."
+        60, gt=0, le=1440, description="A session ends after this many minutes without a click."
     )
     lockout_failures: int = Field(
         5, ge=1, le=100, description="Failed log-ins in a row that lock an account."

@@ -209,12 +209,12 @@ def _claim(item: Performance) -> dict[str, Any]:
             raise Lost(f"claim refused with 0x{status:04X}")
         status, ds = worklist.get(item.uid, ("InputInformationSequence", "StudyInstanceUID"))
         if status not in SUCCESSES:
-            raise Lost(f"its inputs are not told: 0x{status:04X}")
+            raise Lost(f"its inputs cannot be read: 0x{status:04X}")
         inputs = [one for one in map(_input, ds.get("InputInformationSequence") or []) if one]
         # One study: the one with an image that we take.
         study = next((one["study"] for one in inputs if one["images"]), None)
         if study is None:
-            text = "The workitem names no image of a kind that is read here."
+            text = "The workitem names no image of a supported kind."
             return _cancel(worklist, item, OBJECT_TYPES_NOT_SUPPORTED, text)
     inputs = [one for one in inputs if one["images"] and one["study"] == study]
     return {"state": "claimed", "study_instance_uid": study, "inputs": inputs, "detail": None}
@@ -266,7 +266,7 @@ def _retrieve(item: Performance, one: dict[str, Any], missing: set[str]) -> str 
     known[item.manager.ae_title] = item.peer
     peer = next((known[title] for title in one["ae_titles"] if title in known), None)
     if peer is None:
-        return "its images are in no archive that is known here"
+        return "its images are in no configured archive"
     try:
         scu.retrieve(peer, settings.receive.ae_title, one["study"], one["series"], wanted)
     except (ArchiveUnavailable, ArchiveRefused) as error:
@@ -309,7 +309,7 @@ def _ended(worklist: Worklist, item: Performance) -> dict[str, Any] | None:
     # Two, for pynetdicom as SCP stumbles over a list of one.
     status, ds = worklist.get(item.uid, ("ProcedureStepState", "InputReadinessState"))
     if status == states.NO_SUCH_WORKITEM.code:
-        raise Lost("its manager does not know it any more")
+        raise Lost("its manager no longer knows it")
     state = ds.get("ProcedureStepState")
     if state == State.COMPLETED:
         return {"state": "completed", "detail": item.row["detail"]}
@@ -321,7 +321,7 @@ def _ended(worklist: Worklist, item: Performance) -> dict[str, Any] | None:
 def _wait(worklist: Worklist, item: Performance, state: str) -> dict[str, Any]:
     if item.is_over:
         if state == "missing":
-            text = f"Images did not come within {item.manager.patience_seconds:g} s."
+            text = f"Images did not arrive within {item.manager.patience_seconds:g} s."
             return _cancel(worklist, item, OBJECT_SET_INCOMPLETE, text)
         text = f"No result within {item.manager.patience_seconds:g} s."
         return _cancel(worklist, item, EQUIPMENT_FAILURE, text)

@@ -103,7 +103,7 @@ def _announce_first_run(app: FastAPI, web: Web, database: Engine) -> None:
     scheme = "http" if web.certificate_file is None else "https"
     token = app.state.first_run.begin()
     sys.stdout.write(
-        "There is nobody yet. Make the first administrator, once, at "
+        "No accounts yet. Create the first administrator at "
         f"{scheme}://{web.host}:{web.port}/first-run\nwith this token: {token}\n"
     )
     sys.stdout.flush()

@@ -32,11 +32,11 @@ class Run:
     began_at: str
     """ISO 8601 in UTC."""
     since_id: int
-    """It follows the chain behind this row."""
+    """It checks the chain after this row."""
     total: int
     """Rows that there were to follow when it began."""
     rows: int = 0
-    """Rows followed so far."""
+    """Rows checked so far."""
     ended_at: str | None = None
     result: Verification | None = None
     fault: str = ""

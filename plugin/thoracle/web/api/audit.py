@@ -34,7 +34,7 @@ class EventAnswer(BaseModel):
     calling_ae_title: str | None = None
     called_ae_title: str | None = None
     network_address: str | None = None
-    user_id: str | None = Field(None, description="Who did it: a person, or a user of the machine.")
+    user_id: str | None = Field(None, description="User: an account, or a user of the machine.")
     patient_id: str | None = None
     issuer_of_patient_id: str | None = None
     study_instance_uid: str | None = None
@@ -85,19 +85,17 @@ class EndsAnswer(BaseModel):
 class VerificationAnswer(BaseModel):
     """What became of the last verification since the pages were started, and the anchors."""
 
-    state: State = Field(
-        description="never, running, well, broken, or failed: it could not be done."
-    )
+    state: State = Field(description="never, running, well, broken, or failed (could not be run).")
     by: str | None = Field(None, description="Who asked for it.")
     began_at: str | None = Field(None, description=UTC_TIME)
     ended_at: str | None = Field(None, description=UTC_TIME)
-    since_id: int | None = Field(None, description="It follows the chain behind this row.")
-    rows: int | None = Field(None, description="Rows followed so far.")
-    total: int | None = Field(None, description="Rows to follow when it began.")
+    since_id: int | None = Field(None, description="It checks the chain after this row.")
+    rows: int | None = Field(None, description="Rows checked so far.")
+    total: int | None = Field(None, description="Rows to check when it began.")
     broken_id: int | None = Field(None, description="First row that was changed.")
-    fault: str | None = Field(None, description="What does not fit there, or why it failed.")
-    verified: AnchorAnswer | None = Field(description="Up to here all was well, once.")
-    anchors: int = Field(description="How many anchors are kept beside the database.")
+    fault: str | None = Field(None, description="What does not match there, or why it failed.")
+    verified: AnchorAnswer | None = Field(description="Last row that a verification found intact.")
+    anchors: int = Field(description="Number of anchors beside the database.")
     anchor: AnchorAnswer | None = Field(description="The last of them.")
     trail: EndsAnswer
 
@@ -106,9 +104,7 @@ class EventFilter(Asked):
     """A question, and the page of its answer."""
 
     limit: int = Field(50, ge=1, le=200, description="Events on a page.")
-    cursor: str | None = Field(
-        None, pattern=CURSOR, description="What the page before said in `cursor`."
-    )
+    cursor: str | None = Field(None, pattern=CURSOR, description="`cursor` of the previous page.")
 
 
 @router.get("/events")
@@ -137,7 +133,7 @@ def event(
         found = query.event_row(connection, row_id)
         asking.record_one(connection, request, person, row_id, found)
     if found is None:
-        raise HTTPException(404, "found no row of this number, required is one of the audit")
+        raise HTTPException(404, "found no row with this number, required is a row of the audit")
     return _answer(found)
 
 

@@ -100,7 +100,7 @@ def read(request: Request, person: Reader, type_: str, id_: str) -> Response:
         resource = resources.BUILDERS[type_](found[0]) if found else None
         record_access(connection, request, person, trail.Event.STUDY_VIEWED, _seen(type_, found))
     if resource is None:
-        raise HTTPException(404, f"{type_}: found none with this id, required is one that exists")
+        raise HTTPException(404, f"{type_}: found none with this id, required is an existing one")
     return resource_answer(resource)
 
 
@@ -108,7 +108,9 @@ def read(request: Request, person: Reader, type_: str, id_: str) -> Response:
 def nothing_else(request: Request, person: Anybody, path: str) -> Response:
     """Refuse what is neither a read nor a search."""
     if request.method == "GET":
-        raise HTTPException(404, "found no such interaction, required is one of /fhir/metadata")
+        raise HTTPException(
+            404, "found an unsupported interaction, required is one of /fhir/metadata"
+        )
     raise HTTPException(405, f"found {request.method}, required is GET: this server is read only")
 
 

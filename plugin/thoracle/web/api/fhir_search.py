@@ -117,7 +117,9 @@ def period(name: str, value: str) -> tuple[tuple[str, str], ...]:
     try:
         begin, end = _span(match)
     except (ValueError, OverflowError):
-        raise SearchError(f"{name}: found no date of the calendar, required is one") from None
+        raise SearchError(
+            f"{name}: found an impossible date, required is a calendar date"
+        ) from None
     first, last = timestamp(begin), timestamp(end)
     return {
         "ge": ((">=", first),),
@@ -192,7 +194,7 @@ def parameters(type_: str) -> tuple[Parameter, ...]:
         Parameter(
             _ORDER.get(type_, "based-on"),
             "reference",
-            "By identifier alone: the Accession Number, as with patient.",
+            "By identifier only: the Accession Number, as with patient.",
         ),
     ]
     if type_ in _STUDY:
@@ -289,7 +291,9 @@ def _cursor(value: str) -> tuple[str, str]:
         r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z)~([0-9.]{1,64})", value, re.ASCII
     )
     if match is None:
-        raise SearchError("_after: found none of ours, required is the link `next` as it was given")
+        raise SearchError(
+            "_after: found an invalid value, required is the link `next` as it was given"
+        )
     return match[1], match[2]
 
 
@@ -301,13 +305,13 @@ def _cursor(value: str) -> tuple[str, str]:
 AUDIT_PARAMETERS = (
     Parameter("date", "date", "Required: a lower and an upper bound, with eq, ge, gt, le or lt."),
     Parameter("_id", "token", "Number of the row."),
-    Parameter("address", "string", "Network address; its beginning is enough."),
-    Parameter("agent", "reference", "By identifier alone: as agent.identifier."),
-    Parameter("agent.identifier", "token", "User, AE title, destination, or this trail itself."),
+    Parameter("address", "string", "Network address, or its beginning."),
+    Parameter("agent", "reference", "By identifier only: as agent.identifier."),
+    Parameter("agent.identifier", "token", "User, AE title, destination, or this log itself."),
     Parameter("altid", "token", "AE title, calling or called."),
-    Parameter("user", "token", "Who did it: a person, or a user of the machine."),
+    Parameter("user", "token", "User: an account, or a user of the machine."),
     Parameter("patient.identifier", "token", "Patient ID, with or without its issuer."),
-    Parameter("entity", "reference", "By identifier alone: as entity.identifier."),
+    Parameter("entity", "reference", "By identifier only: as entity.identifier."),
     Parameter(
         "entity.identifier",
         "token",
@@ -317,8 +321,8 @@ AUDIT_PARAMETERS = (
     Parameter(
         "entity-role", "token", "1 patient, 3 report, 13 security resource, 20 job, 24 query."
     ),
-    Parameter("source", "reference", "By identifier alone: as source.identifier."),
-    Parameter("source.identifier", "token", "What this trail is called: receive.ae_title."),
+    Parameter("source", "reference", "By identifier only: as source.identifier."),
+    Parameter("source.identifier", "token", "Name of this log: receive.ae_title."),
     Parameter("type", "token", "EventID of PS3.15 A.5, e.g. 110103."),
     Parameter("subtype", "token", "EventTypeCode, or our verb with hyphens, e.g. image-read."),
     Parameter("outcome", "token", "0 success, 4 minor, 8 serious, 12 major failure."),
@@ -387,7 +391,7 @@ def parse_audit_search(given: Iterable[tuple[str, str]]) -> AuditSearch:
         )
     if {comparison for comparison, _ in recorded} != {">=", "<"}:
         raise SearchError(
-            "date: found no span of time with two ends, required is e.g. "
+            "date: found no lower and upper bound, required are both, e.g. "
             "date=ge2026-11-01&date=le2026-11-30",
             "required",
         )
@@ -435,5 +439,7 @@ def _coded(name: str, token: Token) -> Token:
 def _audit_cursor(value: str) -> tuple[str, int]:
     match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z)~([0-9]{1,18})", value, re.ASCII)
     if match is None:
-        raise SearchError("_after: found none of ours, required is the link `next` as it was given")
+        raise SearchError(
+            "_after: found an invalid value, required is the link `next` as it was given"
+        )
     return match[1], int(match[2])

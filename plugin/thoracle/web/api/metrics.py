@@ -55,7 +55,7 @@ def _stored(registry: CollectorRegistry, connection: Connection) -> None:
     for kind, states in operations.states(connection).items():
         for state, number in states.items():
             sent.labels(kind, state).set(number)
-    raised = _gauge(registry, "alarm", "1 while an alarm of the watch stands.", "subject")
+    raised = _gauge(registry, "alarm", "1 while an alarm stands.", "subject")
     for row in alarms.alarm_rows(connection):
         raised.labels(row.subject).set(row.level == "alarm")
     _sent_on(registry, connection)
@@ -63,10 +63,10 @@ def _stored(registry: CollectorRegistry, connection: Connection) -> None:
 
 def _sent_on(registry: CollectorRegistry, connection: Connection) -> None:
     waiting = _gauge(
-        registry, "audit_waiting", "Events that an audit repository has not got.", "repository"
+        registry, "audit_waiting", "Events not yet taken by an audit repository.", "repository"
     )
     behind = _gauge(
-        registry, "audit_behind", "1 while an audit repository stays away.", "repository"
+        registry, "audit_behind", "1 while an audit repository is behind.", "repository"
     )
     for one in forwarding.repositories(connection):
         waiting.labels(one["repository"]).set(one["waiting"])
@@ -79,7 +79,7 @@ def _now(registry: CollectorRegistry, found: Operations) -> None:
         for state in ("waiting", "running", "later"):
             depth.labels(queue["queue"], state).set(queue[state])
     oldest = _gauge(
-        registry, "oldest_waiting_seconds", "Age of what waits longest; 0: nothing does.", "what"
+        registry, "oldest_waiting_seconds", "Age of the oldest waiting item; 0: none.", "what"
     )
     for one in found.waiting:
         oldest.labels(one["what"]).set(age(one["oldest"], found.made))

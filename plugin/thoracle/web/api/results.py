@@ -58,7 +58,7 @@ class ResultAnswer(BaseModel):
     """The result that stands; not verified by a physician."""
 
     finding: CodedFinding | None = Field(
-        description="Positive or negative for what; none of a model of which nothing is kept."
+        description="What the outcome is about; null if nothing is known of the model."
     )
     outcome: Outcome
     probability: float | None = Field(description="Calibrated, 0 to 1; none when rejected.")
@@ -75,7 +75,7 @@ class DeliveryAnswer(BaseModel):
     sop_instance_uid: str
     kind: str = Field(description="sr, sc, pr, ko, rejection or original.")
     destination: str
-    state: str = Field(description="held, waiting, sent, delivered, refused, failed, withdrawn.")
+    state: str = Field(description="held, waiting, sent, delivered, refused, failed or withdrawn.")
     proof: str | None = Field(description="commitment, query or status, once it is delivered.")
     attempts: int
     changed_at: str = Field(description="ISO 8601, UTC.")
@@ -125,7 +125,7 @@ def study(request: Request, person: Reader, study_instance_uid: Uid) -> StudyAns
         answers = _answers(connection, found)
         record_access(connection, request, person, trail.Event.STUDY_VIEWED, _seen(found))
     if not answers:
-        raise HTTPException(404, "found no study with this UID, required is one that was received")
+        raise HTTPException(404, "found no study with this UID, required is a received study")
     return answers[0]
 
 

@@ -32,7 +32,7 @@ class Asked(BaseModel):
     since: Moment = Field(
         None, max_length=40, description="Not before; ISO 8601, UTC unless it has a zone."
     )
-    until: Moment = Field(None, max_length=40, description="Before; alike.")
+    until: Moment = Field(None, max_length=40, description="Before; as since.")
     event: str | None = Field(
         None, max_length=32, description="What happened, e.g. `image read` (docs/tables.md)."
     )
@@ -49,11 +49,11 @@ class Asked(BaseModel):
     sop_instance_uid: str | None = Field(
         None, max_length=64, description="Of an image, or of an object that was made."
     )
-    ae_title: str | None = Field(None, max_length=16, description="Who called or was called.")
+    ae_title: str | None = Field(None, max_length=16, description="Calling or called AE title.")
     network_address: str | None = Field(None, max_length=64)
     user_id: str | None = Field(None, max_length=64, description="Who did it.")
     bundle: str | None = Field(
-        None, max_length=64, description="Digest of a bundle, or its name and version, whole."
+        None, max_length=64, description="Digest of a bundle, or its name and version."
     )
     finding: str | None = Field(
         None, max_length=33, description="Scheme and code, e.g. `SCT:233604007`."
@@ -65,7 +65,7 @@ class Asked(BaseModel):
     destination: str | None = Field(None, max_length=32)
     proof: str | None = Field(None, max_length=16, description="commitment, query or status.")
     status: str | None = Field(None, max_length=8, description="Of a service, e.g. 0xA700.")
-    at_least_seconds: float | None = Field(None, ge=0, description="It took so long at least.")
+    at_least_seconds: float | None = Field(None, ge=0, description="Minimum duration in seconds.")
 
     def question(self) -> Question:
         """Return it as the trail takes it."""

@@ -166,7 +166,7 @@ def turn_around(found: dict[str, TurnAround], periods: Sequence[str], unit: str)
     return Chart(
         title="Seconds from the first image to the report",
         summary=f"Median and 95th percentile by {unit} of receipt; the numbers are below.",
-        legend=(("p50", "half of the studies are faster"), ("p95", "95 of 100 are faster")),
+        legend=(("p50", "median"), ("p95", "95th percentile")),
         head=(unit.capitalize(), *TIMES),
         rows=tuple(_times(period, found[period]) for period in periods if period in found),
         x=_labels([period[2:] if unit == "month" else period[5:] for period in periods]),
@@ -209,7 +209,7 @@ def agreement(groups: Sequence[Agreement], by: str, limit: float) -> Chart:
         summary=f"Share of verdicts that agree with the result, by {by}, with 95 % intervals.",
         legend=(
             ("well", "share that agrees, and its interval"),
-            ("below", f"below {limit:.0%}, where an alarm begins"),
+            ("below", f"below the alarm limit, {limit:.0%}"),
         ),
         head=(by.capitalize(), "agree", "disagree", "not applicable", "share", "95 % interval"),
         rows=tuple(_shares(one) for one in groups),

@@ -377,7 +377,7 @@ def retry(
         number = requests.retry(site_of(request).database, study, person.name)
     except ThoracleError as error:
         return _done(request, fault=str(error))
-    return _done(request, said=f"{number} of study {study} to be sent again")
+    return _done(request, said=f"{number} of study {study} queued to be sent again")
 
 
 @router.post("/dashboard/retry", include_in_schema=False)
@@ -393,4 +393,4 @@ def retry_all(request: Request, person: Annotated[Person, Depends(administrator)
         except ThoracleError:  # somebody else was quicker
             continue
     rest = f"; {len(studies) - LETTERS} studies are left" if len(studies) > LETTERS else ""
-    return _done(request, said=f"{number} to be sent again{rest}")
+    return _done(request, said=f"{number} queued to be sent again{rest}")

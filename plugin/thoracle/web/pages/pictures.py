@@ -121,7 +121,7 @@ def _made(settings: Settings, order: Order) -> bytes:
         answer.seek(0)
         made = answer.read()
     if status != 0:
-        raise NoPicture("the process that makes pictures ended without one")
+        raise NoPicture("the rendering process ended without a picture")
     if not made.startswith((SIGNATURE, GREY_VALUES)):
         raise NoPicture(made[:LONGEST_DETAIL].decode("utf-8", "replace"))
     return made

@@ -48,7 +48,7 @@ def give_verdict(
         stands. 422: the comment is too long.
     """
     if Role.READER not in person.roles:
-        raise HTTPException(403, "the role reader is required to judge a result")
+        raise HTTPException(403, "the role reader is required to give a verdict")
     route = request.scope["route"]
     columns: trail.Columns = {
         "user_id": person.name,
@@ -63,7 +63,7 @@ def give_verdict(
                 raise HTTPException(404, "there is no such study")
             return verdicts.give(connection, study, report, opinion, comment, columns)
     except verdicts.ResultChanged as error:
-        text = "The result has changed: reload the page, look at it, then judge."
+        text = "The result has changed. Reload the page and review it before you give a verdict."
         raise HTTPException(409, text) from error
     except ThoracleError as error:
         raise HTTPException(422, str(error)) from error

@@ -70,7 +70,7 @@ class SignInRequired(HTTPException):
     """Nobody is signed in: pages send to the log-in, programs get 401."""
 
     def __init__(self) -> None:
-        super().__init__(401, "sign in, or send a valid token", {"WWW-Authenticate": "Bearer"})
+        super().__init__(401, "log in, or send a valid token", {"WWW-Authenticate": "Bearer"})
 
 
 class ChangeRequired(HTTPException):
@@ -170,7 +170,7 @@ def anyone(request: Request) -> Person:
 def _with_role(request: Request, role: Role) -> Person:
     person = anyone(request)
     if person.scopes is not None:  # a token opens only what asks for a scope: see scoped()
-        raise HTTPException(403, "no token opens this; sign in with a browser")
+        raise HTTPException(403, "no token opens this; log in with a browser")
     if not person.has(role):
         raise HTTPException(403, f"the role {role.value} is required")
     return person

@@ -112,7 +112,7 @@ router = APIRouter()
 
 # ---- log-in --------------------------------------------------------------------------------------
 
-REFUSAL = "Name and password do not fit, or the account is locked."
+REFUSAL = "Wrong name or password, or the account is locked."
 Text = Annotated[str, Form()]
 
 

@@ -69,9 +69,9 @@ class Logins:
         with self._turn:
             found = self._waiting.pop(state, None)
         if found is None or time.monotonic() - found.since > WAITING_SECONDS:
-            raise OpenIDError("no log-in waits for this answer")
+            raise OpenIDError("no log-in is waiting for this answer")
         if found.browser != cookies.digest(cookie):
-            raise OpenIDError("another browser began this log-in")
+            raise OpenIDError("this log-in was started in another browser")
         return found
 
 
@@ -154,7 +154,7 @@ def _described(site: Site, claims: dict[str, Any], settings: OIDC) -> tuple[str,
         if row is not None and row.disabled:
             raise OpenIDError(f"the account {row.name} is disabled")
         if not roles:
-            raise OpenIDError(f"found no role of ours in the claim {settings.roles_claim}")
+            raise OpenIDError(f"found no Thoracle role in the claim {settings.roles_claim}")
         wanted = credentials.folded_name(str(claims.get("preferred_username", "")))
         # A name that a local account has is never taken over: the provider does not own it.
         if row is not None:
