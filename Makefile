@@ -43,7 +43,7 @@ lint: $(VENV)/.installed
 WORKERS ?= 3
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --cov --cov-report= $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report= $(ARGS)
 	@echo "coverage: $$($(BIN)/coverage report --format=total) % of the lines ran in the tests' own processes"
 
 test-slow: $(VENV)/.installed

@@ -9,6 +9,19 @@ from pynetdicom import _config
 from browser import chromium
 from gateway import Gateway
 
+LONG = """
+retention proof viewers postgresql broken_headers ups_performer report ups_scp browser reading_room
+validity fhir why delivery corrections pipeline routes crash upgrade web_study docker wire
+web_study_browser audit_forwarding replay peers poison retention_postgres demo dashboard
+""".split()  # noqa: SIM905 - as a list it would take a line for each name
+"""Files that take minutes come first: no process is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the files by what they take; the tests of a file keep their order."""
+    place = {f"test_{name}": number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+
 
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
