@@ -113,6 +113,18 @@ def test_a_backslash_where_one_value_stands_is_a_character() -> None:
         assert b"AB\\123" in buffer.getvalue()
 
 
+def test_a_line_break_where_one_line_stands_is_a_space_and_said() -> None:
+    found, (only,) = readable(raw("PatientName", "PN", b"Doe^Jane\r\nX\n"))
+    assert str(found.PatientName) == "Doe^Jane X"
+    assert only.sentence == (
+        "Patient's Name (0010,0010): found line breaks, required is one line; "
+        "a space stands for each."
+    )
+    found, faults = readable(raw("AdditionalPatientHistory", "LT", b"one\r\ntwo "))
+    assert found.AdditionalPatientHistory == "one\r\ntwo"
+    assert faults == readable(raw("PatientID", "LO", b"P1\r\n"))[1] == ()
+
+
 def test_values_of_items_are_faults_of_their_sequence() -> None:
     ds, item = Dataset(), raw("RequestedProcedureID", "US", b"\x01\x02")
     ds.RequestAttributesSequence = [item]

@@ -40,6 +40,9 @@ _DEFAULT_REPERTOIRE = {"AE", "AS", "CS", "DA", "DT", "TM", "UI", "UR"}
 _TEXT = _DEFAULT_REPERTOIRE | {"LO", "LT", "PN", "SH", "ST", "UC", "UT"}
 _UNSPLIT = {"LT", "ST", "UT", "UR"}
 """One value, in which a backslash is a character."""
+_LINES = {"LT", "ST", "UT"}
+"""Text that may have lines; in any other a control is no character (PS3.5 Section 6.1.3, 6.2)."""
+_BREAKS = re.compile(r"[\t\n\f\r]+")
 _WHOLE = {"IS", "SL", "SS", "SV", "UL", "US", "US or SS", "UV"}
 _BROKEN = {"DS", "FD", "FL"}
 _OF_TEXT = _TEXT | {"IS", "DS"}
@@ -262,7 +265,10 @@ class _Element(NamedTuple):
     def _text(self, stored: Any, found: Dataset) -> list[Fault]:
         decoded = self._characters(stored)
         several = dictionary_VM(self.tag) != "1" and self.vr not in _UNSPLIT
-        parts = decoded.text.split("\\") if several else [decoded.text]
+        text = decoded.text
+        if self.vr not in _LINES:
+            text = _BREAKS.sub(" ", text)
+        parts = text.split("\\") if several else [text]
         strip = str.strip if self.vr in _PADDED_BEFORE else str.rstrip
         parts = [strip(part, " \0") for part in parts]
         ascii_only = self.vr in _DEFAULT_REPERTOIRE and self.keyword not in _JUDGED
@@ -271,15 +277,19 @@ class _Element(NamedTuple):
         if self.vr == "UI" and not all(re.fullmatch(r"[0-9.]{0,64}", part) for part in parts):
             raise _Unreadable("other text", "a UID")
         _add(found, self.tag, self.vr, parts)
+        faults = []
+        if text.strip() != decoded.text.strip():
+            faults += [Fault(self.keyword, "line breaks", "one line", "a space stands for each")]
         if decoded.replaced:
             required = "text of the declared character set"
             said = f"{characters.REPLACEMENT} stands for what is no character"
-            return [Fault(self.keyword, "other bytes", required, said)]
-        if decoded.guessed:
+            faults += [Fault(self.keyword, "other bytes", required, said)]
+        elif decoded.guessed:
             stated = "\\".join(self.repertoire.terms) or "none"
             required = f"text of the Specific Character Set, here {stated}"
-            return [Fault(self.keyword, "other bytes", required, f"read as {decoded.guessed}")]
-        return []
+            said = f"read as {decoded.guessed}"
+            faults += [Fault(self.keyword, "other bytes", required, said)]
+        return faults
 
     def _numbers(self, stored: Any, found: Dataset) -> None:
         kind = "a decimal number" if self.vr in _BROKEN else "a whole number"
