@@ -1,14 +1,17 @@
 """Attributes read one by one: values, faults and their sentences."""
 
+import tracemalloc
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from radiographs import chest, saved
+from radiographs import chest, radiograph, saved
 from thoracle.errors import NotAnalysable
 from thoracle.image import attributes
 from thoracle.image.attributes import Fault, readable, sentences
@@ -170,6 +173,25 @@ def test_a_character_set_that_is_no_text_costs_the_character_set(tmp_path: Path)
     ds, faults = read(path)
     assert [one.keyword for one in faults] == ["SpecificCharacterSet"]
     assert ds.PatientName == "Doe^Jane"
+
+
+def test_of_a_deflated_file_no_more_than_the_header_is_inflated(tmp_path: Path) -> None:
+    ds = radiograph(np.zeros((4000, 4000), np.uint16), PatientName="Müller^Ä")
+    ds.SpecificCharacterSet = "ISO_IR 192"
+    plain = read(saved(ds, tmp_path / "plain.dcm"))
+    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    path = saved(ds, tmp_path / "deflated.dcm")
+    tracemalloc.start()
+    deflated = read(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert deflated.ds == plain.ds
+    assert deflated.faults == plain.faults
+    assert deflated.ds.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
+    assert context.extract(path) is not None
+    assert peak < 4_000_000  # of 32 MB of pixels
+    path.write_bytes(path.read_bytes()[:-500])
+    assert read(path).ds == plain.ds
 
 
 def test_a_file_that_has_gone_is_said_to_be_missing(tmp_path: Path) -> None:

@@ -1,17 +1,21 @@
 """The header of a DICOM file: its data set without the pixels, each attribute read by itself."""
 
+import zlib
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from pydicom import Dataset, dcmread
-from pydicom.dataset import FileDataset
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.filereader import read_dataset, read_preamble
 from pydicom.misc import is_dicom
+from pydicom.tag import Tag
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
     JPEG2000MC,
     UID,
+    DeflatedExplicitVRLittleEndian,
     HTJ2KLossless,
     HTJ2KLosslessRPCL,
     JPEG2000Lossless,
@@ -38,6 +42,8 @@ from thoracle.records import Reason
 _CHARACTER_SET = b"\x08\x00\x05\x00"
 _BIG_ENDIAN_CHARACTER_SET = b"\x00\x08\x00\x05"
 _BEHIND_PREFIX = 132
+_CHUNK = 65536
+_PIXEL_DATA = (Tag("PixelData"), Tag("FloatPixelData"), Tag("DoubleFloatPixelData"))
 
 
 class Parsed(NamedTuple):
@@ -65,6 +71,9 @@ def parse(
     """
     tags = None if specific_tags is None else list(specific_tags)
     try:
+        if stop_before_pixels and (ds := _inflated(file, tags)) is not None:
+            return Parsed(ds, file, False)
+        file.seek(0)
         ds = dcmread(file, stop_before_pixels=stop_before_pixels, specific_tags=tags)
         return Parsed(ds, file, False)
     except Exception:
@@ -81,6 +90,62 @@ def parse(
     file = BytesIO(content[:at] + odd + content[at + 2 :])
     ds = dcmread(file, stop_before_pixels=stop_before_pixels, specific_tags=tags)
     return Parsed(ds, file, True)
+
+
+class _Inflating:
+    """A deflated data set that is inflated as far as it is read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._inflated = bytearray()
+        self._position = 0
+
+    def read(self, length: int) -> bytes:
+        """Return so many bytes, or those that are left."""
+        end = self._position + length
+        while len(self._inflated) < end and not self._inflater.eof:
+            packed = self._inflater.unconsumed_tail or self._file.read(_CHUNK)
+            if not packed:
+                break
+            self._inflated += self._inflater.decompress(packed, _CHUNK)
+        value = bytes(memoryview(self._inflated)[self._position : end])
+        self._position += len(value)
+        return value
+
+    def tell(self) -> int:
+        """Return where the next byte is read."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a byte, counted from the beginning or from here."""
+        self._position = offset + (self._position if whence else 0)
+        return self._position
+
+
+def _inflated(file: BinaryIO, tags: list[str] | None) -> FileDataset | None:
+    """Return the elements before the pixels of a deflated file; ``None`` of another one.
+
+    pydicom inflates all of a file at once, twice as large as its pixels.
+    """
+    try:
+        preamble = read_preamble(file, force=False)
+        meta = read_dataset(file, False, True, stop_when=lambda tag, _vr, _length: tag.group != 2)
+    except Exception:  # noqa: BLE001 - whatever it is, dcmread meets it, too
+        return None
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return None
+    inflating: Any = _Inflating(file)
+    ds = read_dataset(
+        inflating,
+        False,
+        True,
+        stop_when=lambda tag, _vr, _length: tag in _PIXEL_DATA,
+        specific_tags=None if tags is None else [Tag(one) for one in tags],
+    )
+    found = FileDataset(BytesIO(), ds, preamble, FileMetaDataset(meta), False, True)
+    found.set_original_encoding(False, True, ds._character_set)
+    return found
 
 
 # ---- header --------------------------------------------------------------------------------------
