@@ -23,7 +23,7 @@ def named(settings: Settings) -> dict[str, str]:
     """Return the digest of each setting, by its name, e.g. ``destination.pacs.port``."""
     return {
         name: hashlib.sha256(repr(value).encode()).hexdigest()[:LENGTH]
-        for name, value in _flat(settings.model_dump(mode="json"), "")
+        for name, value in flat(settings.model_dump(mode="json"), "")
     }
 
 
@@ -53,14 +53,14 @@ def _digest(found: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Yield the settings of a tree by their dotted names."""
+def flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the settings of a tree by their dotted names, with their values."""
     if isinstance(value, dict):
         for key, one in value.items():
-            yield from _flat(one, f"{name}.{key}" if name else key)
+            yield from flat(one, f"{name}.{key}" if name else key)
     elif isinstance(value, list) and value and isinstance(value[0], dict):
         for number, table in enumerate(value, 1):
             called = next((table[key] for key in _NAMED if table.get(key)), str(number))
-            yield from _flat(table, f"{name}.{called}")
+            yield from flat(table, f"{name}.{called}")
     else:
         yield name, value
