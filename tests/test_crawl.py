@@ -91,6 +91,10 @@ SILENT = {
     "/model-card/{name}": ("/model-card/none.png", 404),
     "/people": ("/people", 200),
     "/people/{name}": ("/people/reader", 200),
+    "/setup": ("/setup", 200),
+    "/setup/callers": ("/setup/callers", 200),
+    "/setup/{table}/add": ("/setup/rule/add", 200),
+    "/setup/{table}/edit/{name}": ("/setup/destination/edit/archive", 200),
     "/static": ("/static/style.css", 200),
     "/study/{uid}/state": ("/study/{study}/state", 200),
 }

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection, func, or_, select, union
 
-from thoracle.store.tables import audit_event, study, worklist
+from thoracle.store.tables import audit_event, study, timestamp, worklist
 from thoracle.store.trail import Event
 
 _CAME = tuple(
@@ -61,6 +63,31 @@ def studies(connection: Connection, text: str) -> list[NamedStudy]:
         )
     )
     return [NamedStudy(uid) for uid in sorted(connection.execute(found).scalars())]
+
+
+def last_associations(connection: Connection) -> dict[str, str]:
+    """Return by calling AE title how its newest association of 30 days went, as a phrase."""
+    since = timestamp(datetime.now(UTC) - timedelta(days=30))
+    event = audit_event.c
+    verbs = (Event.ASSOCIATION_ACCEPTED.verb, Event.ASSOCIATION_REFUSED.verb)
+    newest = (
+        select(func.max(event.id))
+        .where(event.event.in_(verbs), event.recorded_at >= since)
+        .group_by(event.calling_ae_title)
+    )
+    names = (event.calling_ae_title, event.event, event.recorded_at, event.network_address)
+    rows = connection.execute(select(*names, event.detail).where(event.id.in_(newest)))
+    return {
+        row.calling_ae_title: _association(row) for row in rows if row.calling_ae_title is not None
+    }
+
+
+def _association(row: Any) -> str:
+    accepted = row.event == Event.ASSOCIATION_ACCEPTED.verb
+    reason = f": {row.detail['reason']}" if not accepted and row.detail.get("reason") else ""
+    came = f" from {row.network_address}" if row.network_address else ""
+    how = "accepted" if accepted else "refused"
+    return f"{how}{came}, {row.recorded_at[:16].replace('T', ' ')} UTC{reason}"
 
 
 def number_received(connection: Connection) -> int:

@@ -1,7 +1,6 @@
 """`thoracle route`: its commands. Each imports what it needs when it runs, as in ``cli``."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +14,7 @@ from thoracle.settings import Settings
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-    from thoracle.routing.rules import RoutingDecision, StudyResult
+    from thoracle.routing.rules import StudyResult
 
 app = typer.Typer(help="Explain which routing rules fire, and why.", no_args_is_help=True)
 
@@ -40,7 +39,7 @@ def explain_command(
     as_json: JsonOption = False,
 ) -> None:
     """Explain which rules fire for a study, and what goes where. Nothing is sent."""
-    from thoracle.routing import rules
+    from thoracle.routing import explanation, rules
 
     settings = settings_of(config)
     decision = rules.decide(
@@ -54,7 +53,7 @@ def explain_command(
     if as_json:
         print_json(decision.to_json())
         return
-    for line in explained(decision, settings):
+    for line in explanation.explained(decision, settings):
         say(line)
 
 
@@ -92,44 +91,3 @@ def _result(said: str, settings: Settings) -> "StudyResult":
             f"--result: found {said!r}, required is e.g. positive:0.93 or rejected:NOT-CHEST"
         ) from error
     return StudyResult(outcome, probability, reason, identity.name, identity.version)
-
-
-def explained(decision: "RoutingDecision", settings: Settings) -> Iterator[str]:
-    """Yield the lines that say what a decision is, and why."""
-    fired = {one.rule: one for one in decision.fired}
-    failed = {one.rule: one for one in decision.failed}
-    for rule in settings.rule:
-        if one := fired.get(rule.name):
-            used = ", ".join(f"{name} = {json.dumps(v)}" for name, v in one.values.items())
-            said = f"fires: {_line(one.when)}" + (f" [{used}]" if used else "")
-        elif problem := failed.get(rule.name):
-            said = f"cannot be decided: {problem.problem}: {_line(problem.when)}"
-        else:
-            said = "waits for the result" if rule.name in decision.waiting else "does not fire"
-            said += f": {_line(rule.when)}"
-        yield f"rule {rule.name} {said}"
-    if decision.shadow:
-        yield f"nothing is sent: shadowed by {', '.join(decision.shadowed_by)}"
-        return
-    if decision.held:
-        yield f"held by {', '.join(decision.held_by)}; once released:"
-    yield from _sent(decision, settings)
-
-
-def _line(when: str) -> str:
-    return " ".join(when.split())
-
-
-def _sent(decision: "RoutingDecision", settings: Settings) -> Iterator[str]:
-    for destination in settings.destination:
-        parts = [kind.value for kind in decision.planned.kinds.get(destination.name, ())]
-        if destination.name in decision.planned.originals:
-            parts.append(f"originals ({len(decision.images)})")
-        text = ", ".join(parts) or "nothing"
-        if destination.name in decision.sender:
-            text += " (no originals: it sent them)"
-        yield f"to {destination.name}: {text}"
-    for name in decision.planned.notify:
-        yield "notifies by a workitem: ups" if name == "ups" else f"notifies: {name}"
-    if decision.priority:
-        yield f"priority: {decision.priority}"

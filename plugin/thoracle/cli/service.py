@@ -105,7 +105,7 @@ def web(config: ConfigOption = None) -> None:
 
     settings = settings_of(config)
     log.configure(settings.log_level)
-    pages.serve(settings)
+    pages.serve(settings, config)
 
 
 def echo(

@@ -24,6 +24,7 @@ class Event(Enum):
     APPLICATION_STARTED = ("application started", "110100", "110120", "E")
     APPLICATION_STOPPED = ("application stopped", "110100", "110121", "E")
     CONFIGURATION_CHANGED = ("configuration changed", "110113", "110129", "E")
+    CONFIGURATION_EDITED = ("configuration edited", "110113", "110129", "E")
     DATABASE_ACCEPTED = ("database accepted", "110113", "110129", "E")
     BUNDLE_REFUSED = ("bundle refused", "110113", "110129", "E")
     ASSOCIATION_REFUSED = ("association refused", "110113", "110126", "E")

@@ -1,5 +1,7 @@
 """The application: its routers, and what every answer of it has."""
 
+from pathlib import Path
+
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
@@ -21,7 +23,18 @@ from thoracle.web.api import (
 from thoracle.web.api import (
     worklist as api_worklist,
 )
-from thoracle.web.pages import about, alarms, audit, dashboard, list_view, pictures, study, worklist
+from thoracle.web.pages import (
+    about,
+    alarms,
+    audit,
+    dashboard,
+    list_view,
+    pictures,
+    setup,
+    setup_callers,
+    study,
+    worklist,
+)
 from thoracle.web.session import access, account, login, people, provider
 from thoracle.web.session.guard import Guard
 from thoracle.web.session.login import FirstRun, Throttle
@@ -45,6 +58,8 @@ ROUTERS = (
     login.router,
     metrics.router,
     pictures.router,
+    setup_callers.router,
+    setup.router,
     study.router,
     worklist.router,
     people.router,
@@ -53,8 +68,11 @@ ROUTERS = (
 """One line for each file of pages."""
 
 
-def create_app(settings: Settings, database: Engine) -> FastAPI:
-    """Return the application of a gateway's settings and database."""
+def create_app(settings: Settings, database: Engine, config: Path | None = None) -> FastAPI:
+    """Return the application of a gateway's settings and database.
+
+    ``config`` is the file that the settings came from, which administrators can change.
+    """
     app = FastAPI(
         title="Thoracle",
         version=__version__,
@@ -64,7 +82,7 @@ def create_app(settings: Settings, database: Engine) -> FastAPI:
         redoc_url=None,
         dependencies=[Depends(access.same_site)],
     )
-    app.state.site = site(settings, database)
+    app.state.site = site(settings, database, config)
     app.state.first_run = FirstRun()
     app.state.throttle = Throttle()
     app.state.verifier = Verifier(database, settings.data_folder)

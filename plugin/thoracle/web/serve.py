@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 import sys
+from pathlib import Path
 from typing import IO
 
 import uvicorn
@@ -28,8 +29,8 @@ DRAIN_SECONDS = 5
 """Streams of events never end by themselves."""
 
 
-def serve(settings: Settings) -> None:
-    """Serve the pages until SIGTERM.
+def serve(settings: Settings, config: Path | None = None) -> None:
+    """Serve the pages of settings, and of the file that they came from, until SIGTERM.
 
     Raises
     ------
@@ -38,7 +39,7 @@ def serve(settings: Settings) -> None:
         in use.
     """
     database = existing(settings)
-    app = create_app(settings, database)
+    app = create_app(settings, database, config)
     server = uvicorn.Server(_config(app, settings.web))
     with _listener(settings.web) as listener, _locked(settings):
         _announce_first_run(app, settings.web, database)

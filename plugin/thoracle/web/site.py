@@ -26,6 +26,8 @@ class Site:
     settings: Settings
     database: Engine
     templates: Environment
+    config: Path | None = None
+    """The file that the settings came from; ``None``: they are the defaults."""
 
     @property
     def secure(self) -> bool:
@@ -35,8 +37,8 @@ class Site:
         )
 
 
-def site(settings: Settings, database: Engine) -> Site:
-    """Return the site of a gateway's settings and database."""
+def site(settings: Settings, database: Engine, config: Path | None) -> Site:
+    """Return the site of a gateway's settings, the file that they came from, and its database."""
     templates = Environment(
         loader=FileSystemLoader(FOLDER / "templates"),
         autoescape=True,
@@ -44,7 +46,7 @@ def site(settings: Settings, database: Engine) -> Site:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return Site(settings, database, templates)
+    return Site(settings, database, templates, config)
 
 
 def site_of(request: Request) -> Site:

@@ -48,6 +48,15 @@ def _configured(rows: Rows) -> str:
     return f"Settings changed since the last start: {listed([*shown, *rest])}."
 
 
+def _edited(rows: Rows) -> str:
+    found = detail(rows[0], "changed")
+    entries = found if isinstance(found, list) else []
+    names = [inert(one.get("setting"), 80) for one in entries if isinstance(one, dict)]
+    rest = [f"{len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
+    what = listed([*names[:MOST_NAMES], *rest]) if names else "nothing"
+    return f"{person(rows[0])} changed the configuration file: {what}."
+
+
 def _bundle_refused(rows: Rows) -> str:
     return f"Thoracle did not start: the bundle is not the required one{said(rows[0], 'reason')}."
 
@@ -190,6 +199,7 @@ SENTENCES: dict[Event, Callable[[Rows], str]] = {
     Event.APPLICATION_STARTED: _started,
     Event.APPLICATION_STOPPED: _stopped,
     Event.CONFIGURATION_CHANGED: _configured,
+    Event.CONFIGURATION_EDITED: _edited,
     Event.DATABASE_ACCEPTED: _accepted,
     Event.BUNDLE_REFUSED: _bundle_refused,
     Event.ASSOCIATION_REFUSED: _association_refused,
