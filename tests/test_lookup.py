@@ -99,7 +99,7 @@ def test_one_study_is_meant_several_are_listed_and_none_is_said_so(
     code, said = ask(folder, command, "A4")
     assert code == 1
     assert "Study Instance UID, Accession Number or Patient ID 'A4'" in said
-    assert f"among 3 studies in {folder}/thoracle.sqlite" in said
+    assert f"searched 3 studies in {folder}/thoracle.sqlite" in said
 
 
 def test_a_number_that_was_corrected_or_refused_is_known(folder: Path) -> None:
