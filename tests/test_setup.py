@@ -5,18 +5,21 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
+from fastapi import FastAPI
 from playwright.sync_api import Browser, expect
 from sqlalchemy import update
-from starlette.testclient import TestClient
 
 import reading_room
 from browser import ZOOMED, visit
 from browsing import PASSWORD, Site, csrf_token, log_in
+from ledger import eventually
 from pacs import Pacs, free_port
 from radiographs import chest
 from thoracle.audit import starts
@@ -374,6 +377,19 @@ def test_rules_and_receivers_are_added_and_removed(
     assert len(document.read(configured.config).values["rule"]) == 1
 
 
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """Yield the address of an application that runs in this process."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, ws="none"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    eventually(lambda: server.started)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
 @pytest.mark.parametrize("file", [False, True])
 def test_what_cannot_be_written_is_shown_and_says_why(
     configured: Configured, monkeypatch: pytest.MonkeyPatch, file: bool
@@ -382,7 +398,7 @@ def test_what_cannot_be_written_is_shown_and_says_why(
     why = "/etc/thoracle cannot be written by user thoracle. To allow it, ..."
     monkeypatch.setattr(document, "why_read_only", lambda _path: why)
     app = create_app(site.settings, site.database, configured.config if file else None)
-    with TestClient(app, "http://127.0.0.1", follow_redirects=False) as client:
+    with serving(app) as url, httpx.Client(base_url=url, timeout=30) as client:
         assert log_in(client, "administrator", PASSWORD).status_code == 303
         client.headers["X-CSRF-Token"] = csrf_token(client, "/account")
         said = why if file else "These pages run without a configuration file."
