@@ -327,11 +327,15 @@ def test_an_identity_that_is_there_twice_has_to_be_one(tmp_path: Path, value: by
         assert said == "(0010,0020) is there twice, with different values"
 
 
-def test_a_data_set_that_begins_with_another_group_length_of_group_2_is_refused(
-    tmp_path: Path,
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian], ids=str)
+def test_a_data_set_that_begins_with_file_meta_information_is_refused(
+    tmp_path: Path, syntax: UID
 ) -> None:
-    data_set = hostile.element(2, 0, "UL", b"\0") + encoded(image(SOPInstanceUID="1.2.3"))
-    assert refused(tmp_path, data_set).status == 0xC000
+    data_set = encoded(image(SOPInstanceUID="1.2.3"), syntax)
+    for number, value in ((0, b"\0"), (0x10, b"1.2 ")):
+        explicit = hostile.element(2, number, "UI", value)
+        first = hostile.implicit(2, number, value) if syntax.is_implicit_VR else explicit
+        assert refused(tmp_path, first + data_set, syntax).status == 0xC000
 
 
 # ---- what is hostile ---------------------------------------------------------------------------

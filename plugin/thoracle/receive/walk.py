@@ -320,6 +320,9 @@ class _Walk:
             return
         if outermost and group == 0xFFFE:
             raise CannotUnderstand(f"{Tag(tag)} outside a sequence, at byte {self._place()}")
+        if outermost and group == 2 and not self._counts[ELEMENTS]:
+            # Behind File Meta Information all readers would take it for a part of that.
+            raise CannotUnderstand(f"{Tag(tag)} in a data set (PS3.5 Section 7.1)")
         self._count(ELEMENTS, self._budget.elements)
         if self._counts[ELEMENTS] % _LOOK_AT_CLOCK == 0 and self._clock() > self._deadline:
             raise BeyondBudget(f"reading takes more than {self._budget.seconds:g} seconds")
