@@ -85,6 +85,12 @@ def test_every_element_that_states_a_region_must_state_the_chest() -> None:
         ({"StudyDescription": "KNEE", "SeriesDescription": "Chest"}, None),
         ({"StudyDescription": "CHEST", "ProtocolName": "HAND AP"}, Reason.NOT_CHEST),
         ({"StudyDescription": "Control"}, None),
+        ({"StudyDescription": "Breast cancer, follow-up"}, None),
+        ({"StudyDescription": "Abdullah"}, None),
+        ({"StudyDescription": "Abdomen erect"}, Reason.NOT_CHEST),
+        ({"ProtocolName": "手动"}, None),  # by hand
+        ({"StudyDescription": "吸气不足"}, None),  # not enough
+        ({"StudyDescription": "右手"}, Reason.NOT_CHEST),
     ],
 )
 def test_descriptions_are_asked_when_no_element_states_a_region(

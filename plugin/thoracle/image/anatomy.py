@@ -174,14 +174,21 @@ OTHER_REGION_WORDS = _pattern(
     HEAD KOPF BRAIN SINUS SINUSES FACIAL JAW MANDIBLE KIEFER TEETH ZAHN ORBIT ORBITS NOSE
     BREAST MAMMA HEART HERZ PELVIS BECKEN BEKKEN BASSIN BACINO BACIA SACRUM COCCYX KUB COLON
     WHOLE_BODY WHOLEBODY HWS BWS LWS RACHIS COLUMNA COLUNA COLONNA KOLANO STOPA MIEDNICA
-    KREGOSLUP CZASZKA BRZUCH BUIK BAUCH OMUZ KALCA
+    KREGOSLUP CZASZKA BRZUCH BUIK BAUCH OMUZ KALCA ABD ABDO 手 足
     """,
     """
-    SPINE SPINAL ABD NECK WIRBEL WERVEL 胸椎 胸骨 腹 膝 骨盤 頭部 头部 肝
-    脚 足 肩 手 복부 무릎 ЖИВОТ
-    КОЛЕН ПОЗВОН ЧЕРЕП
+    SPINE SPINAL ABDOM ABDPEL NECK WIRBEL WERVEL 胸椎 胸骨 腹 膝 骨盤 頭部 头部 肝
+    脚 足部 足趾 足関節 左足 右足 双足 両足 肩 手部 手腕 手指 手関節 左手 右手 双手 両手
+    복부 무릎 ЖИВОТ КОЛЕН ПОЗВОН ЧЕРЕП
     """,
 )
+ORGANS = _pattern(
+    """
+    ANCA BRAIN BREAST COLON HEAD HEART HERZ MAMMA NECK NOSE ORBIT ORBITS SINUS SINUSES TEETH ZAHN
+    """,
+    "NECK 肝",
+)
+"""Words of the above that descriptions have for an illness, too: "breast cancer, follow-up"."""
 COMBINED_REGIONS = frozenset(
     """
     CHESTABDOMEN CHESTABDPELVIS NECKCHEST NECKCHESTABDOMEN NECKCHESTABDPELV THORAXABDOMEN
@@ -278,7 +285,8 @@ def _region_of_text(ds: Dataset, own: "_Own") -> Iterator[Statement]:
     """Yield what the first description says that names one region."""
     for keyword in ("ProtocolName", "SeriesDescription", "StudyDescription"):
         text = words(ds, keyword)
-        verdict = own.of_words(text) or _of_region_words(text)
+        # An organ in free text may be what the patient has, and not what the picture is of.
+        verdict = own.of_words(text) or _of_region_words(ORGANS.sub(" ", text))
         if verdict is not Verdict.NOT_UNDERSTOOD:
             # Free text is not quoted: names of patients have been seen in it.
             yield Statement(verdict, keyword)
