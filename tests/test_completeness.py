@@ -327,6 +327,15 @@ def test_an_identity_that_is_there_twice_has_to_be_one(tmp_path: Path, value: by
         assert said == "(0010,0020) is there twice, with different values"
 
 
+def test_an_identity_is_no_sequence(tmp_path: Path) -> None:
+    data_set = encoded(image(SOPInstanceUID="1.2.3"))
+    at = data_set.index(b"\x10\0\x30\0DA")
+    for length in (0, 0xFFFFFFFF):
+        second = hostile.element(0x10, 0x20, "SQ", b"", length) + SEQUENCE_DELIMITER * bool(length)
+        said = str(refused(tmp_path, data_set[:at] + second + data_set[at:]))
+        assert said == "(0010,0020) is a sequence, required is one value"
+
+
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian], ids=str)
 def test_a_data_set_that_begins_with_file_meta_information_is_refused(
     tmp_path: Path, syntax: UID

@@ -349,6 +349,7 @@ class _Walk:
         return vr, int(self._long(length)[0]), False
 
     def _undefined(self, frame: _Frame, tag: int, vr: bytes | None, outermost: bool) -> None:
+        _require_value(tag, outermost=outermost)
         fragments = tag == PIXEL_DATA or vr in (b"OB", b"OW")
         if outermost and tag == PIXEL_DATA:
             self._pixels = Pixels(self._source.position, UNDEFINED_LENGTH)
@@ -375,6 +376,7 @@ class _Walk:
             self._skip(tag, end - position)
             return
         if self._is_sequence(tag, vr, length):
+            _require_value(tag, outermost=outermost)
             self._enter(_Frame(_Kind.ITEMS, end, end, frame.implicit))
             return
         self._count(BYTES, self._budget.header_megabytes * 1_000_000, end - position)
@@ -499,6 +501,12 @@ class _Walk:
             self._leave_box(frame.box)
         elif not self._source.skip(length):
             raise CannotUnderstand(f"a fragment ends at byte {end} of {self._size}")
+
+
+def _require_value(tag: int, *, outermost: bool) -> None:
+    """Refuse a sequence in place of an identity: a reader takes it where it comes second."""
+    if outermost and tag in IDENTITY:
+        raise CannotUnderstand(f"{Tag(tag)} is a sequence, required is one value")
 
 
 def _looks_implicit(head: bytes, assumed: bool) -> bool:
