@@ -33,6 +33,9 @@ class FineTunedNetwork(OpacityNetwork):
         are the same everywhere, and half of the work.
     """
 
+    new = frozenset({"_fine", "_coarse", "_smooth", "_opacity", "_fc"})
+    """Layers that have no published weights."""
+
     def __init__(self, num_classes: int = 2, dropout: float = 0.3, frozen_blocks: int = 3) -> None:
         super().__init__(num_classes, dropout)
         published = torch.load(
@@ -53,11 +56,10 @@ class FineTunedNetwork(OpacityNetwork):
 
     def parts(self, rate: float, rate_of_new: float) -> list[dict[str, object]]:
         """Return what an optimizer takes: published weights change slowly, new layers faster."""
-        new = {"_fine", "_coarse", "_smooth", "_opacity", "_fc"}
         groups: dict[bool, list[Tensor]] = {True: [], False: []}
         for name, value in self.named_parameters():
             if value.requires_grad:
-                groups[name.split(".")[0] in new].append(value)
+                groups[name.split(".")[0] in self.new].append(value)
         return [
             {"params": groups[False], "lr": rate},
             {"params": groups[True], "lr": rate_of_new},

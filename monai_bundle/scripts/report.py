@@ -36,9 +36,9 @@ RANKED = (
 """Rows that need no calibration."""
 
 
-def test_part(answers: Scored) -> Scored:
-    """Return adults of the test part; ``unsure`` is neither right nor wrong."""
-    return answers.part(lambda p: p.part == "test" and p.age == "adult" and p.finding != "unsure")
+def judged_adults(answers: Scored, part: str = "test") -> Scored:
+    """Return adults of the test part, or another; ``unsure`` is neither right nor wrong."""
+    return answers.part(lambda p: p.part == part and p.age == "adult" and p.finding != "unsure")
 
 
 def siim(answers: Scored, *categories: str) -> Scored:
@@ -60,10 +60,12 @@ def _view(answers: Scored, view: str) -> Scored:
     return answers.part(lambda p: p.view == view)
 
 
-def measured(found: Sequence[Prediction], view_share: float) -> dict[str, Value]:
-    """Return the rows of the table of one run."""
+def measured(
+    found: Sequence[Prediction], view_share: float, part: str = "test"
+) -> dict[str, Value]:
+    """Return the rows of the table of one run, judged on the test part or another."""
     answers = scored(found, view_share)
-    test = test_part(answers)
+    test = judged_adults(answers, part)
     both = siim(test, "typical", "negative")
     negatives = siim(test, "negative")
     others = test.part(lambda p: p.source != "siim")
@@ -97,15 +99,15 @@ def measured(found: Sequence[Prediction], view_share: float) -> dict[str, Value]
         "ECE, other sources": others.calibration_error(),
         "ECE of true probabilities by chance, SIIM": both.chance_error(),
         "the same, other sources": others.chance_error(),
-        MAPS[0]: pointing(test_maps(found)),
-        MAPS[1]: pointing([p for p in test_maps(found) if p.category == "typical"]),
+        MAPS[0]: pointing(of_part(found, part)),
+        MAPS[1]: pointing([p for p in of_part(found, part) if p.category == "typical"]),
     }
     return rows
 
 
-def test_maps(found: Iterable[Prediction]) -> list[Prediction]:
-    """Return the predictions of the test part."""
-    return [one for one in found if one.part == "test"]
+def of_part(found: Iterable[Prediction], part: str) -> list[Prediction]:
+    """Return the predictions of a part of the split."""
+    return [one for one in found if one.part == part]
 
 
 def said(value: Value) -> str:
@@ -130,13 +132,14 @@ def table(columns: dict[str, dict[str, Value]], summary: Sequence[str] = ()) -> 
     for name in names:
         cells = [name]
         if summary:
-            cells.append(_mean_and_range([columns[one].get(name) for one in summary]))
+            cells.append(mean_and_range([columns[one].get(name) for one in summary]))
         cells += [said(rows.get(name)) for rows in columns.values()]
         lines.append(cells)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _mean_and_range(values: Sequence[Value]) -> str:
+def mean_and_range(values: Sequence[Value]) -> str:
+    """Return the mean of what several seeds have, and their range."""
     known = [one for one in map(number, values) if one is not None]
     if not known:
         return "too few"
@@ -173,7 +176,7 @@ def bands(found: Sequence[Prediction], view_share: float) -> str:
     columns: dict[str, dict[str, Value]] = {}
     for limit in LIMITS:
         answers = scored(found, view_share, limit)
-        test = test_part(answers)
+        test = judged_adults(answers)
         both = siim(test, "typical", "negative").shares()
         others = test.part(lambda p: p.source != "siim").shares()
         columns[f"at most {limit:.0%} wrong"] = {
@@ -189,7 +192,7 @@ def bands(found: Sequence[Prediction], view_share: float) -> str:
 
 def kinds(answers: Scored) -> dict[str, Scored]:
     """Return the test part by source and finding, COVID-19 first."""
-    test = test_part(answers)
+    test = judged_adults(answers)
     names = sorted({(-p.label, p.source, p.finding) for p in test.found})
 
     def of(source: str, finding: str) -> Callable[[Prediction], bool]:
@@ -240,14 +243,27 @@ def tried(runs: Mapping[str, Sequence[Sequence[Prediction]]], view_share: float)
 
     Only what needs no calibration: some did not see what others are calibrated on.
     """
-    columns = {}
-    for name, seeds in runs.items():
-        rows = [measured(found, view_share) for found in seeds]
-        columns[f"{name} ({len(seeds)})"] = {
-            line: _mean_and_range([row.get(line) for row in rows]) for line in RANKED
-        }
-    lines = [["", *columns], ["---"] * (len(columns) + 1)]
-    lines += [[line, *(column[line] for column in columns.values())] for line in RANKED]
+    columns = {
+        name: [measured(found, view_share) for found in seeds] for name, seeds in runs.items()
+    }
+    return side_by_side(columns, RANKED)
+
+
+def side_by_side(columns: Mapping[str, Sequence[Mapping[str, Value]]], names: Sequence[str]) -> str:
+    """Return some rows of several recipes in Markdown: mean and range of the seeds of each.
+
+    Parameters
+    ----------
+    columns
+        The rows of each seed, by the name of the recipe. Its number of seeds is said beside it.
+    names
+        Of the rows.
+    """
+    head = [f"{name} ({len(seeds)})" for name, seeds in columns.items()]
+    lines = [["", *head], ["---"] * (len(columns) + 1)]
+    for name in names:
+        cells = [mean_and_range([rows.get(name) for rows in seeds]) for seeds in columns.values()]
+        lines.append([name, *cells])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -299,7 +315,7 @@ def main() -> None:
     shown = kinds(answers)
     plots.histograms({name: part for name, part in shown.items() if len(part.found) >= 20},
                      chosen.output / "scores.png")  # fmt: skip
-    test = test_part(answers)
+    test = judged_adults(answers)
     curves = {
         "SIIM, typical and negative": siim(test, "typical", "negative"),
         "other sources": test.part(lambda p: p.source != "siim"),

@@ -1,0 +1,121 @@
+"""What the experiments say: ``python -m scripts.experiment_tables FOLDER --output docs``.
+
+FOLDER is that of ``scripts.experiments``; ``experiments.md`` is written. Changes of the recipe are
+judged by the validation part, because they were to choose it.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from scripts.experiments import ARMS, SEEDS, SIDE, STEPS
+from scripts.predictions import Prediction, read
+from scripts.report import MAPS, RANKED, Value, left_out, measured, number, side_by_side
+
+TITLES = {
+    "base": "the recipe",
+    "no_view_balance": "without balance by view",
+    "no_map": "without the map",
+    "patterns": "with patterns as a second output",
+}
+"""Changes of the recipe, as the table names them."""
+LESS = "SIIM negatives called positive, AP less PA"
+RATES = ("SIIM negatives called positive, AP", "SIIM negatives called positive, PA")
+
+Runs = Mapping[str, Sequence[Sequence[Prediction]]]
+
+
+def found_in(folder: Path) -> dict[str, list[list[Prediction]]]:
+    """Return the predictions of each experiment that has any, a list for each seed."""
+    found = {}
+    for name in ARMS:
+        files = [folder / name / f"seed{seed}" / "predictions.csv" for seed in SEEDS]
+        if seeds := [read(file) for file in files if file.exists()]:
+            found[name] = seeds
+    return found
+
+
+def validated(found: Sequence[Prediction]) -> dict[str, Value]:
+    """Return the rows of one run on the validation part."""
+    rows = measured([p for p in found if p.part == "validation"], 0.0, "validation")
+    ap, pa = (number(rows[name]) for name in RATES)
+    return rows | {LESS: None if ap is None or pa is None else ap - pa}
+
+
+def changes(runs: Runs) -> str:
+    """Return the table of the changes of the recipe."""
+    columns = {
+        title: [validated(found) for found in runs[name]]
+        for name, title in TITLES.items()
+        if name in runs
+    }
+    for title, seeds in columns.items():
+        if title == TITLES["no_map"]:
+            # Nobody taught it.
+            for rows in seeds:
+                rows.update(dict.fromkeys(MAPS))
+    return side_by_side(columns, [*RANKED[: -len(MAPS)], LESS, *MAPS])
+
+
+def without(runs: Runs, source: str) -> str:
+    """Return what networks that did not see a source say of it, beside those that did."""
+    blind = runs[f"without_{source}"]
+    columns = {
+        "left out, all of its images": blind,
+        "left out, validation and test part": [_unseen(found) for found in blind],
+        "in training, the same images": [_unseen(found) for found in runs["base"]],
+    }
+    judged = {
+        name: [left_out(found, [source], 0.0) for found in seeds] for name, seeds in columns.items()
+    }
+    names = dict.fromkeys(name for seeds in judged.values() for rows in seeds for name in rows)
+    return side_by_side(judged, list(names))
+
+
+def _unseen(found: Sequence[Prediction]) -> list[Prediction]:
+    return [one for one in found if one.part != "training"]
+
+
+def alone(runs: Runs) -> str:
+    """Return what networks taught on Kaggle's set alone say of the test part."""
+    columns = {
+        title: [measured(found, 0.0) for found in runs[name]]
+        for name, title in (("kaggle_alone", "Kaggle set alone"), ("base", "all images"))
+    }
+    return side_by_side(columns, RANKED[: -len(MAPS)])
+
+
+def page(runs: Runs) -> str:
+    """Return experiments.md for the experiments that there are."""
+    parts = [
+        "# Experiments",
+        f"All with {SIDE} x {SIDE} pixels and {STEPS} steps of 32, so that they could all be run: "
+        "they say what a change does, not how good the network is that ships (192 x 192 pixels, "
+        "600 steps; [results.md](results.md)). Mean and range of the seeds, whose number is in "
+        "brackets. Made by `scripts.experiments` and `scripts.experiment_tables`.",
+        "## Changes of the recipe, on the validation part",
+        changes(runs),
+    ]
+    for name in runs:
+        if name.startswith("without_"):
+            source = name.removeprefix("without_")
+            parts += [f"## {source} left out of training, SIIM kept", without(runs, source)]
+    if "kaggle_alone" in runs:
+        parts += ["## Fine-tuned on Kaggle's set alone, on the test part", alone(runs)]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Write experiments.md."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.experiment_tables", description=__doc__
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    chosen = parser.parse_args()
+    text = page(found_in(chosen.folder))
+    (chosen.output / "experiments.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
