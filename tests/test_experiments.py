@@ -150,7 +150,7 @@ def test_the_page_has_a_table_for_each_kind_of_experiment(tmp_path: Path) -> Non
         for seed in (1, 2):
             write(tmp_path / name / f"seed{seed}" / "predictions.csv", _run(gap, seed))
     text = page(found_in(tmp_path))
-    assert "|  | the recipe (2) | without the map (2) |" in text
+    assert "|  | the recipe, shortened (2) | without the map (2) |" in text
     assert "## ieee8023 left out of training, SIIM kept" in text
     assert "Kaggle" not in text
     (line,) = (one for one in text.splitlines() if one.startswith("| the same, typical |"))

@@ -1,7 +1,8 @@
 """What the experiments say: ``python -m scripts.experiment_tables FOLDER --output docs``.
 
 FOLDER is that of ``scripts.experiments``; ``experiments.md`` is written. Changes of the recipe are
-judged by the validation part, because they were to choose it.
+judged by the validation part, because they were to choose it. ``--full`` adds folders of training
+as it is, one for each seed.
 """
 
 import argparse
@@ -13,10 +14,11 @@ from scripts.predictions import Prediction, read
 from scripts.report import MAPS, RANKED, Value, left_out, measured, number, side_by_side
 
 TITLES = {
-    "base": "the recipe",
+    "base": "the recipe, shortened",
     "no_view_balance": "without balance by view",
     "no_map": "without the map",
     "patterns": "with patterns as a second output",
+    "full": "the recipe at full length and size",
 }
 """Changes of the recipe, as the table names them."""
 LESS = "SIIM negatives called positive, AP less PA"
@@ -89,10 +91,11 @@ def page(runs: Runs) -> str:
     """Return experiments.md for the experiments that there are."""
     parts = [
         "# Experiments",
-        f"All with {SIDE} x {SIDE} pixels and {STEPS} steps of 32, so that they could all be run: "
+        f"Shortened to {SIDE} x {SIDE} pixels and {STEPS} steps of 32, so that many can be run: "
         "they say what a change does, not how good the network is that ships (192 x 192 pixels, "
-        "600 steps; [results.md](results.md)). Mean and range of the seeds, whose number is in "
-        "brackets. Made by `scripts.experiments` and `scripts.experiment_tables`.",
+        "600 steps; [results.md](results.md)). Mean and range of the seeds; how many there were is "
+        "in brackets, and one seed decides nothing. Made by `scripts.experiments` and "
+        "`scripts.experiment_tables`.",
         "## Changes of the recipe, on the validation part",
         changes(runs),
     ]
@@ -111,9 +114,13 @@ def main() -> None:
         prog="python -m scripts.experiment_tables", description=__doc__
     )
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--full", type=Path, nargs="*", default=[])
     parser.add_argument("--output", type=Path, required=True)
     chosen = parser.parse_args()
-    text = page(found_in(chosen.folder))
+    runs = found_in(chosen.folder)
+    if chosen.full:
+        runs["full"] = [read(folder / "predictions.csv") for folder in chosen.full]
+    text = page(runs)
     (chosen.output / "experiments.md").write_text(text, encoding="utf-8")
 
 

@@ -21,7 +21,7 @@ from scripts.cache import as_input, cached
 from scripts.constant_map import lacking
 from scripts.data import entries, paths_of
 from scripts.measures import Scored
-from scripts.predictions import Prediction
+from scripts.predictions import Prediction, of_scores
 from scripts.report import Value, pair, siim, table
 from torch import Tensor
 
@@ -155,14 +155,7 @@ def main() -> None:
     ]
     images = images_of(rows)
     said = {name: ran(model, PRECISIONS[name], images) for name, model in models.items()}
-    same = ("path", "source", "finding", "category", "age", "view", "group")
-    found = [
-        Prediction(
-            **{name: row[name] for name in same},
-            part=row["split"], logit=0.0, view_score=0.0, peak=0.0, hit=-1.0,
-        )
-        for row in rows
-    ]  # fmt: skip
+    found = of_scores(rows, [0.0] * len(rows))
     rule = json.loads(Path("models/decision.json").read_text(encoding="utf-8"))
     text = (
         "# The network with fewer bits\n\nIn OpenVINO, one thread, on the "

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from scripts.cache import as_input
 from scripts.data import Boxes, Row
-from scripts.predictions import Prediction
+from scripts.predictions import SAME, Prediction
 from scripts.view_score import ViewLayer
 from torch import Tensor
 
@@ -74,10 +74,9 @@ def predictions(
         hits(maps, boxes),
         strict=True,
     )
-    same = ("path", "source", "finding", "category", "age", "view", "group")
     return [
         Prediction(
-            **{name: row[name] for name in same},
+            **{name: row[name] for name in SAME},
             part=row["split"],
             logit=logit,
             view_score=score,

@@ -1,7 +1,7 @@
 """Predictions as a table: what a network said of each image, and what the image is."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,24 @@ class Prediction:
         return int(self.finding == "covid")
 
 
+SAME = ("path", "source", "finding", "category", "age", "view", "group")
+"""Columns that docs/split.csv has under the same name."""
 COLUMNS = tuple(field.name for field in fields(Prediction))
+
+
+def of_scores(rows: Iterable[Mapping[str, str]], scores: Iterable[float]) -> list[Prediction]:
+    """Return predictions for scores of images, rows of the split, when there is no map."""
+    return [
+        Prediction(
+            **{name: row[name] for name in SAME},
+            part=row["split"],
+            logit=score,
+            view_score=0.0,
+            peak=0.0,
+            hit=-1.0,
+        )
+        for row, score in zip(rows, scores, strict=True)
+    ]
 
 
 def write(path: str | Path, predictions: Iterable[Prediction]) -> None:
