@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from scripts import experiments
+from scripts.contrast import scored_by
 from scripts.experiment_tables import found_in, page
 from scripts.experiments import ARMS, PATTERNS, SHORT, PatternAugment, PatternLoss, possible
 from scripts.precision import Said, compared, outcomes
@@ -175,3 +176,20 @@ def test_outcomes_that_fewer_bits_change_are_counted() -> None:
     assert isinstance(changed, Estimate)
     assert changed.value == pytest.approx(0.1)
     assert rows["positive to negative, or back"] == pytest.approx(0.05)
+
+
+def test_a_regression_is_not_taught_a_source_that_is_left_out() -> None:
+    torch.manual_seed(0)
+    kinds = [("siim", "covid", 0), ("siim", "normal", 1), ("nih", "normal", 2)]
+    rows, features = [], []
+    for source, finding, place in kinds * 20:
+        row = {"path": "a", "source": source, "finding": finding, "category": "", "age": "adult"}
+        rows.append(row | {"view": "", "group": f"{source}{len(rows)}", "split": "training"})
+        features.append(torch.randn(4) + 6 * torch.eye(4)[place])
+    x = torch.stack(features)
+    healthy = [2 + 3 * number for number in range(20)]
+    seen, unseen = (
+        [scored_by(rows, x, sources)[place].logit for place in healthy] for sources in ((), ["nih"])
+    )
+    assert max(seen) < 0
+    assert sum(seen) < sum(unseen)
