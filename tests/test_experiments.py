@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from scripts import experiments
-from scripts.contrast import scored_by
 from scripts.experiment_tables import found_in, page
 from scripts.experiments import ARMS, PATTERNS, SHORT, PatternAugment, PatternLoss, possible
+from scripts.linear_probe import scored_by
 from scripts.precision import Said, compared, outcomes
 from scripts.predictions import Prediction, write
 
@@ -181,7 +181,8 @@ def test_outcomes_that_fewer_bits_change_are_counted() -> None:
 def test_a_regression_is_not_taught_a_source_that_is_left_out() -> None:
     torch.manual_seed(0)
     kinds = [("siim", "covid", 0), ("siim", "normal", 1), ("nih", "normal", 2)]
-    rows, features = [], []
+    rows: list[dict[str, str]] = []
+    features = []
     for source, finding, place in kinds * 20:
         row = {"path": "a", "source": source, "finding": finding, "category": "", "age": "adult"}
         rows.append(row | {"view": "", "group": f"{source}{len(rows)}", "split": "training"})

@@ -8,15 +8,14 @@ regression has no seeds.
 """
 
 import argparse
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from scripts.cache import cached
 from scripts.constant_map import lacking
 from scripts.data import Row, paths_of, read_rows
 from scripts.experiment_tables import without
-from scripts.linear_probe import regression_scores
-from scripts.predictions import Prediction, of_scores
+from scripts.linear_probe import regression_scores, scored_by
 from scripts.report import Value, table
 from scripts.shortcuts import auroc_of, pairs
 from scripts.views import published_features
@@ -78,18 +77,6 @@ def data_table(rows: Sequence[Row], features: Tensor) -> str:
         "part, by the images that it is taught on; intervals of 95 %, patients resampled.\n\n"
         + table(columns)
     )
-
-
-def scored_by(rows: Sequence[Row], features: Tensor, sources: Collection[str]) -> list[Prediction]:
-    """Return what a regression says of all rows that was not taught some sources."""
-    out = {row["group"] for row in rows if row["source"] in sources}
-    places = [
-        place
-        for place, row in enumerate(rows)
-        if row["split"] == "training" and row["group"] not in out
-    ]
-    taught = [rows[place] for place in places]
-    return of_scores(rows, regression_scores(taught, features[places], features).tolist())
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """A logistic regression on features that somebody else made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
+from scripts.predictions import Prediction, of_scores
 from torch import Tensor, nn
 
 PENALTY = 0.01
@@ -57,3 +58,17 @@ def regression_scores(taught: Sequence[Mapping[str, str]], x: Tensor, judged: Te
         logits = layer((judged - mean) / deviation)
     found: Tensor = logits[:, 1] - logits[:, 0]
     return found
+
+
+def scored_by(
+    rows: Sequence[Mapping[str, str]], features: Tensor, sources: Collection[str]
+) -> list[Prediction]:
+    """Return what a regression says of all rows that was not taught some sources."""
+    out = {row["group"] for row in rows if row["source"] in sources}
+    places = [
+        place
+        for place, row in enumerate(rows)
+        if row["split"] == "training" and row["group"] not in out
+    ]
+    taught = [rows[place] for place in places]
+    return of_scores(rows, regression_scores(taught, features[places], features).tolist())
