@@ -234,6 +234,17 @@ def test_what_is_wrong_stands_beside_its_field_and_nothing_is_written(
     assert configured.config.read_text() == configured.original
 
 
+def test_a_secret_is_not_sent_to_another_address(
+    configured: Configured, client: httpx.Client
+) -> None:
+    path = "/setup/destination/edit/cloud"
+    form = configured.form(client, path, url="https://192.0.2.9/dicomweb")
+    answer = client.post(path, data=form)
+    assert answer.status_code == 422
+    assert "as long as token is set: change both in the file" in answer.text
+    assert configured.config.read_text() == configured.original
+
+
 def test_a_change_by_hand_meanwhile_is_not_overwritten(
     configured: Configured, client: httpx.Client
 ) -> None:

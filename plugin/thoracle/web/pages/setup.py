@@ -334,6 +334,7 @@ def _change(request: Request, person: Person, table: str, name: str, form: FormD
     try:
         found = document.with_entry(file, table, number, wanted)
         faults = _within(faults_of(found), table, place)
+        faults += setup_form.moved_secret(before, values)
         if not faults:
             return _done(request, person, saved, found, (table, name), values, form)
     except SettingsError as error:

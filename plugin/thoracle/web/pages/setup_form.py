@@ -21,6 +21,7 @@ from thoracle.settings.faults import SECRETS
 
 HIDDEN = (*SECRETS, "username")
 """Settings that are neither shown nor changed here."""
+ADDRESS = ("url", "host", "port")
 LONG = ("when",)
 """Settings of several lines."""
 
@@ -84,6 +85,23 @@ def form_of(
     rest = [one.text for one in faults if not _names(one.path, known)]
     hidden = tuple(name for name in HIDDEN if name in values)
     return EntryForm(fields, tuple(rest), hidden)
+
+
+def moved_secret(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Fault]:
+    """Return a fault where a change would send a secret of the file to another address.
+
+    Who may use this page may not read secrets; a peer of his own would be told them.
+    """
+    secrets = [name for name in HIDDEN if name in before]
+    moved = [name for name in ADDRESS if before.get(name) != after.get(name)]
+    if not secrets or not moved:
+        return []
+    setting = moved[0]
+    text = (
+        f"{setting}: found {after.get(setting)!r}, required is {before.get(setting)!r} as long as "
+        f"{', '.join(secrets)} is set: change both in the file"
+    )
+    return [Fault((moved[0],), text)]
 
 
 def _names(path: tuple[str | int, ...], known: set[str]) -> bool:
