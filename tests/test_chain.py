@@ -285,7 +285,8 @@ def test_the_command_says_that_all_fits_or_names_the_row(tmp_path: Path) -> None
     fill(engine, 5)
     verification.drop_anchor(engine, tmp_path / verification.ANCHORS_FILE)
     code, said = run(tmp_path, "verify")
-    assert (code, said[:43]) == (0, "OK: 5 rows from the beginning to row 5 fit,")
+    assert code == 0
+    assert said.startswith("OK: 5 rows from the beginning to row 5 are intact")
     fill(engine, 2)
     assert run(tmp_path, "verify", "--incremental")[1].startswith("OK: 2 rows from row 5 to")
     with engine.begin() as connection:
