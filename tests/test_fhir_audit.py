@@ -239,9 +239,9 @@ def test_pages_go_on_by_their_links_and_show_every_event_once(served: Served) ->
 @pytest.mark.parametrize(
     ("pairs", "code", "words"),
     [
-        ([], "required", "two ends"),
-        ([("date", "ge2026-01-01")], "required", "two ends"),
-        ([("user", "anna"), ("date", "le2026-01-01")], "required", "two ends"),
+        ([], "required", "lower and upper bound"),
+        ([("date", "ge2026-01-01")], "required", "lower and upper bound"),
+        ([("user", "anna"), ("date", "le2026-01-01")], "required", "lower and upper bound"),
         ([*SPAN, ("date", "yesterday")], "invalid", "date: found no date"),
         ([*SPAN, ("nonsense", "1")], "not-supported", "nonsense"),
         ([*SPAN, ("patient", "Patient/1")], "not-supported", "patient"),
