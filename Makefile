@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint docs house ohif bench wheel-test clean
+.PHONY: demo test coverage test-slow lint docs house ohif bench wheel-test clean
 
 # PyPI's torch for Linux brings several GB of CUDA along; this index has the one for processors.
 # For a GPU: make TORCH_INDEX=https://pypi.org/simple
@@ -41,9 +41,14 @@ lint: $(VENV)/.installed
 # Tests wait for sockets, servers and browsers more than they compute: three processes even on two
 # cores. A file stays in one process, because its tests share a gateway.
 WORKERS ?= 3
+PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report= $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL) $(ARGS)
+
+# Counting lines takes a third more time, so it is not part of `test`.
+coverage: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL) --cov --cov-report= $(ARGS)
 	@echo "coverage: $$($(BIN)/coverage report --format=total) % of the lines ran in the tests' own processes"
 
 test-slow: $(VENV)/.installed
