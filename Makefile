@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# The tests start hundreds of processes: without compiled modules, each compiles all of ours.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: demo test coverage test-slow lint docs house ohif bench wheel-test clean
 
 # PyPI's torch for Linux brings several GB of CUDA along; this index has the one for processors.
@@ -38,9 +41,9 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Tests wait for sockets, servers and browsers more than they compute: three processes even on two
+# Tests wait for sockets, servers and browsers more than they compute: four processes even on two
 # cores. A file stays in one process, because its tests share a gateway.
-WORKERS ?= 3
+WORKERS ?= 4
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: lint

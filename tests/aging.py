@@ -1,12 +1,11 @@
 """Time that has passed, for a gateway's studies: their rows are set back by days."""
 
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import processes
 from gateway import Gateway
 
 OF_STUDY = {
@@ -48,5 +47,4 @@ def age(data_folder: Path, study: str, days: float) -> None:
 
 def asked(gateway: Gateway, *arguments: str) -> str:
     """Return what a command of a group prints that shares the gateway's configuration."""
-    command = [sys.executable, "-m", "thoracle", *arguments, "--config", str(gateway.config)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return processes.run(*arguments, "--config", str(gateway.config), check=True).stdout

@@ -36,9 +36,15 @@ class Visit:
     complaints: list[str] = field(default_factory=list)
     """Errors of scripts, and what the Content Security Policy kept from happening."""
 
-    def faults(self) -> list[str]:
-        """Return the grave faults of accessibility of what is shown now, by axe-core."""
-        response = Axe().run(self.page).response
+    def faults(self, *rules: str) -> list[str]:
+        """Return the grave faults of accessibility of what is shown now, by rules of axe-core.
+
+        Without any, by all of them.
+        """
+        options: dict[str, Any] = {"resultTypes": ["violations"]}
+        if rules:
+            options["runOnly"] = {"type": "rule", "values": list(rules)}
+        response = Axe().run(self.page, options=options).response
         return [
             f"{one['id']} ({one['impact']}): {node['html'][:120]}"
             for one in response["violations"]

@@ -1,11 +1,9 @@
 """The pages as people reach them: `thoracle web` in a process of its own, and who may open them."""
 
-import os
 import re
 import signal
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from typing import Any, Self
 import httpx
 from sqlalchemy import Connection, Engine, select
 
+import processes
 from pacs import free_port
 from thoracle import settings
 from thoracle.accounts import rows as people
@@ -58,7 +57,9 @@ class Site:
         self.folder = folder
         self.config = config or folder / "web.toml"
         self.log = folder / "web.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: processes.Process | None = None
+        self.user: processes.User | None = None
+        """Who runs it; ``None``: we do."""
         if config is None:
             start = f'data_folder = "data"\n[web]\nport = {free_port()}\n'
             self.config.write_text(f"{start}{text}\n")
@@ -83,13 +84,7 @@ class Site:
 
     def start(self, seconds: float = 180) -> None:
         """Start the process and return when it answers."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "thoracle", "web", "--config", str(self.config)],
-                stdout=log,
-                stderr=log,
-                env=dict(os.environ),
-            )
+        self.process = processes.start(["web", "--config", str(self.config)], self.log, self.user)
         deadline = time.monotonic() + seconds
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:

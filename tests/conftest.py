@@ -6,6 +6,8 @@ import pytest
 from playwright.sync_api import Browser
 from pynetdicom import _config
 
+import processes
+import schema_copy
 from browser import chromium
 from gateway import Gateway
 
@@ -21,6 +23,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort the files by what they take; the tests of a file keep their order."""
     place = {f"test_{name}": number for number, name in enumerate(LONG)}
     items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+
+
+AS_COMMAND = (
+    "test_service",
+    "test_starts",
+    "test_crash",
+    "test_upgrade",
+    "test_durability",
+    "test_wire",
+)
+"""Files whose gateways are started as a user starts them, not forked."""
+
+
+MIGRATED = (*AS_COMMAND, "test_database", "test_migrations")
+"""Files whose databases are migrated to the newest schema each, not copied."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forked_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+    processes.forked = request.path.stem not in AS_COMMAND
+    yield
+    processes.forked = False
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _copied_schema(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.path.stem not in MIGRATED:
+        schema_copy.install()
+    yield
+    schema_copy.remove()
 
 
 @pytest.fixture(scope="session")

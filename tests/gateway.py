@@ -1,11 +1,8 @@
 """The gateway as its user starts it: `thoracle serve` in a process of its own."""
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -14,6 +11,7 @@ from pynetdicom import AE
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
 
+import processes
 from pacs import Pacs, free_port
 from thoracle.audit import query
 from thoracle.store.database import connect, sqlite_url
@@ -66,7 +64,9 @@ class Gateway:
         self.port = free_port()
         self.config = folder / "thoracle.toml"
         self.log = folder / "thoracle.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: processes.Process | None = None
+        self.user: processes.User | None = None
+        """Who runs it; ``None``: we do."""
         settings: dict[str, dict[str, Any]] = {
             "receive": {"port": self.port, "reserve_megabytes": 1},
             "complete": {"quiet_after_release_seconds": 0.5},  # saves each test 1.5 s, no more
@@ -95,13 +95,8 @@ class Gateway:
 
     def start(self, seconds: float = 180, **environment: str) -> None:
         """Start the process and return when it answers a C-ECHO."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "thoracle", "serve", "--config", str(self.config)],
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **environment},
-            )
+        command = ["serve", "--config", str(self.config)]
+        self.process = processes.start(command, self.log, self.user, **environment)
         deadline = time.monotonic() + seconds
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -139,10 +134,8 @@ class Gateway:
 
     def run(self, *arguments: str) -> str:
         """Return what a command prints that shares this configuration."""
-        command = [sys.executable, "-m", "thoracle", arguments[0], "--config", str(self.config)]
-        return subprocess.run(
-            [*command, *arguments[1:]], check=True, capture_output=True, text=True
-        ).stdout
+        command = (arguments[0], "--config", str(self.config), *arguments[1:])
+        return processes.run(*command, check=True).stdout
 
     def events(self, event: str | None = None, study: str | None = None) -> list[dict[str, Any]]:
         """Return rows of the audit, oldest first, as `thoracle audit --json` gives them.

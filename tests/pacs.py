@@ -5,10 +5,14 @@ away for a while; to offer Storage Commitment and to report early, late, wrongly
 offer C-FIND and to answer for objects that were not asked for.
 """
 
+import itertools
+import os
+import random
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from io import BytesIO
 from typing import Any, Self
 
@@ -36,11 +40,21 @@ Report = tuple[int, Dataset]
 """Event Type ID and Event Information of an N-EVENT-REPORT."""
 
 
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw7").removeprefix("gw")) % 8
+_PORTS = itertools.cycle(
+    random.sample(range(12_000 + 2500 * _WORKER, 14_500 + 2500 * _WORKER), 2500)
+)
+"""Each process of the tests has its own, below those that the kernel gives to callers: one that it
+gave away meanwhile was a gateway that could not start, or the gateway of another test."""
+
+
 def free_port() -> int:
     """Return a TCP port of the loopback address that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for port in _PORTS:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
 
 
 KINDS = ["sr", "sc", "pr", "ko"]

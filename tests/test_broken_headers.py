@@ -139,11 +139,15 @@ def _broken(keyword: str, vr: str, value: bytes, path: Path) -> Path:
     return path
 
 
-def _ways(keyword: str) -> Iterator[tuple[str, str, bytes]]:
+EACH_AND_ALL = pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+"""A third of the ways for each keyword, another third for the next one; all in the slow tests."""
+
+
+def _ways(keyword: str, every: int = 1) -> list[tuple[str, str, bytes]]:
     vr = dictionary_VR(Tag(keyword))[:2]
-    if vr != "SQ":
-        yield from ((name, vr, value) for name, value in TEXTS.items())
-    yield from ((name, *kind) for name, kind in KINDS.items())
+    texts = [] if vr == "SQ" else [(name, vr, value) for name, value in TEXTS.items()]
+    ways = texts + [(name, *kind) for name, kind in KINDS.items()]
+    return ways[int(Tag(keyword)) % every :: every]
 
 
 def _tell(ds: Dataset, reading: Reading, reader: Reader) -> None:
@@ -176,13 +180,14 @@ def _kept(path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+@EACH_AND_ALL
 @pytest.mark.parametrize("keyword", IMAGE)
 def test_what_is_broken_in_an_image_costs_that_attribute_alone(
-    keyword: str, reader: Reader, tmp_path: Path
+    keyword: str, every: int, reader: Reader, tmp_path: Path
 ) -> None:
     """Where two ways leave the same header, the objects are made of one of them."""
     made: set[str] = set()
-    for way, vr, value in _ways(keyword):
+    for way, vr, value in _ways(keyword, every):
         path = _broken(keyword, vr, value, tmp_path / "broken.dcm")
         reading = reader.read(path)
         if reading.outcome is Outcome.REJECTED:
@@ -202,14 +207,15 @@ def test_what_is_broken_in_an_image_costs_that_attribute_alone(
 
 
 @pytest.mark.filterwarnings("ignore")
+@EACH_AND_ALL
 @pytest.mark.parametrize("keyword", CONTEXT)
 def test_what_is_broken_in_patient_study_or_request_is_left_out(
-    keyword: str, reader: Reader, tmp_path: Path
+    keyword: str, every: int, reader: Reader, tmp_path: Path
 ) -> None:
     """Of a report all but its content is made, which says nothing of these elements."""
     reading = Reading("2.25.4", "2.25.5", Outcome.POSITIVE, probability=0.9)
     made: set[str] = set()
-    for way, vr, value in _ways(keyword):
+    for way, vr, value in _ways(keyword, every):
         path = _broken(keyword, vr, value, tmp_path / "broken.dcm")
         ds, faults = read(path)
         selection.check(ds, SETTINGS.select, reader.bundle.finding.population)

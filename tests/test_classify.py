@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -173,6 +174,18 @@ def test_a_network_of_another_maker_is_not_explained(tmp_path: Path) -> None:
 def test_the_settings_name_the_number_of_threads() -> None:
     Classifier.load(Classify(threads=1))
     assert torch.get_num_threads() == 1
+    Classifier.load(Classify())
+
+
+def test_a_bundle_is_loaded_while_another_thread_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Imported(str):
+        """Name of a module; another one is imported when somebody looks at it."""
+
+        def startswith(self, *_: object) -> bool:
+            monkeypatch.setitem(sys.modules, f"imported_{len(sys.modules)}", sys)
+            return False
+
+    monkeypatch.setitem(sys.modules, Imported("one"), sys)
     Classifier.load(Classify())
 
 

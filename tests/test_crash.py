@@ -220,8 +220,8 @@ def crash(folder: Path, kills: int, studies: int, **tables: dict[str, Any]) -> N
 
 
 @pytest.mark.timeout(900)
-def test_five_kills_while_sixty_studies_stream_in(tmp_path: Path) -> None:
-    crash(tmp_path, kills=5, studies=60)
+def test_three_kills_while_forty_studies_stream_in(tmp_path: Path) -> None:
+    crash(tmp_path, kills=3, studies=40)
 
 
 @pytest.mark.slow

@@ -5,8 +5,6 @@ A route or command that is in none of the lists makes a test fail: say there whi
 
 import getpass
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ import typer
 from fastapi import FastAPI
 from sqlalchemy import create_engine
 
+import processes
 from browsing import Site
 from gateway import Gateway
 from pacs import Pacs, free_port
@@ -297,11 +296,7 @@ def test_a_command_that_shows_patient_data_adds_one_row(
     key.chmod(0o600)
     before = crawled.last()
     config = str(crawled.ward.gateway.config)
-    done = subprocess.run(
-        [sys.executable, "-m", "thoracle", *arguments, "--config", config],
-        capture_output=True,
-        text=True,
-    )
+    done = processes.run(*arguments, "--config", config)
     assert done.returncode == 0, done.stderr
     (row,) = crawled.new(before)
     assert (row.event, row.user_id) == (event, getpass.getuser())

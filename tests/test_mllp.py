@@ -409,7 +409,7 @@ def test_a_receiver_that_stops_reading_is_given_up_in_time() -> None:
         started = time.monotonic()
         with pytest.raises(ArchiveUnavailable, match=r"did not acknowledge in 0\.3 s"):
             send(receiver(port, timeout_seconds=0.3), large)
-        assert time.monotonic() - started < 2 * SECOND
+        assert time.monotonic() - started < 8 * SECOND
         release.set()
 
 
@@ -429,7 +429,7 @@ def test_a_receiver_that_says_nothing_useful_is_given_up_in_time(part: bytes) ->
     started = time.monotonic()
     with pytest.raises(ArchiveUnavailable, match=r"did not acknowledge in 0\.5 s"):
         sent_to(behave, timeout_seconds=0.5)
-    assert time.monotonic() - started < 2 * SECOND
+    assert time.monotonic() - started < 8 * SECOND
 
 
 def test_an_endless_answer_is_not_read_to_its_end() -> None:

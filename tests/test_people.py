@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+import processes
 from browsing import add_person
 from thoracle.accounts import accounts as audited
 from thoracle.accounts import rows as people
@@ -163,10 +163,7 @@ class Commands:
         self.config.write_text('data_folder = "data"\n')
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "thoracle", "person", *arguments]
-        return subprocess.run(
-            [*command, "--config", str(self.config)], capture_output=True, text=True, check=False
-        )
+        return processes.run("person", *arguments, "--config", str(self.config))
 
 
 def test_persons_are_managed_from_the_command_line(engine: Engine, tmp_path: Path) -> None:

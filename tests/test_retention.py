@@ -19,6 +19,7 @@ import pytest
 from pydicom import Dataset
 from sqlalchemy import Engine, insert, select
 
+import processes
 from aging import age, asked
 from browsing import Site
 from gateway import Gateway
@@ -264,8 +265,8 @@ def test_nothing_goes_while(folder: Path, finished: str, statement: str, why: st
         store.execute(statement.format(of=of, study=study))
     config = folder / "thoracle.toml"
     config.write_text(f'data_folder = "{folder}"')
-    command = [sys.executable, "-m", "thoracle", "retention", "plan", "--json", "-c", str(config)]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    plan = processes.run("retention", "plan", "--json", "-c", str(config), check=True)
+    lines = plan.stdout.splitlines()
     said = [one for one in map(json.loads, lines) if one.get("study_instance_uid") == finished]
     assert [one["what"] for one in said] == ["images", "results"]
     assert all(why in one["stays_because"][0] for one in said)

@@ -275,9 +275,9 @@ def test_what_a_header_says_is_data_and_never_code(text: str) -> None:
 def test_no_condition_takes_long_whatever_the_header_says(when: str) -> None:
     image = dx(PatientComments="a" * 9_000 + "!", ImageType=["A" * 16] * 900)
     chosen = configured({"when": when, "hold": True})
-    started = time.perf_counter()
+    started = time.thread_time()  # whatever else the machine does
     decide(chosen, image)
-    assert time.perf_counter() - started < 2  # 0.01 to 0.4 s seen; without bounds it is for ever
+    assert time.thread_time() - started < 2  # 0.01 to 0.4 s seen; without bounds it is for ever
 
 
 def test_a_study_of_very_many_images_leaves_a_rule_undecided() -> None:

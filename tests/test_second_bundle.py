@@ -4,8 +4,6 @@ The second bundle has the weights of the shipped one, and metadata of its own (b
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -267,13 +265,7 @@ def test_a_result_is_withdrawn_in_the_words_of_the_bundle_that_made_it(here: Her
     here.gateway.config.write_text(text.replace(section, ""))
     here.gateway.start()
     before = len(here.messages)
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "thoracle", "withdraw", here.study),
-            *("--reason", "Wrong film", "--config", str(here.gateway.config)),
-        ],
-        check=True,
-    )
+    here.gateway.run("withdraw", here.study, "--reason", "Wrong film")
     eventually(lambda: len(here.messages) > before)
     message = here.messages[-1]
     says_nothing_else(message.replace("COVID-19 chest", ""), "HL7")

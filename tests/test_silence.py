@@ -1,8 +1,6 @@
 """What goes wrong is told: by a coded reason, an alarm, and C-ECHO. Nothing ends in silence."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +10,7 @@ from pynetdicom import AE
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
 
+import processes
 from gateway import AE_TITLE, Gateway
 from ledger import concluded, eventually, rows
 from pacs import Pacs
@@ -67,8 +66,7 @@ def echo(gateway: Gateway) -> tuple[int, str]:
 
 def refused_start(gateway: Gateway) -> str:
     """Return what a start says that is refused."""
-    command = [sys.executable, "-m", "thoracle", "serve", "--config", str(gateway.config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = processes.run("serve", "--config", str(gateway.config))
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     return " ".join(done.stderr.split())

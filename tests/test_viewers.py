@@ -234,7 +234,14 @@ def check_picture(picture: NDArray[np.uint8], study: Study) -> None:
         assert not is_black(picture)
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Each takes up to half a minute: those that have all kinds of objects stand for the others.
+        pytest.param(name, marks=() if name in ("one region", "withdrawn") else pytest.mark.slow)
+        for name in STUDIES
+    ],
+)
 def test_each_object_shows_what_it_is_meant_to_or_does_no_harm(
     name: str, hospital: Hospital
 ) -> None:

@@ -2,8 +2,6 @@
 
 import hashlib
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,6 +14,7 @@ from fastapi.routing import _IncludedRouter
 from sqlalchemy import update
 from starlette.routing import Mount
 
+import processes
 from browsing import PASSWORD, PERSONS, Site, add_person, csrf_token, log_in
 from thoracle.accounts import rows as people
 from thoracle.store.database import connect
@@ -716,8 +715,7 @@ def test_a_port_in_use_ends_the_process_with_a_sentence(site: Site, tmp_path: Pa
     second = Site(tmp_path)
     second.database.dispose()
     second.config.write_text(f'data_folder = "data"\n[web]\nport = {site.port}\n')
-    command = [sys.executable, "-m", "thoracle", "web", "--config", str(second.config)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    ended = processes.run("web", "--config", str(second.config))
     assert ended.returncode == 1
     assert f"web.port: found 127.0.0.1:{site.port}: Address already in use" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -4,7 +4,6 @@ import json
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 from pydicom import Dataset, dcmread
 
+import processes
 from aging import age, asked
 from browsing import Site
 from gateway import Gateway, destination
@@ -216,10 +216,7 @@ def test_the_page_withdraws_without_images_and_reading_again_says_why_it_needs_t
 
 def asked_of_replay(gateway: Gateway, study: str) -> list[str]:
     """Return why an analysis cannot be run again, without the time."""
-    command = [sys.executable, "-m", "thoracle", "audit", "replay", "--json", study]
-    done = subprocess.run(
-        [*command, "--config", str(gateway.config)], capture_output=True, text=True, check=False
-    )
+    done = processes.run("audit", "replay", "--json", study, "--config", str(gateway.config))
     found = json.loads(done.stdout)
     assert (done.returncode, found["outcome"]) == (1, "impossible")
     return [found["what"].split(" since ")[0]]
@@ -308,11 +305,8 @@ def test_a_hospital_that_wants_them_gone_says_so(here: Long) -> None:
     config.write_text(
         here.gateway.config.read_text() + "[retention]\nheaders_days_after_proof = 3999\n"
     )
-    command = [sys.executable, "-m", "thoracle", "retention", "run", "--config", str(config)]
-    assert (
-        "headers of 1 studies"
-        in subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    )
+    done = processes.run("retention", "run", "--config", str(config), check=True)
+    assert "headers of 1 studies" in done.stdout
     assert here.headers(study) == []
     with pytest.raises(subprocess.CalledProcessError) as refused:
         here.gateway.run("withdraw", study, "--reason", REASON)

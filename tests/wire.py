@@ -94,6 +94,28 @@ def cpu_share(pid: int, seconds: float = 10) -> float:
     return (cpu_seconds(pid) - before) / seconds
 
 
+def wake_ups(pid: int, among: set[str], seconds: float = 5) -> float:
+    """Return how often a second these threads of a process begin to wait: what a bound can be set
+    on, whatever else the machine does."""
+    before = _waits(pid, among)
+    time.sleep(seconds)
+    return (_waits(pid, among) - before) / seconds
+
+
+def _waits(pid: int, among: set[str]) -> int:
+    lines = [
+        line
+        for one in among
+        for line in Path(f"/proc/{pid}/task/{one}/status").read_text(encoding="ascii").splitlines()
+    ]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+
+
+def threads(pid: int) -> set[str]:
+    """Return the ids of the threads of a process."""
+    return {one.name for one in Path(f"/proc/{pid}/task").iterdir()}
+
+
 def play(case: Case, target: Target) -> tuple[Outcome, float]:
     """Return what came of a case, and in how many seconds."""
     began = time.monotonic()

@@ -32,9 +32,14 @@ def load_classifier(settings: Classify) -> "Classifier":
     SettingsError, BundleError
         As by :meth:`thoracle.classify.classifier.Classifier.load`.
     """
+    return import_classifier().load(settings)
+
+
+def import_classifier() -> "type[Classifier]":
+    """Return the class of the classifier, with torch and MONAI imported."""
     with _absent(*_ONLY_FOR_TRAINING):
         from thoracle.classify.classifier import Classifier
-    return Classifier.load(settings)
+    return Classifier
 
 
 @contextmanager

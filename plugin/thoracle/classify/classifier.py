@@ -4,12 +4,14 @@ Importing this module takes seconds (torch, MONAI), so others import it when the
 """
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from monai.bundle.config_item import ComponentLocator
 from monai.bundle.config_parser import ConfigParser
 from monai.transforms.compose import Compose
 from torch import Tensor
@@ -221,9 +223,20 @@ def _prepared(prepared: dict[str, Any]) -> torch.Tensor:
     return torch.as_tensor(prepared["image"]).as_subclass(torch.Tensor)
 
 
+class _Locator(ComponentLocator):
+    """MONAI's table of its classes, made while other threads import.
+
+    MONAI goes through ``sys.modules`` itself, and fails when an import adds to it meanwhile.
+    """
+
+    def _find_module_names(self) -> list[str]:
+        return [name for name in list(sys.modules) if name.startswith(self.MOD_START)]
+
+
 def _content(folder: Path, settings: Classify) -> dict[str, Any]:
     """Return what classifying takes of a bundle; evaluates its configuration."""
     parser = ConfigParser()
+    parser.locator = _Locator()
     parser.read_config(folder / "configs" / "inference.json")
     parser.read_meta(folder / "configs" / "metadata.json")
     parser["bundle_root"] = str(folder)
