@@ -10,6 +10,7 @@ import processes
 import schema_copy
 from browser import chromium
 from gateway import Gateway
+from postgres import Server, as_documented, server
 
 LONG = """
 retention proof viewers postgresql broken_headers ups_performer report ups_scp browser reading_room
@@ -53,6 +54,21 @@ def _copied_schema(request: pytest.FixtureRequest) -> Iterator[None]:
         schema_copy.install()
     yield
     schema_copy.remove()
+
+
+@pytest.fixture(scope="module")
+def documented_server() -> Iterator[Server]:
+    """A PostgreSQL server with the role of docs/database.md."""
+    with server() as one:
+        role, _ = as_documented()
+        one.execute(role)
+        yield one
+
+
+@pytest.fixture
+def url(documented_server: Server) -> str:
+    """The URL of a database as docs/database.md makes it: its owner is no superuser."""
+    return documented_server.documented()
 
 
 @pytest.fixture(scope="session")

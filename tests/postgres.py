@@ -1,6 +1,7 @@
 """A PostgreSQL server of its own, for what has to hold on it too."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -12,10 +13,13 @@ from pathlib import Path
 
 import psycopg
 
+from documents import DOCS
 from pacs import free_port
 from peers import require_file
 
 BIN = Path("/usr/lib/postgresql/15/bin")
+ROLE = "thoracle"
+"""Who owns the databases that docs/database.md makes: no superuser."""
 USER = "postgres"
 """The server refuses to run as root; Debian's package makes this user."""
 
@@ -27,7 +31,7 @@ class Server:
         self.port = free_port()
         self._folder = folder
         self._data = folder / "data"
-        _run("initdb", "-D", str(self._data), "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C")
+        run("initdb", "-D", str(self._data), "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C")
 
     def url(self, database: str = "postgres", user: str = USER) -> str:
         """Return the URL of a database, as settings have it."""
@@ -39,11 +43,22 @@ class Server:
         self.execute(f"CREATE DATABASE {name} {options}")
         return self.url(name)
 
+    def documented(self) -> str:
+        """Return the URL of a new database that docs/database.md makes, owned by its role."""
+        _, made = as_documented()
+        options = made.removeprefix(f"CREATE DATABASE {ROLE} ")
+        return self.create(options).replace(f"{USER}@", f"{ROLE}@")
+
     def execute(self, *statements: str) -> None:
         """Run statements as the superuser, each on its own."""
         with closing(psycopg.connect(self.url(), autocommit=True)) as connection:
             for statement in statements:
                 connection.execute(statement.encode())
+
+    def asked(self, question: str) -> list[tuple[object, ...]]:
+        """Return the rows of a question that the superuser asks."""
+        with closing(psycopg.connect(self.url(), autocommit=True)) as connection:
+            return list(connection.execute(question.encode()))
 
     def end(self, condition: str) -> None:
         """End the sessions that fulfil a condition on pg_stat_activity."""
@@ -91,11 +106,19 @@ class Server:
     def start(self) -> None:
         options = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1"
         log = str(self._folder / "log")
-        _run("pg_ctl", "-D", str(self._data), "-o", options, "-l", log, "-w", "start")
+        run("pg_ctl", "-D", str(self._data), "-o", options, "-l", log, "-w", "start")
 
     def stop(self, mode: str = "fast") -> None:
         """Stop it: ``fast`` as an administrator does, ``immediate`` as a crash."""
-        _run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
+        run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
+
+
+def as_documented() -> tuple[str, str]:
+    """Return the statements of docs/database.md that make the role and the database."""
+    block = re.search(r"^```sql\n(.*?)^```", (DOCS / "database.md").read_text(), re.M | re.S)
+    assert block is not None
+    role, made = (one.strip() for one in block[1].split(";")[:2])
+    return role, made
 
 
 @contextmanager
@@ -125,7 +148,7 @@ def postgres() -> Iterator[str]:
         yield one.url()
 
 
-def _run(program: str, *arguments: str) -> None:
+def run(program: str, *arguments: str) -> None:
     command = [str(BIN / program), *arguments]
     if os.geteuid() == 0:
         command = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups", *command]

@@ -3,12 +3,10 @@
 import asyncio
 import csv
 import json
-import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from io import StringIO
 from pathlib import Path
@@ -23,11 +21,10 @@ from sqlalchemy.exc import OperationalError
 
 from aging import asked
 from browsing import Site
-from documents import DOCS
 from gateway import Gateway
 from ledger import concluded, eventually, rows
 from pacs import Pacs, free_port
-from postgres import BIN, Server, server
+from postgres import BIN, ROLE, Server
 from radiographs import chest
 from sender import Sender, send, small
 from test_crash import Modality, assert_nothing_lost_or_done_twice, crash
@@ -43,38 +40,9 @@ from thoracle.study import instances, reading_list
 from thoracle.study.instances import Received
 from thoracle.web.live import Live
 
-ROLE = "thoracle"
 PERSONS = {"reader": ["reader"], "administrator": ["administrator"]}
 GONE = 120
 """Days after which everything is due."""
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with server() as one:
-        role, _ = as_documented()
-        one.execute(role)
-        yield one
-
-
-def as_documented() -> tuple[str, str]:
-    """Return the statements of docs/database.md that make the role and the database."""
-    block = re.search(r"^```sql\n(.*?)^```", (DOCS / "database.md").read_text(), re.M | re.S)
-    assert block is not None
-    role, made = (one.strip() for one in block[1].split(";")[:2])
-    return role, made
-
-
-@pytest.fixture
-def url(running: Server) -> str:
-    """A database as docs/database.md makes it: its owner is no superuser."""
-    return another(running)
-
-
-def another(running: Server) -> str:
-    _, made = as_documented()
-    options = made.removeprefix("CREATE DATABASE thoracle ")
-    return running.create(options).replace("postgres@", f"{ROLE}@")
 
 
 def on(url: str) -> dict[str, Any]:
@@ -175,7 +143,7 @@ def test_kills_lose_nothing_and_do_nothing_twice(url: str, tmp_path: Path) -> No
 
 @pytest.mark.timeout(600)
 def test_a_server_that_crashes_ends_the_gateway_and_nothing_is_lost(
-    running: Server, url: str, tmp_path: Path
+    documented_server: Server, url: str, tmp_path: Path
 ) -> None:
     with Pacs() as pacs:
         gateway = Gateway(tmp_path, pacs, **on(url))
@@ -185,13 +153,15 @@ def test_a_server_that_crashes_ends_the_gateway_and_nothing_is_lost(
             with modality.sending():
                 modality.queue(6)
                 eventually(lambda: len(modality.acknowledged) >= 3)
-                running.stop("immediate")
+                # While it starts, whatever it is at would tell, not the lock.
+                eventually(lambda: "classifier loaded" in gateway.log.read_text())
+                documented_server.stop("immediate")
                 assert gateway.process.wait(30) == 1
                 assert healthy(site) == 503
                 before = len(modality.acknowledged)
                 with pytest.raises(RuntimeError, match="Connection refused"):
                     gateway.start()  # as systemd does, in vain, until the server is there
-                running.start()
+                documented_server.start()
                 eventually(lambda: healthy(site) == 200)
                 gateway.start()
                 modality.queue(6)
@@ -234,29 +204,29 @@ def test_a_second_gateway_is_refused_whatever_its_data_folder(url: str, tmp_path
 
 
 def test_a_gateway_that_loses_its_lock_ends_at_once(
-    running: Server, url: str, tmp_path: Path
+    documented_server: Server, url: str, tmp_path: Path
 ) -> None:
     with Gateway(tmp_path, **on(url)) as gateway:
         assert gateway.process is not None
-        running.end("application_name LIKE 'thoracle serve on%'")
+        documented_server.end("application_name LIKE 'thoracle serve on%'")
         assert gateway.process.wait(10) == 1
         gateway.start()
         assert gateway.terminate() == 0
 
 
 def test_an_object_that_cannot_be_rowed_is_refused_so_that_it_comes_again(
-    running: Server, url: str, tmp_path: Path
+    documented_server: Server, url: str, tmp_path: Path
 ) -> None:
     """The lock is held, and yet no row can be written: the server takes no more connections."""
     image = small()
     with Gateway(tmp_path, **on(url)) as gateway, Sender(gateway.port) as sender:
         eventually(lambda: "classifier loaded" in gateway.log.read_text())
-        running.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT 1")
+        documented_server.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT 1")
         try:
-            running.end("application_name = 'thoracle'")
+            documented_server.end("application_name = 'thoracle'")
             assert sender.store(image).status == 0xA700
         finally:
-            running.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT -1")
+            documented_server.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT -1")
         assert sender.store(image).status == 0x0000
         assert len(rows(gateway, "SELECT 1 FROM instance")) == 1
         assert gateway.terminate() == 0
@@ -275,9 +245,9 @@ def test_a_gateway_whose_engine_does_not_start_leaves_no_listener(url: str, tmp_
 
 
 def test_a_copy_of_rows_and_then_files_is_whole_and_work_goes_on_with_it(
-    running: Server, url: str, tmp_path: Path
+    documented_server: Server, url: str, tmp_path: Path
 ) -> None:
-    restored = another(running)
+    restored = documented_server.documented()
     waiting, after = chest(AccessionNumber="W"), chest(AccessionNumber="N")
     backup = tmp_path / "backup"
     (backup / "data").mkdir(parents=True)
@@ -304,16 +274,18 @@ def test_a_copy_of_rows_and_then_files_is_whole_and_work_goes_on_with_it(
         assert reports == {waiting.StudyInstanceUID, after.StudyInstanceUID}
 
 
-def test_an_open_page_hears_of_changes_when_the_server_is_back(running: Server, url: str) -> None:
+def test_an_open_page_hears_of_changes_when_the_server_is_back(
+    documented_server: Server, url: str
+) -> None:
     made = database.open_database(url)
     image = Received(*("1.2",) * 5, "P", "", "A", 100, "path", 1, "0" * 64, "PACS", "127.0.0.1")
 
     async def listen() -> tuple[str, str]:
         changes = Live(made).changes(60)
         before = await anext(changes)
-        running.stop("immediate")
+        documented_server.stop("immediate")
         await asyncio.sleep(1)  # it looks four times a second
-        running.start()
+        documented_server.start()
         with made.begin() as connection:
             instances.lock_study(connection, image)
             reading_list.arrive(connection, image)
