@@ -112,7 +112,7 @@ def main() -> None:
     arguments.add_argument("--audit", type=int, nargs="+", default=[100_000, 1_000_000])
     chosen = arguments.parse_args()
     if shutil.which("storescu") is None or shutil.which("Orthanc") is None:
-        sys.exit("found no storescu or Orthanc, required are both: apt-get install dcmtk orthanc")
+        sys.exit("found no storescu or Orthanc, required: both: apt-get install dcmtk orthanc")
     with tempfile.TemporaryDirectory(prefix="thoracle-bench-") as name:
         folder = Path(name)
         (folder / "images").mkdir()

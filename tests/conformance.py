@@ -69,7 +69,7 @@ def narrative() -> Iterator[str]:
         str(image.SOPInstanceUID),
         Outcome.REJECTED,
         Reason.FLAT,
-        "found one grey value, required are several",
+        "found one grey value, required: several",
     )
     report = sr.build([image], [reading], sources.BUNDLE, **sources.COMMON)
     yield from ("```", *tree(report), "```")

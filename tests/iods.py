@@ -123,7 +123,7 @@ class Inputs:
         """Return the objects by their kind."""
         shown, other = self.image(self.number), self.image(3 - self.number)
         reading = replace(sources.positive(shown), probability=self.probability)
-        why = (Outcome.REJECTED, Reason.FLAT, "found one grey value, required are several")
+        why = (Outcome.REJECTED, Reason.FLAT, "found one grey value, required: several")
         refused = Reading(str(other.SOPClassUID), str(other.SOPInstanceUID), *why)
         images = [shown, other] if self.rejected else [shown]
         pixels = np.full((1, shown.Rows, shown.Columns), 0.5, np.float32)

@@ -169,7 +169,7 @@ class Viewer:
             if any(one in found for one in words):
                 return found
             self.page.wait_for_timeout(500)
-        raise TimeoutError(f"found {self.drawn()}, required is one of {words}")
+        raise TimeoutError(f"found {self.drawn()}, required: one of {words}")
 
     def text(self) -> str:
         """Return the words of the viewport: of overlays, of labels, of a report."""
@@ -273,7 +273,7 @@ def fetch() -> Path:
         (package,) = Path(name).glob("*.tgz")
         digest = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
         if f"sha512-{digest}" != INTEGRITY:
-            raise RuntimeError(f"{package.name}: found sha512-{digest}, required is {INTEGRITY}")
+            raise RuntimeError(f"{package.name}: found sha512-{digest}, required: {INTEGRITY}")
         with tarfile.open(package) as archive:
             archive.extractall(name, filter="data")
         (Path(name) / "package" / "dist").rename(FOLDER)

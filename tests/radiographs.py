@@ -89,7 +89,7 @@ def lungs() -> NDArray[np.uint16]:
     It is RG1 of pydicom-data.
     """
     path = get_testdata_file("RG1_UNCR.dcm", download=False)
-    assert isinstance(path, str), "found no pydicom-data, required is the dependency group test"
+    assert isinstance(path, str), "found no pydicom-data, required: the dependency group test"
     image = torch.from_numpy(pixels.read_image(Path(path)).array)
     small = torch.nn.functional.interpolate(image[None], (512, 512), mode="area")[0, 0]
     values: NDArray[np.uint16] = (small * 4095).round().numpy().astype(np.uint16)

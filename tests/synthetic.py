@@ -30,7 +30,7 @@ LABEL = "SYNTHETIC - NOT A PATIENT"
 def chest() -> Grey:
     """Return RG1 at half its size."""
     path = get_testdata_file("RG1_UNCR.dcm", download=False)
-    assert isinstance(path, str), "found no pydicom-data, required is the dependency group test"
+    assert isinstance(path, str), "found no pydicom-data, required: the dependency group test"
     image = torch.from_numpy(pixels.read_image(Path(path)).array)[None]
     half: Grey = functional.avg_pool2d(image, 2)[0, 0].numpy()
     return half

@@ -150,10 +150,10 @@ def test_a_figure_that_hovers_stays_one_occurrence(local: Engine) -> None:
     [
         (None, "", "none or both"),
         (1.0, "2026-11-30T10:00", "none or both"),
-        (0.0, "", "found 0 hours, required are 0 to 720"),
+        (0.0, "", "found 0 hours, required: 0 to 720"),
         (721.0, "", "found 721 hours"),
         (float("nan"), "", "found nan hours"),
-        (None, "tomorrow", "found 'tomorrow', required is a time of UTC"),
+        (None, "tomorrow", "found 'tomorrow', required: a time of UTC"),
     ],
 )
 def test_a_silence_ends_at_a_time(hours: float | None, text: str, said: str) -> None:
@@ -165,9 +165,9 @@ def test_what_cannot_be_acknowledged_or_silenced_is_named(local: Engine) -> None
     record(local, [failed()], None)
     with local.begin() as connection:
         number = occurrences.standing(connection)[0].id
-        with pytest.raises(AlarmError, match="required is a time between now"):
+        with pytest.raises(AlarmError, match="required: a time between now"):
             occurrences.silence(connection, BY, SUBJECT, datetime(2999, 1, 1, tzinfo=UTC), "")
-        with pytest.raises(AlarmError, match="required is a time between now"):
+        with pytest.raises(AlarmError, match="required: a time between now"):
             occurrences.silence(connection, BY, SUBJECT, datetime(2020, 1, 1, tzinfo=UTC), "")
         with pytest.raises(AlarmError, match="found no alarm 'everything'"):
             occurrences.silence(connection, BY, "everything", hour(), "")
@@ -215,7 +215,7 @@ def test_the_command_line_does_the_same(local: Engine, tmp_path: Path) -> None:
 
     assert run("alarms", "list") == "no alarms\n"
     record(local, [failed()], None)
-    assert "required is an alarm that stands: 'analysis failed'" in run(
+    assert "required: an alarm that stands: 'analysis failed'" in run(
         "alarms", "acknowledge", "analysis"
     )
     assert (

@@ -39,11 +39,11 @@ def fault(keyword: str, vr: str | None, value: bytes) -> Fault:
 
 def test_a_fault_names_element_value_found_value_required_and_what_is_taken() -> None:
     assert fault("ImagerPixelSpacing", "DS", b"0,15\\0,15 ").sentence == (
-        "Imager Pixel Spacing (0018,1164): found '0,15\\\\0,15', required is a decimal number, or "
+        "Imager Pixel Spacing (0018,1164): found '0,15\\\\0,15', required: a decimal number, or "
         "several; another spacing is taken, or square pixels."
     )
     assert fault("Rows", "US", b"\x01\x02\x03").detail == (
-        "Rows (0028,0010): found 3 bytes, required is a whole number"
+        "Rows (0028,0010): found 3 bytes, required: a whole number"
     )
 
 
@@ -120,7 +120,7 @@ def test_a_line_break_where_one_line_stands_is_a_space_and_said() -> None:
     found, (only,) = readable(raw("PatientName", "PN", b"Doe^Jane\r\nX\n"))
     assert str(found.PatientName) == "Doe^Jane X"
     assert only.sentence == (
-        "Patient's Name (0010,0010): found line breaks, required is one line; "
+        "Patient's Name (0010,0010): found line breaks, required: one line; "
         "a space stands for each."
     )
     found, faults = readable(raw("AdditionalPatientHistory", "LT", b"one\r\ntwo "))

@@ -440,7 +440,7 @@ def test_a_fingerprint_that_differs_is_refused(tmp_path: Path) -> None:
     with Repository(tmp_path / "r") as repository:
         table = repository.settings()
         table["tls"]["fingerprint"] = "0" * 64
-        with pytest.raises(ArchiveUnavailable, match="required is 0000"):
+        with pytest.raises(ArchiveUnavailable, match="required: 0000"):
             syslog.connect(parse({"audit_repository": [table]}).audit_repository[0])
 
 
@@ -611,8 +611,8 @@ def test_a_repository_that_is_no_longer_set_is_not_waited_for(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"transport": "tcp", "host": "192.0.2.1"}, "required is tls"),
-        ({"transport": "udp", "tls": {}}, "required is transport tls"),
+        ({"transport": "tcp", "host": "192.0.2.1"}, "required: tls"),
+        ({"transport": "udp", "tls": {}}, "required: transport tls"),
         ({"transport": "udp", "largest_bytes": 100_000}, "at most 65507"),
     ],
 )

@@ -70,7 +70,7 @@ def test_a_fault_of_a_report_is_told_and_the_child_goes_on(
 ) -> None:
     asked = values(saved(chest(), tmp_path / "a.dcm"))
     other = Reading("1.2", "1.2.3", Outcome.REJECTED, Reason.NOT_CHEST, "a hand")
-    with pytest.raises(ReportError, match="required is one for each source"):
+    with pytest.raises(ReportError, match="required: one for each source"):
         builder.build(**{**asked, "readings": [other]})
     pid = builder.pid
     assert builder.build(**asked)

@@ -116,7 +116,7 @@ def test_a_bundle_that_the_settings_name_is_taken(copy: Path) -> None:
 
 
 def test_a_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="required is a MONAI bundle"):
+    with pytest.raises(BundleError, match="required: a MONAI bundle"):
         bundle.identify(Classify(bundle=tmp_path, digest="0" * 64))
 
 

@@ -137,7 +137,7 @@ def test_an_end_that_was_cut_off_is_found(written: Path, tmp_path: Path, row: in
 
     found = verified(written, tmp_path, cut)
     assert found.broken_id == row
-    assert f"the trail ends at {row - 1}, required is {ROWS}" in found.fault
+    assert f"the trail ends at {row - 1}, required: {ROWS}" in found.fault
 
 
 def end(written: Path) -> Anchor:

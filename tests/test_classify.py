@@ -33,7 +33,7 @@ def classifier() -> Classifier:
 
 def _radiograph(name: str = "RG1_UNCR.dcm") -> Image:
     path = pydicom.data.get_testdata_file(name, download=False)
-    assert isinstance(path, str), "found no pydicom-data, required is the dependency group test"
+    assert isinstance(path, str), "found no pydicom-data, required: the dependency group test"
     return read_image(Path(path))
 
 

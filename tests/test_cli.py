@@ -94,7 +94,7 @@ def test_init_writes_a_configuration_and_never_overwrites_one(tmp_path: Path) ->
     assert invoke("init", path)[0] == 0
     code, said = invoke("init", path)
     assert code == 1
-    assert "found a file, required is a new name" in said
+    assert "found a file, required: a new name" in said
 
 
 def test_check_is_content_with_a_good_configuration(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_check_names_each_fault(tmp_path: Path) -> None:
     code, said = invoke("check", "--config", str(gateway.config))
     assert code == 1
     for expected in (
-        f"required is {'0' * 64}",
+        f"required: {'0' * 64}",
         "receive.port: 192.0.2.1:1",
         "destination pacs: C-ECHO: PACS@127.0.0.1",
     ):
@@ -139,7 +139,7 @@ def test_check_asks_a_web_archive_and_wants_archives_to_be_able_to_report(tmp_pa
     assert code == 1
     assert "destination web: answers a search by QIDO-RS" in said
     assert "FAULT destination nowhere: " in said
-    assert "found ORTHANC not in receive.calling_ae_titles, required is that it may call" in said
+    assert "found ORTHANC not in receive.calling_ae_titles, required: that it may call" in said
 
 
 def test_a_faulty_configuration_ends_in_one_line_and_exit_code_1(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_analyse_reads_dicom_png_and_jpeg_and_writes_reports(tmp_path: Path) -> 
 def test_analyse_of_nothing_says_so() -> None:
     code, said = invoke("analyse", "no-such-file")
     assert code == 1
-    assert "found nothing, required is a file or folder" in said
+    assert "found nothing, required: a file or folder" in said
 
 
 def test_echo_and_send_reach_an_archive(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_echo_and_send_reach_an_archive(tmp_path: Path) -> None:
 def test_a_malformed_address_is_named(address: str) -> None:
     code, said = invoke("echo", address)
     assert code == 1
-    assert said == f"found {address!r}, required is AET@HOST:PORT"
+    assert said == f"found {address!r}, required: AET@HOST:PORT"
 
 
 def test_an_archive_that_is_away_is_named() -> None:
@@ -223,4 +223,4 @@ def test_an_archive_that_is_away_is_named() -> None:
 def test_status_without_a_database_says_what_makes_one(tmp_path: Path) -> None:
     code, said = invoke("status", "--config", str(Gateway(tmp_path).config))
     assert code == 1
-    assert "required is one that `thoracle serve` made" in said
+    assert "required: one that `thoracle serve` made" in said

@@ -59,7 +59,7 @@ def test_an_image_above_the_limit_is_refused_before_it_is_decoded(tmp_path: Path
     path = saved(radiograph(gradient(), Rows=65535, Columns=65535), tmp_path / "a.dcm")
     error = refused(path)
     assert error.detail == (
-        f"found {65535 * 65535 * 2} bytes of pixels, required are at most {LARGEST_IMAGE_BYTES}"
+        f"found {65535 * 65535 * 2} bytes of pixels, required: at most {LARGEST_IMAGE_BYTES}"
     )
 
 

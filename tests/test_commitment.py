@@ -403,9 +403,9 @@ def test_a_failure_without_reason_counts_as_processing_failure() -> None:
 
 
 def test_the_error_names_what_was_found_and_what_is_required() -> None:
-    with pytest.raises(NotAnAnswer, match="found event type 7, required is 1 or 2"):
+    with pytest.raises(NotAnAnswer, match="found event type 7, required: 1 or 2"):
         parse(7, information())
-    with pytest.raises(NotAnAnswer, match="found none, required is a UID"):
+    with pytest.raises(NotAnAnswer, match="found none, required: a UID"):
         parse(1, NO_TRANSACTION)
     with pytest.raises(NotAnAnswer, match="found 20 characters that are no UID"):
         parse(1, changed(TransactionUID=["2.25.1", "2.25.2"]))

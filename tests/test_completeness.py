@@ -288,7 +288,7 @@ def test_a_size_that_cannot_be_read_is_told_as_it_is(tmp_path: Path) -> None:
     ds = image(SOPInstanceUID="1.2.3")
     data_set = encoded(ds).replace(b"US\x02\0\x10\0", b"US\x04\0\x10\0\x10\0", 1)
     said = str(refused(tmp_path, data_set))
-    assert said == r"Rows (0028,0010): found '16\\16', required is a whole number"
+    assert said == r"Rows (0028,0010): found '16\\16', required: a whole number"
 
 
 # ---- what one reader takes and the next does not -----------------------------------------------
@@ -333,7 +333,7 @@ def test_an_identity_is_no_sequence(tmp_path: Path) -> None:
     for length in (0, 0xFFFFFFFF):
         second = hostile.element(0x10, 0x20, "SQ", b"", length) + SEQUENCE_DELIMITER * bool(length)
         said = str(refused(tmp_path, data_set[:at] + second + data_set[at:]))
-        assert said == "(0010,0020) is a sequence, required is one value"
+        assert said == "(0010,0020) is a sequence, required: one value"
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian], ids=str)

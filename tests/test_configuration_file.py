@@ -134,7 +134,7 @@ def test_other_ways_of_writing_are_changed_or_refused_and_never_spoilt(
     for change in changes():
         try:
             found = change()
-        except SettingsError:  # "required is a change by hand"
+        except SettingsError:  # "required: a change by hand"
             continue
         assert tomllib.loads(found.text) == found.values
         assert len(document.difference(former.values, found.values)) in (1, 4)
@@ -163,7 +163,7 @@ def test_what_somebody_wrote_meanwhile_is_not_overwritten(path: Path) -> None:
     former = document.read(path)
     found = document.with_table(former, "receive", {"port": 104})
     path.write_text(TEXT + "# by hand\n")
-    with pytest.raises(FileChanged, match=r"found digest .*, required is .* Nothing was written"):
+    with pytest.raises(FileChanged, match=r"found digest .*, required: .* Nothing was written"):
         document.write(former, found)
     assert path.read_text().endswith("# by hand\n")
     assert list(path.parent.iterdir()) == [path]

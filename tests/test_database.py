@@ -42,10 +42,10 @@ def configured(folder: Path, url: str, **more: object) -> Settings:
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
-        ({"url": f"mysql://thoracle:{SECRET}@h/d"}, "found the scheme mysql, required is postgres"),
-        ({"url": f"sqlite:///{SECRET}"}, "found the scheme sqlite, required is postgresql"),
-        ({"url": SECRET}, "found a text without a scheme, required is postgresql"),
-        ({"url": f"postgresql://u:{SECRET}@h/d"}, "found a password in the URL, required is"),
+        ({"url": f"mysql://thoracle:{SECRET}@h/d"}, "found the scheme mysql, required: postgres"),
+        ({"url": f"sqlite:///{SECRET}"}, "found the scheme sqlite, required: postgresql"),
+        ({"url": SECRET}, "found a text without a scheme, required: postgresql"),
+        ({"url": f"postgresql://u:{SECRET}@h/d"}, "found a password in the URL, required:"),
         ({"url": f"postgresql://h/d?password={SECRET}"}, "found a password in the URL"),
         ({"url": f"postgresql://h/d?sslpassword={SECRET}"}, "found a password in the URL"),
         ({"url": f"postgresql://[{SECRET}/d"}, "found a text that is no URL"),
@@ -166,7 +166,7 @@ def test_check_says_what_the_server_is_and_changes_nothing(running: Server, tmp_
 @pytest.mark.parametrize(
     ("role", "expected"),
     [
-        ("SET synchronous_commit = off", "found synchronous_commit off, required is any but off"),
+        ("SET synchronous_commit = off", "found synchronous_commit off, required: any but off"),
         ("SET default_transaction_read_only = on", "session is read-only"),
     ],
 )
@@ -183,10 +183,10 @@ def test_a_role_whose_commits_may_be_lost_is_refused(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ("TEMPLATE template0 ENCODING 'LATIN1'", "found encoding LATIN1, required is UTF8"),
+        ("TEMPLATE template0 ENCODING 'LATIN1'", "found encoding LATIN1, required: UTF8"),
         (
             "TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en'",
-            r"found collation C \(ICU\), required is C",
+            r"found collation C \(ICU\), required: C",
         ),
     ],
 )
@@ -201,7 +201,7 @@ def test_a_server_that_does_not_sync_is_refused_on_the_next_connection(running: 
     engine = database.open_database(running.create())
     try:
         running.configure("fsync = off")
-        with pytest.raises(DatabaseError, match="found fsync off, required is on"):
+        with pytest.raises(DatabaseError, match="found fsync off, required: on"):
             database.open_database(running.create())
         engine.dispose()
         with pytest.raises(OperationalError, match="found fsync off"):  # a C-STORE: 0xA700
@@ -384,7 +384,7 @@ def test_a_gateway_that_lost_its_lock_is_told_and_gets_no_new_connection(running
 def test_the_commands_say_it_when_the_gateway_has_not_made_the_tables(
     running: Server, tmp_path: Path
 ) -> None:
-    with pytest.raises(ThoracleError, match="found schema none, required is 00"):
+    with pytest.raises(ThoracleError, match="found schema none, required: 00"):
         database.existing(configured(tmp_path, running.create()))
 
 

@@ -48,7 +48,7 @@ def test_the_folder_may_be_dataset_or_the_one_around_it(tmp_path: Path, below: s
 def test_unreadable_files_are_named_with_the_reason(tmp_path: Path) -> None:
     unreadable = found(leaky(tmp_path) / "Dataset")["unreadable"]
     assert set(unreadable) == {"Train/Covid/cut.png", "Train/Normal/page.jpg"}
-    assert "required is a PNG or JPEG file" in unreadable["Train/Normal/page.jpg"]
+    assert "required: a PNG or JPEG file" in unreadable["Train/Normal/page.jpg"]
 
 
 def test_copies_are_found_by_their_pixels_however_they_are_packed(tmp_path: Path) -> None:
@@ -246,5 +246,5 @@ def test_a_manifest_without_paths_is_refused(tmp_path: Path, text: str, fault: s
 
 @pytest.mark.parametrize("name", ["missing", "."])
 def test_a_path_without_images_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ThoracleError, match="required is one"):
+    with pytest.raises(ThoracleError, match="required: one"):
         CliRunner().invoke(app, ["dataset", "check", str(tmp_path / name)], catch_exceptions=False)

@@ -240,7 +240,7 @@ def test_what_is_no_chest_radiograph_becomes_a_secondary_capture_or_nothing(
     (tmp_path / "out" / "a.png.dcm").unlink()
     code, said = convert(tmp_path, tmp_path / "out")
     assert code == 1
-    assert "required is a chest radiograph, or SOP class sc" in said
+    assert "required: a chest radiograph, or SOP class sc" in said
 
 
 def test_a_lateral_is_not_taken_for_a_frontal_image(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_the_child_answers_what_was_stored(
 def test_the_child_refuses_for_the_reasons_of_the_codecs(decoder: Decoder, tmp_path: Path) -> None:
     path = saved(radiograph(gradient(), NumberOfFrames=2), tmp_path / "a.dcm")
     error = refused(decoder, path)
-    assert (error.reason, error.detail) == (Reason.GEOMETRY, "found 2 frames, required is 1")
+    assert (error.reason, error.detail) == (Reason.GEOMETRY, "found 2 frames, required: 1")
 
 
 def test_one_child_serves_many_files(decoder: Decoder, good: Path) -> None:

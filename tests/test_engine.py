@@ -251,6 +251,6 @@ def test_a_delivery_that_is_taken_back_meanwhile_is_not_put_back(database: Engin
 
 
 def test_two_processes_never_share_a_data_folder(tmp_path: Path) -> None:
-    with engine.lock(tmp_path), pytest.raises(DataFolderInUse, match="required is none"):
+    with engine.lock(tmp_path), pytest.raises(DataFolderInUse, match="required: none"):
         engine.lock(tmp_path)
     engine.lock(tmp_path).close()

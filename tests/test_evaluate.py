@@ -111,7 +111,7 @@ def test_images_are_evaluated_and_everything_else_is_counted(site: Path, tmp_pat
     assert counts["threshold"] == found["decision"]["threshold"]
     assert 0 <= found["auroc"]["lower"] <= found["auroc"]["upper"] <= 1
     assert {proposal["rates"] for proposal in found["proposals"]} == {None}
-    assert "required are 20 of each" in found["proposals"][0]["refused"]
+    assert "required: 20 of each" in found["proposals"][0]["refused"]
     assert set(found["groups"]) == {"AP", "PA", ""}
     assert found["groups"]["AP"]["auroc"] is None
     assert {(one["positive"], one["negative"]) for one in found["auroc_by_groups"]} == {
@@ -201,10 +201,10 @@ def test_a_threshold_of_ones_own_is_a_bundle_of_ones_own(site: Path, tmp_path: P
     ("lines", "said"),
     [
         (["path,label", "a.png,1", "b.png,maybe"], "line 3: found label 'maybe', allowed are 1, "),
-        (["path,label", "a.png"], "line 2: found 1 values, required are 2"),
+        (["path,label", "a.png"], "line 2: found 1 values, required: 2"),
         (["path,label", ",1"], "line 2: found no path"),
-        (["path,label", "a\x07b,1"], "required are printable characters"),
-        (["path,diagnosis", "a.png,1"], "found the columns path, diagnosis; required are `label`"),
+        (["path,label", "a\x07b,1"], "required: printable characters"),
+        (["path,diagnosis", "a.png,1"], "found the columns path, diagnosis; required: `label`"),
         (["path,accession_number,label", "a.png,1,1"], "one of path, sop_instance_uid"),
         (["path,label,label", "a.png,1,0"], "each once"),
         (["path,label"], "found no labels"),
@@ -250,8 +250,8 @@ def test_cells_that_would_be_formulas_are_text() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--prevalence", "1"], "--prevalence: found 1, required is above 0 and below 1"),
-        (["--target-sensitivity", "1.5"], "required is above 0 and at most 1"),
+        (["--prevalence", "1"], "--prevalence: found 1, required: above 0 and below 1"),
+        (["--target-sensitivity", "1.5"], "required: above 0 and at most 1"),
         (["--plot", "no-such-folder/x.png"], "found no folder no-such-folder"),
     ],
 )

@@ -65,7 +65,7 @@ def having(value: Any, *path: str) -> Callable[[dict[str, Any]], None]:
 PRED = ("network_data_format", "outputs", "pred")
 ABSENT = {"value": "272519000", "scheme": "SCT", "meaning": "Absent"}
 FAULTS: list[tuple[Callable[[dict[str, Any]], None], str]] = [
-    (without("finding"), "finding: found none, required is an object with channel, code, name"),
+    (without("finding"), "finding: found none, required: an object with channel, code, name"),
     *(
         (without(*path), f"{'.'.join(path)}: found none, required")
         for path in (
@@ -89,11 +89,11 @@ FAULTS: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     ),
     (having("Pneumothorax", "finding", "channel"), "finding.channel: found 'Pneumothorax'"),
     (having({"0": "a", "2": "b"}, *PRED, "channel_def"), "network_data_format.outputs.pred.ch"),
-    (having(3, *PRED, "num_channels"), "num_channels: found 3, required is 2"),
+    (having(3, *PRED, "num_channels"), "num_channels: found 3, required: 2"),
     (having("x" * 17, "finding", "short_name"), "finding.short_name: found 'xxxxxxxxxxxxxxxxx'"),
     (having("x" * 17, "finding", "code", "value"), "finding.code.value: found 'xxxxxxx"),
     (having("a\\b", "finding", "name"), "finding.name: found 'a"),
-    (having("Name", "finding", "nmae"), "finding.nmae: found an unknown entry, required is one of"),
+    (having("Name", "finding", "nmae"), "finding.nmae: found an unknown entry, required: one of"),
     (having("18", "finding", "population", "least_age_years"), "least_age_years: found '18'"),
     (having(["LL"], "finding", "population", "views"), "population.views: found LL"),
     (having(["CT"], "finding", "population", "modalities"), "population.modalities: found CT"),
@@ -129,17 +129,17 @@ def test_metadata_that_do_not_say_what_the_bundle_finds_are_refused_by_the_entry
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("configs/metadata.json", {"version": "1.0.0"}, "name: found None, required is text"),
+        ("configs/metadata.json", {"version": "1.0.0"}, "name: found None, required: text"),
         (
             "configs/metadata.json",
             {"name": "x" * 65, "version": "1"},
-            "required is text of 1 to 64 characters",
+            "required: text of 1 to 64 characters",
         ),
         ("models/decision.json", {"threshold": 0.5}, "indeterminate: found none, required"),
         (
             "models/decision.json",
             {"threshold": 0.5, "temperature": 1, "indeterminate": {"lower": 0.4}},
-            "indeterminate.upper: found none, required is",
+            "indeterminate.upper: found none, required:",
         ),
     ],
 )

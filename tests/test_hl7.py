@@ -91,7 +91,7 @@ def rejected(source: Dataset, reason: Reason = Reason.NOT_FRONTAL) -> Reading:
         str(source.SOPInstanceUID),
         Outcome.REJECTED,
         reason=reason,
-        detail="found LL, required is PA or AP",
+        detail="found LL, required: PA or AP",
     )
 
 
@@ -234,7 +234,7 @@ def test_a_study_that_cannot_be_analysed_says_why_and_is_not_negative() -> None:
     assert values(parsed, 8)[OUTCOME] == ""
     assert values(parsed, 11) == [*"XX", *"PPPPP"]
     note = parsed["NTE.F3"]
-    assert "View is not frontal: found LL, required is PA or AP; Image without contrast" in note
+    assert "View is not frontal: found LL, required: PA or AP; Image without contrast" in note
     assert "says nothing about COVID-19" in note
 
 
@@ -284,7 +284,7 @@ def test_a_control_id_that_no_acknowledgement_could_repeat_is_refused(control_id
 
 
 def test_a_time_without_zone_is_refused() -> None:
-    with pytest.raises(ReportError, match="required is a time zone"):
+    with pytest.raises(ReportError, match="required: a time zone"):
         message(cr(), made=datetime(2026, 1, 2))  # noqa: DTZ001 - the fault that is tested
 
 

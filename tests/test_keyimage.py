@@ -193,7 +193,7 @@ def test_a_key_image_is_never_analysed_itself() -> None:
 
 def test_a_reading_of_another_image_is_refused() -> None:
     reading = Reading("1", "2", Outcome.POSITIVE, probability=0.91)
-    with pytest.raises(ReportError, match=f"found SOP Instance UID 2, required .* {STUDY}.1.1"):
+    with pytest.raises(ReportError, match=f"found SOP Instance UID 2, required: .* {STUDY}.1.1"):
         key_image(cr(), reading=reading)
 
 

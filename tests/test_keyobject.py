@@ -151,7 +151,7 @@ def test_a_rejection_for_quality_has_a_reason_in_code_and_one_for_safety_has_non
 
 
 def test_an_image_of_a_modality_is_never_rejected() -> None:
-    with pytest.raises(ReportError, match="required are classes of our results"):
+    with pytest.raises(ReportError, match="required: classes of our results"):
         rejection(cr(), [*RESULTS, header.instance(cr())])
 
 
@@ -173,7 +173,7 @@ def test_a_rejection_is_the_same_in_whatever_order_images_come() -> None:
 
 
 def test_a_time_without_a_zone_is_refused() -> None:
-    with pytest.raises(ReportError, match="required is a time zone"):
+    with pytest.raises(ReportError, match="required: a time zone"):
         selection(cr(), content_datetime=NOON.replace(tzinfo=None))
 
 

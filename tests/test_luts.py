@@ -151,7 +151,7 @@ def test_a_lut_that_is_a_little_short_goes_on_with_its_last_entry() -> None:
     image = pixels.radiograph(ds, words(0, 1, 2, 3))
     assert image.array.ravel().tolist() == pytest.approx([0, 0.2, 1, 1])
     assert image.limitations == (
-        "VOI LUT: found 3 entries in LUT Data, required are 4; the last one stands for what is "
+        "VOI LUT: found 3 entries in LUT Data, required: 4; the last one stands for what is "
         "missing.",
     )
 

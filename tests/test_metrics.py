@@ -64,7 +64,7 @@ def test_wilson_is_the_same_seen_from_the_other_side() -> None:
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 2)])
 def test_a_share_of_nothing_is_refused(successes: int, n: int) -> None:
-    with pytest.raises(ValueError, match="required is 0 to n"):
+    with pytest.raises(ValueError, match="required: 0 to n"):
         wilson(successes, n)
 
 
@@ -142,7 +142,7 @@ def test_a_patient_may_have_images_of_both_classes() -> None:
 @pytest.mark.parametrize(
     ("labels", "scores", "said"),
     [
-        ([1, 1], [0.1, 0.2], "required are both classes"),
+        ([1, 1], [0.1, 0.2], "required: both classes"),
         ([1, 2], [0.1, 0.2], "other than 0 and 1"),
         ([1, 0], [0.1, np.nan], "not finite"),
         ([1, 0, 1], [0.1, 0.2], "shapes"),
@@ -243,7 +243,7 @@ def test_a_threshold_lies_between_the_scores_it_parts() -> None:
 def test_too_few_images_make_no_threshold() -> None:
     for one in propose([0] * 19 + [1] * 50, np.linspace(0, 1, 69)):
         assert one.rates is None
-        assert one.refused == "found 50 positive and 19 negative images, required are 20 of each"
+        assert one.refused == "found 50 positive and 19 negative images, required: 20 of each"
 
 
 def test_a_rule_that_only_one_answer_for_all_keeps_makes_no_threshold() -> None:

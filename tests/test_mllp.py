@@ -188,7 +188,7 @@ def test_a_fingerprint_stands_for_the_name(authority: Authority) -> None:
     [
         (["ris.example"], {}, {}, "its certificate is another host's"),
         ([], {"not_after": NOW - DAY}, {}, "its certificate has expired"),
-        ([], {}, {"fingerprint": "0" * 64}, "required is 0000"),
+        ([], {}, {"fingerprint": "0" * 64}, "required: 0000"),
         ([], {}, {"ca_file": Path("nowhere.pem")}, "TLS files cannot be used: "),
     ],
 )

@@ -194,13 +194,13 @@ def test_persons_are_managed_from_the_command_line(engine: Engine, tmp_path: Pat
     assert person("roles", "second", "--role", "reader").returncode == 0
     assert "second (second): reader; one-time" in person("list").stdout
     assert password not in person("password", "boss").stdout
-    assert "found 'king', required is one of" in person("add", "x", "--role", "king").stderr
-    assert "required is a name that nobody has" in person("add", "boss", "--role", "reader").stderr
+    assert "found 'king', required: one of" in person("add", "x", "--role", "king").stderr
+    assert "required: a name that nobody has" in person("add", "boss", "--role", "reader").stderr
 
 
 def test_without_a_gateway_the_commands_say_so(tmp_path: Path) -> None:
     person = Commands(tmp_path)
-    assert "found no database, required is one" in person("list").stderr
+    assert "found no database, required: one" in person("list").stderr
 
 
 def test_an_older_database_is_named_and_left_alone(tmp_path: Path) -> None:
@@ -211,5 +211,5 @@ def test_an_older_database_is_named_and_left_alone(tmp_path: Path) -> None:
         connection.exec_driver_sql("INSERT INTO thoracle_schema VALUES ('0003')")
     engine.dispose()
     said = Commands(tmp_path)("list").stderr
-    assert "found schema 0003, required is 00" in said
+    assert "found schema 0003, required: 00" in said
     assert "start `thoracle serve` of this version first" in said

@@ -195,7 +195,7 @@ def test_a_second_gateway_is_refused_whatever_its_data_folder(url: str, tmp_path
     (tmp_path / "other").mkdir()
     other = Gateway(tmp_path / "other", **on(url))
     with Gateway(tmp_path, **on(url)) as first:
-        with pytest.raises(RuntimeError, match=r"found thoracle serve on .+ required is no other"):
+        with pytest.raises(RuntimeError, match=r"found thoracle serve on .+ required: no other"):
             other.start()
         assert first.answers()
         assert first.terminate() == 0

@@ -69,8 +69,8 @@ def test_faults_of_ranks_are_named_with_their_place() -> None:
     )
     found = dict(priority.faults(faulty))
     assert found["a"].startswith("when: line 1, column 1: unknown name PatientAeg; did you mean")
-    assert found["b"] == "when is always false, required is a condition that can hold"
-    assert found["c"] == "found 2 ranks of this name, required are different names"
+    assert found["b"] == "when is always false, required: a condition that can hold"
+    assert found["c"] == "found 2 ranks of this name, required: different names"
 
 
 def test_in_a_day_of_2000_studies_all_are_read(read: list[Read]) -> None:

@@ -64,7 +64,7 @@ def _square(path: Path | str) -> Tensor:
 
 def _sample(name: str) -> Tensor:
     path = pydicom.data.get_testdata_file(name, download=False)
-    assert isinstance(path, str), "found no pydicom-data, required is the dependency group test"
+    assert isinstance(path, str), "found no pydicom-data, required: the dependency group test"
     return _square(path)
 
 
@@ -148,7 +148,7 @@ def test_what_is_no_picture_is_refused(verdict: Verdict) -> None:
 
 
 def test_the_refusal_says_what_was_found_and_what_is_required(gate: Gate) -> None:
-    with pytest.raises(NotAnalysable, match=r"found .*lateral.*; required is frontal 0\.\d\d"):
+    with pytest.raises(NotAnalysable, match=r"found .*lateral.*; required: frontal 0\.\d\d"):
         gate.check(torch.rand(1, 512, 512), torch.zeros(1, 128, 128))
 
 

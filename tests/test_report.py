@@ -44,7 +44,7 @@ SAID: dict[str, dict[str, Any]] = {
     "flat": {
         "outcome": Outcome.REJECTED,
         "reason": Reason.FLAT,
-        "detail": "Found one value, required are several.",
+        "detail": "Found one value, required: several.",
     },
     "lateral": {"outcome": Outcome.REJECTED, "reason": Reason.NOT_FRONTAL},
 }
@@ -464,10 +464,10 @@ def test_the_reason_of_a_withdrawal_is_text_and_never_markup(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("reason", "message"),
     [
-        (" \n", "found 0 characters, required are 1 to 1024"),
+        (" \n", "found 0 characters, required: 1 to 1024"),
         ("x" * 1025, "found 1025 characters"),
-        ("a\x1bb", r"found U\+001B, required is text"),
-        ("a\udcffb", r"found U\+DCFF, required is text"),
+        ("a\x1bb", r"found U\+001B, required: text"),
+        ("a\udcffb", r"found U\+DCFF, required: text"),
     ],
 )
 def test_a_reason_that_no_report_can_hold_is_refused(reason: str, message: str) -> None:
@@ -680,16 +680,16 @@ def test_a_predecessor_of_another_class_is_named_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("sources", "readings", "message"),
     [
-        ([], [], "found none, required is at least one image"),
+        ([], [], "found none, required: at least one image"),
         ([dx(1), dx(2, StudyInstanceUID="2.25.9")], None, "StudyInstanceUID: found 2"),
         ([dx(1), dx(2, PatientID="A-2")], None, "PatientID: found 2"),
         ([dx(SeriesInstanceUID=None)], None, "SeriesInstanceUID: found none"),
-        ([dx(1)], [], "required is one for each source"),
-        ([dx(1)], [read(dx(2), "positive")], "required is one for each source"),
+        ([dx(1)], [], "required: one for each source"),
+        ([dx(1)], [read(dx(2), "positive")], "required: one for each source"),
         ([dx(1)], [read(dx(1), "positive"), read(dx(1), "negative")], "one for each source"),
-        ([dx(1)], [replace(read(dx(1), "flat"), reason=None)], "required is a reason"),
+        ([dx(1)], [replace(read(dx(1), "flat"), reason=None)], "required: a reason"),
         ([dx(1)], [replace(read(dx(1), "positive"), probability=None)], "else a probability"),
-        ([dx(1)], [replace(read(dx(1), "positive"), probability=91.0)], "required is 0 to 1"),
+        ([dx(1)], [replace(read(dx(1), "positive"), probability=91.0)], "required: 0 to 1"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(
@@ -707,7 +707,7 @@ def test_an_illustration_of_an_image_that_is_not_reported_is_refused() -> None:
 
 
 def test_a_time_without_a_zone_is_refused() -> None:
-    with pytest.raises(ReportError, match="required is a time zone"):
+    with pytest.raises(ReportError, match="required: a time zone"):
         report([cr()], "positive", content_datetime=NOON.replace(tzinfo=None))
 
 

@@ -142,7 +142,7 @@ def test_one_image_for_which_it_holds_is_enough() -> None:
 def test_a_number_that_the_header_lacks_leaves_a_rule_undecided() -> None:
     unknown = dx(PatientBirthDate=None)
     decision = decide(configured({"when": "PatientAge < 16", "send": ["second"]}), unknown)
-    assert decision.failed[0].problem == "found no value of PatientAge, required is one"
+    assert decision.failed[0].problem == "found no value of PatientAge, required: one"
     assert not decision.fired
     assert decision.sends.kinds == {"pacs": EVERYTHING}
     assert not fires("known.PatientAge && PatientAge < 16", unknown)
@@ -177,7 +177,7 @@ def test_a_number_that_is_none_is_unknown(keyword: str, vr: str, value: Any) -> 
         image,
     )
     assert [one.rule for one in decision.fired] == ["rule0"]
-    assert decision.failed[0].problem == f"found no value of {keyword}, required is one"
+    assert decision.failed[0].problem == f"found no value of {keyword}, required: one"
 
 
 @pytest.mark.parametrize(
@@ -189,17 +189,17 @@ def test_a_number_that_is_none_is_unknown(keyword: str, vr: str, value: Any) -> 
         ("Modality == 3", "line 1, column 10: found no matching overload for '_==_'"),
         ('true ||\n PatientAge < "x"', "line 2, column 13: found no matching overload for '_<_'"),
         ("PatientAge == 3", "line 1, column 12: found == or != between a broken and a whole"),
-        ("Modality", "line 1, column 1: found string, required is true or false"),
-        ("PixelData == ''", "line 1, column 1: PixelData is OB or OW, required is a text or a"),
-        ("known.RequestAttributesSequence", "RequestAttributesSequence is SQ, required is"),
+        ("Modality", "line 1, column 1: found string, required: true or false"),
+        ("PixelData == ''", "line 1, column 1: PixelData is OB or OW, required: a text or a"),
+        ("known.RequestAttributesSequence", "RequestAttributesSequence is SQ, required:"),
         ("Modality == ", "line 1, column 13: Syntax error: mismatched input '<EOF>'"),
         ('Modality == "DX', "line 1, column 13: Syntax error: token recognition error"),
         ('Modality.matches("(")', "line 1, column 18: invalid regular expression: missing )"),
-        ("has(Modality.x)", "column 1: found has(), required is known.KEYWORD"),
-        ("has(result.outcome)", "column 1: found has(), required is known.KEYWORD"),
+        ("has(Modality.x)", "column 1: found has(), required: known.KEYWORD"),
+        ("has(result.outcome)", "column 1: found has(), required: known.KEYWORD"),
         ("__import__('os').system('x') == 0", "line 1, column 11: unknown name __import__"),
         ("(" * 100 + "true" + ")" * 100, "recursion limit"),
-        (" " * LONGEST + "true", f"found {LONGEST + 4} characters, required are at most {LONGEST}"),
+        (" " * LONGEST + "true", f"found {LONGEST + 4} characters, required: at most {LONGEST}"),
     ],
 )
 def test_a_faulty_condition_is_named_with_line_and_column(when: str, fault: str) -> None:
@@ -412,7 +412,7 @@ def test_a_rejected_study_has_a_reason_and_no_probability() -> None:
     decision = decide(
         configured({"when": "result.probability > 0.9", "send": ["second"]}), result=REJECTED
     )
-    assert decision.failed[0].problem == "found no value of result.probability, required is one"
+    assert decision.failed[0].problem == "found no value of result.probability, required: one"
 
 
 def test_the_result_of_a_study_is_that_of_its_most_telling_image() -> None:
@@ -489,18 +489,18 @@ def test_an_image_of_which_nobody_can_say_who_made_it_is_not_sent_on() -> None:
 @pytest.mark.parametrize(
     ("rules", "fault"),
     [
-        ([{"send": ["secnd"]}], "send: found secnd, required is the name of a destination: pacs"),
-        ([{"notify": ["ris"]}], "notify: found ris, required is the name of a receiver"),
-        ([{"when": "1 > 2", "hold": True}], "when is always false, required is a condition"),
+        ([{"send": ["secnd"]}], "send: found secnd, required: the name of a destination: pacs"),
+        ([{"notify": ["ris"]}], "notify: found ris, required: the name of a receiver"),
+        ([{"when": "1 > 2", "hold": True}], "when is always false, required: a condition"),
         ([{"when": "false && Rows > 1", "hold": True}], "when is always false"),
         ([{"send": ["pacs"]}, {"shadow": True}], "never sends, for rule rule1 shadows every"),
-        ([{}], "found no action, required is one of send"),
+        ([{}], "found no action, required: one of send"),
         ([{"hold": True, "originals": True}], "found kinds or originals without send"),
         ([{"shadow": True, "send": ["pacs"]}], "found send or notify beside shadow"),
         ([{"send": ["pacs"], "kinds": []}], "send: found no kind that pacs gets"),
         (
             [{"name": "a", "hold": True}, {"name": "a", "hold": True}],
-            "found 2 rules of this name, required are different names",
+            "found 2 rules of this name, required: different names",
         ),
     ],
 )
@@ -538,16 +538,16 @@ def test_explain_reads_a_real_radiograph() -> None:
 def test_a_result_that_is_none_is_refused(said: str, tmp_path: Path) -> None:
     path = tmp_path / "a.dcm"
     path.write_bytes(header.encode(dx()))
-    assert f"--result: found '{said}', required is" in explain(str(path), "--result", said)
+    assert f"--result: found '{said}', required:" in explain(str(path), "--result", said)
 
 
 def test_explain_takes_dicom_files_of_one_study(tmp_path: Path) -> None:
     for name, image in {"a": dx(), "b": dx(2, StudyInstanceUID="2.25.2")}.items():
         (tmp_path / name).write_bytes(header.encode(image))
     paths = [str(tmp_path / name) for name in "ab"]
-    assert "found images of 2 studies, required is one study" in explain(*paths)
+    assert "found images of 2 studies, required: one study" in explain(*paths)
     (tmp_path / "a").write_text("text")
-    assert "required is a DICOM file" in explain(paths[0])
+    assert "required: a DICOM file" in explain(paths[0])
 
 
 # ---- the documentation -----------------------------------------------------------------------

@@ -106,12 +106,12 @@ def test_a_network_that_openvino_runs_otherwise_stays_in_torch(
     network = OtherWhenTraced(0.01)
     assert accelerate(network, FORMAT, Classify()) is network
     assert "runs in torch" in caplog.text
-    assert "required is" in caplog.text
+    assert "required:" in caplog.text
 
 
 @pytest.mark.parametrize("difference", [0.01, float("nan")])
 def test_openvino_asked_for_by_name_must_give_the_same(difference: float) -> None:
-    with pytest.raises(BundleError, match=r"found outputs .* from torch's, required is 0.001"):
+    with pytest.raises(BundleError, match=r"found outputs .* from torch's, required: 0.001"):
         accelerate(OtherWhenTraced(difference), FORMAT, Classify(runtime="openvino"))
 
 
@@ -143,11 +143,11 @@ def test_torch_is_chosen_where_openvino_is_not_installed(monkeypatch: pytest.Mon
 def test_openvino_asked_for_and_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundle, "version", _absent)
     settings = Settings(classify=Classify(runtime="openvino"))
-    with pytest.raises(SettingsError, match=r"found no openvino .* required is `pip install"):
+    with pytest.raises(SettingsError, match=r"found no openvino .* required: `pip install"):
         Classifier.load(settings.classify)
     finding = next(one for one in machine.check(settings) if "runtime" in one.subject)
     assert not finding.well
-    assert finding.text.startswith("found no openvino on this machine, required is")
+    assert finding.text.startswith("found no openvino on this machine, required:")
 
 
 def test_loading_imports_nothing_for_training_and_openvino_sends_nothing(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_folder_that_others_may_write_to_is_not_used(
     settings.cache_folder.chmod(0o777)
     caplog.set_level(logging.WARNING)
     assert isinstance(accelerate(_small(), FORMAT, settings), CompiledNetwork)
-    assert "with mode 777, required is" in caplog.text
+    assert "with mode 777, required:" in caplog.text
     assert list(settings.cache_folder.iterdir()) == []
 
 

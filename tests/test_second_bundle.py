@@ -85,7 +85,7 @@ def test_analyse_says_and_writes_what_the_second_bundle_finds(
     }
     assert answers[0]["threshold"] == 0.4
     assert answers[1]["reason"]["code"] == "TOO-YOUNG", "this one is for patients of 16 and more"
-    assert "required are 16 years" in answers[1]["detail"]
+    assert "required: 16 years" in answers[1]["detail"]
     says_nothing_else(said, "analyse")
     made = {path.name.partition("-")[0]: path for path in sorted(out.iterdir())}
     assert made.keys() == IODS.keys()

@@ -227,9 +227,9 @@ def test_secondary_capture_is_a_limitation() -> None:
 
 def test_a_refusal_names_what_was_found_and_what_is_required() -> None:
     assert detail(chest(BodyPartExamined="KNEE")) == (
-        "found Body Part Examined 'KNEE', required is the chest"
+        "found Body Part Examined 'KNEE', required: the chest"
     )
-    assert detail(chest(Rows=100)) == "found 100 x 512 pixels, required are at least 512 x 512"
+    assert detail(chest(Rows=100)) == "found 100 x 512 pixels, required: at least 512 x 512"
 
 
 def test_text_of_a_sender_can_neither_flood_nor_forge_a_detail() -> None:

@@ -132,5 +132,5 @@ def test_a_port_in_use_ends_in_one_line_and_exit_code_1(tmp_path: Path) -> None:
             timeout=60,
         )
     assert done.returncode == 1
-    assert f"127.0.0.1:{other.port}: Address already in use, required is a free" in done.stderr
+    assert f"127.0.0.1:{other.port}: Address already in use, required: a free" in done.stderr
     assert "Traceback" not in done.stderr

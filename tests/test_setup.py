@@ -227,7 +227,7 @@ def test_what_is_wrong_stands_beside_its_field_and_nothing_is_written(
         "/setup/destination/add", data={"digest": form["digest"], "name": "archive"}
     )
     assert answer.status_code == 422
-    assert "required are ae_title, host and port, or url alone" in answer.text
+    assert "required: ae_title, host and port, or url alone" in answer.text
     removed = client.post("/setup/destination/remove/archive", data=form)
     assert removed.status_code == 422
     assert "archive" in removed.text
@@ -314,9 +314,7 @@ def test_callers_are_one_table_over_four_lists(
     form = {**form, "digest": document.read(configured.config).digest, "may.0": [], "may.1": []}
     answer = client.post("/setup/callers", data=form)
     assert answer.status_code == 422
-    assert (
-        "Send images: found no caller marked, required is one, or all that may call" in answer.text
-    )
+    assert "Send images: found no caller marked, required: one, or all that may call" in answer.text
     wrong = {**form, "ae.2": "BACK\\SLASH", "may.2": list(every)}
     answer = client.post("/setup/callers", data=wrong)
     assert answer.status_code == 422

@@ -260,10 +260,10 @@ def test_what_cannot_be_outlined_is_refused() -> None:
     with pytest.raises(ReportError, match="regions: found none"):
         state(dx(), ())
     assert not softcopy.is_greyscale(dx(PhotometricInterpretation="RGB"))
-    with pytest.raises(ReportError, match="PhotometricInterpretation: found RGB, required is"):
+    with pytest.raises(ReportError, match="PhotometricInterpretation: found RGB, required:"):
         state(dx(PhotometricInterpretation="RGB"))
     other = replace(positive(dx()), sop_instance_uid="2.25.3")
-    with pytest.raises(ReportError, match=r"reading: found 2\.25\.3, required is"):
+    with pytest.raises(ReportError, match=r"reading: found 2\.25\.3, required:"):
         softcopy.build(
             dx(), REGIONS, other, BUNDLE, instance_number=1, context_source=dx(), **COMMON
         )

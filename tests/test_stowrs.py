@@ -450,9 +450,9 @@ def test_the_token_is_read_anew_for_each_call(
     ("content", "message"),
     [
         (None, "cannot be read: FileNotFoundError"),
-        ("", "found nothing, required is a bearer token"),
-        (f"{TOKEN}\nX-Other: 1\n", "found something else, required is a bearer token"),
-        (f"{TOKEN}ł", "found something else, required is a bearer token"),
+        ("", "found nothing, required: a bearer token"),
+        (f"{TOKEN}\nX-Other: 1\n", "found something else, required: a bearer token"),
+        (f"{TOKEN}ł", "found something else, required: a bearer token"),
     ],
     ids=["missing", "empty", "two lines", "not ASCII"],
 )

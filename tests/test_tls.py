@@ -134,7 +134,7 @@ def _damaged(names: Names, folder: Path, what: str) -> tuple[dict[str, Path], st
             return {"certificate_file": made}, "receive.tls.certificate_file: found no CERTIFICATE"
         case "a damaged authority":
             made.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
-            return {"client_ca_file": made}, "receive.tls.client_ca_file: found .*required are"
+            return {"client_ca_file": made}, "receive.tls.client_ca_file: found .*required:"
         case "another's key":
             return {"key_file": names.client.key_file}, "found the key of another certificate"
         case "a readable key":
@@ -146,7 +146,7 @@ def _damaged(names: Names, folder: Path, what: str) -> tuple[dict[str, Path], st
             require("openssl", "openssl")
             subprocess.run([*locked, "-out", str(made)], check=True, timeout=60)
             made.chmod(0o600)
-            return {"key_file": made}, "found a key with a passphrase in .*required is one without"
+            return {"key_file": made}, "found a key with a passphrase in .*required: one without"
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_a_fingerprint_stands_for_the_name_and_must_be_right_before_anything_is_
         storescu.echo(peer(port, right))
     with Raw(server_context(names.server)) as raw:
         said = said_by(lambda: storescu.echo(peer(raw.port, right)))
-    assert f"SHA-256 {names.server.fingerprint}, required is {names.elsewhere.fingerprint}" in said
+    assert f"SHA-256 {names.server.fingerprint}, required: {names.elsewhere.fingerprint}" in said
     assert raw.received == b""
 
 

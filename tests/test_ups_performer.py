@@ -50,7 +50,7 @@ def ended(gateway: Gateway, uid: str, state: str, seconds: float = 90) -> dict[s
         eventually(lambda: performance(gateway, uid).get("state") == state, seconds)
     except TimeoutError as error:
         text = gateway.log.read_text()[-2000:]
-        raise TimeoutError(f"{performance(gateway, uid)}, required is {state}\n{text}") from error
+        raise TimeoutError(f"{performance(gateway, uid)}, required: {state}\n{text}") from error
     return performance(gateway, uid)
 
 

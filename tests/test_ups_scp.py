@@ -795,10 +795,10 @@ def test_a_rule_cannot_name_workitems_that_are_not_offered() -> None:
     rule = {"name": "r", "when": "true", "notify": ["ups"]}
     assert list(routing_rules.faults(parse({"rule": [rule], "ups": {"offer": True}}))) == []
     (fault,) = routing_rules.faults(parse({"rule": [rule]}))
-    assert fault == ("r", "notify: found ups while ups.offer is false, required is that it is true")
+    assert fault == ("r", "notify: found ups while ups.offer is false, required: true")
     hl7 = {"name": "ups", "host": "h", "port": 1}
     with pytest.raises(
-        SettingsError, match="name: found ups among the receivers, required is another name"
+        SettingsError, match="name: found ups among the receivers, required: another name"
     ):
         parse({"hl7": [hl7]})
 

@@ -84,7 +84,7 @@ def objects(outcome: str, source: str) -> dict[str, Dataset]:
         lung_box=Box(200, 150, 1500, 1700),
     )
     if probability is None:
-        reading = replace(reading, detail="found one grey value, required are several")
+        reading = replace(reading, detail="found one grey value, required: several")
     image = Image(np.full((1, int(ds.Rows), int(ds.Columns)), 0.5, np.float32))
     pictures = {} if probability is None else {ds.SOPInstanceUID: Picture(image, saliency(regions))}
     common: dict[str, Any] = {**COMMON, "settings": SETTINGS}

@@ -436,7 +436,7 @@ def test_the_figures_are_shown_with_their_caveat_first(engine: Engine, config: P
 
 
 def test_verdicts_and_images_are_not_mixed(config: Path, tmp_path: Path) -> None:
-    with pytest.raises(ThoracleError, match="required are both, or --verdicts"):
+    with pytest.raises(ThoracleError, match="required: both, or --verdicts"):
         run(config, "evaluate", tmp_path)
     with pytest.raises(ThoracleError, match="no image is read"):
         run(config, "evaluate", tmp_path, "--verdicts")
@@ -451,6 +451,6 @@ def test_with_few_verdicts_no_threshold_is_proposed(engine: Engine, config: Path
     said: dict[str, Any] = json.loads(run(config, "evaluate", "--verdicts", "--json"))
     assert said["cases"] == 1
     assert {one["refused"] for one in said["proposals"]} == {
-        "found 1 positive and 0 negative images, required are 20 of each"
+        "found 1 positive and 0 negative images, required: 20 of each"
     }
     assert said["auroc"] is None

@@ -169,7 +169,7 @@ def reading(study: Study, ds: Dataset) -> Reading:
         str(ds.SOPInstanceUID),
         study.outcome,
         study.reason,
-        detail="Lungs: found 80 %, required are 95 %" if study.reason else None,
+        detail="Lungs: found 80 %, required: 95 %" if study.reason else None,
         probability=study.probability,
         lung_box=LUNGS if study.probability is not None else None,
     )

@@ -146,7 +146,7 @@ def test_scores_that_did_not_move_are_calm_and_ask_for_nothing() -> None:
 def test_too_few_images_are_said_to_be_too_few() -> None:
     found = watch.scores(sample(np.linspace(0, 1, 900)), sample(np.ones(49)), 7, SETTINGS)
     assert found.level is Level.TOO_FEW
-    assert "49 images against 900, required are 50 each" in found.sentence
+    assert "49 images against 900, required: 50 each" in found.sentence
 
 
 def test_an_exchange_of_the_bundle_is_not_taken_for_drift() -> None:

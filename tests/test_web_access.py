@@ -553,7 +553,7 @@ def test_a_one_time_password_opens_only_the_change_of_it(site: Site) -> None:
             "current password is wrong",
         ),
         (PASSWORD, "another long password", "another long passwort", "two different"),
-        (PASSWORD, PASSWORD, PASSWORD, "required is another"),
+        (PASSWORD, PASSWORD, PASSWORD, "required: another"),
         (PASSWORD, "short", "short", "found a password of 5 characters"),
     ],
 )

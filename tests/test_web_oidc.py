@@ -282,7 +282,7 @@ def test_a_provider_that_takes_the_secret_in_the_form_gets_it_there(
 @pytest.mark.parametrize(
     ("document", "said"),
     [
-        ({"issuer": "https://evil.example"}, "required is the same in the settings"),
+        ({"issuer": "https://evil.example"}, "required: the same in the settings"),
         ({"token_endpoint": "ftp://127.0.0.1/"}, "found no token_endpoint of https"),
         ({"jwks_uri": None}, "found no jwks_uri of https"),
         ({"authorization_endpoint": "javascript:alert(1)"}, "found no authorization_endpoint"),

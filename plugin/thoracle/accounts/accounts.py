@@ -38,7 +38,7 @@ def add(connection: Connection, by: Actor, name: str, values: Mapping[str, Any])
     """
     stored.lock(connection)
     if stored.row_of(connection, name) is not None:
-        raise PersonError(f"found a person {name}, required is a name that nobody has")
+        raise PersonError(f"found a person {name}, required: a name that nobody has")
     stored.add(connection, name, values)
     _changed(connection, by, name, {"added": True, "roles": values["roles"]})
 
@@ -74,7 +74,7 @@ def change(
     remains = "administrator" in after["roles"] and not after["disabled"]
     if not remains and stored.active_administrators(connection) == {name}:
         raise PersonError(
-            f"{name} is the last administrator, required is another one who is not disabled"
+            f"{name} is the last administrator, required: another one who is not disabled"
         )
     stored.set_row(connection, name, values)
     if ends_sessions:
@@ -98,7 +98,7 @@ def provided(connection: Connection, by: Actor, name: str, values: Mapping[str, 
         add(connection, by, name, values)
         return
     if row.subject != values["subject"]:
-        raise PersonError(f"found a person {name} who is another, required is the same subject")
+        raise PersonError(f"found a person {name} who is another, required: the same subject")
     other = {key: value for key, value in values.items() if getattr(row, key) != value}
     if other:
         stored.set_row(connection, name, other)
@@ -139,7 +139,7 @@ def revoke_token(connection: Connection, by: Actor, name: str, token_id: int) ->
     """
     row = stored.token_of(connection, name, token_id)
     if row is None or row.revoked_at is not None:
-        raise PersonError(f"found no token {token_id} that is not revoked, required is one")
+        raise PersonError(f"found no token {token_id} that is not revoked, required: one")
     stored.set_token(connection, token_id, {"revoked_at": now()})
     _changed(connection, by, name, {"token_revoked": token_id, "label": row.label})
 
@@ -186,7 +186,7 @@ def logged_out(connection: Connection, by: Actor, digest: str) -> None:
 def _existing(connection: Connection, name: str) -> Row[Any]:
     row = stored.row_of(connection, name)
     if row is None:
-        raise PersonError(f"found no person {name!r:.70}, required is one that exists")
+        raise PersonError(f"found no person {name!r:.70}, required: one that exists")
     return row
 
 

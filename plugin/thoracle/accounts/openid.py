@@ -60,7 +60,7 @@ def require_libraries() -> None:
     for name in ("authlib", "joserfc"):
         if importlib.util.find_spec(name) is None:
             raise SettingsError(
-                f"web.oidc: found no {name}, required is `pip install thoracle[oidc]`"
+                f"web.oidc: found no {name}, required: `pip install thoracle[oidc]`"
             )
 
 
@@ -119,7 +119,7 @@ class Provider:
         except requests.RequestException as error:
             raise OpenIDError(f"the provider gave no token: {type(error).__name__}") from None
         if not isinstance(token.get("id_token"), str):
-            raise OpenIDError("found no ID token in the provider's answer, required is one")
+            raise OpenIDError("found no ID token in the provider's answer, required: one")
         return self._believed(token, begun.nonce)
 
     def _believed(self, token: Mapping[str, Any], nonce: str) -> dict[str, Any]:
@@ -175,8 +175,8 @@ class Provider:
         """
         if document.get("issuer") != self._settings.issuer:
             raise OpenIDError(
-                f"{self._settings.issuer}: found issuer {document.get('issuer')!r:.200}, required "
-                "is the same in the settings"
+                f"{self._settings.issuer}: found issuer {document.get('issuer')!r:.200}, required: "
+                "the same in the settings"
             )
         scheme = self._settings.issuer.partition(":")[0]
         for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
@@ -189,12 +189,12 @@ class Provider:
                 self._prepare(session)
                 answer = session.get(url, timeout=TIMEOUT_SECONDS, allow_redirects=False)
             if answer.status_code != 200:
-                raise OpenIDError(f"{url} answered {answer.status_code}, required is 200")
+                raise OpenIDError(f"{url} answered {answer.status_code}, required: 200")
             found = answer.json()
         except (requests.RequestException, ValueError) as error:
             raise OpenIDError(f"{url} not read: {type(error).__name__}") from None
         if not isinstance(found, dict):
-            raise OpenIDError(f"{url}: found no JSON object, required is one")
+            raise OpenIDError(f"{url}: found no JSON object, required: one")
         return found
 
     def _prepare(self, session: requests.Session) -> None:

@@ -67,7 +67,7 @@ def require(settings: Settings) -> None:
     if fault:
         found = traces(folder)  # counting takes a while where there are many
         raise DatabaseError(
-            f"{folder}: found {found}, and {fault}; required is the database that "
+            f"{folder}: found {found}, and {fault}; required: the database that "
             "they belong to. Restore it from a backup. If there is none, or this is the backup: "
             "`thoracle accept-database --reason TEXT` records what is missing and goes on with it"
         )
@@ -126,7 +126,7 @@ def accept(settings: Settings, reason: str, user_id: str) -> Traces:
     fault = _fault(settings, found.anchor) if found else ""
     if not fault:
         raise DatabaseError(
-            f"{settings.data_folder}: found nothing that is missing, required is a database that "
+            f"{settings.data_folder}: found nothing that is missing, required: a database that "
             "`thoracle serve` refuses"
         )
     engine = databases.engine_of(settings)

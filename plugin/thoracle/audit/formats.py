@@ -32,7 +32,7 @@ def require_pyarrow() -> None:
         import pyarrow.parquet  # noqa: F401 - whether it is there
     except ImportError as error:
         raise ThoracleError(
-            "found no pyarrow, required is that of `pip install thoracle[parquet]`"
+            "found no pyarrow, required: `pip install thoracle[parquet]`"
         ) from error
 
 

@@ -199,7 +199,7 @@ def _analysis(connection: Connection, study: str, generation: int | None) -> Row
     row = connection.execute(statement).first()
     if row is None:
         which = "" if generation is None else f" of generation {generation}"
-        raise ThoracleError(f"{study:.80}: found no analysis{which} with a result, required is one")
+        raise ThoracleError(f"{study:.80}: found no analysis{which} with a result, required: one")
     return row
 
 
@@ -339,7 +339,7 @@ def _gone(gone: list[Row[Any]], images: int) -> str:
     """Return why images cannot be read again."""
     when = sorted(str(row.purged_at) for row in gone if getattr(row, "purged_at", None))
     by_rule = f"; images are gone by retention since {when[-1]}" if when else ""
-    return f"found {images - len(gone)} of {images} images kept, required are all{by_rule}"
+    return f"found {images - len(gone)} of {images} images kept, required: all{by_rule}"
 
 
 def _beforehand(settings: Settings, of: Stored, reader: Reader) -> Iterator[str]:

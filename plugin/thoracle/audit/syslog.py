@@ -206,7 +206,7 @@ class Stream:
         if required is not None and found != required:
             secured.close()
             raise ArchiveUnavailable(
-                f"{self._where} has a certificate with SHA-256 {found}, required is {required}"
+                f"{self._where} has a certificate with SHA-256 {found}, required: {required}"
             )
         return secured
 

@@ -87,7 +87,7 @@ def read_anchors(path: Path) -> list[Anchor]:
             if number == len(lines):
                 break
             raise ThoracleError(
-                f"{path}, line {number}: found no anchor, required is an object with id, digest "
+                f"{path}, line {number}: found no anchor, required: an object with id, digest "
                 "and recorded_at"
             ) from error
     return anchors
@@ -212,7 +212,7 @@ def _end(connection: Connection, found: Verification, anchors: Sequence[Anchor])
     head_id, head_digest = chain.head(connection)
     expected = max([head_id, *(one.id for one in anchors)])
     if found.last_id < expected:
-        fault = f"the trail ends at {found.last_id}, required is {expected}: its end was cut off"
+        fault = f"the trail ends at {found.last_id}, required: {expected}: its end was cut off"
         return Verification(found.rows, found.last_id, found.digest, found.last_id + 1, fault)
     if (found.last_id, found.digest) != (head_id, head_digest):
         fault = "it is behind the end of the chain: not Thoracle added it"

@@ -88,7 +88,7 @@ def digest(folder: Path) -> str:
     except OSError as error:
         raise BundleError(f"{folder}: {error}") from error
     if not paths:
-        raise BundleError(f"{folder}: found no configs/ and models/, required is a MONAI bundle")
+        raise BundleError(f"{folder}: found no configs/ and models/, required: a MONAI bundle")
     return total.hexdigest()
 
 
@@ -105,7 +105,7 @@ def identify(settings: Classify) -> BundleIdentity:
     required = settings.digest or SHIPPED_DIGEST
     found = digest(folder)
     if found != required:
-        raise BundleError(f"{folder}: found digest {found}, required is {required}")
+        raise BundleError(f"{folder}: found digest {found}, required: {required}")
     metadata_file = folder / "configs" / "metadata.json"
     metadata, rule = _metadata(metadata_file), _rule(folder / "models" / "decision.json")
     try:
@@ -132,7 +132,7 @@ def _metadata(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise BundleError(f"{path}: {type(error).__name__}: {error}") from error
     if not isinstance(content, dict):
-        raise BundleError(f"{path}: found {content!r:.40}, required is an object")
+        raise BundleError(f"{path}: found {content!r:.40}, required: an object")
     return content
 
 
@@ -146,7 +146,7 @@ def _text(metadata: dict[str, Any], entry: str, longest: int) -> str:
         or "\\" in value
     ):
         raise BundleError(
-            f"{entry}: found {value!r:.100}, required is text of 1 to {longest} characters on one "
+            f"{entry}: found {value!r:.100}, required: text of 1 to {longest} characters on one "
             "line, without a backslash"
         )
     return value
@@ -165,7 +165,7 @@ def _rule(path: Path) -> DecisionRule:
     if not 0 <= lower <= threshold <= upper <= 1:
         raise BundleError(
             f"{path}: found lower {lower}, threshold {threshold}, upper {upper}, "
-            "required is ascending order in 0 to 1"
+            "required: ascending order in 0 to 1"
         )
     return rule
 
@@ -193,7 +193,7 @@ def runtime_of(settings: Classify) -> Runtime:
     except PackageNotFoundError as error:
         if settings.runtime == "openvino":
             raise SettingsError(
-                "classify.runtime: found no openvino on this machine, required is "
+                "classify.runtime: found no openvino on this machine, required: "
                 "`pip install thoracle[openvino]`, or the runtime torch or auto"
             ) from error
         return "torch"

@@ -141,7 +141,7 @@ class Classifier:
         channel = self.identity.finding.channel
         if pred.numel() <= channel or not 0 <= float(pred.flatten()[channel]) <= 1:
             raise BundleError(
-                f"pred: found {pred.flatten().tolist()[:8]}, required is a probability, 0 to 1, "
+                f"pred: found {pred.flatten().tolist()[:8]}, required: a probability, 0 to 1, "
                 f"at place {channel}"
             )
         probability = round(float(pred.flatten()[channel]), DECIMALS)

@@ -138,7 +138,7 @@ def _compiled(network: nn.Module, data_format: Any, settings: Classify) -> Compi
     compiled = CompiledNetwork(network, content, shape, settings.threads)
     difference = _difference(network, compiled, example)
     if not difference <= TOLERANCE:  # so that "not a number" is refused too
-        raise ValueError(f"found outputs {difference:.1g} from torch's, required is {TOLERANCE:g}")
+        raise ValueError(f"found outputs {difference:.1g} from torch's, required: {TOLERANCE:g}")
     if entry:
         compiled_cache.write(entry, content)
     return compiled

@@ -59,7 +59,7 @@ def cache_folder(settings: Classify) -> Path | None:
         return None
     if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         logger.warning(
-            "converted networks are not kept: found %s of user %d with mode %o, required is user "
+            "converted networks are not kept: found %s of user %d with mode %o, required: user "
             "%d and no right to write for others (chmod 700)",
             folder, found.st_uid, stat.S_IMODE(found.st_mode), os.geteuid(),
         )  # fmt: skip

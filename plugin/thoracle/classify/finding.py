@@ -43,7 +43,7 @@ def read(metadata: Mapping[str, Any]) -> Finding:
     """
     section = metadata.get(SECTION)
     if not isinstance(section, dict):
-        raise BundleError(f"{SECTION}: {_found(section)}, required is {_required()}")
+        raise BundleError(f"{SECTION}: {_found(section)}, required: {_required()}")
     faults: list[str] = []
     channel = classes = 0
     try:
@@ -88,17 +88,17 @@ def _channel(metadata: Mapping[str, Any], name: object) -> tuple[int, int]:
         pred = pred.get(part) if isinstance(pred, dict) else None
     names = pred.get("channel_def") if isinstance(pred, dict) else None
     if not isinstance(names, dict) or list(names) != [str(place) for place in range(len(names))]:
-        raise BundleError(f'{CHANNELS}: {_found(names)}, required are names of "0", "1" and so on')
+        raise BundleError(f'{CHANNELS}: {_found(names)}, required: names of "0", "1" and so on')
     number = pred.get("num_channels")
     if number != len(names):
         raise BundleError(
             f"network_data_format.outputs.pred.num_channels: {_found(number)}, "
-            f"required is {len(names)}, as many as channel_def has"
+            f"required: {len(names)}, as many as channel_def has"
         )
     places = [place for place, found in enumerate(names.values()) if found == name]
     if len(places) != 1:
         raise BundleError(
-            f"{SECTION}.channel: {_found(name)}, required is one name in {CHANNELS}: "
+            f"{SECTION}.channel: {_found(name)}, required: one name in {CHANNELS}: "
             f"{', '.join(map(str, names.values()))}"
         )
     return places[0], len(names)
@@ -112,7 +112,7 @@ def validation_faults(error: ValidationError, above: str = "") -> Iterator[str]:
     for one in error.errors():
         name = ".".join(filter(None, (above, *map(str, one["loc"]))))
         if one["type"] == "missing":
-            yield f"{name}: found none, required is a value"
+            yield f"{name}: found none, required: a value"
         else:
             yield f"{name}: {_found(one['input'])}, required: {one['msg']}"
 
@@ -122,27 +122,27 @@ def _faults(section: Mapping[str, Any], found: Finding, classes: int) -> Iterato
     yield from _unknown(section, asdict(found))
     for name, text in _texts(section, SECTION):
         if not text.isprintable() or "\\" in text or text != text.strip():
-            yield f"{name}: found {text!r}, required is text on one line without a backslash"
+            yield f"{name}: found {text!r}, required: text on one line without a backslash"
     codes = {outcome: found.outcomes.of(outcome).code for outcome in Outcome}
     said = [codes[one] for one in (Outcome.POSITIVE, Outcome.NEGATIVE, Outcome.INDETERMINATE)]
     if len({(code.scheme, code.value) for code in said}) != len(said):
-        yield f"{SECTION}.outcomes: found one code for two outcomes, required is one for each"
+        yield f"{SECTION}.outcomes: found one code for two outcomes, required: one for each"
     if codes[Outcome.REJECTED] in (codes[Outcome.POSITIVE], codes[Outcome.NEGATIVE]):
         yield (
             f"{SECTION}.outcomes.rejected.code: found that of another outcome, "
-            "required is one that says neither present nor absent"
+            "required: one that says neither present nor absent"
         )
     meant = found.population
     yield from _outside("modalities", meant.modalities, MODALITIES)
     yield from _outside("views", meant.views, VIEWS)
     yield from _outside("body_part", [meant.body_part], (BODY_PART,))
     if found.saliency is SaliencyKind.CLASS_ACTIVATION:
-        yield f"{SECTION}.saliency: found {found.saliency}, required is opacities or none"
+        yield f"{SECTION}.saliency: found {found.saliency}, required: opacities or none"
     maps = found.saliency is SaliencyKind.OPACITIES
     if maps and classes and (classes, found.channel) != (2, 1):
         yield (
             f"{SECTION}.saliency: found {found.saliency} with channel {found.channel} of "
-            f"{classes}, required is channel 1 of 2, or the saliency none"
+            f"{classes}, required: channel 1 of 2, or the saliency none"
         )
 
 
@@ -152,7 +152,7 @@ def _unknown(given: Any, known: Any, name: str = SECTION) -> Iterator[str]:
         return
     for key, value in given.items():
         if key not in known:
-            yield f"{name}.{key}: found an unknown entry, required is one of {', '.join(known)}"
+            yield f"{name}.{key}: found an unknown entry, required: one of {', '.join(known)}"
         else:
             yield from _unknown(value, known[key], f"{name}.{key}")
 
@@ -169,7 +169,7 @@ def _outside(name: str, found: Iterable[str], known: tuple[str, ...]) -> Iterato
     """Yield a part of the population that this version cannot tell from a header."""
     if others := [one for one in found if one not in known]:
         yield (
-            f"{SECTION}.population.{name}: found {', '.join(others)}, required is "
+            f"{SECTION}.population.{name}: found {', '.join(others)}, required: "
             f"{'one or more of ' if len(known) > 1 else ''}{', '.join(known)}"
         )
 

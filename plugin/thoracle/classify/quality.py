@@ -234,4 +234,4 @@ class Gate:
 
     def _detail(self, found: Mapping[str, float]) -> str:
         shown = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
-        return f"found from the pixels {shown}; required is frontal {self.limits.least_frontal:.2f}"
+        return f"found from the pixels {shown}; required: frontal {self.limits.least_frontal:.2f}"

@@ -73,7 +73,7 @@ def acknowledge_command(
         standing = {row.subject: row.id for row in occurrences.standing(connection)}
         if alarm not in standing:
             there = ", ".join(map(repr, standing)) or "none"
-            raise ThoracleError(f"found {alarm[:64]!r}, required is an alarm that stands: {there}")
+            raise ThoracleError(f"found {alarm[:64]!r}, required: an alarm that stands: {there}")
         occurrences.acknowledge(connection, _by(), standing[alarm], comment)
     say(f"{alarm}: acknowledged")
 

@@ -110,7 +110,7 @@ def audit_command(
         at_least_seconds=slower_than,
     )
     if as_json + as_csv + (parquet is not None) > 1:
-        raise ThoracleError("found several of --json, --csv and --parquet, required is one at most")
+        raise ThoracleError("found several of --json, --csv and --parquet, required: one at most")
     show(config, question, as_json, as_csv, parquet)
 
 
@@ -196,7 +196,7 @@ def verify_command(
     folder = settings_of(config).data_folder
     data = database(config)
     if anchors is not None and not anchors.exists():
-        raise ThoracleError(f"{anchors}: found no file, required is one with anchors")
+        raise ThoracleError(f"{anchors}: found no file, required: one with anchors")
     found = verification.read_anchors(anchors or folder / verification.ANCHORS_FILE)
     before = verification.last_verified(folder) if incremental else None
     with data.connect() as connection:
@@ -233,7 +233,7 @@ def moment(text: str | None) -> str | None:
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
-        raise ThoracleError(f"found {text!r}, required is a time as 2026-11-22T18:30") from error
+        raise ThoracleError(f"found {text!r}, required: a time as 2026-11-22T18:30") from error
     return timestamp(found if found.tzinfo else found.replace(tzinfo=UTC))
 
 
@@ -252,7 +252,7 @@ def why_command(
     from thoracle.audit.query import Question
 
     if (study is None) is (accession is None):
-        raise ThoracleError("found both or neither of STUDY and --accession, required is one")
+        raise ThoracleError("found both or neither of STUDY and --accession, required: one")
     data = database(config or context.obj)
     if study is not None:
         study = _study(data, study, "thoracle audit why")

@@ -47,10 +47,10 @@ def export_command(
     from thoracle.audit.query import Question
 
     if (parquet is None) is (csv is None):
-        raise ThoracleError("found both or neither of --parquet and --csv, required is one")
+        raise ThoracleError("found both or neither of --parquet and --csv, required: one")
     for name, month in (("--since", since), ("--until", until)):
         if month is not None and not MONTH.fullmatch(month):
-            raise ThoracleError(f"{name}: found {month!r}, required is a month as 2026-11")
+            raise ThoracleError(f"{name}: found {month!r}, required: a month as 2026-11")
     folder = parquet or csv
     assert folder is not None
     if parquet is not None:

@@ -63,7 +63,7 @@ def reconcile(
             say("\t".join((one.patient_id, one.issuer)))
         return
     if same is not None and different:
-        raise typer.BadParameter("found both, required is one", param_hint="--same, --different")
+        raise typer.BadParameter("found both, required: one", param_hint="--same, --different")
     survivor = None if same is None else Patient(same, issuer)
     requests.reconcile(database, study, survivor, getpass.getuser())
     say(f"decision saved; `thoracle status {study}` shows the new analysis")

@@ -141,14 +141,14 @@ def _pair(
     """Return images and labels, or ``None`` when verdicts are to be the labels."""
     if use_verdicts:
         if path is not None or labels_file is not None:
-            raise ThoracleError("--verdicts: found a path, required is none: no image is read")
+            raise ThoracleError("--verdicts: found a path, required: none: no image is read")
         if predictions is not None:
             raise ThoracleError(
                 "--predictions: found together with --verdicts; `thoracle verdicts` exports them"
             )
         return None
     if path is None or labels_file is None:
-        raise ThoracleError("found no PATH and LABELS.csv, required are both, or --verdicts")
+        raise ThoracleError("found no PATH and LABELS.csv, required: both, or --verdicts")
     return path, labels_file
 
 
@@ -163,7 +163,7 @@ def _matched(path: Path, labels_file: Path, finding: "Finding") -> "tuple[Labels
 def _share(option: str, value: float, *, whole: bool = False) -> float:
     if not (0 < value < 1 or (whole and value == 1)):
         end = "at most" if whole else "below"
-        raise ThoracleError(f"{option}: found {value:g}, required is above 0 and {end} 1")
+        raise ThoracleError(f"{option}: found {value:g}, required: above 0 and {end} 1")
     return value
 
 
@@ -173,7 +173,7 @@ def _can_be_written(plot: Path | None, predictions: Path | None) -> None:
         raise ThoracleError("--plot: found no matplotlib; `pip install 'thoracle[evaluate]'`")
     for path in (plot, predictions):
         if path is not None and not path.parent.is_dir():
-            raise ThoracleError(f"{path}: found no folder {path.parent}, required is one")
+            raise ThoracleError(f"{path}: found no folder {path.parent}, required: one")
 
 
 def _plot(curves: dict[str, Any], areas: dict[str, Any], path: Path, threshold: float) -> None:
@@ -222,9 +222,9 @@ def verdicts_command(
     from thoracle.store import files
 
     if (csv_file is None) is not as_json:
-        raise ThoracleError("found both or neither of --csv and --json, required is one")
+        raise ThoracleError("found both or neither of --csv and --json, required: one")
     if csv_file is not None and not csv_file.parent.is_dir():
-        raise ThoracleError(f"{csv_file}: found no folder {csv_file.parent}, required is one")
+        raise ThoracleError(f"{csv_file}: found no folder {csv_file.parent}, required: one")
     rows = _exported(settings_of(config))
     if csv_file is None:
         for row in rows:

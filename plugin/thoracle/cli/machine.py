@@ -179,7 +179,7 @@ def _disk(settings: Settings) -> CheckResult:
     reserve = settings.receive.reserve_megabytes
     text = f"{free} MB free, receive.reserve_megabytes is {reserve}"
     if free < 2 * reserve:
-        return CheckResult("disk", False, f"{text}; required is twice the reserve")
+        return CheckResult("disk", False, f"{text}; required: twice the reserve")
     return CheckResult("disk", True, text)
 
 
@@ -196,7 +196,7 @@ def _port(subject: str, host: str, port: int, process: RunningProcess | None) ->
             probe.bind((host, port))
         except OSError as error:
             reason = error.strerror or str(error)
-            return CheckResult(subject, False, f"{where}: {reason}; required is a free port")
+            return CheckResult(subject, False, f"{where}: {reason}; required: a free port")
     if process is not None:
         text = f"{where} is free; the service listens on {process.listens} until it is restarted"
         return CheckResult(subject, True, text, warned=True)
@@ -256,10 +256,10 @@ def _tls_files(
 def _validity(subject: str, one: tls.Certificate, now: datetime) -> CheckResult:
     who = f"{one.subject}, SHA-256 {one.fingerprint},"
     if now < one.not_before:
-        text = f"{who} found to be valid from {one.not_before:%Y-%m-%d} on, required is now"
+        text = f"{who} found to be valid from {one.not_before:%Y-%m-%d} on, required: now"
         return CheckResult(subject, False, text)
     if now > one.not_after:
-        text = f"{who} expired on {one.not_after:%Y-%m-%d}, required is a certificate valid now"
+        text = f"{who} expired on {one.not_after:%Y-%m-%d}, required: a certificate valid now"
         return CheckResult(subject, False, text)
     days = (one.not_after - now).days
     text = f"{who} expires on {one.not_after:%Y-%m-%d}, in {days} days"
@@ -279,7 +279,7 @@ def _destination(destination: Destination, settings: Settings) -> CheckResult:
     reports = destination.url is None and destination.proof == "commitment"
     if reports and callers and destination.ae_title not in callers:
         text = (
-            f"found {destination.ae_title} not in receive.calling_ae_titles, required is that it "
+            f"found {destination.ae_title} not in receive.calling_ae_titles, required: that it "
             "may call to report on a Storage Commitment; or set proof to query"
         )
         return CheckResult(subject, False, text)

@@ -94,7 +94,7 @@ def study_of(database: "Database", text: str, means: str) -> str:
             f"found no study with Study Instance UID, Accession Number or Patient ID {text!r:.80}, "
             f"searched {number} studies in {where}"
         )
-    say(f"found {len(found)} studies with {text!r:.80}, required is one of them:")
+    say(f"found {len(found)} studies with {text!r:.80}, required: one of them:")
     for one in found:
         said = (one.accession_number and f"accession {one.accession_number}", one.state)
         more = ", ".join(filter(None, (*said, one.changed_at and f"changed {one.changed_at}")))

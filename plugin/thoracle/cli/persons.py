@@ -143,7 +143,7 @@ def _roles(typed: list[str]) -> list[Any]:
     known = [role.value for role in Role]
     for one in typed:
         if one not in known:
-            raise ThoracleError(f"--role: found {one!r:.40}, required is one of {', '.join(known)}")
+            raise ThoracleError(f"--role: found {one!r:.40}, required: one of {', '.join(known)}")
     return [Role(one) for one in typed]
 
 
@@ -155,7 +155,7 @@ def _password(name: str, ask: bool) -> tuple[str, dict[str, Any]]:
         return credentials.one_time_password()
     typed = getpass.getpass("Password: ")
     if getpass.getpass("Again: ") != typed:
-        raise ThoracleError("found two different passwords, required is the same twice")
+        raise ThoracleError("found two different passwords, required: the same twice")
     return "", {**credentials.chosen_password(typed, name), "failures": 0, "locked_until": None}
 
 

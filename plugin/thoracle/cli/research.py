@@ -91,13 +91,13 @@ def research_export_command(
 
     for name, month in (("--since", since), ("--until", until)):
         if month is not None and not MONTH.fullmatch(month):
-            raise ThoracleError(f"{name}: found {month!r}, required is a month as 2026-11")
+            raise ThoracleError(f"{name}: found {month!r}, required: a month as 2026-11")
     if folder.exists() or not folder.absolute().parent.is_dir():
         raise ThoracleError(
-            f"{folder}: found an existing file, or no parent folder; required is a new name"
+            f"{folder}: found an existing file, or no parent folder; required: a new name"
         )
     if importlib.util.find_spec("pyarrow") is None:
-        raise ThoracleError("found no pyarrow, required is that of `pip install thoracle[parquet]`")
+        raise ThoracleError("found no pyarrow, required: `pip install thoracle[parquet]`")
     pseudonyms = Pseudonyms(secret(key))
     database = database_of(settings_of(config))
     columns = who("thoracle research-export", since=since, until=until)
@@ -126,12 +126,12 @@ def secret(path: Path) -> bytes:
         mode = stat.S_IMODE(path.stat().st_mode)
         content = path.read_bytes()
     except OSError as error:
-        raise ThoracleError(f"--key: {path}: {error.strerror}, required is a file") from error
+        raise ThoracleError(f"--key: {path}: {error.strerror}, required: a file") from error
     if mode & 0o077:
-        raise ThoracleError(f"--key: {path}: found mode {mode:04o}, required is 0600 or less")
+        raise ThoracleError(f"--key: {path}: found mode {mode:04o}, required: 0600 or less")
     if len(content) < SHORTEST_KEY:
         raise ThoracleError(
-            f"--key: {path}: found {len(content)} bytes, required are at least "
+            f"--key: {path}: found {len(content)} bytes, required: at least "
             f"{SHORTEST_KEY}, e.g. of `head -c 32 /dev/urandom`"
         )
     return content

@@ -131,10 +131,10 @@ def add_command(
     from thoracle.retention import holds
 
     if (patient is None) is (study is None):
-        raise ThoracleError("found both or neither of --patient and --study, required is one")
+        raise ThoracleError("found both or neither of --patient and --study, required: one")
     if not reason.strip() or len(reason) > 1024 or not (patient or study):
         raise ThoracleError(
-            f"found a reason of {len(reason.strip())} characters, required are 1 to 1024, and a "
+            f"found a reason of {len(reason.strip())} characters, required: 1 to 1024, and a "
             "patient or study that is not empty"
         )
     database = database_of(settings_of(config))
@@ -163,7 +163,7 @@ def release_command(
     with database_of(settings_of(config)).begin() as connection:
         row = holds.release(connection, number, who("thoracle hold release"))
     if row is None:
-        raise ThoracleError(f"found no active hold {number}, required is one")
+        raise ThoracleError(f"found no active hold {number}, required: one")
     say(f"hold {number} is released")
 
 

@@ -65,13 +65,13 @@ def _study(paths: Sequence[Path]) -> "list[Dataset]":
         try:
             ds = header_of(path)
         except NotAnalysable as error:
-            raise ThoracleError(f"{path}: {error.detail}, required is a DICOM file") from error
+            raise ThoracleError(f"{path}: {error.detail}, required: a DICOM file") from error
         if not ds:
-            raise ThoracleError(f"{path}: found no DICOM header, required is a DICOM file")
+            raise ThoracleError(f"{path}: found no DICOM header, required: a DICOM file")
         headers.append(ds)
     studies = {str(ds.get("StudyInstanceUID", "")) for ds in headers}
     if len(studies) > 1:
-        raise ThoracleError(f"found images of {len(studies)} studies, required is one study")
+        raise ThoracleError(f"found images of {len(studies)} studies, required: one study")
     return headers
 
 
@@ -88,6 +88,6 @@ def _result(said: str, settings: Settings) -> "StudyResult":
         probability = None if rejected else float(what)
     except (ValueError, KeyError) as error:
         raise ThoracleError(
-            f"--result: found {said!r}, required is e.g. positive:0.93 or rejected:NOT-CHEST"
+            f"--result: found {said!r}, required: e.g. positive:0.93 or rejected:NOT-CHEST"
         ) from error
     return StudyResult(outcome, probability, reason, identity.name, identity.version)

@@ -46,7 +46,7 @@ def init(
         with path.open("x", encoding="utf-8") as file:
             file.write(template())
     except FileExistsError as error:
-        raise ThoracleError(f"{path}: found a file, required is a new name") from error
+        raise ThoracleError(f"{path}: found a file, required: a new name") from error
     say(f"{path} written; next: edit it, then `thoracle check --config {path}`")
 
 
@@ -142,7 +142,7 @@ def _peer(address: str, calling: str | None, config: Path | None) -> "Peer":
     named = [one for one in settings.destination if one.name == address]
     if named and named[0].url is not None:
         raise ThoracleError(
-            f"found destination {address} with a url (DICOMweb), required is one with ae_title, "
+            f"found destination {address} with a url (DICOMweb), required: one with ae_title, "
             "host and port; `thoracle check` tests it"
         )
     ae_title, at, rest = address.partition("@")
@@ -154,5 +154,5 @@ def _peer(address: str, calling: str | None, config: Path | None) -> "Peer":
     else:
         names = ", ".join(one.name for one in settings.destination if one.url is None)
         known = f", or a destination of the configuration: {names}" if names else ""
-        raise ThoracleError(f"found {address!r}, required is AET@HOST:PORT{known}")
+        raise ThoracleError(f"found {address!r}, required: AET@HOST:PORT{known}")
     return replace(peer, calling_ae_title=calling) if calling else peer

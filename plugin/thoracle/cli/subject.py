@@ -67,7 +67,7 @@ def subject_export_command(
 
     if target.exists() or not target.absolute().parent.is_dir():
         raise ThoracleError(
-            f"{target}: found an existing file, or no parent folder; required is a new name"
+            f"{target}: found an existing file, or no parent folder; required: a new name"
         )
     settings = settings_of(config)
     database = database_of(settings)
@@ -100,16 +100,16 @@ def _subject(database: "Database", patient: str, issuer: str | None) -> "Subject
         known = subject.issuers(connection, patient)
     if not patient or not known:
         raise ThoracleError(
-            "--patient: found no patient with this ID, required is one with images here"
+            "--patient: found no patient with this ID, required: one with images here"
         )
     if issuer is None and len(known) > 1:
         raise ThoracleError(
-            f"--issuer: found {len(known)} issuers of this ID, required is one of them: "
+            f"--issuer: found {len(known)} issuers of this ID, required: one of them: "
             f"{', '.join(repr(one) for one in sorted(known))}"
         )
     chosen = known.pop() if issuer is None else issuer
     if issuer is not None and issuer not in known:
-        raise ThoracleError("--issuer: found no patient of this ID from it, required is one")
+        raise ThoracleError("--issuer: found no patient of this ID from it, required: one")
     return subject.Subject(patient, chosen)
 
 

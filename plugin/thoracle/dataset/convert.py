@@ -85,7 +85,7 @@ def header(picture: SourceImage, row: Mapping[str, str], kind: Literal["dx", "sc
     is_chest = view != "CT" and row.get("label", "").strip().lower() != "other"
     if kind == "dx" and not (is_chest and view in (*_VIEWS, *_UNKNOWN)):
         found = f"view {view or 'not stated'} and label {row.get('label') or 'not stated'}"
-        raise ThoracleError(f"found {found}, required is a chest radiograph, or SOP class sc")
+        raise ThoracleError(f"found {found}, required: a chest radiograph, or SOP class sc")
     ds = Dataset()
     _add_patient(ds, picture, row)
     _add_image(ds, picture)
@@ -274,7 +274,7 @@ def encoded(entry: Entry, kind: Kind) -> bytes:
     array = grey(stored.array)
     if max(array.shape) > MOST_ROWS_COLUMNS:
         found = " x ".join(map(str, array.shape))
-        raise ThoracleError(f"found {found} pixels, required are at most {MOST_ROWS_COLUMNS}")
+        raise ThoracleError(f"found {found} pixels, required: at most {MOST_ROWS_COLUMNS}")
     ratio = stored.array.nbytes / len(content) if stored.format == "JPEG" else None
     ds = header(SourceImage(content, array, ratio), entry.row, kind)
     file = BytesIO()

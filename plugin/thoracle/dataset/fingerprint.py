@@ -97,7 +97,7 @@ def check_signature(content: bytes) -> None:
     """Refuse a file whose first bytes are neither those of PNG nor of JPEG."""
     if not content.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
         found = f"first bytes {content[:8].hex(' ')}" if content else "an empty file"
-        raise NotAnalysable(Reason.UNDECODABLE, f"found {found}, required is a PNG or JPEG file")
+        raise NotAnalysable(Reason.UNDECODABLE, f"found {found}, required: a PNG or JPEG file")
 
 
 def _brightness(array: NDArray[Any]) -> Image.Image:

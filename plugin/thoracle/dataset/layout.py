@@ -69,14 +69,14 @@ def entries(folder: Path, manifest: Path | None = None) -> list[Entry]:
         There is no such folder or no image in it, or the manifest cannot be read.
     """
     if not folder.is_dir():
-        raise ThoracleError(f"{folder}: found no folder, required is one with images")
+        raise ThoracleError(f"{folder}: found no folder, required: one with images")
     rows: dict[Path, Mapping[str, str]] = {}
     for file in [manifest] if manifest else _manifests(folder):
         rows |= _rows(file)
     files = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
     found = [_entry(path, folder, rows) for path in sorted(files) if path.is_file()]
     if not found:
-        raise ThoracleError(f"{folder}: found no {', '.join(PICTURES)} file, required is one")
+        raise ThoracleError(f"{folder}: found no {', '.join(PICTURES)} file, required: one")
     return found
 
 
@@ -101,7 +101,7 @@ def _rows(manifest: Path) -> dict[Path, Mapping[str, str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ThoracleError(f"{manifest}: found no CSV in UTF-8 ({error})") from error
     if not rows or "path" not in rows[0]:
-        raise ThoracleError(f"{manifest}: found no column 'path', required is one")
+        raise ThoracleError(f"{manifest}: found no column 'path', required: one")
     home = manifest.resolve().parent
     return {base / row["path"]: row for base in (home.parent, home) for row in rows}
 

@@ -155,4 +155,4 @@ class Call:
 def _compare(connection: ssl.SSLSocket, required: str | None) -> None:
     found = tls.fingerprint(connection)
     if required is not None and found != required:
-        raise OSError(0, f"has a certificate with SHA-256 {found}, required is {required}")
+        raise OSError(0, f"has a certificate with SHA-256 {found}, required: {required}")

@@ -84,7 +84,7 @@ def parse(event_type: int | None, information: Dataset) -> CommitmentAnswer:
         (0x0115).
     """
     if event_type not in (ALL_COMMITTED, FAILURES_EXIST):
-        raise NotAnAnswer(NO_SUCH_EVENT_TYPE, f"found event type {event_type}, required is 1 or 2")
+        raise NotAnAnswer(NO_SUCH_EVENT_TYPE, f"found event type {event_type}, required: 1 or 2")
     failed = {
         _uid(item, "ReferencedSOPInstanceUID"): _reason(item)
         for item in _items(information, "FailedSOPSequence")
@@ -151,7 +151,7 @@ def _uid(item: Dataset, keyword: str) -> str:
     value = str(item.get(keyword) or "").strip("\0 ")
     if not _UID.fullmatch(value):
         found = "none" if not value else f"{len(value)} characters that are no UID"
-        raise NotAnAnswer(INVALID_ARGUMENT_VALUE, f"{keyword}: found {found}, required is a UID")
+        raise NotAnAnswer(INVALID_ARGUMENT_VALUE, f"{keyword}: found {found}, required: a UID")
     return value
 
 

@@ -169,7 +169,7 @@ def secret(place: str, form: re.Pattern[str], required: str) -> str:
     value = value.rstrip("\r\n")
     if not form.fullmatch(value):
         found = "something else" if value else "nothing"
-        raise ArchiveUnavailable(f"{place}: found {found}, required is {required}")
+        raise ArchiveUnavailable(f"{place}: found {found}, required: {required}")
     return value
 
 

@@ -95,7 +95,7 @@ def read(path: Path, finding: Finding) -> Labels:
         said = faults[:MOST_FAULTS] + ([f"and {more} more lines like these"] if more > 0 else [])
         raise ThoracleError("\n".join(f"{path}: {fault}" for fault in said))
     if not rows:
-        raise ThoracleError(f"{path}: found no labels, required is a line for each")
+        raise ThoracleError(f"{path}: found no labels, required: a line for each")
     unused = tuple(name for name in columns if name not in (*KEYS, *OTHERS))
     return Labels(key, "patient" in columns, tuple(rows), unused)
 
@@ -107,7 +107,7 @@ def _key(path: Path, columns: list[str]) -> str:
     if len(keys) != 1 or "label" not in columns or twice:
         found = ", ".join(columns) or "nothing"
         raise ThoracleError(
-            f"{path}: found the columns {found}; required are `label` and one of "
+            f"{path}: found the columns {found}; required: `label` and one of "
             f"{', '.join(KEYS)}, each once; `group` and `patient` may be given"
         )
     return keys[0]
@@ -125,18 +125,16 @@ def _take(
     """Add the label of a line to ``rows``, or what is wrong with it to ``faults``."""
     if len(values) != len(columns):
         faults.append(
-            f"line {line}: found {len(values)} values, required are {len(columns)} as in the header"
+            f"line {line}: found {len(values)} values, required: {len(columns)} as in the header"
         )
         return
     row = {name: value.strip() for name, value in zip(columns, values, strict=True)}
     label = row["label"].casefold()
     positive, negative = allowed
     if not row[key]:
-        faults.append(f"line {line}: found no {key}, required is one")
+        faults.append(f"line {line}: found no {key}, required: one")
     elif not row[key].isprintable():
-        faults.append(
-            f"line {line}: found {row[key]!r} as {key}, required are printable characters"
-        )
+        faults.append(f"line {line}: found {row[key]!r} as {key}, required: printable characters")
     elif label not in (*positive, *negative):
         faults.append(
             f"line {line}: found label {row['label']!r}, allowed are {', '.join(positive)} "

@@ -82,7 +82,7 @@ def checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], ND
     """
     found, numbers = np.asarray(labels), np.asarray(scores, np.float64)
     if found.ndim != 1 or found.shape != numbers.shape:
-        raise ValueError(f"found shapes {found.shape} and {numbers.shape}, required is (n,) twice")
+        raise ValueError(f"found shapes {found.shape} and {numbers.shape}, required: (n,) twice")
     if not np.isin(found, (0, 1)).all():
         raise ValueError("found a label other than 0 and 1")
     if not np.isfinite(numbers).all():
@@ -101,7 +101,7 @@ def wilson(successes: int, n: int) -> Estimate:
         Not ``0 <= successes <= n`` with ``n`` at least 1.
     """
     if not 0 <= successes <= n or n < 1:
-        raise ValueError(f"found {successes} of {n}, required is 0 to n of at least 1")
+        raise ValueError(f"found {successes} of {n}, required: 0 to n of at least 1")
     share, z2 = successes / n, Z * Z
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z / (1 + z2 / n) * float(np.sqrt(share * (1 - share) / n + z2 / (4 * n * n)))
@@ -154,7 +154,7 @@ def predictive_values(
         The prevalence is not between 0 and 1, both excluded.
     """
     if not 0 < prevalence < 1:
-        raise ValueError(f"found prevalence {prevalence}, required is between 0 and 1")
+        raise ValueError(f"found prevalence {prevalence}, required: between 0 and 1")
     found, missed = prevalence, 1 - prevalence
     pairs = [
         (getattr(sensitivity, end), getattr(specificity, end))
@@ -245,9 +245,7 @@ def both_classes(
     """Return what :func:`checked` does; ``ValueError`` also when a class has no images."""
     cases, numbers = checked(labels, scores)
     if cases.all() or not cases.any():
-        raise ValueError(
-            f"found {int(cases.sum())} cases of {len(cases)}, required are both classes"
-        )
+        raise ValueError(f"found {int(cases.sum())} cases of {len(cases)}, required: both classes")
     return cases, numbers
 
 
@@ -350,7 +348,7 @@ def calibration(
     weights = np.full(len(cases), 1 / len(cases))
     if balanced:
         if cases.all() or not cases.any():
-            raise ValueError("found one class, required are both for balanced weights")
+            raise ValueError("found one class, required: both for balanced weights")
         weights = np.where(cases, 0.5 / cases.sum(), 0.5 / (~cases).sum())
     if bins is None:
         bins = min(MOST_BINS, max(1, len(values) // LEAST_IN_A_BIN))

@@ -92,7 +92,7 @@ def propose(
     """
     for target in (sensitivity, specificity):
         if not 0 < target <= 1:
-            raise ValueError(f"found target {target}, required is above 0 and at most 1")
+            raise ValueError(f"found target {target}, required: above 0 and at most 1")
     cases, values = checked(labels, scores)
     rules = (
         "greatest Youden index",
@@ -103,7 +103,7 @@ def propose(
     if few < LEAST_OF_A_CLASS:
         refused = (
             f"found {int(cases.sum())} positive and {int((~cases).sum())} negative images, "
-            f"required are {LEAST_OF_A_CLASS} of each"
+            f"required: {LEAST_OF_A_CLASS} of each"
         )
         none = [Proposal(rule, None, refused) for rule in rules]
         return none[0], none[1], none[2]

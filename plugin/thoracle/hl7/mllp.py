@@ -146,7 +146,7 @@ def _connected(receiver: HL7) -> Iterator[socket.socket]:
             found, required = tls.fingerprint(secured), receiver.tls.fingerprint
             if required is not None and found != required:
                 raise NotReached(
-                    f"{where} has a certificate with SHA-256 {found}, required is {required}"
+                    f"{where} has a certificate with SHA-256 {found}, required: {required}"
                 )
             yield secured
 

@@ -106,10 +106,10 @@ def oru(
     """
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,20}", control_id):
         raise ReportError(
-            f"control_id: found {control_id!r}, required are 1 to 20 letters, digits, '.', '_', '-'"
+            f"control_id: found {control_id!r}, required: 1 to 20 letters, digits, '.', '_', '-'"
         )
     if made.tzinfo is None:
-        raise ReportError(f"made: found {made}, required is a time zone")
+        raise ReportError(f"made: found {made}, required: a time zone")
     observed = _observations(source, readings, bundle, report, sentence, made, status)
     segments = [_header(receiver, control_id, made), _patient(source), *_visit(source)]
     for number, request in enumerate(_requests(source), 1):

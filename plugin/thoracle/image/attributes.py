@@ -100,7 +100,7 @@ class Fault(NamedTuple):
         tag = Tag(self.keyword)
         name = f"{dictionary_description(tag)} ({tag.group:04X},{tag.element:04X})"
         where = f"{self.within} > {name}" if self.within else name
-        return f"{where}: found {self.found}, required is {self.required}"
+        return f"{where}: found {self.found}, required: {self.required}"
 
     @property
     def sentence(self) -> str:

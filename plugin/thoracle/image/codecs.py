@@ -126,7 +126,7 @@ def _decode_jpeg_12(ds: Dataset, frame: bytes) -> NDArray[Any]:
     import gdcm  # type: ignore[import-untyped]  # made by SWIG; slow to load, and seldom needed
 
     if ds.SamplesPerPixel != 1:
-        raise ValueError(f"found {ds.SamplesPerPixel} samples per pixel, required is 1")
+        raise ValueError(f"found {ds.SamplesPerPixel} samples per pixel, required: 1")
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(frame)
     fragments = gdcm.SequenceOfFragments.New()
@@ -152,14 +152,14 @@ def _check_pixel_module(ds: Dataset) -> None:
     if not any(name in ds for name in _PIXELS):
         raise NotAnalysable(Reason.NO_IMAGE, "found no pixel data")
     if ds.NumberOfFrames != 1:
-        raise NotAnalysable(Reason.GEOMETRY, f"found {ds.NumberOfFrames} frames, required is 1")
+        raise NotAnalysable(Reason.GEOMETRY, f"found {ds.NumberOfFrames} frames, required: 1")
     for keyword, name in (
         ("Rows", "Rows"),
         ("Columns", "Columns"),
         ("BitsAllocated", "Bits Allocated"),
     ):
         if not ds.get(keyword):
-            detail = f"found no {name} that can be read, required is a whole number"
+            detail = f"found no {name} that can be read, required: a whole number"
             raise NotAnalysable(Reason.UNDECODABLE, detail)
     _check_size(int(ds.Rows) * int(ds.Columns) * ds.SamplesPerPixel * ds.BitsAllocated // 8)
 
@@ -167,7 +167,7 @@ def _check_pixel_module(ds: Dataset) -> None:
 def _check_size(found: int) -> None:
     """Refuse an image of more than ``LARGEST_IMAGE_BYTES``."""
     if found > LARGEST_IMAGE_BYTES:
-        detail = f"found {found} bytes of pixels, required are at most {LARGEST_IMAGE_BYTES}"
+        detail = f"found {found} bytes of pixels, required: at most {LARGEST_IMAGE_BYTES}"
         raise NotAnalysable(Reason.UNDECODABLE, detail)
 
 

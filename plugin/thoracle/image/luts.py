@@ -95,18 +95,16 @@ def limitations(ds: Dataset) -> list[str]:
         if applied is not None and applied.repeated:
             count = len(applied.entries)
             found.append(
-                f"{name}: found {count - applied.repeated} entries in LUT Data, required are "
+                f"{name}: found {count - applied.repeated} entries in LUT Data, required: "
                 f"{count}; the last one stands for what is missing."
             )
     if ds.get("RescaleSlope") == 0:
-        found.append("Rescale Slope: found 0, required is another number; 1 is taken.")
+        found.append("Rescale Slope: found 0, required: another number; 1 is taken.")
     function = ds.get("VOILUTFunction")
     if function and function not in _FUNCTIONS:
         names = ", ".join(_FUNCTIONS)
         shown = repr(str(function)[:40])
-        found.append(
-            f"VOI LUT Function: found {shown}, required is one of {names}; LINEAR is taken."
-        )
+        found.append(f"VOI LUT Function: found {shown}, required: one of {names}; LINEAR is taken.")
     return found
 
 

@@ -224,7 +224,7 @@ def _displayed(ds: Dataset, levels: _Levels) -> tuple[NDArray[Any], NDArray[np.f
 def _levels(ds: Dataset, stored: NDArray[Any]) -> _Levels:
     """Return the distinct values of an image after mask, sign and padding."""
     if stored.ndim != 2:
-        raise ValueError(f"found shape {stored.shape}, required are rows and columns")
+        raise ValueError(f"found shape {stored.shape}, required: rows and columns")
     stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     if stored.dtype.kind == "f":
         values, index, counts = np.unique(stored, return_inverse=True, return_counts=True)
@@ -287,7 +287,7 @@ def _percentiles(values: NDArray[Any], counts: NDArray[np.int64]) -> tuple[float
 def _check_contrast(low: float, high: float) -> None:
     """Refuse an image whose display values, 0 to 1, hardly differ."""
     if not high - low >= LEAST_CONTRAST:
-        detail = f"display values span {high - low:.4f}, required is {LEAST_CONTRAST:g}"
+        detail = f"display values span {high - low:.4f}, required: {LEAST_CONTRAST:g}"
         raise NotAnalysable(Reason.FLAT, detail)
 
 

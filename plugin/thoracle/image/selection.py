@@ -200,13 +200,13 @@ def _check_modality(ds: Dataset, population: Population) -> None:
     """Refuse other SOP classes than those of radiographs, and modalities not meant."""
     uid = ds.get("SOPClassUID")
     if uid and uid not in _SOP_CLASSES:
-        detail = f"found SOP class {quoted(uid.name)}, required is CR, DX or Secondary Capture"
+        detail = f"found SOP class {quoted(uid.name)}, required: CR, DX or Secondary Capture"
         raise NotAnalysable(Reason.NOT_A_RADIOGRAPH, detail)
     modality = words(ds, "Modality")
     meant = population.modalities
     known = modality in _OTHER_MODALITIES or modality in _RADIOGRAPHS
     if known and modality not in meant:
-        detail = f"found Modality {quoted(modality)}, required is one of {', '.join(meant)}"
+        detail = f"found Modality {quoted(modality)}, required: one of {', '.join(meant)}"
         raise NotAnalysable(Reason.NOT_A_RADIOGRAPH, detail)
 
 
@@ -221,7 +221,7 @@ def _is_for_processing(ds: Dataset) -> bool:
 def _check_intent(ds: Dataset, settings: Select) -> None:
     """Refuse raw data unless the settings allow them."""
     if _is_for_processing(ds) and not settings.for_processing:
-        detail = "found Presentation Intent Type FOR PROCESSING, required is FOR PRESENTATION"
+        detail = "found Presentation Intent Type FOR PROCESSING, required: FOR PRESENTATION"
         raise NotAnalysable(Reason.FOR_PROCESSING, detail)
 
 
@@ -232,7 +232,7 @@ def _check_image_type(ds: Dataset) -> None:
     """
     for value in values(ds, "ImageType")[2:]:
         if _DERIVED.search(plain(value)):
-            detail = f"found Image Type {quoted(value)}, required is a plain radiograph"
+            detail = f"found Image Type {quoted(value)}, required: a plain radiograph"
             raise NotAnalysable(Reason.DERIVED, detail)
 
 
@@ -240,19 +240,19 @@ def _check_body_part(ds: Dataset, settings: Select) -> None:
     """Refuse when an element states another region than the chest."""
     for one in regions(ds, settings):
         if one.verdict is Verdict.CONTRADICTS:
-            raise NotAnalysable(Reason.NOT_CHEST, f"found {one.found}, required is the chest")
+            raise NotAnalysable(Reason.NOT_CHEST, f"found {one.found}, required: the chest")
 
 
 def _check_view(ds: Dataset, settings: Select, population: Population) -> None:
     """Refuse when an element states another view than a frontal one, or one not meant."""
     for one in views(ds, settings):
         if one.verdict is Verdict.CONTRADICTS:
-            detail = f"found {one.found}, required is antero-posterior or postero-anterior"
+            detail = f"found {one.found}, required: antero-posterior or postero-anterior"
             raise NotAnalysable(Reason.NOT_FRONTAL, detail)
     stated = directions(ds)
     if stated and not stated & set(population.views):
         found, meant = ", ".join(sorted(stated)), ", ".join(population.views)
-        raise NotAnalysable(Reason.OTHER_VIEW, f"found the view {found}, required is {meant}")
+        raise NotAnalysable(Reason.OTHER_VIEW, f"found the view {found}, required: {meant}")
 
 
 def _check_samples(ds: Dataset) -> None:
@@ -260,11 +260,11 @@ def _check_samples(ds: Dataset) -> None:
     samples = int(ds.get("SamplesPerPixel") or 1)
     photometric = words(ds, "PhotometricInterpretation")
     if samples != 1 or photometric not in (*image_pixel.GREY, ""):
-        detail = f"found {samples} samples per pixel, {quoted(photometric)}; required is 1, grey"
+        detail = f"found {samples} samples per pixel, {quoted(photometric)}; required: 1, grey"
         raise NotAnalysable(Reason.NOT_A_RADIOGRAPH, detail)
     bits = int(ds.get("BitsStored") or LEAST_BITS_STORED)
     if bits < LEAST_BITS_STORED:
-        detail = f"found {bits} bits stored, required are at least {LEAST_BITS_STORED}"
+        detail = f"found {bits} bits stored, required: at least {LEAST_BITS_STORED}"
         raise NotAnalysable(Reason.NOT_A_RADIOGRAPH, detail)
 
 
@@ -272,17 +272,17 @@ def _check_geometry(ds: Dataset, settings: Select) -> None:
     """Refuse several frames, small images and those that are very high or wide."""
     frames = int(ds.get("NumberOfFrames") or 1)
     if frames != 1:
-        raise NotAnalysable(Reason.GEOMETRY, f"found {frames} frames, required is 1")
+        raise NotAnalysable(Reason.GEOMETRY, f"found {frames} frames, required: 1")
     rows, columns = int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
     if not rows or not columns:
         raise NotAnalysable(Reason.NO_IMAGE, "found no rows or columns")
     least = settings.minimum_rows_columns
     if min(rows, columns) < least:
-        detail = f"found {rows} x {columns} pixels, required are at least {least} x {least}"
+        detail = f"found {rows} x {columns} pixels, required: at least {least} x {least}"
         raise NotAnalysable(Reason.GEOMETRY, detail)
     lowest, highest = ASPECT
     if not lowest <= rows / columns <= highest:
-        detail = f"found rows / columns {rows / columns:.2f}, required is {lowest} to {highest}"
+        detail = f"found rows / columns {rows / columns:.2f}, required: {lowest} to {highest}"
         raise NotAnalysable(Reason.GEOMETRY, detail)
 
 
@@ -293,5 +293,5 @@ def _check_age(ds: Dataset, settings: Select, population: Population) -> None:
         least = population.least_age_years
     if years is not None and years < least:
         # The age found is the patient's data and stays out of the detail.
-        detail = f"found a younger patient, required are {least} years"
+        detail = f"found a younger patient, required: {least} years"
         raise NotAnalysable(Reason.TOO_YOUNG, detail)

@@ -151,7 +151,7 @@ def acknowledge(connection: Connection, by: Actor, number: int, comment: str) ->
     statement = select(alarm_occurrence).where(_occurrence.id == number)
     row = connection.execute(statement).first() if 0 < number <= LARGEST_ID else None
     if row is None:
-        raise AlarmError(f"found no alarm {number}, required is the number of one that is listed")
+        raise AlarmError(f"found no alarm {number}, required: the number of one that is listed")
     open_one = update(alarm_occurrence).where(
         _occurrence.id == number, _occurrence.acknowledged_at.is_(None)
     )
@@ -159,7 +159,7 @@ def acknowledge(connection: Connection, by: Actor, number: int, comment: str) ->
     if connection.execute(open_one.values(**values)).rowcount == 0:
         raise AlarmError(
             f"{row.subject}: found an acknowledgement by {row.acknowledged_by or 'somebody'}, "
-            "required is an alarm without one"
+            "required: an alarm without one"
         )
     detail = {"subject": row.subject, "since": row.since, "comment": comment}
     _record(connection, trail.Event.ALARM_ACKNOWLEDGED, by, detail)
@@ -184,13 +184,13 @@ def silence(connection: Connection, by: Actor, subject: str, until: datetime, co
     latest = moment + timedelta(days=LONGEST_SILENCE_DAYS)
     if not moment < until <= latest:
         raise AlarmError(
-            f"found a silence until {timestamp(until)[:16]} UTC, required is a time between now "
+            f"found a silence until {timestamp(until)[:16]} UTC, required: a time between now "
             f"and {timestamp(latest)[:16]} UTC ({LONGEST_SILENCE_DAYS} days)"
         )
     known = select(_occurrence.id).where(_occurrence.subject == _stored(subject))
     if connection.execute(known).first() is None:
         raise AlarmError(
-            f"found no alarm {subject[:64]!r}, required is the subject of one that is listed"
+            f"found no alarm {subject[:64]!r}, required: the subject of one that is listed"
         )
     connection.execute(delete(alarm_silence).where(_silence.subject == subject))
     values = {"silenced_by": by.user_id or "", "silenced_at": now(), "until": timestamp(until)}
@@ -212,7 +212,7 @@ def unsilence(connection: Connection, by: Actor, subject: str) -> None:
     mine = _silence.subject == _stored(subject)
     holds = update(alarm_silence).where(mine, _silence.until > now())
     if connection.execute(holds.values(until=now())).rowcount == 0:
-        raise AlarmError(f"found no silence of {subject[:64]!r}, required is one that holds")
+        raise AlarmError(f"found no silence of {subject[:64]!r}, required: an active one")
     _record(connection, trail.Event.ALARM_UNSILENCED, by, {"subject": subject})
 
 
@@ -225,17 +225,17 @@ def until_of(hours: float | None, text: str) -> datetime:
         Neither or both are given, or the text is no time.
     """
     if (hours is None) == (not text):
-        raise AlarmError("found none or both of hours and a time, required is one of them")
+        raise AlarmError("found none or both of hours and a time, required: one of them")
     if hours is not None:
         most = LONGEST_SILENCE_DAYS * 24
         if not 0 < hours <= most:
-            raise AlarmError(f"found {hours:g} hours, required are 0 to {most}")
+            raise AlarmError(f"found {hours:g} hours, required: 0 to {most}")
         return datetime.now(UTC) + timedelta(hours=hours)
     try:
         found = datetime.fromisoformat(text.strip())
     except ValueError as error:
         raise AlarmError(
-            f"found {text[:32]!r}, required is a time of UTC, e.g. 2026-11-30T18:00"
+            f"found {text[:32]!r}, required: a time of UTC, e.g. 2026-11-30T18:00"
         ) from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
@@ -244,7 +244,7 @@ def _comment(text: str) -> str:
     text = _stored(text).strip()
     if len(text) > LONGEST_COMMENT:
         raise AlarmError(
-            f"found a comment of {len(text)} characters, required are {LONGEST_COMMENT} at most"
+            f"found a comment of {len(text)} characters, required: {LONGEST_COMMENT} at most"
         )
     return text
 

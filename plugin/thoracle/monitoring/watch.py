@@ -139,7 +139,7 @@ def _compared(
     numbers = f"{len(now):,} images against {len(was):,}"
     if min(len(was), len(now)) < settings.minimum_studies:
         sentence = (
-            f"{name} of the last {days} days are not compared: {numbers}, required are "
+            f"{name} of the last {days} days are not compared: {numbers}, required: "
             f"{settings.minimum_studies:,} each.{remark}"
         )
         return Comparison(subject, name, Level.TOO_FEW, sentence)
@@ -251,7 +251,7 @@ def _rate(
     if min(before[1], after[1]) < settings.minimum_studies:
         sentence = (
             f"{name} in the last {days} days is not compared: {after[1]:,} studies against "
-            f"{before[1]:,}, required are {settings.minimum_studies:,} each."
+            f"{before[1]:,}, required: {settings.minimum_studies:,} each."
         )
         return Comparison(state, name, Level.TOO_FEW, sentence)
     change, low, high = difference(before, after)
@@ -303,7 +303,7 @@ def volume(was: Counts, was_days: float, now: Counts, days: int, settings: Watch
         f"{expected:,.0f}"
     )
     if expected < settings.minimum_studies:
-        least = f"{said}: too few to compare, required are {settings.minimum_studies:,}."
+        least = f"{said}: too few to compare, required: {settings.minimum_studies:,}."
         return Comparison("volume", name, Level.TOO_FEW, least, value=found)
     ratio = found / expected
     if HALF <= ratio <= DOUBLE:
@@ -333,7 +333,7 @@ def agreement(rows: Sequence[Any], days: int, settings: Watch) -> Comparison:
     number = agree + sum(row.number for row in rows if row.opinion == "disagree")
     if number < LEAST_VERDICTS:
         sentence = (
-            f"{number} verdicts in the last {days} days agree or disagree, required are "
+            f"{number} verdicts in the last {days} days agree or disagree, required: "
             f"{LEAST_VERDICTS}."
         )
         return Comparison("agreement", name, Level.TOO_FEW, sentence)

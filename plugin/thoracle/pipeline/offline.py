@@ -37,7 +37,7 @@ def _files(paths: Iterable[Path], wanted: Any) -> list[Path]:
         elif path.exists():
             found.append(path)
         else:
-            raise ThoracleError(f"{path}: found nothing, required is a file or folder")
+            raise ThoracleError(f"{path}: found nothing, required: a file or folder")
     return found
 
 

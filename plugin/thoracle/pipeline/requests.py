@@ -37,7 +37,7 @@ def withdraw(database: Engine, study: str, reason: str, user: str, *, named: str
     reason = reason.strip()
     if not 0 < len(reason) <= LONGEST_REASON or not reason.isprintable():
         raise ThoracleError(
-            f"{named}: found {len(reason)} characters, required are 1 to {LONGEST_REASON}, "
+            f"{named}: found {len(reason)} characters, required: 1 to {LONGEST_REASON}, "
             "all of them printable"
         )
     with database.connect() as connection:
@@ -55,7 +55,7 @@ def withdraw(database: Engine, study: str, reason: str, user: str, *, named: str
 
 def _gone(study: str, missing: int, required: str, besides: str = "") -> ThoracleError:
     return ThoracleError(
-        f"{study}: found {missing} images that are no longer kept, required are {required}: have "
+        f"{study}: found {missing} images that are no longer kept, required: {required}: have "
         f"the archive send them again, then repeat the request{besides}"
     )
 
@@ -70,7 +70,7 @@ def reanalyse(database: Engine, study: str, user: str) -> None:
     """
     with database.connect() as connection:
         if not overview.studies(connection, 1, study):
-            raise ThoracleError(f"{study}: found no such study, required is one that was received")
+            raise ThoracleError(f"{study}: found no such study, required: one that was received")
         if missing := instances.missing_files(connection, study):
             besides = _without_images(connection, study)
             raise _gone(study, missing, "the pixels of all, to read them", besides)
@@ -89,7 +89,7 @@ def patients(database: Engine, study: str) -> list[Patient]:
     with database.connect() as connection:
         found = reconciliation.patients(connection, study)
     if not found:
-        raise ThoracleError(f"{study}: found no image of it, required is a study that was received")
+        raise ThoracleError(f"{study}: found no image of it, required: a study that was received")
     return found
 
 
@@ -107,7 +107,7 @@ def reconcile(database: Engine, study: str, survivor: Patient | None, user: str)
     if row is None or row.state != reconciliation.OPEN:
         raise ThoracleError(f"{study}: found images of one patient only, nothing to reconcile")
     if survivor is not None and not any(survivor.is_same(one) for one in found):
-        raise ThoracleError(f"{study}: found no image of this patient, required is one of those")
+        raise ThoracleError(f"{study}: found no image of this patient, required: one of those")
     decision = reconciliation.DIFFERENT if survivor is None else reconciliation.SAME
     named = survivor or Patient("", "")
     name = f"reconcile:{study}:{uuid.uuid4()}"

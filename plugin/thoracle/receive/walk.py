@@ -506,7 +506,7 @@ class _Walk:
 def _require_value(tag: int, *, outermost: bool) -> None:
     """Refuse a sequence in place of an identity: a reader takes it where it comes second."""
     if outermost and tag in IDENTITY:
-        raise CannotUnderstand(f"{Tag(tag)} is a sequence, required is one value")
+        raise CannotUnderstand(f"{Tag(tag)} is a sequence, required: one value")
 
 
 def _looks_implicit(head: bytes, assumed: bool) -> bool:

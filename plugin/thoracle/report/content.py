@@ -187,7 +187,7 @@ def _looked_at(source: Dataset, reading: Reading) -> tuple[tuple[float, float], 
     if source.get("Rows") and source.get("Columns"):
         return frame(box, int(source.Rows), int(source.Columns))
     if box is None:
-        raise ReportError("Rows, Columns: found none in a source, required are both, or a lung box")
+        raise ReportError("Rows, Columns: found none in a source, required: both, or a lung box")
     return frame(box, math.ceil(box.bottom), math.ceil(box.right))
 
 

@@ -224,7 +224,7 @@ def extract(path: Path) -> bytes | None:
     except Exception:  # noqa: BLE001 - a header that cannot be taken apart is none
         return None
     if digest(read(content)) != digest(said):
-        raise ThoracleError("found another header than was written, required is the same")
+        raise ThoracleError("found another header than was written, required: the same")
     return content
 
 

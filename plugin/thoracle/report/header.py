@@ -65,7 +65,7 @@ def base(
         The time has no zone.
     """
     if content_datetime.tzinfo is None:
-        raise ReportError(f"content_datetime: found {content_datetime}, required is a time zone")
+        raise ReportError(f"content_datetime: found {content_datetime}, required: a time zone")
     ds = context.study_context(source)
     _add_equipment(ds, bundle, content_datetime, settings)
     _add_series(ds, kind, bundle, content_datetime, settings)

@@ -65,7 +65,7 @@ def build(
     if reading.sop_instance_uid != source.SOPInstanceUID:
         raise ReportError(
             f"reading: found SOP Instance UID {reading.sop_instance_uid}, "
-            f"required is that of the source, {source.SOPInstanceUID}"
+            f"required: that of the source, {source.SOPInstanceUID}"
         )
     ds = header.base(Kind.SC, context_source, bundle, content_datetime, settings)
     ds.update(context.copied(context_source, ("RequestAttributesSequence",)))

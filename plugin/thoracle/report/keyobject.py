@@ -60,7 +60,7 @@ def build(
         There are no sources or no readings, or the time has no zone.
     """
     if not sources or not readings:
-        raise ReportError("sources, readings: found none, required is at least one image and both")
+        raise ReportError("sources, readings: found none, required: at least one image and both")
     objects = [*map(header.instance, sources), *key_images]
     document = header.base(Kind.KO, context_source, bundle, content_datetime, settings)
     header.add_evidence(document, sources, objects)
@@ -103,9 +103,9 @@ def rejection(
         time has no zone.
     """
     if not objects or not sources:
-        raise ReportError("objects, sources: found none, required is at least one of both")
+        raise ReportError("objects, sources: found none, required: at least one of both")
     if foreign := {made.sop_class_uid for made in objects} - _OUR_IMAGES - _OUR_OTHERS:
-        raise ReportError(f"objects: found {sorted(foreign)}, required are classes of our results")
+        raise ReportError(f"objects: found {sorted(foreign)}, required: classes of our results")
     objects = sorted(set(objects))
     sources = sorted(sources, key=lambda source: str(source.SOPInstanceUID))
     document = header.base(Kind.REJECTION, sources[0], bundle, content_datetime, settings)

@@ -73,15 +73,15 @@ def build(
         has no zone.
     """
     if not regions:
-        raise ReportError("regions: found none, required is at least one")
+        raise ReportError("regions: found none, required: at least one")
     if reading.sop_instance_uid != source.SOPInstanceUID:
         raise ReportError(
-            f"reading: found {reading.sop_instance_uid}, required is {source.SOPInstanceUID}"
+            f"reading: found {reading.sop_instance_uid}, required: {source.SOPInstanceUID}"
         )
     if not is_greyscale(source):
         raise ReportError(
             f"PhotometricInterpretation: found {source.get('PhotometricInterpretation')}, "
-            "required is MONOCHROME1 or MONOCHROME2"
+            "required: MONOCHROME1 or MONOCHROME2"
         )
     state = header.base(Kind.PR, context_source, bundle, content_datetime, settings)
     # The chest is no paired part, and where it is not named Laterality is due (PS3.3 C.7.3.1).

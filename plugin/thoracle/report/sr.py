@@ -192,7 +192,7 @@ def _document(
     key_objects: Sequence[Instance],
 ) -> Dataset:
     if unknown := illustrations.keys() - {source.SOPInstanceUID for source in sources}:
-        raise ReportError(f"illustrations: found {sorted(unknown)}, required are images reported")
+        raise ReportError(f"illustrations: found {sorted(unknown)}, required: images reported")
     report = header.base(Kind.SR, sources[0], bundle, content_datetime, settings)
     ours = [made for key in sorted(illustrations) for made in illustrations[key].objects()]
     header.add_document(report, sources, predecessor, [*ours, *key_objects])
@@ -245,20 +245,20 @@ def _paired(
 ) -> tuple[list[Dataset], list[Reading]]:
     """Return sources and readings in one order, which does not depend on that of arrival."""
     if not sources:
-        raise ReportError("sources: found none, required is at least one image")
+        raise ReportError("sources: found none, required: at least one image")
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
         if not all(source.get(keyword) for source in sources):
-            raise ReportError(f"{keyword}: found none in a source, required is a value")
+            raise ReportError(f"{keyword}: found none in a source, required: a value")
     for keyword in ("StudyInstanceUID", "PatientID"):
         found = {str(source.get(keyword) or "").strip() for source in sources}
         if len(found) > 1:
-            raise ReportError(f"{keyword}: found {len(found)} in the sources, required is one")
+            raise ReportError(f"{keyword}: found {len(found)} in the sources, required: one")
     by_key = {(reading.sop_instance_uid, reading.sop_class_uid): reading for reading in readings}
     ordered = sorted(sources, key=lambda source: str(source.SOPInstanceUID))
     keys = [(str(source.SOPInstanceUID), str(source.SOPClassUID)) for source in ordered]
     if len(by_key) != len(readings) or len(set(keys)) != len(keys) or by_key.keys() != set(keys):
         raise ReportError(
-            f"readings: found {sorted(by_key)}, required is one for each source: {keys}"
+            f"readings: found {sorted(by_key)}, required: one for each source: {keys}"
         )
     for reading in readings:
         _check(reading)
@@ -270,11 +270,11 @@ def _checked(reason: str) -> str:
     reason = reason.strip()
     if not 1 <= len(reason) <= LONGEST_REASON:
         raise ReportError(
-            f"reason: found {len(reason)} characters, required are 1 to {LONGEST_REASON}"
+            f"reason: found {len(reason)} characters, required: 1 to {LONGEST_REASON}"
         )
     for character in reason:
         if unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n\r":
-            raise ReportError(f"reason: found U+{ord(character):04X}, required is text")
+            raise ReportError(f"reason: found U+{ord(character):04X}, required: text")
     return reason
 
 
@@ -283,10 +283,10 @@ def _check(reading: Reading) -> None:
     if (reading.reason is None) is rejected or (reading.probability is None) is not rejected:
         raise ReportError(
             f"reading: found {reading.outcome} with reason {reading.reason} and probability "
-            f"{reading.probability}, required is a reason when rejected, else a probability"
+            f"{reading.probability}, required: a reason when rejected, else a probability"
         )
     if reading.probability is not None and not 0 <= reading.probability <= 1:
-        raise ReportError(f"probability: found {reading.probability}, required is 0 to 1")
+        raise ReportError(f"probability: found {reading.probability}, required: 0 to 1")
 
 
 def _as_comprehensive_instance(instance: Instance) -> Instance:

@@ -232,7 +232,7 @@ def _alone(data_folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DataFolderInUse(
-                f"{data_folder}: found another purge at work, required is none"
+                f"{data_folder}: found another purge at work, required: none"
             ) from error
         yield
 

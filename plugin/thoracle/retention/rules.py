@@ -66,7 +66,7 @@ def reasons(
     if not before:
         yield "the setting keeps them for ever"
     elif since >= before:
-        yield f"concluded at {since} only, required are {limits.days[rule]} days"
+        yield f"concluded at {since} only, required: {limits.days[rule]} days"
 
 
 def _rule(facts: Facts, what: PurgeKind, limits: RetentionLimits) -> PurgeKind:

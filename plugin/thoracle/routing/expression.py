@@ -121,7 +121,7 @@ class Condition:
         except Exception as error:  # noqa: BLE001 - whatever it is, there is no answer
             fault = str(error)
         if missing := re.search(r'No value with name "([\w.]+)"', fault):
-            raise Undecided(f"found no value of {missing[1]}, required is one")
+            raise Undecided(f"found no value of {missing[1]}, required: one")
         known = ("divide by zero", "Iteration budget exceeded", "invalid regular expression")
         raise Undecided(next((text for text in known if text in fault), "cannot be evaluated"))
 
@@ -168,7 +168,7 @@ class Condition:
         for number, found in enumerate(self._distinct(headers)):
             if number == MOST_IMAGES:
                 raise Undecided(
-                    f"found more than {MOST_IMAGES} different images, required are at most so many"
+                    f"found more than {MOST_IMAGES} different images, required: at most so many"
                 )
             values = {**common, **found}
             try:
@@ -210,7 +210,7 @@ def condition(text: str) -> Condition:
         It is none. Each fault is named with line and column, counted from 1.
     """
     if len(text) > LONGEST:
-        raise SettingsError(f"found {len(text)} characters, required are at most {LONGEST}")
+        raise SettingsError(f"found {len(text)} characters, required: at most {LONGEST}")
     if faults := list(_misused(text)):
         raise SettingsError("; ".join(faults))
     try:
@@ -220,7 +220,7 @@ def condition(text: str) -> Condition:
         raise SettingsError("; ".join(faults) or str(error)) from error
     if program.return_type() != cel.Type.BOOL:
         found = program.return_type().name().lower()
-        raise SettingsError(f"line 1, column 1: found {found}, required is true or false")
+        raise SettingsError(f"line 1, column 1: found {found}, required: true or false")
     if faults := list(_bad_patterns(text)):
         raise SettingsError("; ".join(faults))
     names = frozenset(_names(text))
@@ -242,7 +242,7 @@ def _misused(text: str) -> Iterator[str]:
     # Blanks in place of what is quoted keep the places.
     bare = re.sub(LITERAL, lambda found: " " * len(found[0]), text)
     for found in re.finditer(r"\bhas\s*\(", bare):
-        yield f"{_place(text, found.start())}: found has(), required is known.KEYWORD"
+        yield f"{_place(text, found.start())}: found has(), required: known.KEYWORD"
 
 
 def _bad_patterns(text: str) -> Iterator[str]:
@@ -265,11 +265,11 @@ def _fault(line: str, column: str, said: str) -> str:
         said = f"unknown name {name}"
         keyword = name.removeprefix(_KNOWN)
         if tag_for_keyword(keyword) is not None:
-            said = f"{keyword} is {dictionary_VR(keyword)}, required is a text or a number"
+            said = f"{keyword} is {dictionary_VR(keyword)}, required: a text or a number"
         elif near := get_close_matches(name, _variables(), n=1):
             said += f"; did you mean {near[0]}?"
     elif re.search(r"'_[!=]=_' applied to '\((double, int|int, double)\)'", said):
-        said = "found == or != between a broken and a whole number, required is e.g. 3.0 for 3"
+        said = "found == or != between a broken and a whole number, required: e.g. 3.0 for 3"
     # A syntax error lists all that could follow, which helps nobody.
     return f"line {line}, column {column}: {said.partition(' expecting {')[0]}"
 

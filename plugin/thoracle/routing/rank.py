@@ -80,7 +80,7 @@ def faults(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield for each fault of the ranks the name of the rank, and what is found and required."""
     names = [rank.name for rank in settings.rank]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield name, f"found {names.count(name)} ranks of this name, required are different names"
+        yield name, f"found {names.count(name)} ranks of this name, required: different names"
     for rank in settings.rank:
         try:
             condition = expression.condition(rank.when)
@@ -88,4 +88,4 @@ def faults(settings: Settings) -> Iterator[tuple[str, str]]:
             yield rank.name, f"when: {error}"
         else:
             if condition.constant() is False:
-                yield rank.name, "when is always false, required is a condition that can hold"
+                yield rank.name, "when is always false, required: a condition that can hold"

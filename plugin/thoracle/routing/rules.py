@@ -334,7 +334,7 @@ def faults(settings: Settings) -> Iterator[tuple[str, str]]:
     rules = settings.rule
     names = [rule.name for rule in rules]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield name, f"found {names.count(name)} rules of this name, required are different names"
+        yield name, f"found {names.count(name)} rules of this name, required: different names"
     conditions: dict[str, Condition] = {}
     for rule in rules:
         try:
@@ -344,7 +344,7 @@ def faults(settings: Settings) -> Iterator[tuple[str, str]]:
     for rule in rules:
         yield from ((rule.name, text) for text in _faults_of(rule, settings))
         if rule.name in conditions and conditions[rule.name].constant() is False:
-            yield rule.name, "when is always false, required is a condition that can hold"
+            yield rule.name, "when is always false, required: a condition that can hold"
     constant = {name: one.constant() for name, one in conditions.items()}
     shadows = [rule.name for rule in rules if rule.shadow and constant.get(rule.name)]
     for rule in rules:
@@ -365,11 +365,11 @@ def warnings(settings: Settings) -> Iterator[tuple[str, str]]:
 def _faults_of(rule: Rule, settings: Settings) -> Iterator[str]:
     yield from _unknown(rule, settings)
     if not rule.send and (rule.originals or "kinds" in rule.model_fields_set):
-        yield "found kinds or originals without send, required is the name of a destination"
+        yield "found kinds or originals without send, required: the name of a destination"
     if rule.shadow and (rule.send or rule.notify):
-        yield "found send or notify beside shadow, required is one of them: it sends nothing"
+        yield "found send or notify beside shadow, required: one of them: it sends nothing"
     if not (rule.send or rule.notify or rule.priority or rule.hold or rule.shadow):
-        yield "found no action, required is one of send, notify, priority, hold and shadow"
+        yield "found no action, required: one of send, notify, priority, hold and shadow"
 
 
 def _unknown(rule: Rule, settings: Settings) -> Iterator[str]:
@@ -378,12 +378,12 @@ def _unknown(rule: Rule, settings: Settings) -> Iterator[str]:
     for name in rule.send:
         if name not in destinations:
             known = ", ".join(destinations) or "none"
-            yield f"send: found {name}, required is the name of a destination: {known}"
+            yield f"send: found {name}, required: the name of a destination: {known}"
         elif not rule.originals and not set(rule.kinds) & set(destinations[name].kinds):
-            yield f"send: found no kind that {name} gets, required is one of its kinds"
+            yield f"send: found no kind that {name} gets, required: one of its kinds"
     for name in rule.notify:
         if name == UPS and UPS not in told:
-            yield "notify: found ups while ups.offer is false, required is that it is true"
+            yield "notify: found ups while ups.offer is false, required: true"
         elif name not in told:
             known = ", ".join(told) or "none"
-            yield f"notify: found {name}, required is the name of a receiver: {known}"
+            yield f"notify: found {name}, required: the name of a receiver: {known}"

@@ -122,7 +122,7 @@ class Settings(Section):
         if not is_loopback(self.receive.host) and not self.receive.calling_ae_titles:
             raise ValueError(
                 f"receive.calling_ae_titles: found none while receive.host is {self.receive.host}, "
-                "required is at least one AE title when other machines can connect"
+                "required: at least one AE title when other machines can connect"
             )
         return self
 
@@ -133,8 +133,8 @@ class Settings(Section):
         for name in ("query_ae_titles", "claim_ae_titles"):
             if not getattr(self.ups, name):
                 raise ValueError(
-                    f"ups.{name}: found none while receive.host is {self.receive.host}, required "
-                    "is at least one AE title when other machines can ask for workitems"
+                    f"ups.{name}: found none while receive.host is {self.receive.host}, required: "
+                    "at least one AE title when other machines can ask for workitems"
                 )
         return self
 
@@ -143,7 +143,7 @@ class Settings(Section):
         names = [one.name for one in self.audit_repository]
         if len(set(names)) < len(names):
             raise ValueError(
-                f"audit_repository.name: found {', '.join(names)}, required are different names"
+                f"audit_repository.name: found {', '.join(names)}, required: different names"
             )
         return self
 
@@ -151,14 +151,14 @@ class Settings(Section):
     def _names_are_unique(self) -> "Settings":
         if any(one.name == "ups" for one in self.receivers):
             raise ValueError(
-                "name: found ups among the receivers, required is another name: in a rule's notify it is a workitem"
+                "name: found ups among the receivers, required: another name: in a rule's notify it is a workitem"
             )
         names = [one.name for one in self.destination] + [one.name for one in self.receivers]
         names += [one.name for one in self.workflow_manager]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(
-                f"destination.name, hl7.name, webhook.name, email.name, workflow_manager.name: found {', '.join(twice)} twice, required are different names"
+                f"destination.name, hl7.name, webhook.name, email.name, workflow_manager.name: found {', '.join(twice)} twice, required: different names"
             )
         return self
 

@@ -63,15 +63,13 @@ class AuditRepository(Section):
     @validator(mode="after")
     def _transport_fits(self) -> "AuditRepository":
         if self.transport != "tls" and self.tls is not None:
-            raise ValueError(
-                f"found tls with transport {self.transport}, required is transport tls"
-            )
+            raise ValueError(f"found tls with transport {self.transport}, required: transport tls")
         if self.transport == "tcp" and not is_loopback(self.host):
             raise ValueError(
-                f"found transport tcp to {self.host}, required is tls when it is another machine"
+                f"found transport tcp to {self.host}, required: tls when it is another machine"
             )
         if self.transport == "udp" and self.largest_bytes > LARGEST_DATAGRAM:
             raise ValueError(
-                f"found largest_bytes {self.largest_bytes} with udp, required are at most {LARGEST_DATAGRAM}"
+                f"found largest_bytes {self.largest_bytes} with udp, required: at most {LARGEST_DATAGRAM}"
             )
         return self

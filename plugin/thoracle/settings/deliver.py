@@ -115,18 +115,18 @@ class Destination(Section):
         given = [name for name, value in dimse.items() if value is not None]
         if (self.url is None) is (not given) or (given and len(given) < len(dimse)):
             found = ", ".join([*given, *(["url"] if self.url else [])]) or "none of them"
-            raise ValueError(f"found {found}, required are ae_title, host and port, or url alone")
+            raise ValueError(f"found {found}, required: ae_title, host and port, or url alone")
         return self
 
     @validator(mode="after")
     def _credentials(self) -> "Destination":
         secret = self.token or self.username or self.password
         if secret and self.token and (self.username or self.password):
-            raise ValueError("found token and username, required is one of them")
+            raise ValueError("found token and username, required: one of them")
         if (self.username is None) is not (self.password is None):
-            raise ValueError("found one of username and password, required are both")
+            raise ValueError("found one of username and password, required: both")
         if (secret or (self.url and self.tls)) and not (self.url or "").startswith("https:"):
-            raise ValueError(f"found credentials or tls with {self.url}, required is an https url")
+            raise ValueError(f"found credentials or tls with {self.url}, required: an https url")
         return self
 
 
@@ -198,7 +198,7 @@ class Webhook(Section):
     @validator(mode="after")
     def _https(self) -> "Webhook":
         if (self.patient_data or self.tls) and not self.url.startswith("https:"):
-            raise ValueError("found patient_data or tls with http, required is an https url")
+            raise ValueError("found patient_data or tls with http, required: an https url")
         return self
 
 
@@ -247,10 +247,10 @@ class Email(Section):
     @validator(mode="after")
     def _secured(self) -> "Email":
         if (self.username is None) is not (self.password is None):
-            raise ValueError("found one of username and password, required are both")
+            raise ValueError("found one of username and password, required: both")
         if self.security == "none" and (self.username or self.tls or not is_loopback(self.host)):
             raise ValueError(
-                "found security none with a log-in, tls or another machine, required is starttls or tls"
+                "found security none with a log-in, tls or another machine, required: starttls or tls"
             )
         return self
 

@@ -181,7 +181,7 @@ def _changed(file: ConfigurationFile, change: Callable[[Any, bool], None]) -> Co
 def _beyond(file: ConfigurationFile) -> SettingsError:
     return SettingsError(
         f"{file.path}: found a way of writing that cannot be changed here with its comments kept, "
-        "required is a change by hand"
+        "required: a change by hand"
     )
 
 
@@ -275,7 +275,7 @@ def write(former: ConfigurationFile, file: ConfigurationFile) -> Path:
             found = hashlib.sha256(path.read_bytes()).hexdigest()
             if found != former.digest:
                 raise FileChanged(
-                    f"{path}: found digest {found[:12]}, required is {former.digest[:12]}: somebody "
+                    f"{path}: found digest {found[:12]}, required: {former.digest[:12]}: somebody "
                     "changed the file meanwhile. Nothing was written"
                 )
             kept = path.with_name(f"{path.name}.{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")

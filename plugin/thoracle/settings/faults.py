@@ -78,7 +78,7 @@ def sentence(fault: Any, values: Mapping[str, Any], root: type[Section]) -> str:
             shown = "" if secret else f", found {fault['input']!r}"
             return f"{setting}: unknown setting{shown}; {_suggested(path, root)}"
         case "missing":
-            return f"{setting}: found nothing, required is a value"
+            return f"{setting}: found nothing, required: a value"
         case "value_error":
             message = str(fault["ctx"]["error"])
             return f"{setting}: {message}" if setting else message

@@ -39,9 +39,7 @@ class Classify(Section):
     @validator(mode="after")
     def _bundle_needs_digest(self) -> "Classify":
         if self.bundle is not None and self.digest is None:
-            raise ValueError(
-                "found a bundle without a digest, required is `digest` beside `bundle`"
-            )
+            raise ValueError("found a bundle without a digest, required: `digest` beside `bundle`")
         return self
 
 

@@ -63,7 +63,7 @@ class ClientTLS(Section):
     def _certificate_and_key(self) -> "ClientTLS":
         if (self.certificate_file is None) is not (self.key_file is None):
             raise ValueError(
-                "found one of certificate_file and key_file, required are both or neither"
+                "found one of certificate_file and key_file, required: both or neither"
             )
         return self
 
@@ -89,5 +89,5 @@ def require_private(setting: str, path: Path) -> None:
     mode = path.stat().st_mode & 0o777
     if mode & FORBIDDEN_MODE:
         raise SettingsError(
-            f"{setting}: found permissions {mode:04o} on {path}, required are at most 0640"
+            f"{setting}: found permissions {mode:04o} on {path}, required: at most 0640"
         )

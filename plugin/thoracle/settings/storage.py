@@ -23,18 +23,18 @@ def _postgresql(text: str) -> str:
         parts = urlsplit(text)
         password, name = parts.password, parts.path.strip("/")
     except ValueError as error:
-        raise ValueError(f"found a text that is no URL, required is {_EXAMPLE}") from error
+        raise ValueError(f"found a text that is no URL, required: {_EXAMPLE}") from error
     if parts.scheme != SCHEME:
         found = f"the scheme {parts.scheme[:32]}" if parts.scheme else "a text without a scheme"
-        raise ValueError(f"found {found}, required is {SCHEME}, as in {_EXAMPLE}")
+        raise ValueError(f"found {found}, required: {SCHEME}, as in {_EXAMPLE}")
     query = [key for key, _ in parse_qsl(parts.query, keep_blank_values=True)]
     secrets = [key for key in query if "password" in key.lower() or "secret" in key.lower()]
     if password is not None or secrets:
         raise ValueError(
-            "found a password in the URL, required is database.password_file, or libpq's PGPASSFILE"
+            "found a password in the URL, required: database.password_file, or libpq's PGPASSFILE"
         )
     if not name:
-        raise ValueError(f"found no name of a database, required is one, as in {_EXAMPLE}")
+        raise ValueError(f"found no name of a database, required: one, as in {_EXAMPLE}")
     return text
 
 
@@ -56,7 +56,7 @@ class Database(Section):
     @validator(mode="after")
     def _password_of_something(self) -> "Database":
         if self.password_file is not None and not self.url:
-            raise ValueError("found a password_file without a url, required are both or neither")
+            raise ValueError("found a password_file without a url, required: both or neither")
         return self
 
 

@@ -135,7 +135,7 @@ def _load_own(context: ssl.SSLContext, table: str, certificate_file: Path, key_f
 
     def locked() -> str:
         raise SettingsError(
-            f"{setting}: found a key with a passphrase in {key_file}, required is one without: "
+            f"{setting}: found a key with a passphrase in {key_file}, required: one without: "
             "nobody types it when the service starts"
         )
 
@@ -150,7 +150,7 @@ def _load_own(context: ssl.SSLContext, table: str, certificate_file: Path, key_f
         else:
             found = f"{error.reason or error} in {certificate_file} or {key_file}"
         raise SettingsError(
-            f"{setting}: found {found}, required is the key of the first certificate in "
+            f"{setting}: found {found}, required: the key of the first certificate in "
             f"{certificate_file}"
         ) from error
 
@@ -161,7 +161,7 @@ def _load_authorities(context: ssl.SSLContext, setting: str, path: Path) -> None
         context.load_verify_locations(path)
     except ssl.SSLError as error:
         raise SettingsError(
-            f"{setting}: found {error.reason or error} in {path}, required are certificates in PEM"
+            f"{setting}: found {error.reason or error} in {path}, required: certificates in PEM"
         ) from error
 
 
@@ -170,10 +170,10 @@ def _read(setting: str, path: Path, label: str) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise SettingsError(
-            f"{setting}: found {path}: {error.strerror}, required is a readable file"
+            f"{setting}: found {path}: {error.strerror}, required: a readable file"
         ) from error
     if b"-----BEGIN " not in content or f"{label}-----".encode() not in content:
-        raise SettingsError(f"{setting}: found no {label} in {path}, required is PEM")
+        raise SettingsError(f"{setting}: found no {label} in {path}, required: PEM")
     return content
 
 
@@ -294,7 +294,7 @@ def certificates(setting: str, path: Path) -> list[Certificate]:
         found = x509.load_pem_x509_certificates(content)
     except ValueError as error:
         raise SettingsError(
-            f"{setting}: found a damaged certificate in {path}, required is PEM"
+            f"{setting}: found a damaged certificate in {path}, required: PEM"
         ) from error
     return [
         Certificate(

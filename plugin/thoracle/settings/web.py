@@ -44,7 +44,7 @@ class OIDC(Section):
     def _encrypted(self) -> "OIDC":
         host = self.issuer.partition("://")[2].partition("/")[0].partition(":")[0]
         if self.issuer.startswith("http:") and not is_loopback(host):
-            raise ValueError(f"found issuer {self.issuer}, required is an https url")
+            raise ValueError(f"found issuer {self.issuer}, required: an https url")
         return self
 
 
@@ -96,18 +96,18 @@ class Web(Section):
     def _reached_safely(self) -> "Web":
         if (self.certificate_file is None) is not (self.key_file is None):
             raise ValueError(
-                "found one of certificate_file and key_file, required are both or neither"
+                "found one of certificate_file and key_file, required: both or neither"
             )
         if is_loopback(self.host):
             return self
         if self.certificate_file is None and not self.proxy_addresses:
             raise ValueError(
-                f"found host {self.host} without certificate_file and proxy_addresses, required is "
+                f"found host {self.host} without certificate_file and proxy_addresses, required: "
                 "https, by one or the other, when other machines can connect"
             )
         if not self.trusted_hosts:
             raise ValueError(
-                f"found host {self.host} without trusted_hosts, required is at least one name when "
+                f"found host {self.host} without trusted_hosts, required: at least one name when "
                 "other machines can connect"
             )
         return self
@@ -190,6 +190,6 @@ class Watch(Section):
             date.fromisoformat(self.reference_from or "2026-11-01")
         except ValueError as error:
             raise ValueError(
-                f"found reference_from {self.reference_from!r}, required is a day of the calendar"
+                f"found reference_from {self.reference_from!r}, required: a day of the calendar"
             ) from error
         return self

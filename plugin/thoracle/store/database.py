@@ -188,11 +188,11 @@ def _require_ours(engine: Engine) -> None:
         if tables and engine.dialect.name != "sqlite":
             raise DatabaseError(
                 f"{named(engine)}: found tables of something else ({', '.join(tables[:3])}), "
-                "required is a database of Thoracle's own"
+                "required: a database of Thoracle's own"
             )
     elif found not in known:
         raise DatabaseError(
-            f"{named(engine)}: found schema {found} of another version of Thoracle, required is "
+            f"{named(engine)}: found schema {found} of another version of Thoracle, required: "
             f"at most {script.get_current_head()}; there is no way back but a backup"
         )
 
@@ -224,7 +224,7 @@ def require_schema(engine: Engine) -> None:
     found = revision(engine)
     if found != required:
         raise DatabaseError(
-            f"{named(engine)}: found schema {found or 'none'}, required is "
+            f"{named(engine)}: found schema {found or 'none'}, required: "
             f"{required}; start `thoracle serve` of this version first"
         )
 
@@ -240,7 +240,7 @@ def existing(settings: Settings) -> Engine:
     folder = settings.data_folder
     if not settings.database.url and not (folder / sqlite.FILE).exists():
         raise DatabaseError(
-            f"{folder}: found no database, required is one that `thoracle serve` made"
+            f"{folder}: found no database, required: one that `thoracle serve` made"
         )
     engine = engine_of(settings)
     try:

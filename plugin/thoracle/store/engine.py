@@ -66,7 +66,7 @@ def lock(data_folder: Path) -> IO[str]:
         return running.hold(data_folder, running.GATEWAY)
     except BlockingIOError as error:
         raise DataFolderInUse(
-            f"{data_folder}: found another Thoracle process at work, required is none"
+            f"{data_folder}: found another Thoracle process at work, required: none"
         ) from error
 
 

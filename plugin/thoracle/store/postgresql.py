@@ -99,10 +99,10 @@ def password(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "no text in UTF-8"
         raise SettingsError(
-            f"{setting}: {path}: {reason}, required is a file that can be read"
+            f"{setting}: {path}: {reason}, required: a file that can be read"
         ) from error
     if not text:
-        raise SettingsError(f"{setting}: found nothing in {path}, required is a password")
+        raise SettingsError(f"{setting}: found nothing in {path}, required: a password")
     return text
 
 
@@ -127,7 +127,7 @@ def faults(found: dict[str, Any]) -> list[str]:
         (found["encoding"] == "UTF8", f"encoding {found['encoding']}", "UTF8"),
         (found["binary_order"], f"collation {found['collation']}", "C, which sorts as SQLite does"),
     ]
-    return [f"found {what}, required is {wanted}" for well, what, wanted in required if not well]
+    return [f"found {what}, required: {wanted}" for well, what, wanted in required if not well]
 
 
 GUARANTEES = """
@@ -278,7 +278,7 @@ class SoleGateway:
                 self._connection.close()
                 raise DataFolderInUse(
                     f"{self._name}: found {who} ({address}) at work since {since}, "
-                    "required is no other gateway"
+                    "required: no other gateway"
                 )
             time.sleep(0.2)
 

@@ -55,7 +55,7 @@ def faults(connection: Connection) -> str:
     if (journal, synchronous) == ("wal", SYNCHRONOUS_FULL):
         return ""
     return (
-        f"found journal_mode={journal} and synchronous={synchronous}, required are wal and 2; "
+        f"found journal_mode={journal} and synchronous={synchronous}, required: wal and 2; "
         "is the data folder on a network disk?"
     )
 

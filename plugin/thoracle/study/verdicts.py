@@ -174,7 +174,7 @@ def give(
     if judged is None or judged.sop_instance_uid != report:
         found = "none" if judged is None else "another one"
         raise ResultChanged(
-            f"{study_instance_uid}: found {found}, required is the result that was looked at"
+            f"{study_instance_uid}: found {found}, required: the result that was looked at"
         )
     number = add_row(connection, judged, opinion, comment, columns["user_id"] or "")
     # The comment stays with its row: it may name the patient, and the trail is read by others.

@@ -54,8 +54,8 @@ def _locked(settings: Settings) -> IO[str]:
         lock = running.hold(settings.data_folder, running.pages(web.port))
     except BlockingIOError as error:  # on another address of this machine
         raise ThoracleError(
-            f"web.port: found other pages of {settings.data_folder} on port {web.port}, required "
-            "is one process of pages a port"
+            f"web.port: found other pages of {settings.data_folder} on port {web.port}, required: "
+            "one process of pages a port"
         ) from error
     running.announce(lock, os.getpid(), f"{web.host}:{web.port}")
     return lock
@@ -67,7 +67,7 @@ def _listener(web: Web) -> socket.socket:
         return socket.create_server((web.host, web.port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise ThoracleError(
-            f"web.port: found {web.host}:{web.port}: {error.strerror or error}, required is a free "
+            f"web.port: found {web.host}:{web.port}: {error.strerror or error}, required: a free "
             "port of this machine"
         ) from error
 

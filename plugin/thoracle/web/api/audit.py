@@ -133,7 +133,7 @@ def event(
         found = query.event_row(connection, row_id)
         asking.record_one(connection, request, person, row_id, found)
     if found is None:
-        raise HTTPException(404, "found no row with this number, required is a row of the audit")
+        raise HTTPException(404, "found no row with this number, required: a row of the audit")
     return _answer(found)
 
 

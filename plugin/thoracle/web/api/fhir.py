@@ -100,7 +100,7 @@ def read(request: Request, person: Reader, type_: str, id_: str) -> Response:
         resource = resources.BUILDERS[type_](found[0]) if found else None
         record_access(connection, request, person, trail.Event.STUDY_VIEWED, _seen(type_, found))
     if resource is None:
-        raise HTTPException(404, f"{type_}: found none with this id, required is an existing one")
+        raise HTTPException(404, f"{type_}: found none with this id, required: an existing one")
     return resource_answer(resource)
 
 
@@ -109,9 +109,9 @@ def nothing_else(request: Request, person: Anybody, path: str) -> Response:
     """Refuse what is neither a read nor a search."""
     if request.method == "GET":
         raise HTTPException(
-            404, "found an unsupported interaction, required is one of /fhir/metadata"
+            404, "found an unsupported interaction, required: one of /fhir/metadata"
         )
-    raise HTTPException(405, f"found {request.method}, required is GET: this server is read only")
+    raise HTTPException(405, f"found {request.method}, required: GET: this server is read only")
 
 
 # ---- Answers -----------------------------------------------------------------------------------
@@ -133,13 +133,13 @@ def _refusal(status: int, code: str, words: str, headers: Any = None) -> Respons
 def _acceptable(request: Request) -> None:
     accepted = request.headers.get("accept", "*/*").lower()
     if not any(one in accepted for one in ("json", "*/*", "application/*")):
-        raise HTTPException(406, f"found another type in Accept, required is {MEDIA_TYPE}")
+        raise HTTPException(406, f"found another type in Accept, required: {MEDIA_TYPE}")
 
 
 def _known(type_: str) -> None:
     if type_ not in resources.BUILDERS:
         raise HTTPException(
-            404, f"{type_[:64]}: not supported, required is one of {', '.join(resources.BUILDERS)}"
+            404, f"{type_[:64]}: not supported, required: one of {', '.join(resources.BUILDERS)}"
         )
 
 

@@ -53,7 +53,7 @@ def read(request: Request, person: Auditor, id_: str) -> Response:
         found = event_row(connection, row_id)
         asking.record_one(connection, request, person, row_id, found)
     if found is None:
-        raise HTTPException(404, "AuditEvent: found none with this id, required is an existing one")
+        raise HTTPException(404, "AuditEvent: found none with this id, required: an existing one")
     return resource_answer(_resource(site, found))
 
 

@@ -63,7 +63,7 @@ def _alternatives(value: str) -> list[str]:
     parts = _split(value, ",")
     if not all(parts) or len(parts) > MOST_ALTERNATIVES:
         raise SearchError(
-            f"found {len(parts)} values of which some may be empty, required are 1 to "
+            f"found {len(parts)} values of which some may be empty, required: 1 to "
             f"{MOST_ALTERNATIVES} that are not"
         )
     return parts
@@ -80,7 +80,7 @@ def tokens(value: str) -> tuple[Token, ...]:
     for one in _alternatives(value):
         parts = [_plain(part) for part in _split(one, "|")]
         if len(parts) > 2 or not any(parts):
-            raise SearchError("found no token, required is system|value, |value, system| or value")
+            raise SearchError("found no token, required: system|value, |value, system| or value")
         found.append(Token(*parts) if len(parts) == 2 else Token(None, parts[0]))
     return tuple(found)
 
@@ -88,7 +88,7 @@ def tokens(value: str) -> tuple[Token, ...]:
 def count_of(value: str) -> int:
     """Return how many are wanted at most on a page, which a server may lower (R4 3.1.1.5.4)."""
     if not re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):
-        raise SearchError("_count: found no number, required is 0 or more")
+        raise SearchError("_count: found no number, required: 0 or more")
     return min(int(value), LARGEST_COUNT)
 
 
@@ -96,7 +96,7 @@ def check_format(value: str) -> None:
     """Return when a format is ours."""
     # "+" in a query is a blank, and few write %2B.
     if value.replace(" ", "+").partition(";")[0] not in FORMATS:
-        raise SearchError(f"_format: found another one, required is {FORMATS[-1]}", "not-supported")
+        raise SearchError(f"_format: found another one, required: {FORMATS[-1]}", "not-supported")
 
 
 _MOMENT = re.compile(
@@ -112,14 +112,12 @@ def period(name: str, value: str) -> tuple[tuple[str, str], ...]:
     match = _MOMENT.fullmatch(value)
     if match is None:
         raise SearchError(
-            f"{name}: found no date, required is e.g. ge2026-11-22 or gt2026-11-22T18:30:00Z"
+            f"{name}: found no date, required: e.g. ge2026-11-22 or gt2026-11-22T18:30:00Z"
         )
     try:
         begin, end = _span(match)
     except (ValueError, OverflowError):
-        raise SearchError(
-            f"{name}: found an impossible date, required is a calendar date"
-        ) from None
+        raise SearchError(f"{name}: found an impossible date, required: a calendar date") from None
     first, last = timestamp(begin), timestamp(end)
     return {
         "ge": ((">=", first),),
@@ -220,14 +218,14 @@ def parse_result_search(type_: str, given: Iterable[tuple[str, str]]) -> ResultS
     readers = _readers(type_)
     for name, value in given:
         if name in ("_count", "_after", "_format") and name in names:
-            raise SearchError(f"{name}: found twice, required is once")
+            raise SearchError(f"{name}: found twice, required: once")
         names.append(name)
         if len(names) > MOST_PARAMETERS:
             raise SearchError(
-                f"found more than {MOST_PARAMETERS} parameters, required are fewer", "too-costly"
+                f"found more than {MOST_PARAMETERS} parameters, required: fewer", "too-costly"
             )
         if not value:
-            raise SearchError(f"{name}: found no value, required is one")
+            raise SearchError(f"{name}: found no value, required: one")
         if name == "_count":
             count = count_of(value)
         elif name == "_format":
@@ -237,7 +235,7 @@ def parse_result_search(type_: str, given: Iterable[tuple[str, str]]) -> ResultS
         else:
             known = ", ".join(sorted({*readers, "_count", "_format"} - {"_after"}))
             raise SearchError(
-                f"{name[:64]}: not supported, required is one of {known}", "not-supported"
+                f"{name[:64]}: not supported, required: one of {known}", "not-supported"
             )
     return ResultSearch(search, count, tuple(names))
 
@@ -280,7 +278,7 @@ def _statuses(type_: str, value: str) -> tuple[str, ...]:
     found = tuple(one.code for one in tokens(value))
     if unknown := set(found) - set(STATUSES[type_].split()):
         raise SearchError(
-            f"status: found {sorted(unknown)[0][:64]!r}, required is one of "
+            f"status: found {sorted(unknown)[0][:64]!r}, required: one of "
             f"{', '.join(STATUSES[type_].split())}"
         )
     return found
@@ -292,7 +290,7 @@ def _cursor(value: str) -> tuple[str, str]:
     )
     if match is None:
         raise SearchError(
-            "_after: found an invalid value, required is the link `next` as it was given"
+            "_after: found an invalid value, required: the link `next` as it was given"
         )
     return match[1], match[2]
 
@@ -372,10 +370,10 @@ def parse_audit_search(given: Iterable[tuple[str, str]]) -> AuditSearch:
     asked: list[tuple[str, str]] = []
     for name, value in given:
         if not value:
-            raise SearchError(f"{name[:64]}: found no value, required is one")
+            raise SearchError(f"{name[:64]}: found no value, required: one")
         if name in ("_count", "_after", "_format"):
             if name in paging:
-                raise SearchError(f"{name}: found twice, required is once")
+                raise SearchError(f"{name}: found twice, required: once")
             paging[name] = value
             continue
         asked.append((name, value))
@@ -385,13 +383,13 @@ def parse_audit_search(given: Iterable[tuple[str, str]]) -> AuditSearch:
             terms.append(_term(name, value))
     if len(asked) > MOST_PARAMETERS or sum(len(tokens) for _, tokens in terms) > MOST_VALUES:
         raise SearchError(
-            f"found more than {MOST_PARAMETERS} parameters or {MOST_VALUES} values, required are "
+            f"found more than {MOST_PARAMETERS} parameters or {MOST_VALUES} values, required: "
             "fewer",
             "too-costly",
         )
     if {comparison for comparison, _ in recorded} != {">=", "<"}:
         raise SearchError(
-            "date: found no lower and upper bound, required are both, e.g. "
+            "date: found no lower and upper bound, required: both, e.g. "
             "date=ge2026-11-01&date=le2026-11-30",
             "required",
         )
@@ -411,7 +409,7 @@ def _term(name: str, value: str) -> tuple[str, tuple[Token, ...]]:
     if plain not in {one.name for one in AUDIT_PARAMETERS}:
         known = ", ".join(one.name for one in AUDIT_PARAMETERS)
         raise SearchError(
-            f"{name[:64]}: not supported, required is one of {known}, _count, _format",
+            f"{name[:64]}: not supported, required: one of {known}, _count, _format",
             "not-supported",
         )
     if plain == "address":
@@ -440,6 +438,6 @@ def _audit_cursor(value: str) -> tuple[str, int]:
     match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z)~([0-9]{1,18})", value, re.ASCII)
     if match is None:
         raise SearchError(
-            "_after: found an invalid value, required is the link `next` as it was given"
+            "_after: found an invalid value, required: the link `next` as it was given"
         )
     return match[1], int(match[2])

@@ -125,7 +125,7 @@ def study(request: Request, person: Reader, study_instance_uid: Uid) -> StudyAns
         answers = _answers(connection, found)
         record_access(connection, request, person, trail.Event.STUDY_VIEWED, _seen(found))
     if not answers:
-        raise HTTPException(404, "found no study with this UID, required is a received study")
+        raise HTTPException(404, "found no study with this UID, required: a received study")
     return answers[0]
 
 
@@ -147,7 +147,7 @@ def studies(
 
 def _search(wanted: StudySearch) -> Search:
     if wanted.accession is None and wanted.patient_id is None:
-        raise HTTPException(400, "found neither accession nor patient_id, required is one of them")
+        raise HTTPException(400, "found neither accession nor patient_id, required: one of them")
     after = tuple(wanted.after.split("~")) if wanted.after else None
     patient = wanted.patient_id and Token(wanted.issuer_of_patient_id, wanted.patient_id)
     return Search(

@@ -109,7 +109,7 @@ def show(
     unknown = sorted(set(request.query_params) - set(WorklistQuery.__slots__))
     if unknown:
         raise HTTPException(
-            422, f"found {unknown[0][:32]!r}, required are {', '.join(WorklistQuery.__slots__)}"
+            422, f"found {unknown[0][:32]!r}, required: {', '.join(WorklistQuery.__slots__)}"
         )
     within = replace(wanted.filter(), outside=True)
     with site_of(request).database.begin() as connection:

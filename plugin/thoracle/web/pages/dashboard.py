@@ -259,7 +259,7 @@ def page(
     """Show everything that the person may see."""
     if days not in SPANS:
         raise HTTPException(
-            404, f"found {days} days, required is one of {', '.join(map(str, SPANS))}"
+            404, f"found {days} days, required: one of {', '.join(map(str, SPANS))}"
         )
     values: dict[str, Any] = {
         "board": _board(request, days),

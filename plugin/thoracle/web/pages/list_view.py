@@ -58,7 +58,7 @@ def choose_columns(
 ) -> Response:
     """Keep which columns the person wants to see."""
     if unknown := set(column) - set(COLUMNS):
-        text = f"found column {min(unknown)[:32]!r}, required are some of {', '.join(COLUMNS)}"
+        text = f"found column {min(unknown)[:32]!r}, required: some of {', '.join(COLUMNS)}"
         raise HTTPException(422, text)
     with site_of(request).database.begin() as connection:
         people.set_columns(connection, person.name, None if usual else column)
@@ -75,7 +75,7 @@ def save_filter(
     """Save the filter of the list that the person looks at, without what was searched for."""
     title = title.strip()
     if not title or not title.isprintable():
-        raise HTTPException(422, "found no usable name of the filter, required are 1 to 64 letters")
+        raise HTTPException(422, "found no usable name of the filter, required: 1 to 64 letters")
     pairs = [pair for pair in parse_qsl(urlsplit(back).query) if pair[0] in SAVED]
     with site_of(request).database.begin() as connection:
         people.delete_filter(connection, person.name, title)

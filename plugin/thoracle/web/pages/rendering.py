@@ -117,10 +117,10 @@ def colours(path: Path, heat_map: Path) -> Pillow.Image:
     picture = decode_file(heat_map).array.astype(np.int32)
     grey = (pixels.read_image(path).array[0] * 255 + 0.5).astype(np.uint8)
     if picture.shape != (*grey.shape, 3):
-        raise ValueError(f"found a picture of {picture.shape}, required are {grey.shape} and 3")
+        raise ValueError(f"found a picture of {picture.shape}, required: {grey.shape} and 3")
     place = min(heatmap.placements(*grey.shape), key=lambda one: _difference(picture, grey, one, 8))
     if (found := _difference(picture, grey, place, 1)) > 2:
-        raise ValueError(f"found a mean difference of {found:.1f}, required is 2 at most")
+        raise ValueError(f"found a mean difference of {found:.1f}, required: 2 at most")
     left, width, height = place
     shown = picture[:height, left : left + width]
     step = max(1, max(width, height) // LARGEST_MAP)

@@ -118,7 +118,7 @@ def unchanged(file: ConfigurationFile, form: FormData) -> None:
         raise HTTPException(
             409,
             f"The file has changed since this page was loaded: found digest {file.digest[:12]}, "
-            f"required is {known[:12]!r}. Nothing was written. Load the page again.",
+            f"required: {known[:12]!r}. Nothing was written. Load the page again.",
         )
 
 
@@ -419,7 +419,7 @@ def _explained(request: Request, person: Person, draft: Settings, text: str) -> 
             return Shown(422, fault=fault, study=text[:64])
         tried = trial.of_study(connection, draft, uid)
     if tried is None:
-        fault = f"{uid}: found no image files any more, required are all images of the study"
+        fault = f"{uid}: found no image files any more, required: all images of the study"
         return Shown(422, fault=fault, study=text[:64])
     lines = list(explanation.explained(tried.decision, draft))
     return Shown(explained=lines, tried=tried, study=text[:64])
@@ -431,7 +431,7 @@ def _study(connection: Connection, text: str) -> tuple[str, str]:
     if not text:
         return (
             "",
-            "found no study, required is a Study Instance UID, Accession Number or Patient ID",
+            "found no study, required: a Study Instance UID, Accession Number or Patient ID",
         )
     found = lookup.studies(connection, text)
     if len(found) == 1:
@@ -442,4 +442,4 @@ def _study(connection: Connection, text: str) -> tuple[str, str]:
             f"among {lookup.number_received(connection)}"
         )
     uids = ", ".join(one.study_instance_uid for one in found[:9])
-    return "", f"found {len(found)} studies with {text[:64]!r}, required is one: {uids}"
+    return "", f"found {len(found)} studies with {text[:64]!r}, required: one: {uids}"

@@ -125,7 +125,7 @@ def change(request: Request, person: Administrator, form: Form) -> Response:
         for one in PERMISSIONS
     }
     faults = [
-        Fault((), f"{one.head}: found no caller marked, required is one, or {one.anybody}")
+        Fault((), f"{one.head}: found no caller marked, required: one, or {one.anybody}")
         for one in PERMISSIONS
         if one.key in marked and not lists[one.key]
     ]

@@ -98,7 +98,7 @@ def moved_secret(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Fa
         return []
     setting = moved[0]
     text = (
-        f"{setting}: found {after.get(setting)!r}, required is {before.get(setting)!r} as long as "
+        f"{setting}: found {after.get(setting)!r}, required: {before.get(setting)!r} as long as "
         f"{', '.join(secrets)} is set: change both in the file"
     )
     return [Fault((moved[0],), text)]

@@ -111,7 +111,7 @@ def _day(text: str, later: int = 0) -> str:
     try:
         day = date.fromisoformat(text) + timedelta(days=later)
     except (ValueError, OverflowError) as error:
-        raise HTTPException(422, "found no date, required is e.g. 2026-11-24") from error
+        raise HTTPException(422, "found no date, required: e.g. 2026-11-24") from error
     return timestamp(datetime(day.year, day.month, day.day, tzinfo=UTC))
 
 

@@ -204,7 +204,7 @@ def scopes_of(person: Person) -> list[str]:
 def scoped(scope: str, role: Role) -> Callable[[Request], Person]:
     """Return a dependency: a session with a role, or a token with a scope of a person with it."""
     if scope not in SCOPES:
-        raise ValueError(f"found scope {scope!r}, required is one of {', '.join(SCOPES)}")
+        raise ValueError(f"found scope {scope!r}, required: one of {', '.join(SCOPES)}")
 
     def dependency(request: Request) -> Person:
         person = anyone(request)

@@ -86,9 +86,9 @@ def change_password(
     """Change one's own password: all sessions end, and one begins."""
     try:
         if password != again:
-            raise PersonError("found two different new passwords, required is the same twice")
+            raise PersonError("found two different new passwords, required: the same twice")
         if password == current:
-            raise PersonError("found the current password as the new one, required is another")
+            raise PersonError("found the current password as the new one, required: another")
         _row, why = checked(request, person.name, current)
         if why:
             raise PersonError("the current password is wrong, or the account is locked")
@@ -118,7 +118,7 @@ def add_token(
             people.lock(connection)
             good = [one for one in people.tokens(connection, person.name) if _is_good(one)]
             if len(good) >= MOST_TOKENS:
-                raise PersonError(f"found {len(good)} tokens, required are at most {MOST_TOKENS}")
+                raise PersonError(f"found {len(good)} tokens, required: at most {MOST_TOKENS}")
             who = by(request, person.name)
             audited.add_token(connection, who, person.name, cookies.digest(token), values)
     except PersonError as fault:
@@ -133,14 +133,14 @@ def _is_good(row: Any) -> bool:
 def _token(person: Person, label: str, days: int, scopes: list[str]) -> dict[str, Any]:
     if not 0 < len(label) <= LONGEST_LABEL or not label.isprintable():
         raise PersonError(
-            f"found a label of {len(label)} characters, required are 1 to {LONGEST_LABEL}, all of "
+            f"found a label of {len(label)} characters, required: 1 to {LONGEST_LABEL}, all of "
             "them printable"
         )
     if not 1 <= days <= LONGEST_TOKEN_DAYS:
-        raise PersonError(f"found {days} days, required are 1 to {LONGEST_TOKEN_DAYS}")
+        raise PersonError(f"found {days} days, required: 1 to {LONGEST_TOKEN_DAYS}")
     theirs = access.scopes_of(person)
     if not scopes or not set(scopes) <= set(theirs):
-        raise PersonError(f"found other scopes, required are some of {', '.join(theirs)}")
+        raise PersonError(f"found other scopes, required: some of {', '.join(theirs)}")
     return {
         "label": label,
         "scopes": sorted(set(scopes)),

@@ -48,7 +48,7 @@ def require_name(name: str) -> None:
         wrong = "".join(dict.fromkeys(re.findall(r"[^a-z0-9._@-]", name)))
         found = f"{wrong!r}" if wrong else f"{name[0]!r} as its first character"
     raise ThoracleError(
-        f"found {found} in a log-in name, required are 1 to {LONGEST_NAME} of a-z, 0-9 and "
+        f"found {found} in a log-in name, required: 1 to {LONGEST_NAME} of a-z, 0-9 and "
         ". _ @ -, a letter or digit first; the name that is shown may have any characters"
     )
 
@@ -81,13 +81,13 @@ def require_password(password: str, name: str) -> None:
     """
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
         raise PasswordError(
-            f"found a password of {len(password)} characters, required are {SHORTEST_PASSWORD} to "
+            f"found a password of {len(password)} characters, required: {SHORTEST_PASSWORD} to "
             f"{LONGEST_PASSWORD}"
         )
     if name and name in password.lower() and len(password) - len(name) < SHORTEST_PASSWORD // 2:
-        raise PasswordError("found the name in the password, required is another password")
+        raise PasswordError("found the name in the password, required: another password")
     if len(set(password)) < 5:
-        raise PasswordError("found fewer than 5 different characters, required is another password")
+        raise PasswordError("found fewer than 5 different characters, required: another password")
 
 
 def hashed_password(password: str) -> str:
@@ -151,12 +151,12 @@ def person_columns(display_name: str, roles: Iterable[Role]) -> dict[str, Any]:
     display_name = display_name.strip()
     if not 0 < len(display_name) <= LONGEST_DISPLAY_NAME or not display_name.isprintable():
         raise PersonError(
-            f"found a name to show of {len(display_name)} characters, required are 1 to "
+            f"found a name to show of {len(display_name)} characters, required: 1 to "
             f"{LONGEST_DISPLAY_NAME}, all of them printable"
         )
     chosen = set(roles)
     if not chosen:
-        raise PersonError("found no role, required is at least one")
+        raise PersonError("found no role, required: at least one")
     return {"display_name": display_name, "roles": [role.value for role in Role if role in chosen]}
 
 

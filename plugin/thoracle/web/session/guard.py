@@ -77,7 +77,7 @@ class Guard:
         if _host(headers.get("host", "")) not in self._hosts:
             await _say(scope, receive, answer, 400, "found a Host header that is not trusted")
         elif not length.isdecimal() or int(length[:12]) > LARGEST_BODY:
-            await _say(scope, receive, answer, 413, f"required are at most {LARGEST_BODY} bytes")
+            await _say(scope, receive, answer, 413, f"required: at most {LARGEST_BODY} bytes")
         else:
             await self._pass_on(scope, _Body(scope, receive, answer).receive, answer)
         answer.log()
@@ -126,10 +126,10 @@ class _Body:
             async with asyncio.timeout(max(self._deadline - time.monotonic(), 0)):
                 message = await self._receive()
         except TimeoutError:
-            return await self._refuse(408, f"required is the body within {BODY_SECONDS} s")
+            return await self._refuse(408, f"required: the body within {BODY_SECONDS} s")
         self._bytes += len(message.get("body", b""))
         if self._bytes > LARGEST_BODY:
-            return await self._refuse(413, f"required are at most {LARGEST_BODY} bytes")
+            return await self._refuse(413, f"required: at most {LARGEST_BODY} bytes")
         self._complete = not message.get("more_body", False)
         return message
 

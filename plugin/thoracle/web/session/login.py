@@ -270,7 +270,7 @@ def first_run(request: Request, token: Text, name: Text, password: Text) -> Resp
         try:
             if not request.app.state.first_run.fits(token):
                 throttle_of(request).failed(address_of(request))
-                raise PersonError("found another token, required is the one printed at the start")
+                raise PersonError("found another token, required: the one printed at the start")
             roles = [access.Role.ADMINISTRATOR, access.Role.AUDITOR]
             values = credentials.account_columns(name, name, roles, password)
         except ThoracleError as fault:
