@@ -113,7 +113,8 @@ def _made(image: Dataset, reading: Reading, folder: Path, illustrated: bool) -> 
     found = []
     for kind, ds in objects:
         one = encoded(kind, ds)
-        path = f"{one.sop_instance_uid}.dcm"
+        path = f"results/{one.sop_instance_uid}.dcm"
+        (folder / "results").mkdir(exist_ok=True)
         (folder / path).write_bytes(one.content)
         digest = hashlib.sha256(one.content).hexdigest()
         uids = one.sop_instance_uid, one.sop_class_uid, one.series_instance_uid

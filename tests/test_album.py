@@ -30,8 +30,14 @@ def settings(folder: Path, **decode: object) -> Settings:
     return parse({"data_folder": str(folder), "decode": decode})
 
 
+def image_file(folder: Path, name: str = "a.dcm") -> Path:
+    """Return where a file is that a row may name."""
+    (folder / "images").mkdir(exist_ok=True)
+    return folder / "images" / name
+
+
 def order(image: Path, **changes: object) -> Order:
-    usual = {"kind": "radiograph", "image": str(image), "states": [], "heat_map": ""}
+    usual = {"kind": "radiograph", "image": f"images/{image.name}", "states": [], "heat_map": ""}
     return Order(**{**usual, **changes})  # type: ignore[typeddict-item]  # keys are the same
 
 
@@ -48,7 +54,7 @@ def outlined(source: Dataset, folder: Path) -> Path:
     arguments = {**COMMON, "instance_number": 1, "context_source": source}
     region = outline(100, 120, 300, 420)
     state = softcopy.build(source, (region,), positive(source), BUNDLE, **arguments)
-    path = folder / "pr.dcm"
+    path = image_file(folder, "pr.dcm")
     path.write_bytes(header.encode(state))
     return path
 
@@ -57,7 +63,7 @@ def outlined(source: Dataset, folder: Path) -> Path:
 
 
 def test_the_radiograph_is_what_the_model_is_given(tmp_path: Path) -> None:
-    path = saved(chest(PhotometricInterpretation="MONOCHROME1"), tmp_path / "a.dcm")
+    path = saved(chest(PhotometricInterpretation="MONOCHROME1"), image_file(tmp_path))
     shown = opened(pictures.stored_picture(settings(tmp_path), order(path), ["a"]))
     assert (shown.mode, shown.size) == ("L", (512, 512))
     model = pixels.read_image(path).array[0] * 255
@@ -65,7 +71,7 @@ def test_the_radiograph_is_what_the_model_is_given(tmp_path: Path) -> None:
 
 
 def test_a_large_radiograph_is_made_smaller_in_its_proportions(tmp_path: Path) -> None:
-    path = saved(radiograph(gradient(3000, 2000)), tmp_path / "a.dcm")
+    path = saved(radiograph(gradient(3000, 2000)), image_file(tmp_path))
     shown = opened(pictures.stored_picture(settings(tmp_path), order(path), ["a"]))
     assert shown.size == (round(LONGEST_SIDE * 2 / 3), LONGEST_SIDE)
     values = np.asarray(shown)
@@ -75,10 +81,10 @@ def test_a_large_radiograph_is_made_smaller_in_its_proportions(tmp_path: Path) -
 
 def test_the_overlay_has_outlines_where_they_belong_and_nothing_else(tmp_path: Path) -> None:
     source = chest()
-    path = saved(source, tmp_path / "a.dcm")
+    path = saved(source, image_file(tmp_path))
     state = outlined(source, tmp_path)
     made = pictures.stored_picture(
-        settings(tmp_path), order(path, kind="overlay", states=[str(state)]), ["a"]
+        settings(tmp_path), order(path, kind="overlay", states=[f"images/{state.name}"]), ["a"]
     )
     laid = np.asarray(opened(made))
     assert laid.shape == (512, 512, 4)
@@ -93,7 +99,7 @@ def test_the_overlay_has_outlines_where_they_belong_and_nothing_else(tmp_path: P
 def test_a_key_image_is_shown_as_it_is(tmp_path: Path) -> None:
     coloured = np.zeros((64, 48, 3), np.uint8)
     coloured[:32] = (10, 120, 200)
-    path = saved(radiograph(coloured), tmp_path / "a.dcm")
+    path = saved(radiograph(coloured), image_file(tmp_path))
     shown = opened(
         pictures.stored_picture(settings(tmp_path), order(path, kind="key-image"), ["a"])
     )
@@ -124,7 +130,7 @@ def test_the_grey_values_are_all_of_the_image_and_look_like_its_picture(
     tmp_path: Path, attributes: dict[str, Any]
 ) -> None:
     source = chest(**attributes)
-    path = saved(source, tmp_path / "a.dcm")
+    path = saved(source, image_file(tmp_path))
     made = pictures.stored_picture(settings(tmp_path), order(path, kind="pixels"), ["a"])
     told, values, display = unpacked(made)
     shown = opened(pictures.stored_picture(settings(tmp_path), order(path), ["a"]))
@@ -144,7 +150,7 @@ def test_an_image_that_cannot_be_decoded_says_why_and_nothing_of_the_patient(
 ) -> None:
     ds = chest()
     ds.PixelData = ds.PixelData[:1000]
-    path = saved(ds, tmp_path / "a.dcm")
+    path = saved(ds, image_file(tmp_path))
     with pytest.raises(pictures.NoPicture) as caught:
         pictures.stored_picture(settings(tmp_path), order(path), ["a"])
     assert "Pixel data cannot be decoded" in str(caught.value)
@@ -152,38 +158,48 @@ def test_an_image_that_cannot_be_decoded_says_why_and_nothing_of_the_patient(
     assert kept(tmp_path) == []
 
 
+def test_a_row_that_names_a_file_elsewhere_has_no_picture(tmp_path: Path) -> None:
+    saved(chest(), tmp_path / "a.dcm")
+    for elsewhere in ("a.dcm", "images/../a.dcm", str(tmp_path / "a.dcm")):
+        asked = Order(kind="radiograph", image=elsewhere, states=[], heat_map="")
+        with pytest.raises(pictures.NoPicture, match="required: one in images, results, messages"):
+            pictures.stored_picture(settings(tmp_path), asked, ["a"])
+
+
 def test_a_fault_of_the_child_is_none_of_its_parent(tmp_path: Path) -> None:
-    path = saved(chest(), tmp_path / "a.dcm")
+    path = saved(chest(), image_file(tmp_path))
     with pytest.raises(pictures.NoPicture, match="ended without a picture"):
         pictures.stored_picture(
             settings(tmp_path),
-            order(path, kind="overlay", states=[str(tmp_path / "absent")]),
+            order(path, kind="overlay", states=["images/absent"]),
             ["a"],
         )
 
 
 def test_an_endless_image_is_given_up(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "endless")
+    os.mkfifo(image_file(tmp_path, "endless"))
     with pytest.raises(pictures.NoPicture, match="longer than the 1 seconds allowed"):
         pictures.stored_picture(
-            settings(tmp_path, timeout_seconds=1), order(tmp_path / "endless"), ["a"]
+            settings(tmp_path, timeout_seconds=1), order(image_file(tmp_path, "endless")), ["a"]
         )
 
 
 def test_an_image_needs_no_more_memory_than_allowed(tmp_path: Path) -> None:
     row = np.arange(9000, dtype=np.uint16)
-    path = saved(radiograph(np.tile(row, (9000, 1))), tmp_path / "a.dcm")
+    path = saved(radiograph(np.tile(row, (9000, 1))), image_file(tmp_path))
     with pytest.raises(pictures.NoPicture, match="ended without a picture"):
         pictures.stored_picture(settings(tmp_path, memory_megabytes=512), order(path), ["a"])
 
 
 def test_a_codec_that_kills_its_process_costs_one_picture(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "endless")
+    os.mkfifo(image_file(tmp_path, "endless"))
     caught: list[BaseException] = []
 
     def ask() -> None:
         try:
-            pictures.stored_picture(settings(tmp_path), order(tmp_path / "endless"), ["a"])
+            pictures.stored_picture(
+                settings(tmp_path), order(image_file(tmp_path, "endless")), ["a"]
+            )
         except pictures.NoPicture as error:
             caught.append(error)
 
@@ -193,7 +209,7 @@ def test_a_codec_that_kills_its_process_costs_one_picture(tmp_path: Path) -> Non
     os.kill(child, signal.SIGSEGV)
     thread.join()
     assert [str(error) for error in caught] == ["the rendering process ended without a picture"]
-    path = saved(chest(), tmp_path / "a.dcm")
+    path = saved(chest(), image_file(tmp_path))
     assert opened(pictures.stored_picture(settings(tmp_path), order(path), ["b"])).size == (
         512,
         512,
@@ -219,7 +235,7 @@ def children_at_work() -> list[int]:
 
 
 def test_a_picture_is_made_once(tmp_path: Path) -> None:
-    path = saved(chest(), tmp_path / "a.dcm")
+    path = saved(chest(), image_file(tmp_path))
     first = pictures.stored_picture(settings(tmp_path), order(path), ["a"])
     (file,) = kept(tmp_path)
     assert (file.parent.stat().st_mode & 0o777) == 0o700
@@ -229,7 +245,7 @@ def test_a_picture_is_made_once(tmp_path: Path) -> None:
 
 
 def test_a_corrected_image_has_another_picture(tmp_path: Path) -> None:
-    path = saved(chest(), tmp_path / "a.dcm")
+    path = saved(chest(), image_file(tmp_path))
     first = pictures.stored_picture(settings(tmp_path), order(path), ["a"])
     saved(chest(WindowCenter=1000, WindowWidth=200), path)
     assert pictures.stored_picture(settings(tmp_path), order(path), ["b"]) != first
@@ -238,7 +254,7 @@ def test_a_corrected_image_has_another_picture(tmp_path: Path) -> None:
 def test_what_was_not_looked_at_for_longest_makes_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = saved(chest(), tmp_path / "a.dcm")
+    path = saved(chest(), image_file(tmp_path))
     size = len(pictures.stored_picture(settings(tmp_path), order(path), ["a"]))
     monkeypatch.setattr(pictures, "LARGEST_ALBUM", size * 5 // 2)
     (first,) = kept(tmp_path)

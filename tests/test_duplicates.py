@@ -32,6 +32,7 @@ from thoracle.receive.inbox import Inbox
 from thoracle.settings import Budget, Receive, Select
 from thoracle.store import trail
 from thoracle.store.database import open_database, sqlite_url
+from thoracle.store.object_files import Objects
 from thoracle.study.instances import Received
 
 SUCCESS, CANNOT_UNDERSTAND = 0x0000, 0xC000
@@ -138,14 +139,15 @@ def test_corrections_that_change_how_an_image_is_read_are_known(
     before: dict[str, Any], after: dict[str, Any], alike: bool, tmp_path: Path
 ) -> None:
     ds = small(**before)
-    saved(ds, tmp_path / "before.dcm")
+    (tmp_path / "images").mkdir()
+    saved(ds, tmp_path / "images" / "before.dcm")
     for keyword, value in after.items():
         setattr(ds, keyword, value)
-    saved(ds, tmp_path / "after.dcm")
-    frames = Frames(tmp_path, Decoder(2048, 60), Budget())
+    saved(ds, tmp_path / "images" / "after.dcm")
+    frames = Frames(Objects(tmp_path), Decoder(2048, 60), Budget())
     uids = ("1.2.840.1", "1.2.840.2", "1.2.840.3", "1.2.840.4", "1.2.840.10008.1.2.1")
     previous, received = (
-        Received(*uids, "P", "", "A", 100, f"{name}.dcm", 8, name, "PACS", "127.0.0.1")
+        Received(*uids, "P", "", "A", 100, f"images/{name}.dcm", 8, name, "PACS", "127.0.0.1")
         for name in ("before", "after")
     )
     assert frames.read_alike(previous, received) is alike
@@ -280,7 +282,7 @@ def test_frames_are_compared_while_others_can_write(tmp_path: Path) -> None:
             compared.append(received.sop_instance_uid)
             return None
 
-    frames = Writing(tmp_path, Decoder(2048, 60), Budget())
+    frames = Writing(Objects(tmp_path), Decoder(2048, 60), Budget())
     uids = ("1.2.840.1", "1.2.840.2", "1.2.840.3", "1.2.840.4", "1.2.840.10008.1.2.1")
     found = []
     for name in ("First", "Second"):

@@ -108,7 +108,7 @@ def test_an_analysis_that_the_engine_gave_up_is_recorded_as_failed_once(
     )
     pipeline.bind(Line(settings, database, reader))
     received = Received(
-        "1.2", "1.3", "1.4", "1.5", "1.6", "P", "", "A", 100, "p", 1, "0", "PACS", ""
+        "1.2", "1.3", "1.4", "1.5", "1.6", "P", "", "A", 100, "images/p", 1, "0", "PACS", ""
     )
     with database.begin() as connection:
         instances.lock_study(connection, received)

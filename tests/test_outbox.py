@@ -76,7 +76,7 @@ class Outbox:
             self.write(uid)
         with self.database.begin() as connection:
             for uid in uids:
-                made = ResultObject(uid, "1.88", "9.0", Kind.SR, f"{uid}.dcm", "0")
+                made = ResultObject(uid, "1.88", "9.0", Kind.SR, f"results/{uid}.dcm", "0")
                 results.add_result(connection, KEY, made)
                 names = [one.name for one in self.settings.destination]
                 outbox.add_object(connection, uid, names)
@@ -85,7 +85,8 @@ class Outbox:
 
     def write(self, uid: str) -> None:
         ds = smallest_report(StudyInstanceUID=STUDY, SOPInstanceUID=uid)
-        ds.save_as(self.folder / f"{uid}.dcm", enforce_file_format=True)
+        (self.folder / "results").mkdir(exist_ok=True)
+        ds.save_as(self.folder / "results" / f"{uid}.dcm", enforce_file_format=True)
 
     def states(self, peer: str = "pacs") -> dict[str, str]:
         """Return the state of each object for a peer."""
@@ -151,7 +152,7 @@ def test_one_whose_file_is_gone_holds_up_no_other(working: Any) -> None:
         wanted = uids(3)
         here.add()
         with here.database.begin() as connection:
-            made = ResultObject(wanted[0], "1.88", "9.0", Kind.SR, "nowhere.dcm", "0")
+            made = ResultObject(wanted[0], "1.88", "9.0", Kind.SR, "results/nowhere.dcm", "0")
             results.add_result(connection, KEY, made)
             outbox.add_object(connection, wanted[0], ["pacs"])
         here.add(*wanted[1:])
@@ -188,7 +189,7 @@ def test_orthanc_gets_all_in_one_request_and_a_bad_one_holds_up_no_other(
         assert len(orthanc.instances()) == 3
         bad, good = uids(2)
         here.write = lambda uid: (
-            (here.folder / f"{uid}.dcm").write_bytes(b"no DICOM")
+            (here.folder / "results" / f"{uid}.dcm").write_bytes(b"no DICOM")
             if uid == bad
             else Outbox.write(here, uid)
         )
@@ -212,7 +213,7 @@ def test_what_no_workflow_is_going_to_send_is_sent(working: Any) -> None:
             here.write(uid)
         with here.database.begin() as connection:
             for uid in (lost, loose, ended):
-                made = ResultObject(uid, "1.88", "9.0", Kind.SR, f"{uid}.dcm", "0")
+                made = ResultObject(uid, "1.88", "9.0", Kind.SR, f"results/{uid}.dcm", "0")
                 results.add_result(connection, KEY, made)
                 outbox.add_object(connection, uid, ["pacs"])
             rows = {row.item: row for row in outbox.of_studies(connection, [STUDY])}

@@ -35,6 +35,7 @@ from thoracle.receive.duplicates import Frames
 from thoracle.receive.inbox import Inbox
 from thoracle.settings import Budget, Deliver, Receive
 from thoracle.store import database, engine, trail
+from thoracle.store.object_files import Objects
 from thoracle.store.tables import alarm, now
 from thoracle.study import instances, reading_list
 from thoracle.study.instances import Received
@@ -309,7 +310,7 @@ def test_a_commit_whose_answer_is_lost_takes_no_file_from_its_row(url: str, tmp_
             file.write(b"an image")
             path = inbox.keep(file)
         image = Received(*uids, "P", "", "A", 100, path, 8, file.sha256, "PACS", "127.0.0.1")
-        frames = Frames(tmp_path, Decoder(2048, 60), Budget())
+        frames = Frames(Objects(tmp_path), Decoder(2048, 60), Budget())
         return duplicates.record(made, inbox, frames, image, time.perf_counter())
 
     def commit_and_vanish(connection: Connection) -> None:

@@ -7,7 +7,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,6 +18,7 @@ import pytest
 from pydicom import Dataset
 from sqlalchemy import Engine, insert, select
 
+import killed_purge
 import processes
 from aging import age, asked
 from browsing import Site
@@ -291,43 +291,6 @@ def file_states(folder: Path, study: str) -> set[str]:
         return {row[0] for row in store.execute(statement, {"uid": study})}
 
 
-CRASH = """
-import os, signal, sys
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from thoracle.report import context
-from thoracle.retention import purge, rules
-from thoracle.settings import Retention, Settings
-from thoracle.store import database, engine
-from thoracle.store.tables import audit_checkpoint, audit_event, audit_forward, timestamp
-from thoracle.study import headers
-
-folder, module, name, number, when = sys.argv[1:]
-home = {
-    "purge": purge, "stored": purge.stored, "rules": rules, "engine": engine,
-    "context": context, "headers": headers,
-}[module]
-real, calls = getattr(home, name), 0
-
-def fatal(*args, **kwargs):
-    global calls
-    calls += 1
-    if calls == int(number) and when == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    answer = real(*args, **kwargs)
-    if calls == int(number) and when == "behind":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return answer
-
-setattr(home, name, fatal)
-purge.EVENTS = 20
-settings = Settings(data_folder=Path(folder), retention=Retention())
-moment = datetime.now(UTC) + timedelta(days=3000)
-opened = database.open_database(database.sqlite_url(Path(folder)))
-purge.Purge(opened, settings, moment=moment).run()
-"""
-
-
 @pytest.mark.parametrize("when", ["before", "behind"])
 @pytest.mark.parametrize(
     ("module", "name", "number"),
@@ -335,8 +298,8 @@ purge.Purge(opened, settings, moment=moment).run()
         ("context", "extract", 1),
         ("headers", "keep", 1),
         ("rules", "mark_going", 1),
-        ("purge", "unlink", 1),
-        ("purge", "unlink", 2),
+        ("Objects", "delete", 1),
+        ("Objects", "delete", 2),
         ("stored", "gone", 1),
         ("stored", "gone", 2),
         ("engine", "delete_ended", 1),
@@ -348,8 +311,12 @@ purge.Purge(opened, settings, moment=moment).run()
 def test_a_purge_that_is_killed_is_finished_by_the_next_and_loses_nothing(
     folder: Path, finished: str, module: str, name: str, number: int, when: str
 ) -> None:
-    program = [sys.executable, "-c", CRASH, str(folder), module, name, str(number), when]
-    assert subprocess.run(program, check=False).returncode == -signal.SIGKILL
+    killed = processes.context().Process(
+        target=killed_purge.run, args=(folder, module, name, number, when)
+    )
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     consistent(folder)
     moment = datetime.now(UTC) + timedelta(days=3000)
     purged(folder, moment)

@@ -38,6 +38,7 @@ from thoracle.report import context
 from thoracle.routing import rules as routing_rules
 from thoracle.settings import Receive, Settings, parse
 from thoracle.store.database import open_database, sqlite_url
+from thoracle.store.object_files import Objects
 from thoracle.store.tables import audit_event, outbox, workitem_subscription
 from thoracle.study import instances
 from thoracle.study.instances import Received
@@ -67,7 +68,7 @@ class Listener:
         self._listener = storescp.Listener(
             self.settings.receive,
             inbox,
-            Frames(self.folder, Decoder(2048, 60), self.settings.receive.budget),
+            Frames(Objects(self.folder), Decoder(2048, 60), self.settings.receive.budget),
             self.database,
             lambda *_: None,
             lambda *_: False,

@@ -10,6 +10,7 @@ ThoracleError
 │   │   └── BeyondBudget    0xC000: reading it would cost more than receive.budget allows
 │   └── NotAuthorized       0x0124: the caller may not use this service
 ├── NotAnalysable           final for this image; the study's report says why, with a code
+├── ObjectsAway             tried again: the bucket of [objects] does not answer, or refuses
 ├── BundleError             not the bundle that the settings name; the program does not start
 ├── FileMissing             final for this generation: an image's file has gone from the disk
 ├── ReportError             final: the report would not be valid
@@ -84,6 +85,13 @@ class NotAnalysable(ThoracleError):
         super().__init__(f"{reason.code.meaning}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class ObjectsAway(ThoracleError, OSError):
+    """An object cannot be read or kept now, because its bucket cannot be reached or refuses.
+
+    For whoever reads a file it is one more way in which a file cannot be read.
+    """
 
 
 class BundleError(ThoracleError):

@@ -31,7 +31,7 @@ from thoracle.report.builder import Builder
 from thoracle.retention.purge import RetentionJob
 from thoracle.routing import rank, rules
 from thoracle.settings import Settings
-from thoracle.store import bundles, engine, running, trail
+from thoracle.store import bundles, engine, objects, running, trail
 from thoracle.store import database as databases
 from thoracle.store.database import Database
 from thoracle.study import instances
@@ -96,7 +96,7 @@ def serve(settings: Settings) -> None:
         Decoder(settings.decode.memory_megabytes, settings.decode.timeout_seconds) as comparing,
         Builder(settings.report.memory_megabytes, settings.report.timeout_seconds) as builder,
     ):
-        frames = Frames(settings.data_folder, comparing, settings.receive.budget)
+        frames = Frames(objects.of(settings), comparing, settings.receive.budget)
         _run(settings, database, decoder, frames, builder, stopped)
     logger.info("stopped")
     logging.shutdown()

@@ -25,7 +25,8 @@ from thoracle.records import Kind, Reading
 from thoracle.report.header import Instance
 from thoracle.report.result_set import Made
 from thoracle.settings import Settings, digests
-from thoracle.store import trail
+from thoracle.store import objects, trail
+from thoracle.store.object_files import Objects
 from thoracle.store.tables import analysis, instance, reading, result
 from thoracle.study import analyses, results
 
@@ -320,7 +321,9 @@ def replay(
 
 def _run(settings: Settings, of: Stored, found: Replay) -> None:
     identity = bundle.identify(settings.classify)
-    gone = [row for row in of.images if not (settings.data_folder / row.path).exists()]
+    kept = objects.of(settings)
+    files = {row.path: kept.local(row.path) for row in of.images}
+    gone = [row for row in of.images if not files[row.path].exists()]
     with Decoder(settings.decode.memory_megabytes, settings.decode.timeout_seconds) as decoder:
         reader = Reader(
             settings, identity, decoder, cache(partial(load_classifier, settings.classify))
@@ -329,10 +332,10 @@ def _run(settings: Settings, of: Stored, found: Replay) -> None:
         if gone or not of.images:
             found.impossible(_gone(gone, len(of.images)))
             return
-        paths = [settings.data_folder / row.path for row in of.images]
+        paths = list(files.values())
         readings = [reader.read(path) for path in paths]
         _compare_readings(of, readings, found)
-        _compare_objects(settings.data_folder, of, _made(reader, of, paths, readings), found)
+        _compare_objects(kept, of, _made(reader, of, paths, readings), found)
 
 
 def _gone(gone: list[Row[Any]], images: int) -> str:
@@ -393,7 +396,7 @@ def _made(reader: Reader, of: Stored, paths: list[Path], readings: list[Reading]
     )
 
 
-def _compare_objects(folder: Path, of: Stored, made: list[Made], found: Replay) -> None:
+def _compare_objects(kept: Objects, of: Stored, made: list[Made], found: Replay) -> None:
     left = list(made)
     for row in of.objects:
         alike = [one for one in left if one.kind == row.kind]
@@ -405,7 +408,7 @@ def _compare_objects(folder: Path, of: Stored, made: list[Made], found: Replay) 
             found.differs(where, "one", "none is made")
             continue
         left.remove(chosen)
-        _compare_object(folder / row.path, row, chosen.content, where, found)
+        _compare_object(kept.local(row.path), row, chosen.content, where, found)
     for one in left:
         found.objects += 1
         found.differs(f"object {one.kind} {one.sop_instance_uid}", "none", "one is made")

@@ -87,14 +87,14 @@ def accept_database(
 ) -> None:
     """Continue with a database that lacks what the data folder has, or with a new one."""
     from thoracle.audit import continuity
-    from thoracle.store import engine
+    from thoracle.store import engine, objects
 
     settings = settings_of(config)
     with engine.lock(settings.data_folder):
         found = continuity.accept(settings, reason, getpass.getuser())
     say(
         f"accepted, and recorded in the audit: {found}. Images without a row are moved to "
-        f"{settings.data_folder / 'orphans'} at the next start; `thoracle send` sends them again"
+        f"{objects.of(settings).where()} at the next start; `thoracle send` sends them again"
     )
 
 

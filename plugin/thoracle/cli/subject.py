@@ -15,6 +15,7 @@ from thoracle.errors import ThoracleError
 if TYPE_CHECKING:
     from thoracle.retention.subject import Subject
     from thoracle.store.database import Database
+    from thoracle.store.object_files import Objects
 
 
 README = """\
@@ -62,8 +63,8 @@ def subject_export_command(
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Write everything about one patient, and nothing about anybody else. It is audited."""
-    from thoracle.store import trail
+    """Export everything about one patient. The export is audited."""
+    from thoracle.store import objects, trail
 
     if target.exists() or not target.absolute().parent.is_dir():
         raise ThoracleError(
@@ -83,7 +84,7 @@ def subject_export_command(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(mode=0o700)
     try:
-        files = _Export(database, settings.data_folder, subject, part).write()
+        files = _Export(database, objects.of(settings), subject, part).write()
         if target.suffix == ".zip":
             _zip(part, target)
         else:
@@ -126,10 +127,10 @@ class _Export:
     """One patient's export while it is written."""
 
     def __init__(
-        self, database: "Database", data_folder: Path, subject: "Subject", folder: Path
+        self, database: "Database", kept: "Objects", subject: "Subject", folder: Path
     ) -> None:
         self._database = database
-        self._data_folder = data_folder
+        self._objects = kept
         self._subject = subject
         self._folder = folder
         self._files = 0
@@ -186,7 +187,7 @@ class _Export:
         if row["file_state"] != "kept" or not below:
             return
         try:
-            shutil.copyfile(self._data_folder / below, target)
+            shutil.copyfile(self._objects.local(below), target)
         except FileNotFoundError:  # it has just gone
             row["file_state"] = "gone"
             return

@@ -7,13 +7,11 @@ from thoracle.hl7 import mllp, oru
 from thoracle.hl7.oru import ReportReference
 from thoracle.outbox.senders import OutboxItem, ResultNotice, SendAnswer, Sender, failure
 from thoracle.settings import HL7, Settings
-from thoracle.store import files
 from thoracle.study.line import parts
 
 
 def compose(receiver: HL7, notice: ResultNotice) -> str:
     """Write the message to a receiver durably; return its path below the data folder."""
-    line = parts()
     name = f"{notice.report_sop_instance_uid} {receiver.name}"
     control_id = hashlib.sha256(name.encode()).hexdigest()[:20]
     content = oru.oru(
@@ -28,7 +26,7 @@ def compose(receiver: HL7, notice: ResultNotice) -> str:
         status=notice.status,
     )
     below = f"messages/{control_id[-2:]}/{control_id}.hl7"
-    files.write_retrying(line.path(below), content)
+    parts().objects.write(below, content)
     return below
 
 

@@ -11,7 +11,6 @@ from pydicom import Dataset
 
 from thoracle.outbox.senders import AlarmNotice, ResultNotice
 from thoracle.records import Outcome, study_outcome
-from thoracle.store import files
 from thoracle.study.line import parts
 from thoracle.wording import RESEARCH_USE_ONLY
 
@@ -87,5 +86,5 @@ def write(document: dict[str, Any], name: str) -> str:
     """
     below = f"messages/{name[-2:]}/{name}.json"
     content = json.dumps(document, ensure_ascii=True, indent=1).encode()
-    files.write_retrying(parts().path(below), content)
+    parts().objects.write(below, content)
     return below

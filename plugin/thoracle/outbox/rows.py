@@ -64,6 +64,7 @@ def question() -> Select[Any]:
         result.c.sop_class_uid,
         result.c.kind.label("object"),
         result.c.path.label("object_path"),
+        result.c.sha256.label("object_sha256"),
         result.c.file_state.label("object_state"),
     ).outerjoin(result)
 

@@ -10,6 +10,7 @@ from typing import Any
 from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
 from sqlalchemy import Connection
 
+from thoracle.errors import ObjectsAway, ThoracleError
 from thoracle.outbox import attempts, senders
 from thoracle.outbox import rows as stored
 from thoracle.outbox.rows import ARRIVED, DICOM, Batch
@@ -17,6 +18,7 @@ from thoracle.outbox.senders import OutboxItem, SendAnswer, Sender
 from thoracle.records import Kind
 from thoracle.store import engine
 from thoracle.store.database import begin_writing
+from thoracle.store.object_files import Digest
 from thoracle.study.line import parts
 
 
@@ -72,7 +74,16 @@ def _send(kind: str, peer: str, batch: str) -> list[dict[str, Any]]:
         return [_failed(row.id, f"{peer} is no longer in the settings") for row in rows]
     gone = "by the rules of [retention] it is no longer kept"
     answers = [_failed(row.id, gone) for row in rows if not stored.is_kept(row)]
-    items = [_item(row) for row in rows if stored.is_kept(row)]
+    kept = [row for row in rows if stored.is_kept(row)]
+    items = []
+    for row in kept:
+        try:
+            items.append(_item(row))
+        except ObjectsAway as error:
+            away = senders.failure(error, found.name)
+            answers.append(_columns(row.id, away, together=True))
+        except ThoracleError as error:  # the others go
+            answers.append(_failed(row.id, str(error)))
     return answers + (_answers(sender, found, items) if items else [])
 
 
@@ -81,10 +92,16 @@ def _item(row: Any) -> OutboxItem:
     return OutboxItem(
         number=row.id,
         key=row.item,
-        path=parts().path(below) if below else None,
+        path=parts().path(below, lambda: _known(row)) if below else None,
         object=Kind(row.object) if row.kind == DICOM else None,
         content=row.content,
     )
+
+
+def _known(row: Any) -> Digest | None:
+    """Return the digest of a result's file; that of an original is of its data set alone."""
+    ours = row.kind == DICOM and row.object != Kind.ORIGINAL
+    return Digest(row.object_sha256) if ours else None
 
 
 def _answers(sender: Sender[Any], peer: Any, items: Sequence[OutboxItem]) -> list[dict[str, Any]]:

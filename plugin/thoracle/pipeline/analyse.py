@@ -17,7 +17,8 @@ from thoracle.pipeline import route
 from thoracle.records import Kind, Reading, Reason
 from thoracle.report.header import Instance
 from thoracle.routing.rules import NOTHING, RoutingDecision
-from thoracle.store import engine
+from thoracle.store import engine, objects
+from thoracle.store.object_files import Digest
 from thoracle.store.tables import timestamp
 from thoracle.study import analyses, instances, reading_list, results
 from thoracle.study.line import parts, write_result
@@ -242,11 +243,18 @@ def _begin(connection: Connection, study: str, generation: int, digest: str) -> 
 
 
 @DBOS.step(name="read")
+@objects.patient
 def _read(study: str, generation: int, path: str) -> dict[str, Any]:
     line = parts()
-    if not line.path(path).exists():
+
+    def known() -> Digest | None:
+        with line.database.connect() as connection:
+            return instances.digest(connection, study, path)
+
+    file = line.path(path, known)
+    if not file.exists():
         raise FileMissing(f"the stored file is missing: {path}")
-    reading = line.reader.read(line.path(path))
+    reading = line.reader.read(file)
     if not reading.sop_instance_uid:  # its header cannot be read
         with line.database.connect() as connection:
             recorded = instances.recorded(connection, study, generation)[path]
@@ -259,6 +267,7 @@ def _read(study: str, generation: int, path: str) -> dict[str, Any]:
 
 
 @DBOS.step(name="report")
+@objects.patient
 def _report(
     study: str,
     generation: int,

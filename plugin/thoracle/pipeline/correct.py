@@ -21,7 +21,7 @@ from thoracle.records import BundleIdentity, Kind
 from thoracle.report import keyobject, sentences, sr
 from thoracle.report.header import Instance
 from thoracle.report.result_set import encoded
-from thoracle.store import bundles, engine, files, trail
+from thoracle.store import bundles, engine, objects, trail
 from thoracle.store.tables import now
 from thoracle.study import analyses, headers, instances, reading_list, reconciliation, results
 from thoracle.study.line import parts, write_result
@@ -146,6 +146,7 @@ def withdraw(study_instance_uid: str, reason: str, user_id: str) -> None:
 
 
 @DBOS.step(name="correct")
+@objects.patient
 def _correct(
     study_instance_uid: str, reason: str, begun: dict[str, Any]
 ) -> list[tuple[dict[str, Any], list[str]]]:
@@ -168,11 +169,11 @@ def _correct(
     )
     made = [(asdict(write_result(encoded(Kind.SR, report))), list(begun["report_to"]))]
     notes: dict[str, tuple[dict[str, Any], list[str]]] = {}
-    for name, objects in begun["kept"].items():
+    for name, had in begun["kept"].items():
         destination = line.destinations.get(name)
         if destination is None or not destination.rejection_note:
             continue
-        named = [Instance(*one) for one in objects]
+        named = [Instance(*one) for one in had]
         note = keyobject.rejection(named, sources, bundle, **common)
         # Archives that have the same objects get the same note.
         uid = str(note.SOPInstanceUID)
@@ -183,6 +184,7 @@ def _correct(
 
 
 @DBOS.step(name="withdrawal messages")
+@objects.patient
 def _messages(
     study_instance_uid: str, reason: str, begun: dict[str, Any], report: dict[str, Any]
 ) -> list[list[str]]:
@@ -317,14 +319,15 @@ def _begin(connection: Connection, study: str, survivor: list[str] | None) -> di
 
 
 @DBOS.step(name="correct patient")
+@objects.patient
 def _correct_patient(path: str, model: str) -> dict[str, Any]:
     """Return path, size and digest of an image's new version, with the patient of another image."""
     line = parts()
     begins = line.corrector(line.path(path), line.path(model), datetime.now(UTC))
     name = secrets.token_hex(16)
     below = f"images/{name[:2]}/{name}.dcm"
+    line.objects.write(below, begins.content, behind=(line.path(path), begins.offset))
     made = line.path(below)
-    files.write_retrying(made, begins.content, behind=(line.path(path), begins.offset))
     at = 144 + int.from_bytes(begins.content[140:144], "little")
     return {"path": below, "size": made.stat().st_size - at, "sha256": _digest(made, at)}
 

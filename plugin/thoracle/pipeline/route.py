@@ -9,6 +9,7 @@ from typing import Any
 from dbos import DBOS
 from sqlalchemy import Connection
 
+from thoracle.errors import ObjectsAway
 from thoracle.image.header import header_of
 from thoracle.outbox import rows as outbox
 from thoracle.outbox.rows import Batch
@@ -19,7 +20,7 @@ from thoracle.records import Reading, study_outcome
 from thoracle.report import sentences
 from thoracle.routing import expression, rank, rules
 from thoracle.routing.rules import RoutingDecision, StudyResult
-from thoracle.store import engine, trail
+from thoracle.store import engine, objects, trail
 from thoracle.study import analyses, instances, reading_list, results
 from thoracle.study.line import parts
 from thoracle.study.results import AnalysisKey
@@ -121,6 +122,7 @@ PRIORITIES = {"stat": 1, "routine": 100, "backlog": 1000}
 
 
 @DBOS.step(name="route")
+@objects.patient
 def decide(study: str, sources: list[str], readings: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what the rules say of a study that was read, and its ``head_start`` on the worklist.
 
@@ -133,6 +135,7 @@ def decide(study: str, sources: list[str], readings: list[dict[str, Any]]) -> di
 
 
 @DBOS.step(name="rank")
+@objects.patient
 def head_start_of_failed(study: str, sources: list[str]) -> tuple[int, str]:
     """Return the head start of a study that could not be read, and the rank that gives it."""
     return failed_head_start(study, sources)
@@ -161,6 +164,7 @@ def _head_start(study: str, sources: list[str], values: dict[str, Any]) -> tuple
 
 
 @DBOS.step(name="priority")
+@objects.patient
 def priority_of(study: str, plan: dict[str, Any]) -> int:
     """Return the priority that the rules give a study before it is read, else the planned one."""
     planned = int(plan["priority"])
@@ -195,6 +199,7 @@ def _decision(study: str, sources: list[str], result: StudyResult | None) -> Rou
 
 
 @DBOS.step(name="messages")
+@objects.patient
 def messages(
     study: str,
     source: str,
@@ -232,6 +237,8 @@ def messages(
                     status="corrected" if peer.name in told else "preliminary",
                 ),
             )
+        except ObjectsAway:
+            raise
         except Exception:  # the result is worth more than the message about it
             logger.exception("no message to %s", peer.name)
             path = ""

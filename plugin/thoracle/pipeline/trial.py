@@ -16,7 +16,7 @@ from thoracle.records import Outcome, Reason
 from thoracle.routing import rules
 from thoracle.routing.rules import RoutingDecision, Sends, StudyResult
 from thoracle.settings import Settings
-from thoracle.store import bundles
+from thoracle.store import bundles, objects
 from thoracle.store.tables import analysis, reading, timestamp
 from thoracle.study import instances
 
@@ -181,7 +181,8 @@ def _headers(
     What is kept of a header for corrections is not all of it: a rule could ask for the rest.
     """
     rows = instances.sources(connection, study, generation)
-    paths = [settings.data_folder / row.path for row in rows]
+    kept = objects.of(settings)
+    paths = [kept.local(row.path) for row in rows]
     if not paths or not all(path.exists() for path in paths):
         return None
     return [rules.header(path) for path in paths]

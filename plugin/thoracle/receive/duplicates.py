@@ -18,7 +18,7 @@ from typing import Any
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from sqlalchemy import Connection, Engine
 
-from thoracle.errors import CannotUnderstand, NotAnalysable, OutOfResources
+from thoracle.errors import CannotUnderstand, NotAnalysable, ObjectsAway, OutOfResources
 from thoracle.image import attributes, header, selection
 from thoracle.image.decoder import Decoder
 from thoracle.receive import completeness
@@ -27,6 +27,7 @@ from thoracle.receive.inbox import Inbox
 from thoracle.receive.walk import UNDEFINED_LENGTH
 from thoracle.settings import Budget
 from thoracle.store import trail
+from thoracle.store.object_files import Objects
 from thoracle.study import instances, reading_list, reconciliation
 from thoracle.study.instances import KEPT, Received
 from thoracle.study.reconciliation import Patient
@@ -65,16 +66,16 @@ class Frames:
 
     Parameters
     ----------
-    data_folder
-        Where the paths of both begin.
+    objects
+        Where both are.
     decoder
         The child; its own, so that reading and receiving do not wait for each other.
     budget
         What a walk over an object may cost.
     """
 
-    def __init__(self, data_folder: Path, decoder: Decoder, budget: Budget) -> None:
-        self._data_folder = data_folder
+    def __init__(self, objects: Objects, decoder: Decoder, budget: Budget) -> None:
+        self._objects = objects
         self._decoder = decoder
         self._budget = budget
 
@@ -87,7 +88,7 @@ class Frames:
             They have other frames, or it cannot be told.
         """
         known: str | None = previous.frames_sha256
-        old, new = (self._data_folder / one.path for one in (previous, received))
+        old, new = (self._objects.local(one.path) for one in (previous, received))
         if old.exists() and previous.transfer_syntax_uid == received.transfer_syntax_uid:
             encoded = self._encoded(old, received)
             if encoded is not None and encoded == self._encoded(new, received):
@@ -112,9 +113,11 @@ class Frames:
         Where a header cannot be parsed they are not alike: the analysis says what is wrong with it.
         """
         try:
-            said, says = (_said(self._data_folder / one.path) for one in (previous, received))
+            said, says = (_said(self._objects.local(one.path)) for one in (previous, received))
         except FileNotFoundError:
             return True
+        except ObjectsAway:
+            raise
         except Exception:  # noqa: BLE001 - whatever a parser meets in bytes of strangers
             return False
         return said == says
@@ -210,9 +213,11 @@ def record(
                 latest = instances.latest(connection, received.sop_instance_uid)
                 if _version(latest) != _version(previous):
                     continue
-                _write(connection, inbox, judged, received, started)
+                _write(connection, judged, received, started)
                 written = True
             committed = True
+            if judged.again:  # the former file was perhaps just about to go
+                inbox.discard(judged.previous.path)
             return judged.event
         raise OutOfResources("other versions of this object come at the same time")
     finally:
@@ -233,7 +238,7 @@ def _judge(previous: Any, received: Received, inbox: Inbox, frames: Frames) -> _
     if previous.study_instance_uid != received.study_instance_uid:
         raise CannotUnderstand("SOP Instance UID is known with another study_instance_uid")
     # Of a file that is gone from the disk the sender has the only copy.
-    kept = previous.file_state == KEPT and (inbox.data_folder / previous.path).exists()
+    kept = previous.file_state == KEPT and inbox.objects.exists(previous.path)
     if previous.sha256 == received.sha256:
         if kept:
             return _Judged(trail.Event.INSTANCE_DUPLICATE, previous)
@@ -253,15 +258,12 @@ def _judge(previous: Any, received: Received, inbox: Inbox, frames: Frames) -> _
     )
 
 
-def _write(
-    connection: Connection, inbox: Inbox, judged: _Judged, received: Received, started: float
-) -> None:
+def _write(connection: Connection, judged: _Judged, received: Received, started: float) -> None:
     same = not judged.other_patient and instances.take_over_patient(connection, received)
     reading_list.arrive(connection, received, same_patient=same)
     previous = judged.previous
     if judged.again:
         instances.replace_file(connection, previous.id, received)
-        inbox.discard(previous.path)  # if it was just about to go
     elif previous is None:
         instances.add(connection, received)
     elif judged.event is trail.Event.INSTANCE_CORRECTED:

@@ -14,11 +14,12 @@ import threading
 import time
 from pathlib import Path
 
-from thoracle.errors import OutOfResources
+from thoracle.errors import ObjectsAway, OutOfResources
 from thoracle.settings import Receive
 from thoracle.store import database as databases
 from thoracle.store.database import Database
 from thoracle.store.files import sync_folder
+from thoracle.store.object_files import Objects
 
 # ---- files ---------------------------------------------------------------------------------------
 
@@ -120,10 +121,19 @@ class IncomingFile:
 
 
 class Inbox:
-    """The folders ``incoming`` and ``images`` below the data folder."""
+    """The folders ``incoming`` and ``images`` below the data folder.
 
-    def __init__(self, data_folder: Path, settings: Receive) -> None:
+    Parameters
+    ----------
+    objects
+        Where objects are kept; default: in files below the data folder.
+    """
+
+    def __init__(
+        self, data_folder: Path, settings: Receive, objects: Objects | None = None
+    ) -> None:
         self.data_folder = data_folder
+        self.objects = objects or Objects(data_folder)
         self._incoming = data_folder / "incoming"
         self._images = data_folder / "images"
         self._settings = settings
@@ -142,16 +152,12 @@ class Inbox:
         unfinished = list(self._incoming.iterdir())
         for path in unfinished:
             path.unlink()
-        orphans = [
-            path
-            for path in self._images.glob("*/*")
-            if str(path.relative_to(self.data_folder)) not in known_paths
-        ]
-        if orphans:
-            (self.data_folder / "orphans").mkdir(exist_ok=True)
-        for path in orphans:
-            path.rename(self.data_folder / "orphans" / path.name)
-        return len(unfinished) + len(orphans)
+        return len(unfinished) + self._set_aside(self.objects.images(), known_paths)
+
+    def _set_aside(self, images: list[str], known_paths: set[str]) -> int:
+        orphans = [path for path in images if path not in known_paths]
+        self.objects.set_aside(orphans)
+        return len(orphans)
 
     def open(self) -> IncomingFile:
         """Return a file for an object that begins to arrive."""
@@ -179,7 +185,7 @@ class Inbox:
             probe.unlink()
         except OSError as error:
             return f"the data folder: {error.strerror or type(error).__name__}"
-        return ""
+        return self.objects.fault()
 
     def _free_megabytes(self) -> int:
         return shutil.disk_usage(self._incoming).free // MEGABYTE
@@ -190,22 +196,23 @@ class Inbox:
         Raises
         ------
         OutOfResources
-            When the disk does not take it; the file is gone then.
+            When the disk, or the bucket, does not take it; the file is gone then.
         """
         file.sync()
         name = Path(file.name).name
-        target = self._images / name[:2] / name
+        below = f"images/{name[:2]}/{name}"
         try:
-            Path(file.name).rename(target)
-            sync_folder(target.parent)
+            self.objects.adopt(Path(file.name), below)
         except OSError as error:
-            target.unlink(missing_ok=True)
             raise OutOfResources(error.strerror or str(error)) from error
-        return str(target.relative_to(self.data_folder))
+        return below
 
     def discard(self, path: str) -> None:
-        """Remove a kept file that got no row."""
-        (self.data_folder / path).unlink(missing_ok=True)
+        """Remove a kept file that got no row; what cannot be removed now is set aside later."""
+        try:
+            self.objects.delete(path)
+        except ObjectsAway as error:
+            logger.warning("an object without a row stays until the next start: %s", error)
 
 
 # ---- readiness -----------------------------------------------------------------------------------

@@ -17,7 +17,13 @@ from pynetdicom.pdu import A_RELEASE_RQ
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from thoracle.errors import CannotUnderstand, NotAuthorized, OutOfResources, ReceiveError
+from thoracle.errors import (
+    CannotUnderstand,
+    NotAuthorized,
+    ObjectsAway,
+    OutOfResources,
+    ReceiveError,
+)
 from thoracle.receive import duplicates, negotiation, transport
 from thoracle.receive.associations import Arrival, Arrivals, Places, Refusal, Refusals, Visits
 from thoracle.receive.completeness import Command, Walked, check
@@ -241,6 +247,8 @@ class Listener:
             )
         except ReceiveError as error:
             return self._refuse(event, error.status, str(error), received)
+        except ObjectsAway as error:
+            return self._refuse(event, OutOfResources.status, str(error), received)
         except (OSError, SQLAlchemyError) as error:
             logger.exception("object not stored")
             comment = type(error).__name__

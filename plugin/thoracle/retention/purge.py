@@ -24,7 +24,7 @@ from thoracle.retention import rules
 from thoracle.retention.rows import PurgeKind
 from thoracle.retention.rules import RetentionLimits
 from thoracle.settings import Settings
-from thoracle.store import engine
+from thoracle.store import engine, objects
 from thoracle.study import headers
 
 logger = logging.getLogger(__name__)
@@ -85,6 +85,7 @@ class Purge:
     ) -> None:
         self._database = database
         self._settings = settings
+        self._objects = objects.of(settings)
         self._stopped = stopped or threading.Event()
         self._limits = RetentionLimits.of(settings.retention, moment)
         self._done = Done()
@@ -154,16 +155,14 @@ class Purge:
                 return None
             wanted = headers.wanted(connection, study)
         try:
-            return {
-                row.path: context.extract(self._settings.data_folder / row.path) for row in wanted
-            }
+            return {row.path: context.extract(self._objects.local(row.path)) for row in wanted}
         except (OSError, ThoracleError) as error:
             logger.error("retention: images of %s stay: %s", study, type(error).__name__)
             return None
 
     def _unlink(self, paths: Iterable[str]) -> None:
         for path in paths:
-            unlink(self._settings.data_folder / path)
+            self._objects.delete(path)
             self._done.files += 1
         with self._database.begin() as connection:
             stored.gone(connection, paths)

@@ -8,6 +8,8 @@ import shutil
 import time
 from pathlib import Path
 
+from thoracle.errors import ThoracleError
+
 logger = logging.getLogger(__name__)
 
 ROOM_SECONDS = 5.0
@@ -21,6 +23,28 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+STORED = ("images", "results", "messages")
+"""Below the data folder: where the files are that rows name."""
+
+
+def stored(folder: Path, below: str) -> Path:
+    """Return the path of a file that a row names, in a folder of files that rows name.
+
+    Whoever writes rows, as the pages may, must not have the gateway delete or send another file.
+
+    Raises
+    ------
+    ThoracleError
+        It would be elsewhere.
+    """
+    parts = Path(below).parts
+    if parts[:1] and parts[0] in STORED and ".." not in parts:
+        return folder / below
+    raise ThoracleError(
+        f"found the path {below!r:.80} in a row, required: one in {', '.join(STORED)}"
+    )
 
 
 def write_durably(path: Path, content: bytes, behind: tuple[Path, int] | None = None) -> str:

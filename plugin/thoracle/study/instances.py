@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, and_, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from thoracle.records import Kind
+from thoracle.store.object_files import Digest
 from thoracle.store.tables import analysis, instance, now, result, study, worklist
 from thoracle.study.reconciliation import NOT_OURS, Patient, grouped
 
@@ -199,6 +200,15 @@ def add_corrected(
         "received_at": now(),
     }
     connection.execute(insert(instance).values(values))
+
+
+def digest(connection: Connection, study_instance_uid: str, path: str) -> Digest | None:
+    """Return the digest of an image of a study, by its path."""
+    statement = select(instance.c.sha256, instance.c.size).where(
+        instance.c.study_instance_uid == study_instance_uid, instance.c.path == path
+    )
+    row = connection.execute(statement).first()
+    return None if row is None else Digest(row.sha256, row.size)
 
 
 def replace_file(connection: Connection, row_id: int, received: Received) -> None:

@@ -18,7 +18,8 @@ from thoracle.report import context
 from thoracle.report.header import Instance
 from thoracle.report.result_set import Made
 from thoracle.settings import Destination, Settings
-from thoracle.store import files
+from thoracle.store import objects
+from thoracle.store.object_files import Known, Objects
 from thoracle.study import headers
 from thoracle.study.results import ResultObject
 
@@ -55,14 +56,16 @@ class Line:
     corrector: Corrector = patient.with_patient_of
     """Gives an image the patient of another: in this process, or in a child with limits."""
     destinations: dict[str, Destination] = field(init=False)
+    objects: Objects = field(init=False)
 
     def __post_init__(self) -> None:
         by_name = {destination.name: destination for destination in self.settings.destination}
         object.__setattr__(self, "destinations", by_name)
+        object.__setattr__(self, "objects", objects.of(self.settings))
 
-    def path(self, below: str) -> Path:
-        """Return the path of a file below the data folder."""
-        return self.settings.data_folder / below
+    def path(self, below: str, known: Known | None = None) -> Path:
+        """Return the local file of an object; raises as ``Objects.local``."""
+        return self.objects.local(below, known)
 
     def header(self, study_instance_uid: str, below: str) -> Dataset:
         """Return the header of an image of a study, or what is kept of it when the file has gone.
@@ -110,5 +113,5 @@ def write_result(made: Made) -> ResultObject:
         series_instance_uid=made.series_instance_uid,
         kind=made.kind,
         path=below,
-        sha256=files.write_retrying(parts().path(below), made.content),
+        sha256=parts().objects.write(below, made.content),
     )

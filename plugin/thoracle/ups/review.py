@@ -15,6 +15,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 )
 from sqlalchemy import Connection
 
+from thoracle.errors import ObjectsAway
 from thoracle.image.header import header_of
 from thoracle.records import BundleIdentity, Finding, Outcome, Reading, study_outcome
 from thoracle.report import context
@@ -22,7 +23,7 @@ from thoracle.report.codes import item
 from thoracle.report.identity import derived_uid
 from thoracle.routing.rules import UPS, RoutingDecision
 from thoracle.settings import Destination
-from thoracle.store import trail
+from thoracle.store import objects, trail
 from thoracle.study.line import parts
 from thoracle.ups import workitems
 from thoracle.ups.attributes import ObjectReference, from_json
@@ -190,6 +191,7 @@ DISCONTINUED = item(codes.cid9300.DiscontinuedForUnspecifiedReason)
 
 
 @DBOS.step(name="workitem")
+@objects.patient
 def propose(
     sources: list[str],
     readings: list[dict[str, Any]],
@@ -220,6 +222,8 @@ def propose(
             scheduled=datetime.fromisoformat(made).astimezone(UTC).strftime("%Y%m%d%H%M%S+0000"),
         )
         return ds.to_json_dict()
+    except ObjectsAway:
+        raise
     except Exception as error:  # noqa: BLE001 - the result is worth more than this about it
         # Without the text, which may quote what the header says.
         logger.error("no workitem about a result: %s", type(error).__name__)

@@ -26,10 +26,12 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from pydicom import Dataset, dcmread
 from starlette.responses import Response
 
-from thoracle.errors import ThoracleError
+from thoracle.errors import ObjectsAway, ThoracleError
 from thoracle.image.codecs import LONGEST_DETAIL, MALFORMED
 from thoracle.records import Kind, Outcome, Reason, SaliencyKind
 from thoracle.settings import Settings
+from thoracle.store import objects
+from thoracle.store.object_files import Objects
 from thoracle.study import rows as studies
 from thoracle.study.rows import StudyRows
 from thoracle.web.pages.rendering import GREY_VALUES, SIGNATURE, Order
@@ -93,12 +95,22 @@ def _name(order: Order, digests: Sequence[str]) -> str:
 
 
 def _made(settings: Settings, order: Order) -> bytes:
-    folder, limits = settings.data_folder.absolute(), settings.decode
+    limits = settings.decode
+    kept = objects.of(settings)
+
+    def file(below: str) -> str:
+        try:
+            return str(kept.local(below).absolute())
+        except ObjectsAway:
+            raise
+        except ThoracleError as error:  # a row that names a file elsewhere
+            raise NoPicture(str(error)) from error
+
     absolute = Order(
         kind=order["kind"],
-        image=str(folder / order["image"]),
-        states=[str(folder / one) for one in order["states"]],
-        heat_map=str(folder / order["heat_map"]) if order["heat_map"] else "",
+        image=file(order["image"]),
+        states=[file(one) for one in order["states"]],
+        heat_map=file(order["heat_map"]) if order["heat_map"] else "",
     )
     limit = [str(limits.memory_megabytes), str(limits.timeout_seconds)]
     # A file, because the system keeps the child from filling it; a pipe would take any amount.
@@ -197,11 +209,13 @@ def picture(
         rows = studies.rows(connection, uid)
     if rows is None or not 1 <= number <= len(rows.images):
         raise HTTPException(404, "there is no such image")
-    asked = order(site.settings, rows, rows.images[number - 1], kind)
-    if asked is None:
-        raise HTTPException(404, "there is no such picture")
     try:
+        asked = order(site.settings, rows, rows.images[number - 1], kind)
+        if asked is None:
+            raise HTTPException(404, "there is no such picture")
         made = stored_picture(site.settings, *asked)
+    except ObjectsAway as error:
+        raise HTTPException(503, "the object store does not answer; try again later") from error
     except NoPicture as error:
         raise HTTPException(422, f"this image cannot be shown: {error}") from error
     kept = made.startswith(GREY_VALUES)
@@ -256,9 +270,8 @@ def is_decodable(rows: StudyRows, sop_instance_uid: str) -> bool:
 def _about(settings: Settings, rows: StudyRows, kind: Kind, sop_instance_uid: str) -> list[Any]:
     """Return the results of a kind that refer to an image."""
     found = [one for one in rows.results if one.kind == kind and one.file_state == "kept"]
-    return [
-        one for one in found if sop_instance_uid in _referenced(settings.data_folder / one.path)
-    ]
+    kept = objects.of(settings)
+    return [one for one in found if sop_instance_uid in _referenced(kept, one.path)]
 
 
 def _heat_maps(settings: Settings, rows: StudyRows, sop_instance_uid: str) -> list[Any]:
@@ -271,24 +284,29 @@ def _heat_maps(settings: Settings, rows: StudyRows, sop_instance_uid: str) -> li
 
 
 @lru_cache(4096)
-def _referenced(path: Path) -> frozenset[str]:
+def _referenced(kept: Objects, below: str) -> frozenset[str]:
     """Return the instances to which an object of ours refers; no such file is ever changed."""
     try:
-        ds = dcmread(path, stop_before_pixels=True)
+        ds = dcmread(kept.local(below), stop_before_pixels=True)
         return frozenset(
             str(element.value)
             for element in ds.iterall()
             if element.keyword == "ReferencedSOPInstanceUID"
         )
-    except (*MALFORMED, OSError):
+    except ObjectsAway:
+        raise
+    except (*MALFORMED, OSError, ThoracleError):
         return frozenset()
 
 
-def header(path: Path) -> Dataset:
+def header(settings: Settings, image: Any) -> Dataset:
     """Return what the page says of an image from its header; empty when it cannot be read."""
+    if image.file_state != "kept":
+        return Dataset()
     try:
+        path = objects.of(settings).local(image.path)
         return dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
-    except (*MALFORMED, OSError, EOFError, RecursionError):
+    except (*MALFORMED, OSError, EOFError, RecursionError, ThoracleError):
         return Dataset()
 
 

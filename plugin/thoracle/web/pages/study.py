@@ -340,9 +340,7 @@ def _values(site: Site, connection: Connection, rows: StudyRows, person: Person)
     now, newest_report = studies.state(connection, uid) or ("queued", "")
     report = study_view.report(settings, rows)
     others = studies.of_patient(connection, rows.study)
-    header = (
-        pictures.header(settings.data_folder / rows.images[0].path) if rows.images else Dataset()
-    )
+    header = pictures.header(settings, rows.images[0]) if rows.images else Dataset()
     return {
         "uid": uid,
         "rows": rows,

@@ -15,6 +15,7 @@ from thoracle.outbox.rows import DICOM
 from thoracle.records import Kind, Outcome, Reason
 from thoracle.report import sentences
 from thoracle.settings import Settings
+from thoracle.store import objects
 from thoracle.store.trail import Event
 from thoracle.study.rows import StudyRows
 from thoracle.web.pages import pictures, report_view
@@ -195,7 +196,7 @@ def images(settings: Settings, rows: StudyRows, view: str) -> list[ImageView]:
     uid = rows.study.study_instance_uid
     found = []
     for number, row in enumerate(rows.images, 1):
-        header = pictures.header(settings.data_folder / row.path)
+        header = pictures.header(settings, row)
         reading = rows.readings.get(row.sop_instance_uid)
         addresses = {
             kind: pictures.address(uid, kind, number, view)
@@ -290,7 +291,7 @@ def report(settings: Settings, rows: StudyRows) -> report_view.ContentItem | Non
             "", "The report is no longer kept here; the archive has it.", ""
         )
     try:
-        return report_view.read(settings.data_folder / found[-1].path)
+        return report_view.read(objects.of(settings).local(found[-1].path))
     except (*MALFORMED, OSError):
         return report_view.ContentItem("", "The file of the report cannot be read.", "")
 
