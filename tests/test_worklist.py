@@ -89,6 +89,25 @@ def test_a_head_start_moves_a_study_up_and_says_why(engine: Engine) -> None:
     assert (row.head_start_minutes, row.why) == (240, "positive")
 
 
+def test_a_withdrawn_result_says_nothing_and_moves_nothing_up(engine: Engine) -> None:
+    with engine.begin() as connection:
+        arrive(connection, study(1), study(2))
+        reading_list.set_state(connection, "1.2.2", "positive", probability=0.9, threshold=0.5)
+        reading_list.set_head_start(connection, "1.2.2", 240, "positive")
+        reading_list.set_stat(connection, "1.2.2", "positives")
+        assert order(connection) == ["1.2.2", "1.2.1"]
+        reading_list.withdraw(connection, "1.2.2")
+        row = reading_list.row_of(connection, "1.2.2")
+        assert order(connection) == ["1.2.1", "1.2.2"]
+    assert row is not None
+    assert (row.ai_state, row.probability, row.why, row.stat_rule) == (
+        "withdrawn",
+        None,
+        None,
+        None,
+    )
+
+
 def test_words_are_looked_for_in_name_id_and_accession_whatever_their_case(
     engine: Engine,
 ) -> None:

@@ -91,7 +91,7 @@ def withdrawn(
 ) -> None:
     """Record that a result is withdrawn, and by which objects; take back what was not yet sent."""
     results.withdraw(connection, key)
-    reading_list.set_state(connection, key.study_instance_uid, reading_list.WITHDRAWN)
+    reading_list.withdraw(connection, key.study_instance_uid)
     outbox.withdraw(connection, key.study_instance_uid)
     columns: trail.Columns = {
         **analyses.of_study(connection, key.study_instance_uid),

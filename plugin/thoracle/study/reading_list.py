@@ -148,6 +148,17 @@ def set_stat(connection: Connection, study_instance_uid: str, rule: str | None) 
     _update(connection, study_instance_uid, values)
 
 
+def withdraw(connection: Connection, study_instance_uid: str) -> None:
+    """Say that the result is withdrawn. It has no place in the order of the list any more."""
+    row = row_of(connection, study_instance_uid)
+    if row is None:
+        return
+    nothing = dict.fromkeys(("probability", "threshold", "reason_code", "why"))
+    place = {"head_start_minutes": 0, "sort_key": row.received_at}
+    _update(connection, study_instance_uid, {"ai_state": WITHDRAWN, **nothing, **place})
+    set_stat(connection, study_instance_uid, None)
+
+
 def touch(connection: Connection, study_instance_uid: str) -> None:
     """Have the list look at a study again: something of it went out, or did not."""
     _update(connection, study_instance_uid, {})
