@@ -133,7 +133,7 @@ def test_what_does_not_stand_or_is_told_to_nobody_has_no_result(served: Served, 
     assert found["state"] == name
     assert found["result"] is None
     states = {one["state"] for one in found["deliveries"]}
-    assert states == {"held": {"held"}, "withdrawn": {"delivered"}}.get(name, set())
+    assert states == {"withdrawn": {"delivered"}}.get(name, set())
 
 
 def test_studies_are_found_by_order_and_by_patient(served: Served) -> None:

@@ -72,23 +72,24 @@ def test_a_rejected_study_has_its_reason_and_no_probability(
 def test_what_a_rule_holds_has_no_result_here(here: Ward, client: httpx.Client) -> None:
     statement = "SELECT * FROM worklist WHERE study_instance_uid = ?"
     (kept,) = rows(here.gateway, statement, here.studies["held"])
-    assert kept["probability"] is not None
+    assert (kept["ai_state"], kept["probability"], kept["head_start_minutes"]) == ("held", None, 0)
     row = listed(client)[here.studies["held"]]
     assert row["ai_state"] == "held"
     assert (row["probability"], row["threshold"], row["reason"]) == (None, None, None)
-    assert (row["head_start_minutes"], row["why"]) == (0, "a rule keeps its result back")
+    assert (row["head_start_minutes"], row["why"]) == (0, "By arrival")
 
 
 def test_no_filter_tells_what_a_rule_holds(here: Ward, client: httpx.Client) -> None:
-    statement = "SELECT ai_state FROM worklist WHERE study_instance_uid = ?"
-    (kept,) = rows(here.gateway, statement, here.studies["held"])
-    assert kept["ai_state"] in ("positive", "negative", "indeterminate")
-    answer = client.get("/api/worklist", params={"state": kept["ai_state"]}).json()
+    study = here.studies["held"]
+    (kept,) = rows(here.gateway, "SELECT outcome FROM analysis WHERE study_instance_uid = ?", study)
+    assert kept["outcome"] in ("positive", "negative", "indeterminate")
+    answer = client.get("/api/worklist", params={"state": kept["outcome"]}).json()
     found = {one["study_instance_uid"] for one in answer["studies"]}
     assert found == {here.studies[name] for name in ("plain", "two", "stranger", "hostile")}
     assert answer["number"] == len(found)
-    with here.site.client("reader") as page:  # who reads here may see it
-        assert here.studies["held"] in page.get(f"/?state={kept['ai_state']}&review=all").text
+    with here.site.client("reader") as page:
+        assert study not in page.get(f"/?state={kept['outcome']}&review=all").text
+        assert study in page.get("/?state=held&review=all").text
 
 
 def test_between_two_readings_nothing_of_the_first_is_told(

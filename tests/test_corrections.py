@@ -15,6 +15,8 @@ from ledger import eventually, rows
 from orthanc import Orthanc
 from pacs import Pacs, free_port
 from test_proof import ALWAYS, EVERYTHING, KINDS, OBJECTS, Site
+from thoracle.store.database import connect, sqlite_url
+from thoracle.web.pages import study_sent
 
 REASON = "Läse-Fehler <b>wrong</b> patient; DROP TABLE study; --"
 
@@ -81,6 +83,11 @@ def test_a_withdrawal_is_a_report_that_names_the_withdrawn_one(
         study,
     )
     assert event["user_id"]
+    database = connect(sqlite_url(site.gateway.data_folder))
+    with database.connect() as connection:
+        shown = [one.what for one in study_sent.sent(connection, study, True)]
+    database.dispose()
+    assert shown.count("structured report") == shown.count("withdrawal (structured report)") == 2
 
 
 def test_a_rejection_note_names_our_objects_alone_and_goes_only_where_it_may(

@@ -7,7 +7,7 @@ import alembic.config
 from sqlalchemy import Engine, select, text
 
 from thoracle.store import bundles, chain, database, trail
-from thoracle.store.tables import analysis, reading, worklist
+from thoracle.store.tables import analysis, reading, workitem, worklist
 
 MOMENT = "2026-11-22T18:45:29.123456Z"
 
@@ -137,3 +137,71 @@ def test_what_was_searched_before_is_found_without_accents(tmp_path: Path) -> No
         assert connection.execute(select(worklist.c.search)).scalars().all() == [
             "muller anne p1 a1"
         ]
+
+
+def test_what_a_rule_keeps_back_is_on_the_worklist_no_longer(tmp_path: Path) -> None:
+    engine = at_revision(tmp_path, "0017")
+    listed = (
+        "INSERT INTO worklist (study_instance_uid, search, received_at, ai_state, probability,"
+        " threshold, urgency, head_start_minutes, why, sort_key, changed_at)"
+        " VALUES (:uid, '', :t, :state, 0.9, 0.5, 1, 240, 'AI positive', :before, :t)"
+    )
+    done = (
+        "INSERT INTO analysis (study_instance_uid, generation, bundle_digest, finding, state,"
+        " priority, content_datetime, outcome, probability, sending)"
+        " VALUES (:uid, :generation, 'd', 'f', 'done', 100, :t, :outcome, :likely, :sending)"
+    )
+    cases: dict[str, tuple[int, str, list[tuple[int, str, str | None]]]] = {
+        "held": (1, "positive", [(1, "positive", "held")]),
+        "shadow": (1, "positive", [(1, "positive", "shadow")]),
+        "released": (1, "positive", [(1, "positive", "released")]),
+        "told": (1, "positive", [(1, "positive", None)]),
+        "again": (2, "queued", [(1, "positive", "held")]),
+        "other patient": (2, "positive", [(1, "positive", "held"), (2, "negative", None)]),
+    }
+    values = {"t": MOMENT, "before": "2026-11-22T14:45:29.123456Z"}
+    with engine.begin() as connection:
+        for uid, (generation, state, results) in cases.items():
+            connection.execute(
+                text("INSERT INTO study VALUES (:uid, 'P1', '', 'A1', :generation, NULL, :t, :t)"),
+                {"uid": uid, "generation": generation, **values},
+            )
+            connection.execute(text(listed), {"uid": uid, "state": state, **values})
+            for number, outcome, sending in results:
+                likely = 0.9 if outcome == "positive" else 0.1
+                mine = {"uid": uid, "generation": number, "outcome": outcome, "likely": likely}
+                connection.execute(text(done), {**mine, "sending": sending, **values})
+            item = (
+                "INSERT INTO workitem VALUES (:uid, :uid, 1, 'd', 'CANCELED', NULL, NULL, '{}',"
+                " :t, :t)"
+            )
+            connection.execute(text(item), {"uid": uid, **values})
+    engine.dispose()
+    engine = database.open_database(database.sqlite_url(tmp_path))
+    with engine.connect() as connection:
+        found = {row.study_instance_uid: row for row in connection.execute(select(worklist))}
+        offered = set(connection.execute(select(workitem.c.sop_instance_uid)).scalars())
+    assert {uid: row.ai_state for uid, row in found.items()} == {
+        "held": "held",
+        "shadow": "shadow",
+        "released": "positive",
+        "told": "positive",
+        "again": "queued",
+        "other patient": "negative",
+    }
+    for uid in ("held", "shadow", "again"):
+        row = found[uid]
+        assert (row.probability, row.threshold, row.why, row.head_start_minutes) == (
+            None,
+            None,
+            None,
+            0,
+        )
+        assert row.sort_key == row.received_at
+    assert {uid: found[uid].probability for uid in ("told", "released", "other patient")} == {
+        "told": 0.9,
+        "released": 0.9,
+        "other patient": 0.1,
+    }
+    assert found["told"].sort_key == values["before"]
+    assert offered == {"released", "told"}

@@ -117,6 +117,8 @@ def test_the_newest_result_of_a_study_is_the_one_that_counts(database: Engine) -
     again = {**key, "sop_instance_uid": f"{uid}.9", "outcome": "positive", "probability": 0.9}
     with database.begin() as connection:
         connection.execute(insert(tables.reading).values(**again, seconds={}, features=None))
+        done = {"state": "done", "priority": 100, "content_datetime": SINCE}
+        connection.execute(insert(tables.analysis).values(**key, **done))
     with database.connect() as connection:
         (row,) = statistics.images(connection, SINCE, UNTIL)
     assert (row.probability, row.features) == (0.9, None)

@@ -232,6 +232,22 @@ def test_a_study_in_the_shadow_is_done_and_nothing_is_told(tmp_path: Path) -> No
         assert not pacs.kept
 
 
+def test_a_study_that_is_held_beyond_patience_is_done_and_nothing_is_told(tmp_path: Path) -> None:
+    image = chest()
+    with Pacs() as pacs, Manager() as manager:
+        rule = {"name": "held", "when": "true", "hold": True}
+        lists = {"workflow_manager": [manager.settings(patience_seconds=10)], "rule": [rule]}
+        with Gateway(tmp_path, pacs, lists=lists) as gateway:
+            assert send(gateway.port, image).status == 0
+            concluded(gateway, image.StudyInstanceUID)
+            uid = manager.schedule(image)
+            ended(gateway, uid, "completed")
+        done = manager.done(uid)
+        assert list(done.OutputInformationSequence) == []
+        assert done.PerformedProcedureStepDescription == "Done; nothing is sent"
+        assert not pacs.kept
+
+
 def test_a_workitem_that_makes_no_sense_is_canceled_and_the_next_is_performed(
     tmp_path: Path,
 ) -> None:

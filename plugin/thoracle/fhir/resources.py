@@ -23,6 +23,7 @@ from thoracle.fhir import elements
 from thoracle.fhir.elements import Json
 from thoracle.fhir.rows import Study
 from thoracle.records import Outcome, Reason
+from thoracle.study.published import KEPT_BACK
 from thoracle.wording import DISCLAIMER
 
 # ---- conclusion ----------------------------------------------------------------------------------
@@ -115,7 +116,7 @@ def task_reason(study: Study) -> Json | None:
         return {"text": f"The analysis failed. {_nothing(study)}".rstrip()}
     if row.task_status == "on-hold":
         return {"text": "A rule holds the result until somebody releases it."}
-    shown = row.task_status == "completed" and row.newest_sending != "shadow"
+    shown = row.task_status == "completed" and row.newest_sending not in KEPT_BACK
     if shown and (row.outcome == Outcome.REJECTED or row.state == "withdrawn"):
         reasons = _reasons(study)
         return {"coding": reasons, "text": "; ".join(one["display"] for one in reasons)}
@@ -281,10 +282,7 @@ def task(study: Study) -> FHIRResourceModel:
     }
     if reason := task_reason(study):
         values["statusReason"] = reason
-    shown = row.newest_state in ("done", "withdrawn") and row.newest_sending not in (
-        "held",
-        "shadow",
-    )
+    shown = row.newest_state in ("done", "withdrawn") and row.newest_sending not in KEPT_BACK
     if shown and row.generation is not None:
         output = _reference("DiagnosticReport", row)
         values["output"] = [{"type": {"text": "Report"}, "valueReference": output}]

@@ -19,28 +19,18 @@ from thoracle.store.tables import (
     study,
     worklist,
 )
+from thoracle.study.published import is_published
 
 # ---- status --------------------------------------------------------------------------------------
 # What stands of a study's analyses, and the status of each resource that follows from it.
 #
 # Two analyses matter for each study. The *newest* tells what becomes of it. The *standing* one is
 # the newest that has said something (it may be withdrawn since) to people outside: a result that
-# a rule holds or shadows is told to nobody, and so not here.
-
-HIDDEN = ("held", "shadow")
-"""States of sending of which nobody outside may know the result."""
+# a rule keeps back is told to nobody (study/published.py), and so not here.
 
 NEWEST = analysis.alias("newest")
 STANDING = analysis.alias("standing")
 _earlier = analysis.alias("earlier")
-
-
-def is_published(table: Any) -> ColumnElement[bool]:
-    """Return whether an analysis has said something to people outside."""
-    return and_(
-        table.c.state.in_(("done", "withdrawn")),
-        func.coalesce(table.c.sending, "").not_in(HIDDEN),
-    )
 
 
 JOINED: FromClause = (

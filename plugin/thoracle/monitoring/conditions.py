@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, or_, select
+from sqlalchemy import Connection, and_, case, func, or_, select, true
 
 from thoracle.audit import forwarding
 from thoracle.monitoring import operations, statistics
@@ -29,6 +29,7 @@ from thoracle.store.tables import (
     worklist,
 )
 from thoracle.study import reconciliation
+from thoracle.study.published import is_of_published
 
 FAILED_DAYS = 7
 """A failed analysis that nobody took up is an alarm so long."""
@@ -75,6 +76,11 @@ def of_service(subject: str) -> bool:
     return subject.startswith(SUBJECTS)
 
 
+def tells_results(subject: str) -> bool:
+    """Return whether an alarm says what results are, those too that a rule keeps back."""
+    return subject.startswith("device ") or not of_service(subject)
+
+
 def check(connection: Connection, settings: Settings, now: datetime) -> list[Comparison]:
     """Return an alarm for each condition that holds now."""
     return [
@@ -82,7 +88,7 @@ def check(connection: Connection, settings: Settings, now: datetime) -> list[Com
         *_unanswered(connection, settings, now),
         *_unreachable(connection, settings, now),
         *_dead(connection),
-        *_refused_devices(connection, settings, now),
+        *refused_devices(connection, settings, now),
         *_repositories(connection),
         *_patients(connection),
         *_workitems(connection, now),
@@ -266,10 +272,13 @@ def _dead(connection: Connection) -> Iterator[Comparison]:
         )
 
 
-def _refused_devices(
-    connection: Connection, settings: Settings, now: datetime
+def refused_devices(
+    connection: Connection, settings: Settings, now: datetime, *, with_kept_back: bool = True
 ) -> Iterator[Comparison]:
-    """Yield an alarm for each device of which no image of a day could be read."""
+    """Yield an alarm for each device of which no image of a day could be read.
+
+    Without ``with_kept_back``, of images alone whose result may be told.
+    """
     since = timestamp(now - timedelta(hours=DEVICE_HOURS))
     refused = func.sum(case((reading.c.reason_code.is_not(None), 1), else_=0))
     rows = connection.execute(
@@ -290,6 +299,7 @@ def _refused_devices(
         .where(
             worklist.c.received_at >= since,
             or_(reading.c.reason_code.is_(None), reading.c.reason_code.not_in(OURS)),
+            true() if with_kept_back else is_of_published(reading),
         )
         .group_by(worklist.c.device)
         .having(func.count() >= settings.watch.refused_images, refused == func.count())
@@ -298,7 +308,9 @@ def _refused_devices(
     until = timestamp(now + timedelta(days=1))  # what came this moment, too
     details = {
         row.device: row.detail
-        for row in reversed(statistics.refusals(connection, since, until))
+        for row in reversed(
+            statistics.refusals(connection, since, until, with_kept_back=with_kept_back)
+        )
         if row.reason_code is not None
     }
     for row in rows:

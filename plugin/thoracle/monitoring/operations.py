@@ -10,6 +10,7 @@ from sqlalchemy import Connection, case, func, select, text
 from thoracle.outbox.rows import ARRIVED, DEAD, DICOM, NO_STUDY
 from thoracle.store import workflows
 from thoracle.store.tables import analysis, instance, outbox, result, timestamp
+from thoracle.study.published import HELD, KEPT_BACK, is_kept_back
 
 Rows = Sequence[Any]
 """Rows with the columns that each function names."""
@@ -73,8 +74,10 @@ def waiting(connection: Connection) -> list[dict[str, Any]]:
         "messages": select(func.count(), func.min(outbox.c.created_at)).where(
             outbox.c.state == "waiting", outbox.c.kind != DICOM
         ),
-        "results that a rule holds": select(func.count(), func.min(outbox.c.created_at)).where(
-            outbox.c.state == "held", outbox.c.kind == DICOM
+        "results that a rule holds": select(func.count(), func.min(analysis.c.finished_at)).where(
+            # No other index than that of what is kept back: most results are done.
+            func.coalesce(analysis.c.state, "") == "done",
+            analysis.c.sending == HELD,
         ),
     }
     answer = []
@@ -85,18 +88,36 @@ def waiting(connection: Connection) -> list[dict[str, Any]]:
 
 
 def states(connection: Connection) -> dict[str, dict[str, int]]:
-    """Return how many items of each kind of peer are in which state."""
+    """Return how many items of each kind of peer are in which state.
+
+    Those of results that a rule keeps back do not count: how many there are says what they are.
+    """
     columns = (outbox.c.kind, outbox.c.state)
-    rows = connection.execute(select(*columns, func.count()).group_by(*columns).order_by(*columns))
+    all_ = select(*columns, func.count()).group_by(*columns).order_by(*columns)
+    of_result = (
+        (analysis.c.study_instance_uid == result.c.study_instance_uid)
+        & (analysis.c.generation == result.c.generation)
+        & (analysis.c.bundle_digest == result.c.bundle_digest)
+    )
+    kept_back = (
+        all_.join(result, result.c.sop_instance_uid == outbox.c.sop_instance_uid)
+        .join(analysis, of_result)
+        .where(analysis.c.sending.in_(KEPT_BACK))
+    )
+    held = {(kind, state): number for kind, state, number in connection.execute(kept_back)}
     found: dict[str, dict[str, int]] = {}
-    for kind, state, number in rows:
-        found.setdefault(kind, {})[state] = int(number)
+    for kind, state, number in connection.execute(all_.where(outbox.c.state != "held")):
+        if told := int(number) - held.get((kind, state), 0):
+            found.setdefault(kind, {})[state] = told
     return found
 
 
 def outcomes(connection: Connection) -> dict[str, int]:
-    """Return how many analyses came to which outcome, or failed."""
-    ended = func.coalesce(analysis.c.outcome, analysis.c.state)
+    """Return how many analyses came to which outcome, or failed; or ``held`` or ``shadow``."""
+    ended = case(
+        (is_kept_back(analysis), analysis.c.sending),
+        else_=func.coalesce(analysis.c.outcome, analysis.c.state),
+    )
     rows = connection.execute(
         select(ended, func.count())
         .where(analysis.c.state.in_(("done", "withdrawn", "failed")))

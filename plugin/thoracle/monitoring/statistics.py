@@ -1,13 +1,24 @@
 """Statements about many studies at once: what the dashboard and the watch count.
 
 Every study counts by the moment its first image was received, and by its newest result. ``since``
-and ``until`` are times as they are stored; the first is inclusive, the second is not.
+and ``until`` are times as they are stored; the first is inclusive, the second is not. What a rule
+keeps back counts only ``with_kept_back``: for administrators, and for the watch of the gateway,
+which must go on when somebody shadows a device because of it.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, case, func, literal_column, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    case,
+    func,
+    literal_column,
+    select,
+    true,
+)
 
 from thoracle.outbox.rows import DICOM
 from thoracle.store.tables import (
@@ -19,6 +30,7 @@ from thoracle.store.tables import (
     verdict,
     worklist,
 )
+from thoracle.study.published import KEPT_BACK, is_kept_back, is_of_published
 
 Rows = Sequence[Any]
 """Rows with the columns that each function names."""
@@ -37,30 +49,66 @@ def first_day(connection: Connection) -> str | None:
     return None if first is None else str(first)[:DAY]
 
 
-def outcomes(connection: Connection, since: str, until: str, period: int = DAY) -> Rows:
+def outcomes(
+    connection: Connection,
+    since: str,
+    until: str,
+    period: int = DAY,
+    *,
+    with_kept_back: bool = False,
+) -> Rows:
     """Return ``period`` (day or month), ``ai_state`` and ``number`` of studies, oldest first."""
     when = _beginning(worklist.c.received_at, period).label("period")
-    return connection.execute(
-        select(when, worklist.c.ai_state, func.count().label("number"))
-        .where(worklist.c.received_at >= since, worklist.c.received_at < until)
-        .group_by(when, worklist.c.ai_state)
-        .order_by(when, worklist.c.ai_state)
+    return _by_state(connection, since, until, when, with_kept_back=with_kept_back)
+
+
+def _by_state(
+    connection: Connection,
+    since: str,
+    until: str,
+    column: ColumnElement[Any],
+    *,
+    with_kept_back: bool,
+) -> Rows:
+    """Return numbers of studies by a column and the state, in that order."""
+    number = func.count().label("number")
+    came = (worklist.c.received_at >= since, worklist.c.received_at < until)
+    listed = select(column, worklist.c.ai_state, number).where(*came)
+    rows = connection.execute(
+        listed.group_by(column, worklist.c.ai_state).order_by(column, worklist.c.ai_state)
     ).all()
+    if not with_kept_back or not any(row.ai_state in KEPT_BACK for row in rows):
+        return rows
+    # The list itself does not say what they are.
+    known = (
+        select(column, analysis.c.outcome.label("ai_state"), number)
+        .select_from(worklist)
+        .join(study, study.c.study_instance_uid == worklist.c.study_instance_uid)
+        .join(
+            analysis,
+            (analysis.c.study_instance_uid == study.c.study_instance_uid)
+            & (analysis.c.generation == study.c.generation),
+        )
+        .where(worklist.c.ai_state.in_(KEPT_BACK), analysis.c.sending.in_(KEPT_BACK), *came)
+        .group_by(column, analysis.c.outcome)
+        .order_by(column, analysis.c.outcome)
+    )
+    told = [row for row in rows if row.ai_state not in KEPT_BACK]
+    return [*told, *connection.execute(known)]
 
 
-def devices(connection: Connection, since: str, until: str) -> Rows:
-    """Return ``device``, ``ai_state`` and ``number`` of studies."""
-    columns = (worklist.c.device, worklist.c.ai_state)
-    return connection.execute(
-        select(*columns, func.count().label("number"))
-        .where(worklist.c.received_at >= since, worklist.c.received_at < until)
-        .group_by(*columns)
-    ).all()
+def devices(
+    connection: Connection, since: str, until: str, *, with_kept_back: bool = False
+) -> Rows:
+    """Return ``device``, ``ai_state`` and ``number`` of studies; a device's may come in parts."""
+    return _by_state(connection, since, until, worklist.c.device, with_kept_back=with_kept_back)
 
 
-def _of_images(since: str, until: str, *columns: ColumnElement[Any]) -> Select[Any]:
+def _of_images(
+    since: str, until: str, *columns: ColumnElement[Any], with_kept_back: bool
+) -> Select[Any]:
     """Return the columns of each image of the newest results, by the arrival of its study."""
-    return (
+    statement = (
         select(*columns)
         .select_from(worklist)
         .join(study, study.c.study_instance_uid == worklist.c.study_instance_uid)
@@ -71,20 +119,25 @@ def _of_images(since: str, until: str, *columns: ColumnElement[Any]) -> Select[A
         )
         .where(worklist.c.received_at >= since, worklist.c.received_at < until)
     )
+    return statement if with_kept_back else statement.where(is_of_published(reading))
 
 
-def reasons(connection: Connection, since: str, until: str) -> Rows:
+def reasons(
+    connection: Connection, since: str, until: str, *, with_kept_back: bool = False
+) -> Rows:
     """Return ``reason_code`` and ``number`` of rejected images, the most frequent first."""
     number = func.count().label("number")
     return connection.execute(
-        _of_images(since, until, reading.c.reason_code, number)
+        _of_images(since, until, reading.c.reason_code, number, with_kept_back=with_kept_back)
         .where(reading.c.reason_code.is_not(None))
         .group_by(reading.c.reason_code)
         .order_by(number.desc(), reading.c.reason_code)
     ).all()
 
 
-def refusals(connection: Connection, since: str, until: str) -> Rows:
+def refusals(
+    connection: Connection, since: str, until: str, *, with_kept_back: bool = False
+) -> Rows:
     """Return ``device``, ``reason_code``, ``detail`` and ``number`` of images, most of them first.
 
     Of images that were analysed reason and detail are ``None``. The detail names the value found.
@@ -92,17 +145,18 @@ def refusals(connection: Connection, since: str, until: str) -> Rows:
     number = func.count().label("number")
     columns = (worklist.c.device, reading.c.reason_code, reading.c.detail)
     return connection.execute(
-        _of_images(since, until, *columns, number)
+        _of_images(since, until, *columns, number, with_kept_back=with_kept_back)
         .group_by(*columns)
         .order_by(number.desc(), *columns)
     ).all()
 
 
-def times(connection: Connection, since: str, until: str) -> Rows:
+def times(connection: Connection, since: str, until: str, *, with_kept_back: bool = False) -> Rows:
     """Return when studies were received, concluded, proven to be kept, and judged.
 
     Columns ``received_at``, ``finished_at``, ``proven_at`` (by the last destination that has the
-    report) and ``reviewed_at``; what has not happened is ``None``.
+    report) and ``reviewed_at``; what has not happened is ``None``. How long a positive report takes
+    is not how long a negative one does.
     """
     # Not in the WHERE: SQLite would then go through all deliveries in that state, for each study.
     at = case(((outbox.c.state == "delivered") & (outbox.c.kind == DICOM), outbox.c.changed_at))
@@ -130,14 +184,15 @@ def times(connection: Connection, since: str, until: str) -> Rows:
             analysis,
             (analysis.c.study_instance_uid == study.c.study_instance_uid)
             & (analysis.c.generation == study.c.generation)
-            & analysis.c.state.in_(("done", "withdrawn")),
+            & analysis.c.state.in_(("done", "withdrawn"))
+            & (true() if with_kept_back else ~is_kept_back(analysis)),
         )
         .where(worklist.c.received_at >= since, worklist.c.received_at < until)
         .order_by(worklist.c.received_at)
     ).all()
 
 
-def images(connection: Connection, since: str, until: str) -> Rows:
+def images(connection: Connection, since: str, until: str, *, with_kept_back: bool = False) -> Rows:
     """Return device, bundle_digest, probability and features of the images that were analysed."""
     columns = (
         worklist.c.device,
@@ -146,13 +201,15 @@ def images(connection: Connection, since: str, until: str) -> Rows:
         reading.c.features,
     )
     return connection.execute(
-        _of_images(since, until, *columns)
+        _of_images(since, until, *columns, with_kept_back=with_kept_back)
         .where(reading.c.probability.is_not(None))
         .order_by(worklist.c.received_at)
     ).all()
 
 
-def opinions(connection: Connection, since: str, until: str) -> Rows:
+def opinions(
+    connection: Connection, since: str, until: str, *, with_kept_back: bool = False
+) -> Rows:
     """Return ``month``, ``device``, ``outcome``, ``opinion`` and ``number`` of verdicts.
 
     Of each study its newest verdict counts, in the month in which it was given.
@@ -166,6 +223,7 @@ def opinions(connection: Connection, since: str, until: str) -> Rows:
             verdict.c.id.in_(newest),
             verdict.c.recorded_at >= since,
             verdict.c.recorded_at < until,
+            true() if with_kept_back else is_of_published(verdict),
         )
         .group_by(*columns)
         .order_by(*columns)

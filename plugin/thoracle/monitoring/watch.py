@@ -409,19 +409,27 @@ def spans(settings: Watch, first_day: str | None, now: datetime) -> tuple[Span, 
     )
 
 
-def compare(connection: Connection, settings: Watch, now: datetime) -> DriftComparison:
-    """Return all comparisons, each with its level."""
+def compare(
+    connection: Connection, settings: Watch, now: datetime, *, with_kept_back: bool = True
+) -> DriftComparison:
+    """Return all comparisons, each with its level.
+
+    Without ``with_kept_back``, of results alone that every reader may know of.
+    """
     reference, window = spans(settings, statistics.first_day(connection), now)
     days = settings.window_days
     was, is_now = (
-        Sample.of(statistics.images(connection, one.since, one.until))
+        Sample.of(
+            statistics.images(connection, one.since, one.until, with_kept_back=with_kept_back)
+        )
         for one in (reference, window)
     )
     had, has = (
-        counted(statistics.devices(connection, one.since, one.until)) for one in (reference, window)
+        counted(statistics.devices(connection, one.since, one.until, with_kept_back=with_kept_back))
+        for one in (reference, window)
     )
     recent = timestamp(now - timedelta(days=AGREEMENT_DAYS))
-    verdicts = statistics.opinions(connection, recent, window.until)
+    verdicts = statistics.opinions(connection, recent, window.until, with_kept_back=with_kept_back)
     comparisons = (
         volume(had, reference.days, has, days, settings),
         scores(was, is_now, days, settings),

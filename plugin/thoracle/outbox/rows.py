@@ -24,6 +24,7 @@ from thoracle.records import Kind
 from thoracle.store import workflows
 from thoracle.store.tables import now, outbox, result, study
 from thoracle.study.instances import KEPT
+from thoracle.study.published import is_of_published
 from thoracle.study.results import AnalysisKey
 
 DICOM = "dicom"
@@ -150,9 +151,17 @@ def set_rows(connection: Connection, numbers: Iterable[int], **values: Any) -> N
 
 
 def of_studies(
-    connection: Connection, study_instance_uids: Sequence[str], kind: str | None = None
+    connection: Connection,
+    study_instance_uids: Sequence[str],
+    kind: str | None = None,
+    *,
+    with_kept_back: bool = True,
 ) -> Sequence[Row[Any]]:
-    """Return the rows about studies, of one kind or all, oldest first."""
+    """Return the rows about studies, of one kind or all, oldest first.
+
+    Without ``with_kept_back`` those of results alone that may be told: how many there are of the
+    others, and of what kind, says what the result is.
+    """
     statement = (
         question()
         .where(result.c.study_instance_uid.in_(study_instance_uids))
@@ -160,6 +169,8 @@ def of_studies(
     )
     if kind is not None:
         statement = statement.where(outbox.c.kind == kind)
+    if not with_kept_back:  # an image that is passed on is of the result that passed it on first
+        statement = statement.where(is_of_published(result), outbox.c.state != "held")
     return connection.execute(statement).all()
 
 

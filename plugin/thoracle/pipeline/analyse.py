@@ -22,6 +22,7 @@ from thoracle.store.object_files import Digest
 from thoracle.store.tables import timestamp
 from thoracle.study import analyses, instances, reading_list, results
 from thoracle.study.line import parts, write_result
+from thoracle.study.published import HELD, SHADOW
 from thoracle.study.results import AnalysisKey, ResultObject
 from thoracle.ups import review
 
@@ -309,8 +310,8 @@ def _conclude(
     line = parts()
     key = AnalysisKey(study, generation, digest)
     decision = RoutingDecision.from_json(routing)
-    sending = route.SHADOW if decision.shadow else route.HELD if decision.held else None
-    state = "held" if sending == route.HELD else "waiting"
+    sending = SHADOW if decision.shadow else HELD if decision.held else None
+    state = "held" if sending == HELD else "waiting"
     sends = NOTHING if decision.shadow else decision.planned
     objects = [ResultObject(**{**values, "kind": Kind(values["kind"])}) for values in made]
     columns = analyses.conclude(
@@ -320,9 +321,10 @@ def _conclude(
         [Reading.from_json(values) for values in readings],
         objects,
         str(DBOS.workflow_id),
+        sending,
     )
-    reading_list.set_head_start(connection, study, *routing["head_start"])
     if sending is None:  # what a rule keeps back is told by no order
+        reading_list.set_head_start(connection, study, *routing["head_start"])
         reading_list.set_stat(connection, study, route.stat_rule(decision))
     if line.settings.rule:
         route.record_decision(connection, key, routing, sending, columns)

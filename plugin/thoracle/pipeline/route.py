@@ -29,8 +29,8 @@ from thoracle.ups import workitems
 # ---- rows ----------------------------------------------------------------------------------------
 # What the rules decided, and who is told: rows and events written together.
 
-HELD, SHADOW, RELEASED = "held", "shadow", "released"
-"""What becomes of an analysis whose objects are not sent at once."""
+RELEASED = "released"
+"""In ``analysis.sending``: a rule held the result, and a person released it."""
 
 
 def record_decision(
@@ -99,8 +99,10 @@ def release_rows(
     key = AnalysisKey(study_instance_uid, row.generation, row.bundle_digest)
     results.routed(connection, key, row.routing, RELEASED)
     decision = RoutingDecision.from_json(row.routing)
+    analyses.list_result(connection, key, results.reason_code(connection, key))
+    if "head_start" in row.routing:  # it is not in those of the first versions
+        reading_list.set_head_start(connection, study_instance_uid, *row.routing["head_start"])
     reading_list.set_stat(connection, study_instance_uid, stat_rule(decision))
-    reading_list.touch(connection, study_instance_uid)
     trail.record(
         connection,
         trail.Event.STUDY_RELEASED,

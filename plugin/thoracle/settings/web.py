@@ -76,6 +76,10 @@ class Web(Section):
         pattern=r"^(https?://[^\s]*)?$",
         description="The site's viewer, e.g. https://viewer.example/?study={StudyInstanceUID}; {StudyInstanceUID}, {AccessionNumber} and {PatientID} are filled in. Empty: no link.",
     )
+    readers_see_kept_back: bool = Field(
+        False,
+        description="Readers see on the pages what a [[rule]] holds or shadows, marked so; false: that a result is held or shadow, and no more. Administrators and auditors always see it, programs never.",
+    )
     session_hours: float = Field(
         12, gt=0, le=168, description="A session ends after this many hours."
     )

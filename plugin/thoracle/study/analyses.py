@@ -7,12 +7,13 @@ their result as JSON.
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from thoracle.records import BundleIdentity, Outcome, Reading, Reason, study_outcome
 from thoracle.store import trail
 from thoracle.store.tables import now
 from thoracle.study import instances, reading_list, results
+from thoracle.study.published import HELD, KEPT_BACK, SHADOW
 from thoracle.study.reconciliation import Patient
 from thoracle.study.results import AnalysisKey, ResultObject
 
@@ -118,31 +119,25 @@ def conclude(
     readings: Sequence[Reading],
     made: Sequence[ResultObject],
     workflow_id: str,
+    sending: str | None = None,
 ) -> trail.Columns:
     """Record what was read, and what was made of it.
 
-    Returns the columns that further events of this result have alike.
+    ``sending`` is ``held`` or ``shadow`` when a rule keeps the result back. Returns the columns
+    that further events of this result have alike.
     """
     outcome, probability = _summary(readings)
-    results.end_analysis(connection, key, "done", outcome, probability)
+    results.end_analysis(connection, key, "done", outcome, probability, sending)
     results.add_readings(connection, key, bundle.finding.key, readings, bundle.decision.threshold)
     version = f"{bundle.name} {bundle.version}"[:64]
     for reading in readings:
         if reading.frames_sha256:
             uid, frames = reading.sop_instance_uid, reading.frames_sha256
             instances.set_frames(connection, key.study_instance_uid, uid, frames)
-    told = (outcome.value, probability, _reason_code(outcome, readings))
-    others = [
-        (one.outcome, one.probability, None) for one in results.of_other_patients(connection, key)
-    ]
-    shown, likely, reason_code = max([told, *others], key=_urgency)
-    reading_list.set_state(
+    list_result(
         connection,
-        key.study_instance_uid,
-        shown,
-        probability=likely,
-        threshold=bundle.decision.threshold,
-        reason_code=reason_code,
+        key,
+        _reason_code(outcome, readings),
         bundle_version=version,
         finding=bundle.finding.key,
         finding_name=bundle.finding.short_name,
@@ -170,6 +165,29 @@ def conclude(
     for result in made:
         add_result(connection, key, result, columns)
     return columns
+
+
+def list_result(
+    connection: Connection, key: AnalysisKey, reason_code: str | None, **columns: str
+) -> None:
+    """Have the worklist say what may be told of the newest results of a study.
+
+    ``reason_code`` says why the images of this analysis were rejected, if they were; ``columns``
+    are more of the row, of the model.
+    """
+    row = results.analysis_row(connection, key)
+    current = [(row, reason_code)]
+    current += [(one, None) for one in results.of_other_patients(connection, key)]
+    told = [(one, reason) for one, reason in current if one.sending not in KEPT_BACK]
+    values: dict[str, Any] = dict.fromkeys(("probability", "threshold", "reason_code"))
+    if told:
+        shown, reason = max(told, key=lambda one: _urgency(one[0]))
+        state = shown.outcome
+        values["probability"], values["reason_code"] = shown.probability, reason
+        values["threshold"] = results.threshold(connection, key)
+    else:
+        state = HELD if any(one.sending == HELD for one, _ in current) else SHADOW
+    reading_list.set_state(connection, key.study_instance_uid, state, **values, **columns)
 
 
 def add_result(
@@ -256,8 +274,8 @@ _URGENCY = [Outcome.NEGATIVE, Outcome.REJECTED, Outcome.INDETERMINATE, Outcome.P
 """Of several patients in one study the list shows the last of these."""
 
 
-def _urgency(said: tuple[str, float | None, str | None]) -> tuple[int, float]:
-    return _URGENCY.index(Outcome(said[0])), said[1] or 0.0
+def _urgency(row: Row[Any]) -> tuple[int, float]:
+    return _URGENCY.index(Outcome(row.outcome)), row.probability or 0.0
 
 
 def of_study(

@@ -4,6 +4,9 @@ The order needs no clock. A study stands where it would if it had come ``head_st
 earlier than it did, and STAT studies before all others. So whoever came first and waits is
 overtaken only by what comes within the longest head start: nobody starves, and an index has the
 order ready.
+
+What a rule keeps back is in no column of it: such a study stands where it would without a result,
+and its state is ``held`` or ``shadow``.
 """
 
 import re
@@ -17,17 +20,17 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from thoracle.records import Outcome
 from thoracle.store.folding import folded
-from thoracle.store.tables import analysis, now, timestamp, worklist
-from thoracle.study import results
+from thoracle.store.tables import now, timestamp, worklist
 from thoracle.study.instances import Description, Received
+from thoracle.study.published import KEPT_BACK
 
 STAT, OTHERS = 0, 1
 """Urgencies, in their order."""
 STAT_PRIORITY = 1
 """Queue priority of what the order calls STAT."""
 QUEUED, RUNNING, FAILED, WITHDRAWN = "queued", "running", "failed", "withdrawn"
-STATES = (QUEUED, RUNNING, *(one.value for one in Outcome), FAILED, WITHDRAWN)
-"""What the list says of the AI."""
+STATES = (QUEUED, RUNNING, *(one.value for one in Outcome), FAILED, WITHDRAWN, *KEPT_BACK)
+"""What the list says of the AI; ``held`` or ``shadow`` in place of a result that is kept back."""
 _BY_ARRIVAL = (worklist.c.received_at, worklist.c.study_instance_uid)
 SORTS: dict[str, tuple[Sequence[ColumnElement[Any]], bool]] = {
     "rank": ((worklist.c.urgency, worklist.c.sort_key, worklist.c.study_instance_uid), False),
@@ -59,8 +62,6 @@ class Filter:
     """ISO 8601 in UTC, of the arrival, inclusive."""
     until: str = ""
     """Alike, exclusive."""
-    outside: bool = False
-    """Who asks must not learn by ``states`` what a rule keeps back."""
 
 
 # ---- write -----------------------------------------------------------------------------------
@@ -289,9 +290,6 @@ def _where(statement: Select[Any], wanted: Filter) -> Select[Any]:
     statement = statement.select_from(worklist)
     if wanted.states:
         statement = statement.where(column.ai_state.in_(wanted.states))
-    if wanted.states and wanted.outside:
-        kept_back = results.KEPT_BACK.with_only_columns(analysis.c.study_instance_uid)
-        statement = statement.where(column.study_instance_uid.not_in(kept_back))
     if wanted.review:
         done = column.reviewed_at.is_not(None)
         statement = statement.where(done if wanted.review == "done" else ~done)

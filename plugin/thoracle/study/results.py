@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from thoracle.records import Kind, Outcome, Reading
-from thoracle.store.tables import analysis, now, reading, result, study
+from thoracle.store.tables import analysis, now, reading, result
+from thoracle.study.published import HELD
 from thoracle.study.reconciliation import Patient, grouped, is_merged
 
 
@@ -100,12 +101,22 @@ def end_analysis(
     state: str,
     outcome: Outcome | None = None,
     probability: float | None = None,
+    sending: str | None = None,
 ) -> None:
-    """Set the end of an analysis: ``done``, ``superseded`` or ``failed``."""
+    """Set the end of an analysis: ``done``, ``superseded`` or ``failed``.
+
+    ``sending`` is ``held`` or ``shadow`` when a rule keeps the result back.
+    """
     connection.execute(
         update(analysis)
         .where(_is(key))
-        .values(state=state, outcome=outcome, probability=probability, finished_at=now())
+        .values(
+            state=state,
+            outcome=outcome,
+            probability=probability,
+            sending=sending,
+            finished_at=now(),
+        )
     )
 
 
@@ -270,25 +281,29 @@ def held(connection: Connection, study_instance_uid: str) -> Row[Any] | None:
         .order_by(analysis.c.generation.desc())
         .limit(1)
     ).first()
-    return row if row is not None and (row.state, row.sending) == ("done", "held") else None
+    return row if row is not None and (row.state, row.sending) == ("done", HELD) else None
 
 
-KEPT_BACK = (
-    select(analysis.c.study_instance_uid, analysis.c.sending)
-    .join(study, study.c.study_instance_uid == analysis.c.study_instance_uid)
-    .where(
-        analysis.c.generation == study.c.generation,
-        analysis.c.state == "done",
-        analysis.c.sending.in_(("held", "shadow")),
+def threshold(connection: Connection, key: AnalysisKey) -> float | None:
+    """Return the decision threshold of an analysis."""
+    return connection.execute(_readings(key, reading.c.threshold).limit(1)).scalar()
+
+
+def reason_code(connection: Connection, key: AnalysisKey) -> str | None:
+    """Return why an analysis rejected the study, by its first image; ``None``: it did not."""
+    row = analysis_row(connection, key)
+    if row.outcome != Outcome.REJECTED:
+        return None
+    rejected = _readings(key, reading.c.reason_code).where(reading.c.reason_code.is_not(None))
+    return connection.execute(rejected.order_by(reading.c.sop_instance_uid).limit(1)).scalar()
+
+
+def _readings(key: AnalysisKey, column: Any) -> Select[Any]:
+    return select(column).where(
+        reading.c.study_instance_uid == key.study_instance_uid,
+        reading.c.generation == key.generation,
+        reading.c.bundle_digest == key.bundle_digest,
     )
-)
-"""Studies with a newest result that a rule keeps back, and by what: held or shadow."""
-
-
-def kept_back(connection: Connection, study_instance_uids: Sequence[str]) -> dict[str, str]:
-    """Return which of the studies have a newest result that a rule keeps back: held or shadow."""
-    statement = KEPT_BACK.where(analysis.c.study_instance_uid.in_(study_instance_uids))
-    return {row.study_instance_uid: row.sending for row in connection.execute(statement)}
 
 
 def digests(connection: Connection, study_instance_uids: Sequence[str]) -> dict[str, str]:

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, func, select, true
 
 from thoracle.store import bundles
 from thoracle.store.bundles import KnownBundle
 from thoracle.store.tables import analysis, instance, reading, result, study, worklist
 from thoracle.study import instances
+from thoracle.study.published import KEPT_BACK, is_of_published
 
 MOST_PREVIOUS = 20
 """Earlier and later studies of a patient that are shown."""
@@ -26,6 +27,8 @@ class StudyRows:
     """The newest that was not superseded."""
     shown: Row[Any] | None
     """The newest that has a result, withdrawn or not: what there is to be seen."""
+    withheld: str
+    """``held`` or ``shadow``: the newest result is kept back from who asks; else empty."""
     images: Sequence[Row[Any]]
     """Instances of the latest generation, the newest version of each."""
     received: int
@@ -38,8 +41,14 @@ class StudyRows:
     """That made ``shown``, if anything is kept of it."""
 
 
-def rows(connection: Connection, study_instance_uid: str) -> StudyRows | None:
-    """Return the rows of a study, ``None`` when it is not known."""
+def rows(
+    connection: Connection, study_instance_uid: str, *, with_kept_back: bool = False
+) -> StudyRows | None:
+    """Return the rows of a study, ``None`` when it is not known.
+
+    ``with_kept_back``: for who may know of results that a rule keeps back; for others ``shown`` is
+    the newest result that may be told, and ``withheld`` all that is said of a newer one.
+    """
     row = connection.execute(
         select(study).where(study.c.study_instance_uid == study_instance_uid)
     ).first()
@@ -52,8 +61,11 @@ def rows(connection: Connection, study_instance_uid: str) -> StudyRows | None:
         )
         .order_by(analysis.c.generation.desc(), analysis.c.content_datetime.desc())
     ).all()
-    shown = next((one for one in found if one.state in ("done", "withdrawn")), None)
-    generation = shown.generation if shown is not None else row.generation
+    ended = [one for one in found if one.state in ("done", "withdrawn")]
+    newest = next(iter(ended), None)
+    generation = newest.generation if newest is not None else row.generation
+    shown = next((one for one in ended if with_kept_back or one.sending not in KEPT_BACK), None)
+    is_withheld = newest is not None and newest is not shown and newest.state == "done"
     digests = [] if shown is None else [shown.bundle_digest]
     return StudyRows(
         study=row,
@@ -62,6 +74,7 @@ def rows(connection: Connection, study_instance_uid: str) -> StudyRows | None:
         ).first(),
         analysis=found[0] if found else None,
         shown=shown,
+        withheld=newest.sending if newest is not None and is_withheld else "",
         images=instances.sources(connection, study_instance_uid, generation),
         received=connection.execute(
             select(func.count(instance.c.sop_instance_uid.distinct())).where(
@@ -97,14 +110,21 @@ def _results(connection: Connection, shown: Row[Any]) -> Sequence[Row[Any]]:
     ).all()
 
 
-def state(connection: Connection, study_instance_uid: str) -> tuple[str, str] | None:
+def state(
+    connection: Connection, study_instance_uid: str, *, with_kept_back: bool = False
+) -> tuple[str, str] | None:
     """Return what the AI does with a study and its newest report (empty: none); ``None``: unknown.
 
-    What it does is ``queued``, ``running`` or ``done`` (with whatever end).
+    What it does is ``queued``, ``running`` or ``done`` (with whatever end). ``with_kept_back``
+    is that of :func:`rows`.
     """
     report = (
         select(result.c.sop_instance_uid)
-        .where(result.c.study_instance_uid == study.c.study_instance_uid, result.c.kind == "sr")
+        .where(
+            result.c.study_instance_uid == study.c.study_instance_uid,
+            result.c.kind == "sr",
+            true() if with_kept_back else is_of_published(result),
+        )
         .order_by(result.c.generation.desc(), result.c.created_at.desc())
         .limit(1)
         .scalar_subquery()

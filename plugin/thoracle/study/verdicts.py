@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, func, insert, select, true
 
 from thoracle.errors import ThoracleError
 from thoracle.records import Kind
 from thoracle.store import trail
 from thoracle.store.tables import analysis, bundle, now, result, study, verdict, worklist
 from thoracle.study import analyses, reading_list
+from thoracle.study.published import KEPT_BACK, is_of_published
 
 # ---- rows ----------------------------------------------------------------------------------------
 # Statements about what readers say of results. Rows are only ever added: the newest counts.
@@ -47,8 +48,14 @@ class Judged:
     """That made the images, as the worklist names it."""
 
 
-def result_to_judge(connection: Connection, study_instance_uid: str) -> Judged | None:
-    """Return the newest result of a study; ``None`` when there is none or it was withdrawn."""
+def result_to_judge(
+    connection: Connection, study_instance_uid: str, *, with_kept_back: bool = False
+) -> Judged | None:
+    """Return the newest result of a study; ``None`` when there is none or it was withdrawn.
+
+    ``with_kept_back``: for who may know of results that a rule keeps back. For others there is
+    none while the newest is kept back: nobody judges what is about to be replaced.
+    """
     row = connection.execute(
         select(
             analysis.c.study_instance_uid,
@@ -59,6 +66,7 @@ def result_to_judge(connection: Connection, study_instance_uid: str) -> Judged |
             analysis.c.probability,
             worklist.c.device,
             analysis.c.state,
+            analysis.c.sending,
         )
         .join(
             result,
@@ -72,7 +80,11 @@ def result_to_judge(connection: Connection, study_instance_uid: str) -> Judged |
         .order_by(analysis.c.generation.desc(), result.c.created_at.desc())
         .limit(1)
     ).first()
-    return None if row is None or row.state != "done" else Judged(*row[:-1])
+    if row is None or row.state != "done":
+        return None
+    if row.sending in KEPT_BACK and not with_kept_back:
+        return None
+    return Judged(*row[:-2])
 
 
 def add_row(
@@ -84,11 +96,19 @@ def add_row(
     return int(connection.execute(statement).scalar_one())
 
 
-def of_study(connection: Connection, study_instance_uid: str) -> Sequence[Row[Any]]:
-    """Return the verdicts on a study, newest first."""
+def of_study(
+    connection: Connection, study_instance_uid: str, *, with_kept_back: bool = False
+) -> Sequence[Row[Any]]:
+    """Return the verdicts on a study, newest first.
+
+    ``with_kept_back``: those too on results that a rule keeps back.
+    """
     return connection.execute(
         select(verdict)
-        .where(verdict.c.study_instance_uid == study_instance_uid)
+        .where(
+            verdict.c.study_instance_uid == study_instance_uid,
+            true() if with_kept_back else is_of_published(verdict),
+        )
         .order_by(verdict.c.id.desc())
     ).all()
 
@@ -141,6 +161,8 @@ def give(
     opinion: Opinion,
     comment: str,
     columns: trail.Columns,
+    *,
+    with_kept_back: bool = False,
 ) -> int:
     """Record what a reader says of the result of a study; return the verdict's number.
 
@@ -155,6 +177,8 @@ def give(
         are left out.
     columns
         Of the event: who gives it (``user_id``), from where, by what means.
+    with_kept_back
+        Whether the reader may know of results that a rule keeps back.
 
     Raises
     ------
@@ -170,7 +194,7 @@ def give(
         )
     # First, because it is the lock: no other result is recorded between the question and the row.
     reading_list.review(connection, study_instance_uid, opinion.value)
-    judged = result_to_judge(connection, study_instance_uid)
+    judged = result_to_judge(connection, study_instance_uid, with_kept_back=with_kept_back)
     if judged is None or judged.sop_instance_uid != report:
         found = "none" if judged is None else "another one"
         raise ResultChanged(

@@ -27,6 +27,7 @@ from thoracle.records import SCHEME
 from thoracle.settings import WorkflowManager
 from thoracle.store import bundles, engine
 from thoracle.study.line import parts
+from thoracle.study.published import HELD, KEPT_BACK, SHADOW
 from thoracle.study.results import AnalysisKey
 from thoracle.ups import performances, review, scu, states
 from thoracle.ups import workitem_rows as stored
@@ -297,11 +298,13 @@ def _await(item: Performance) -> dict[str, Any]:
 
 def _is_open(connection: Any, analysis: Any) -> bool:
     """Return whether the result may yet reach an archive that has not got it."""
-    if analysis.state != "done" or analysis.sending == "shadow":
+    if analysis.state != "done" or analysis.sending == SHADOW:
         return False
+    if analysis.sending == HELD:  # whatever there is to send: that would say what the result is
+        return True
     key = AnalysisKey(analysis.study_instance_uid, analysis.generation, analysis.bundle_digest)
     sending = {one.state for one in outbox.of_result(connection, key)}
-    return bool(sending & {"waiting", "held"}) and not sending & set(outbox.ARRIVED)
+    return "waiting" in sending and not sending & set(outbox.ARRIVED)
 
 
 def _ended(worklist: Worklist, item: Performance) -> dict[str, Any] | None:
@@ -333,7 +336,7 @@ def _wait(worklist: Worklist, item: Performance, state: str) -> dict[str, Any]:
 
 def _complete(worklist: Worklist, item: Performance, analysis: Any) -> dict[str, Any]:
     settings = parts().settings
-    told = analysis.sending != "shadow"
+    told = analysis.sending not in KEPT_BACK
     with parts().database.connect() as connection:
         made = stored.outputs(connection, analysis) if told else []
         model = bundles.known(connection, [analysis.bundle_digest]).get(analysis.bundle_digest)

@@ -56,6 +56,11 @@ def lock(connection: Connection, sop_instance_uid: str) -> Row[Any] | None:
     return row_of(connection, sop_instance_uid)
 
 
+def remove(connection: Connection, sop_instance_uid: str) -> None:
+    """Remove a workitem that was told to nobody."""
+    connection.execute(delete(workitem).where(workitem.c.sop_instance_uid == sop_instance_uid))
+
+
 def exists(connection: Connection, sop_instance_uid: str) -> bool:
     """Return whether there is a workitem, offered or held."""
     statement = select(workitem.c.state).where(workitem.c.sop_instance_uid == sop_instance_uid)

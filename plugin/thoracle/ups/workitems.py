@@ -115,7 +115,9 @@ def supersede(
     """Cancel what nobody has begun for a study's earlier results; ask those who have to end it."""
     reports: EventReports = []
     for row in workitems.lock_study(connection, study_instance_uid):
-        if row.state in (State.SCHEDULED, workitems.HELD):
+        if row.state == workitems.HELD:  # nobody knows of it; canceled, everybody could see it
+            workitems.remove(connection, row.sop_instance_uid)
+        elif row.state == State.SCHEDULED:
             reports += _cancel(connection, row, text, [reason], {"correlation_id": workflow_id})
         elif row.state == State.IN_PROGRESS:
             request = Dataset()
@@ -140,8 +142,7 @@ def _cancel(
     progress.ProcedureStepDiscontinuationReasonCodeSequence = list(reasons) or [code(*DISCONTINUED)]
     ds.ProcedureStepProgressInformationSequence = [progress]
     uid, reports = row.sop_instance_uid, []
-    states = [] if row.state == workitems.HELD else [State.IN_PROGRESS, State.CANCELED]
-    for state in states:
+    for state in (State.IN_PROGRESS, State.CANCELED):
         ds.ProcedureStepState = state.value
         reports += add_reports(connection, uid, EventType.STATE_REPORT, state_report(ds))
     _keep(connection, uid, ds, {"state": State.CANCELED.value})

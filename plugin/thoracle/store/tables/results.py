@@ -48,7 +48,7 @@ analysis = Table(
     # What the rules decided (route.Decision as JSON), and what became of it: NULL (sent as they
     # say), held, shadow or released.
     Column("routing", JSON),
-    Column("sending", String(16)),
+    Column("sending", String(16), index=True),
     ForeignKeyConstraint(["study_instance_uid"], ["study.study_instance_uid"]),
 )
 

@@ -1,5 +1,6 @@
 """``GET /metrics`` for Prometheus: numbers about the gateway, none about a patient."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -9,10 +10,13 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from thoracle.audit import forwarding
-from thoracle.monitoring import alarms, operations
+from thoracle.monitoring import alarms, conditions, operations
+from thoracle.monitoring.comparison import Comparison, Level
 from thoracle.receive.inbox import MEGABYTE
 from thoracle.settings import Settings
-from thoracle.web.pages.operations import Operations, gather
+from thoracle.study import published
+from thoracle.web.pages.dashboard import watched
+from thoracle.web.pages.operations import Operations, age, gather
 from thoracle.web.session.access import Person, Role, scoped
 from thoracle.web.site import site_of
 
@@ -29,14 +33,31 @@ def metrics(
     """Return the figures in Prometheus' text format."""
     site = site_of(request)
     with site.database.connect() as connection:
-        text = exposition(connection, site.settings)
+        told = _told(request, connection) if published.any_kept_back(connection) else None
+        text = exposition(connection, site.settings, told)
     return Response(text, media_type=MEDIA_TYPE)
 
 
-def exposition(connection: Connection, settings: Settings) -> bytes:
-    """Return all figures in Prometheus' text format."""
+def _told(request: Request, connection: Connection) -> list[Comparison]:
+    """Return the alarms about results, as what may be told of results alone would raise them."""
+    settings, now = site_of(request).settings, datetime.now(UTC)
+    devices = conditions.refused_devices(connection, settings, now, with_kept_back=False)
+    return [*devices, *watched(request, with_kept_back=False).comparisons]
+
+
+def exposition(
+    connection: Connection, settings: Settings, told: Sequence[Comparison] | None = None
+) -> bytes:
+    """Return all figures in Prometheus' text format.
+
+    Parameters
+    ----------
+    told
+        Alarms about results, in place of those that the gateway raised of all results, also of
+        what a rule keeps back; ``None``: nothing is kept back.
+    """
     registry = CollectorRegistry()
-    _stored(registry, connection)
+    _stored(registry, connection, told)
     _now(registry, gather(connection, settings))
     return generate_latest(registry)
 
@@ -45,7 +66,9 @@ def _gauge(registry: CollectorRegistry, name: str, text: str, *labels: str) -> G
     return Gauge(f"thoracle_{name}", text, labels, registry=registry)
 
 
-def _stored(registry: CollectorRegistry, connection: Connection) -> None:
+def _stored(
+    registry: CollectorRegistry, connection: Connection, told: Sequence[Comparison] | None
+) -> None:
     outcomes = _gauge(registry, "analyses", "Analyses that have ended, by outcome.", "outcome")
     for outcome, number in operations.outcomes(connection).items():
         outcomes.labels(outcome).set(number)
@@ -57,7 +80,10 @@ def _stored(registry: CollectorRegistry, connection: Connection) -> None:
             sent.labels(kind, state).set(number)
     raised = _gauge(registry, "alarm", "1 while an alarm stands.", "subject")
     for row in alarms.alarm_rows(connection):
-        raised.labels(row.subject).set(row.level == "alarm")
+        if told is None or not conditions.tells_results(row.subject):
+            raised.labels(row.subject).set(row.level == "alarm")
+    for one in told or ():
+        raised.labels(one.subject).set(one.level is Level.ALARM)
     _sent_on(registry, connection)
 
 
@@ -92,10 +118,3 @@ def _now(registry: CollectorRegistry, found: Operations) -> None:
         if certificate.not_after is not None:
             left = certificate.not_after - datetime.now(UTC)
             ends.labels(certificate.setting).set(left.total_seconds())
-
-
-def age(since: str | None, now: datetime) -> float:
-    """Return the seconds from a time as it is stored until now, at least 0; 0 for ``None``."""
-    if since is None:
-        return 0.0
-    return max(0.0, (now - datetime.fromisoformat(since)).total_seconds())

@@ -1,7 +1,7 @@
 """``/api/studies``: results as plain JSON, for scripts and engines that do not speak FHIR.
 
-It tells what ``/fhir`` tells, and where objects went. What a rule holds or shadows has no result
-here: it is told to nobody outside.
+It tells what ``/fhir`` tells, and where objects went. What a rule holds or shadows has neither a
+result nor deliveries here: it is told to nobody outside.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,12 @@ from sqlalchemy import Connection
 
 from thoracle.fhir import elements
 from thoracle.fhir import rows as fhir_rows
-from thoracle.fhir.rows import HIDDEN, Search, Study, Token
+from thoracle.fhir.rows import Search, Study, Token
 from thoracle.outbox import rows as outbox
 from thoracle.outbox.rows import DICOM
 from thoracle.records import Finding, Outcome
 from thoracle.store import trail
+from thoracle.study.published import KEPT_BACK
 from thoracle.web.session.access import Person, Role, record_access, scoped
 from thoracle.web.site import site_of
 from thoracle.wording import RESEARCH_USE_ONLY
@@ -75,7 +76,7 @@ class DeliveryAnswer(BaseModel):
     sop_instance_uid: str
     kind: str = Field(description="sr, sc, pr, ko, rejection or original.")
     destination: str
-    state: str = Field(description="held, waiting, sent, delivered, refused, failed or withdrawn.")
+    state: str = Field(description="waiting, sent, delivered, refused, failed or withdrawn.")
     proof: str | None = Field(description="commitment, query or status, once it is delivered.")
     attempts: int
     changed_at: str = Field(description="ISO 8601, UTC.")
@@ -164,7 +165,7 @@ def _search(wanted: StudySearch) -> Search:
 def _answers(connection: Connection, found: Sequence[Study]) -> list[StudyAnswer]:
     sent: dict[str, list[Any]] = {}
     uids = [one.row.study_instance_uid for one in found]
-    for one in outbox.of_studies(connection, uids, DICOM):
+    for one in outbox.of_studies(connection, uids, DICOM, with_kept_back=False):
         sent.setdefault(one.study_instance_uid, []).append(one)
     return [_answer(one, sent.get(one.row.study_instance_uid, [])) for one in found]
 
@@ -197,7 +198,7 @@ def _delivery(row: Any) -> DeliveryAnswer:
 
 
 def _state(row: Any) -> Any:
-    if row.newest_state == "done" and row.newest_sending in HIDDEN:
+    if row.newest_state == "done" and row.newest_sending in KEPT_BACK:
         return row.newest_sending
     ended = row.newest_state in ("done", "failed", "withdrawn")
     return row.newest_state if ended else "waiting"

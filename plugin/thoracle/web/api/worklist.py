@@ -1,10 +1,10 @@
 """``/api/worklist`` and verdicts: the reading worklist for programs that have one of their own.
 
 A list in another system can show what the AI said of its studies and why they stand where they
-stand, and give back what the reader says. What a rule holds or shadows has no result here.
+stand, and give back what the reader says. What a rule holds or shadows is not on the list, and so
+not here.
 """
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, HTTPException, Request
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
 from thoracle.records import Outcome
-from thoracle.study import reading_list, results
+from thoracle.study import reading_list
 from thoracle.study.reading_list import QUEUED, RUNNING, STAT
 from thoracle.study.verdicts import LONGEST_COMMENT, Opinion
 from thoracle.web.api.results import Uid
@@ -111,18 +111,17 @@ def show(
         raise HTTPException(
             422, f"found {unknown[0][:32]!r}, required: {', '.join(WorklistQuery.__slots__)}"
         )
-    within = replace(wanted.filter(), outside=True)
+    within = wanted.filter()
     with site_of(request).database.begin() as connection:
         number = reading_list.count(connection, within)
         rows = reading_list.page(connection, within, wanted.sort, PAGE, (wanted.page - 1) * PAGE)
         uids = [row.study_instance_uid for row in rows]
-        hidden = results.kept_back(connection, uids)
         record_view(connection, request, person, wanted, uids)
     return ListAnswer(
         number=number,
         page=wanted.page,
         pages=max(1, -(-number // PAGE)),
-        studies=[_row(row, hidden.get(row.study_instance_uid)) for row in rows],
+        studies=[_row(row) for row in rows],
     )
 
 
@@ -149,19 +148,17 @@ def judge(
     return VerdictAnswer(verdict=number)
 
 
-def _row(row: Row[Any], hidden: str | None) -> RowAnswer:
+def _row(row: Row[Any]) -> RowAnswer:
     values = dict(row._mapping)
-    # Between two readings the row has what the first one said, which may have been kept back.
-    if hidden is not None or row.ai_state not in OUTCOMES:
+    # Between two readings the row has what the first one said.
+    if row.ai_state not in OUTCOMES:
         values |= dict.fromkeys(
             ("finding", "finding_name", "probability", "threshold", "reason_code")
         )
     between = row.ai_state in (QUEUED, RUNNING)
-    if hidden is not None or between:
+    if between:
         values["head_start_minutes"] = 0
     why = "not read yet" if between else rank_sentence(row)
-    if hidden is not None:
-        values["ai_state"], why = hidden, "a rule keeps its result back"
     code = values["reason_code"]
     return RowAnswer.model_validate(
         {

@@ -27,12 +27,12 @@ from thoracle.pipeline import requests, senders
 from thoracle.settings import Settings, Watch
 from thoracle.store import tables, trail
 from thoracle.store.tables import timestamp
-from thoracle.web.api.metrics import age
+from thoracle.study import published
 from thoracle.web.pages import charts, operations
 from thoracle.web.pages.charts import Chart, duration
-from thoracle.web.pages.operations import LETTERS
+from thoracle.web.pages.operations import LETTERS, age
 from thoracle.web.pages.worklist import reason
-from thoracle.web.session.access import Person, Role, administrator, reader
+from thoracle.web.session.access import Person, Role, administrator, reader, sees_kept_back
 from thoracle.web.site import address_of, render, site_of
 
 # ---- answers that are kept -----------------------------------------------------------------------
@@ -113,17 +113,32 @@ class Board:
 
 
 def board(
-    connection: Connection, settings: Watch, watching: DriftComparison, days: int, now: datetime
+    connection: Connection,
+    settings: Watch,
+    watching: DriftComparison,
+    days: int,
+    now: datetime,
+    *,
+    with_kept_back: bool = True,
 ) -> Board:
-    """Return the figures of the last ``days``, one of ``SPANS``; days and months are of UTC."""
+    """Return the figures of the last ``days``, one of ``SPANS``; days and months are of UTC.
+
+    Without ``with_kept_back``, of results alone that every reader may know of. The alarms that the
+    gateway raised about figures are of all results, and so not among them.
+    """
+    of = {"with_kept_back": with_kept_back}
     length = SPANS[days]
     unit = "day" if length == DAY else "month"
     periods = _periods(now, days, length)
     since, until = periods[0], timestamp(now)
-    volumes = figures.volumes(statistics.outcomes(connection, since, until, length), periods)
-    times = statistics.times(connection, since, until)
-    opinions = statistics.opinions(connection, _months(now, MONTHS)[0], until)
-    raised = occurrences.standing(connection)
+    volumes = figures.volumes(statistics.outcomes(connection, since, until, length, **of), periods)
+    times = statistics.times(connection, since, until, **of)
+    opinions = statistics.opinions(connection, _months(now, MONTHS)[0], until, **of)
+    raised = [
+        row
+        for row in occurrences.standing(connection)
+        if with_kept_back or not conditions.tells_results(row.subject)
+    ]
     levels = {one.subject: one.level for one in watching.comparisons}
     return Board(
         days=days,
@@ -149,10 +164,10 @@ def board(
         agreement=_agreement(opinions, settings.alarm_agreement),
         reasons=tuple(
             (reason(row.reason_code), row.number)
-            for row in statistics.reasons(connection, since, until)
+            for row in statistics.reasons(connection, since, until, **of)
         ),
-        refusals=_refusals(statistics.refusals(connection, since, until)),
-        devices=_devices(statistics.devices(connection, since, until)),
+        refusals=_refusals(statistics.refusals(connection, since, until, **of)),
+        devices=_devices(statistics.devices(connection, since, until, **of)),
     )
 
 
@@ -262,7 +277,7 @@ def page(
             404, f"found {days} days, required: one of {', '.join(map(str, SPANS))}"
         )
     values: dict[str, Any] = {
-        "board": _board(request, days),
+        "board": _board(request, days, sees_kept_back(request, person)),
         "spans": SPANS,
         "duration": duration,
         "urgent": URGENT,
@@ -272,21 +287,33 @@ def page(
     return render(request, "dashboard.html", **values)
 
 
-def _board(request: Request, days: int) -> Board:
+def _board(request: Request, days: int, sees: bool) -> Board:
+    """Return the figures; ``sees``: also of what a rule keeps back."""
     site, memory = site_of(request), _memory(request)
     watch, now = site.settings.watch, datetime.now(UTC)
+    with site.database.connect() as connection:
+        # Where nothing is kept back, all see the same, made once.
+        everything = sees or not published.any_kept_back(connection)
 
-    def watching() -> DriftComparison:
-        with site.database.connect() as connection:
-            return compare(connection, watch, now)
-
-    found = memory.watching.get("watching", watching)
+    found = watched(request, with_kept_back=everything)
 
     def figures() -> Board:
         with site.database.connect() as connection:
-            return board(connection, watch, found, days, now)
+            return board(connection, watch, found, days, now, with_kept_back=everything)
 
-    return memory.figures.get(days, figures)
+    return memory.figures.get((days, everything), figures)
+
+
+def watched(request: Request, *, with_kept_back: bool) -> DriftComparison:
+    """Return how the figures compare now, made once a minute at most."""
+    site = site_of(request)
+
+    def compared() -> DriftComparison:
+        now = datetime.now(UTC)
+        with site.database.connect() as connection:
+            return compare(connection, site.settings.watch, now, with_kept_back=with_kept_back)
+
+    return _memory(request).watching.get(with_kept_back, compared)
 
 
 # ---- operations ------------------------------------------------------------------------------

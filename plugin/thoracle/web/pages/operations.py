@@ -131,6 +131,13 @@ def identity(settings: Settings) -> str:
     return f"{found.name} {found.version}, digest {found.digest[:12]}"
 
 
+def age(since: str | None, now: datetime) -> float:
+    """Return the seconds from a time as it is stored until now, at least 0; 0 for ``None``."""
+    if since is None:
+        return 0.0
+    return max(0.0, (now - datetime.fromisoformat(since)).total_seconds())
+
+
 # ---- certificates ----------------------------------------------------------------------------
 
 

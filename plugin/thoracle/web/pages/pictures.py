@@ -35,7 +35,7 @@ from thoracle.store.object_files import Objects
 from thoracle.study import rows as studies
 from thoracle.study.rows import StudyRows
 from thoracle.web.pages.rendering import GREY_VALUES, SIGNATURE, Order
-from thoracle.web.session.access import Person, anyone
+from thoracle.web.session.access import Person, anyone, sees_kept_back
 from thoracle.web.site import site_of
 
 # ---- pictures on disk ----------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def picture(
         raise HTTPException(403, "reload the page of the study")
     site = site_of(request)
     with site.database.connect() as connection:
-        rows = studies.rows(connection, uid)
+        rows = studies.rows(connection, uid, with_kept_back=sees_kept_back(request, person))
     if rows is None or not 1 <= number <= len(rows.images):
         raise HTTPException(404, "there is no such image")
     try:

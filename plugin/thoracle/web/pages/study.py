@@ -24,9 +24,16 @@ from thoracle.study.reconciliation import Patient
 from thoracle.study.rows import StudyRows
 from thoracle.study.verdicts import LONGEST_COMMENT, Opinion
 from thoracle.web import wording
-from thoracle.web.pages import pictures, preparation, report_view, study_view
+from thoracle.web.pages import pictures, preparation, report_view, study_sent, study_view
 from thoracle.web.pages.worklist import WorklistQuery, query_of, rank_sentence, viewer_address
-from thoracle.web.session.access import Person, Role, administrator, anyone, record_access
+from thoracle.web.session.access import (
+    Person,
+    Role,
+    administrator,
+    anyone,
+    record_access,
+    sees_kept_back,
+)
 from thoracle.web.site import Site, address_of, render, site_of
 
 # ---- the verdict ---------------------------------------------------------------------------------
@@ -61,7 +68,15 @@ def give_verdict(
         with site_of(request).database.begin() as connection:
             if studies.rows(connection, study) is None:
                 raise HTTPException(404, "there is no such study")
-            return verdicts.give(connection, study, report, opinion, comment, columns)
+            return verdicts.give(
+                connection,
+                study,
+                report,
+                opinion,
+                comment,
+                columns,
+                with_kept_back=sees_kept_back(request, person),
+            )
     except verdicts.ResultChanged as error:
         text = "The result has changed. Reload the page and review it before you give a verdict."
         raise HTTPException(409, text) from error
@@ -99,8 +114,9 @@ def show(
     """
     site = site_of(request)
     with site.database.begin() as connection:
-        rows = _known(connection, uid)
-        values = _values(site, connection, rows, person)
+        sees = sees_kept_back(request, person)
+        rows = _known(connection, uid, sees)
+        values = _values(site, connection, rows, person, sees)
         ahead, before = _beside(connection, uid, wanted, person)
         record_access(connection, request, person, trail.Event.STUDY_VIEWED, _columns(rows))
     preparation.prepare(request, ahead)
@@ -137,11 +153,12 @@ def prior(
     """
     site = site_of(request)
     with site.database.begin() as connection:
-        known = studies.of_patient(connection, _known(connection, uid).study)
+        sees = sees_kept_back(request, person)
+        known = studies.of_patient(connection, _known(connection, uid, sees).study)
         told = next((one for one in known if one["study_instance_uid"] == other), None)
         if told is None:
             raise HTTPException(404, "there is no such study of this patient")
-        rows = _known(connection, other)
+        rows = _known(connection, other, sees)
         record_access(connection, request, person, trail.Event.STUDY_VIEWED, _columns(rows))
     found = study_view.images(site.settings, rows, pictures.pass_for(person, other))
     image = next((one for one in found if one.is_first), None)
@@ -174,7 +191,7 @@ def _address(uid: str, other: str) -> str:
 def state(
     request: Request,
     uid: str,
-    _person: Annotated[Person, Depends(anyone)],
+    person: Annotated[Person, Depends(anyone)],
     report: Annotated[str, Query(max_length=64)] = "",
     waiting: Annotated[bool, Query()] = False,
 ) -> Response:
@@ -184,7 +201,7 @@ def state(
     there was one, somebody may be writing, so it only says that there is another.
     """
     with site_of(request).database.connect() as connection:
-        found = studies.state(connection, uid)
+        found = studies.state(connection, uid, with_kept_back=sees_kept_back(request, person))
     if found is None:
         raise HTTPException(404, "there is no such study")
     now, newest = found
@@ -218,20 +235,20 @@ def judge(
     if "hx-request" not in request.headers:
         return _back(uid, "verdict")
     with site_of(request).database.connect() as connection:
-        values = _verdict(connection, uid, person)
+        values = _verdict(connection, uid, person, sees_kept_back(request, person))
     said = f"Verdict saved: {opinion.value}. Press j for the next study."
     return render(request, "_verdict.html", uid=uid, **{**values, "verdict_said": said})
 
 
-def _verdict(connection: Connection, uid: str, person: Person) -> dict[str, Any]:
+def _verdict(connection: Connection, uid: str, person: Person, sees: bool) -> dict[str, Any]:
     """Return what is shown of the verdict on a study, and of the form."""
-    judged = stored.result_to_judge(connection, uid)
+    judged = stored.result_to_judge(connection, uid, with_kept_back=sees)
     return {
         "judged": judged,
         "opinions": list(Opinion),
         "longest_comment": LONGEST_COMMENT,
         "may_judge": judged is not None and Role.READER in person.roles,
-        "verdicts": stored.of_study(connection, uid),
+        "verdicts": stored.of_study(connection, uid, with_kept_back=sees),
         "verdict_said": "",
     }
 
@@ -311,8 +328,9 @@ def _back(uid: str, done: str) -> RedirectResponse:
     return RedirectResponse(f"/study/{quote(uid, safe='')}?done={done}", 303)
 
 
-def _known(connection: Connection, uid: str) -> StudyRows:
-    rows = studies.rows(connection, uid)
+def _known(connection: Connection, uid: str, sees: bool) -> StudyRows:
+    """Return the rows of a study; ``sees``: also of what a rule keeps back."""
+    rows = studies.rows(connection, uid, with_kept_back=sees)
     if rows is None:
         raise HTTPException(404, "there is no such study")
     return rows
@@ -333,11 +351,13 @@ def _columns(rows: StudyRows) -> trail.Columns:
     return columns
 
 
-def _values(site: Site, connection: Connection, rows: StudyRows, person: Person) -> dict[str, Any]:
-    """Return what the template shows."""
+def _values(
+    site: Site, connection: Connection, rows: StudyRows, person: Person, sees: bool
+) -> dict[str, Any]:
+    """Return what the template shows; ``sees``: also of what a rule keeps back."""
     uid, settings = rows.study.study_instance_uid, site.settings
     pass_ = pictures.pass_for(person, uid)
-    now, newest_report = studies.state(connection, uid) or ("queued", "")
+    now, newest_report = studies.state(connection, uid, with_kept_back=sees) or ("queued", "")
     report = study_view.report(settings, rows)
     others = studies.of_patient(connection, rows.study)
     header = pictures.header(settings, rows.images[0]) if rows.images else Dataset()
@@ -356,9 +376,9 @@ def _values(site: Site, connection: Connection, rows: StudyRows, person: Person)
         "report": report,
         "limitations": [] if report is None else report_view.limitations(report),
         "failure": study_view.failure(connection, rows) if now == "done" else None,
-        **_verdict(connection, uid, person),
-        "sent": study_view.sent(connection, uid),
-        "trail": study_view.trail(connection, uid, person),
+        **_verdict(connection, uid, person, sees),
+        "sent": study_sent.sent(connection, uid, sees),
+        "trail": study_view.trail(connection, uid, person, sees),
         "longest_trail": study_view.LONGEST_TRAIL,
         "previous": others,
         "prior": _prior(uid, rows.listed, others),

@@ -10,19 +10,18 @@ from sqlalchemy import Connection
 
 from thoracle.audit import query
 from thoracle.image.codecs import MALFORMED
-from thoracle.outbox import rows as outbox
-from thoracle.outbox.rows import DICOM
 from thoracle.records import Kind, Outcome, Reason
 from thoracle.report import sentences
 from thoracle.settings import Settings
 from thoracle.store import objects
 from thoracle.store.trail import Event
+from thoracle.study import published
 from thoracle.study.rows import StudyRows
 from thoracle.web.pages import pictures, report_view
 from thoracle.web.pages.worklist import reason
 from thoracle.web.session.access import Person, Role
 from thoracle.web.wording import age, date, person_names, plain
-from thoracle.wording import KINDS, MAPS, MESSAGES
+from thoracle.wording import MAPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class ImageView:
     name: str
     facts: str
     state: str
-    """Its outcome, or ``not analysed``."""
+    """Its outcome, ``not analysed``, or ``held`` or ``shadow`` where no more may be told."""
     reason: str
     code: str
     detail: str
@@ -60,10 +59,14 @@ class ImageView:
 def ai_state(rows: StudyRows, now: str) -> str:
     """Return what the AI says, or does: an outcome, queued, running, failed or withdrawn.
 
+    Also ``held`` or ``shadow``, where no more may be told of the newest result.
+
     ``now`` is what it does, as ``studies.state`` tells.
     """
     if now != "done" or rows.analysis is None:
         return now
+    if rows.withheld and rows.analysis.state == "done":
+        return rows.withheld
     return str(rows.analysis.outcome if rows.analysis.state == "done" else rows.analysis.state)
 
 
@@ -218,7 +221,7 @@ def images(settings: Settings, rows: StudyRows, view: str) -> list[ImageView]:
                 kept=row.file_state == "kept",
                 name=f"Image {number}" + (f", {view_position}" if view_position else ""),
                 facts=_facts(header),
-                state="not analysed" if reading is None else reading.outcome,
+                state=(rows.withheld or "not analysed") if reading is None else reading.outcome,
                 reason="" if reading is None else reason(reading.reason_code),
                 code="" if reading is None else plain(reading.reason_code),
                 detail="" if reading is None else plain(reading.detail),
@@ -305,29 +308,19 @@ VIEWS = frozenset(
     one.verb for one in (Event.STUDY_VIEWED, Event.LIST_VIEWED, Event.AUDIT_READ, Event.EXPORTED)
 )
 """Who looked at what: for auditors alone."""
-
-
-PROOFS = {
-    "commitment": "storage commitment",
-    "query": "found by query",
-    "status": "accepted, storage not confirmed",
-    "acknowledgement": "acknowledged",
-}
-"""What showed that a peer has what was sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """An object or a message, and what became of it at one destination."""
-
-    destination: str
-    what: str
-    state: str
-    proof: str
-    detail: str
-    at: str
-    next_at: str
-    generation: int
+BEFORE_RESULT = frozenset(
+    one.verb
+    for one in (
+        Event.INSTANCE_STORED,
+        Event.INSTANCE_DUPLICATE,
+        Event.INSTANCE_CORRECTED,
+        Event.INSTANCE_REFUSED,
+        Event.PATIENTS_DIFFER,
+        Event.PATIENTS_RECONCILED,
+        Event.STUDY_COMPLETE,
+    )
+)
+"""What happens to the images of a study: it tells nothing of a result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,39 +335,34 @@ class TrailLine:
     """Network address: for auditors alone."""
 
 
-def sent(connection: Connection, study_instance_uid: str) -> list[Sent]:
-    """Return what was to be sent where, and what became of it; the newest generation first."""
-    found = [
-        Sent(
-            destination=row.peer,
-            what=_what(row),
-            state=row.state,
-            proof=PROOFS.get(row.proof or "", ""),
-            detail=plain(row.detail),
-            at=row.changed_at,
-            next_at=row.next_attempt_at or "",
-            generation=row.generation,
-        )
-        for row in outbox.of_studies(connection, [study_instance_uid])
-    ]
-    return sorted(found, key=lambda one: (-one.generation, one.destination, one.what))
-
-
-def _what(row: Any) -> str:
-    """Return what is sent, in words."""
-    if row.kind == DICOM:
-        return KINDS.get(Kind(row.object), str(row.object))
-    return MESSAGES.get(row.kind, str(row.kind))
-
-
-def trail(connection: Connection, study_instance_uid: str, person: Person) -> Sequence[TrailLine]:
+def trail(
+    connection: Connection, study_instance_uid: str, person: Person, sees: bool
+) -> Sequence[TrailLine]:
     """Return what happened to the study, oldest first.
 
     Everybody sees what was done and by whom; who looked, and from which address, auditors alone.
+    ``sees``: also what happened with results that a rule keeps back.
     """
     auditor = Role.AUDITOR in person.roles
     events = query.events(connection, query.Question(study_instance_uid))
+    if not sees and (hidden := published.generations(connection, study_instance_uid)):
+        told = published.objects(connection, study_instance_uid)
+        events = (one for one in events if _is_told(one, told, hidden))
     return deque(_lines(events, auditor), LONGEST_TRAIL)
+
+
+def _is_told(event: dict[str, Any], told: set[str], hidden: set[int]) -> bool:
+    """Return whether an event of a study may be told to who must not know what is kept back.
+
+    ``told`` are the objects that may be told, ``hidden`` the generations that may not. Of what is
+    of no known object or generation, only what comes before a result is told.
+    """
+    if event["event"] in BEFORE_RESULT:
+        return True
+    if made := event.get("result_sop_instance_uid"):
+        return made in told
+    generation = (event.get("detail") or {}).get("generation")
+    return generation is not None and generation not in hidden
 
 
 def _lines(events: Iterable[dict[str, Any]], auditor: bool) -> Iterator[TrailLine]:

@@ -18,12 +18,19 @@ from thoracle.records import BundleIdentity, Reason
 from thoracle.report import sentences
 from thoracle.store import bundles, trail
 from thoracle.store.tables import timestamp
-from thoracle.study import reading_list, results
+from thoracle.study import published, reading_list, results
 from thoracle.study.reading_list import SORTS, STAT, STATES, Filter
 from thoracle.web.live import Live
 from thoracle.web.pages import preparation
 from thoracle.web.pages.list_view import COLUMNS, columns_of
-from thoracle.web.session.access import Person, Role, anyone, reader, record_access
+from thoracle.web.session.access import (
+    Person,
+    Role,
+    anyone,
+    reader,
+    record_access,
+    sees_kept_back,
+)
 from thoracle.web.site import render, site_of
 from thoracle.web.wording import age, percent, person_names, plain
 
@@ -140,7 +147,7 @@ def show(
         )
         uids = [row.study_instance_uid for row in rows]
         sent = outbox.by_study(connection, uids)
-        kept_back = results.kept_back(connection, uids)
+        kept_back = published.kept_back(connection, uids)
         rules = _rules(connection, uids)
         modalities = reading_list.modalities(connection)
         mine = people.row_of(connection, person.name)
@@ -149,6 +156,7 @@ def show(
         with site.database.begin() as connection:
             record_view(connection, request, person, wanted, uids)
     preparation.prepare(request, uids[:PREPARED])
+    sees = sees_kept_back(request, person)
     now = datetime.now(UTC)
     part = "hx-request" in request.headers or "x-automatic" in request.headers
     response = render(
@@ -158,7 +166,7 @@ def show(
         rows=[
             {
                 **shown(row, sent.get(row.study_instance_uid, {}), now),
-                "kept_back": kept_back.get(row.study_instance_uid, ""),
+                **_kept_back(row, kept_back.get(row.study_instance_uid), sees),
                 "model": rules.numbers.get(row.study_instance_uid, ""),
             }
             for row in rows
@@ -289,6 +297,24 @@ def shown(row: Row[Any], sent: dict[str, int], now: datetime) -> dict[str, Any]:
         "reason": reason(row.reason_code),
         "sending": sending(sent),
     }
+
+
+def _kept_back(row: Row[Any], found: Any, sees: bool) -> dict[str, Any]:
+    """Return what a row says of a result that a rule keeps back; nothing where there is none.
+
+    How many objects are held says what they are of, and so nobody is told.
+    """
+    if found is None:
+        return {"kept_back": ""}
+    said = {"kept_back": "", "sending": ("none", "none")}
+    if found.state == "withdrawn":
+        return said
+    said["kept_back"] = found.sending
+    if found.sending == published.HELD:
+        said["sending"] = ("held", "held")
+    if sees and row.ai_state in published.KEPT_BACK:
+        said |= {"ai_state": found.outcome, "probability": found.probability}
+    return said
 
 
 def rank_sentence(row: Row[Any]) -> str:

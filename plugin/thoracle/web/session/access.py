@@ -151,6 +151,19 @@ def _before(seconds: float) -> str:
     return timestamp(datetime.now(UTC) - timedelta(seconds=seconds))
 
 
+def sees_kept_back(request: Request, person: Person) -> bool:
+    """Return whether a person may know of results that a rule holds or shadows.
+
+    An administrator releases them, an auditor reads of them in the audit. No program may, whosever
+    token it has.
+    """
+    if person.scopes is not None:
+        return False
+    if person.roles & {Role.ADMINISTRATOR, Role.AUDITOR}:
+        return True
+    return site_of(request).settings.web.readers_see_kept_back
+
+
 def signed_in(request: Request) -> Person:
     """Return who is signed in, even when only the password may be changed yet."""
     person = person_of(request)
