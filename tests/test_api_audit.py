@@ -11,8 +11,8 @@ from browsing import Site
 from ledger import eventually
 from test_fhir import token
 from test_web_audit import ONE, PERSONS, STUDY, filled
-from thoracle.audit import verification
 from thoracle.audit.query import Question
+from thoracle.store import anchors
 from thoracle.store.chain import COLUMNS
 
 
@@ -42,7 +42,7 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     site = Site(tmp_path_factory.mktemp("audit"), persons=PERSONS)
     filled(site.database)
-    verification.drop_anchor(site.database, site.settings.data_folder / verification.ANCHORS_FILE)
+    anchors.drop_anchor(site.database, site.settings.data_folder / anchors.ANCHORS_FILE)
     with site:
         yield Served(site, token(site.database, "auditor", "audit:read"))
 

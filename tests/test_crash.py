@@ -25,7 +25,7 @@ from radiographs import radiograph
 from sender import NotAnswered, Sender, encoded
 from thoracle import settings
 from thoracle.audit import verification
-from thoracle.store import database
+from thoracle.store import anchors, database
 
 SENDERS = 3
 PATIENCE = 240.0
@@ -165,7 +165,7 @@ def assert_nothing_lost_or_done_twice(gateway: Gateway, modality: Modality, pacs
 
 def assert_chain_verifies(gateway: Gateway) -> None:
     """Follow the chain of the audit to its end, and hold it against the anchors."""
-    found = verification.read_anchors(gateway.data_folder / verification.ANCHORS_FILE)
+    found = anchors.read_anchors(gateway.data_folder / anchors.ANCHORS_FILE)
     assert found, "no anchor was dropped"
     engine = database.existing(settings.load(gateway.config))
     with engine.connect() as connection:

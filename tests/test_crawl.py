@@ -261,6 +261,7 @@ ELSEWHERE = {
         "an event of its own",
     ),
     "audit verify": "no row is shown",
+    "audit key": "shows no patient",
     "evaluate": "with --verdicts it reads the database: tests/test_verdicts.py",
     **dict.fromkeys(("analyse", "route explain", "send", "echo"), "reads files that are given"),
     **dict.fromkeys(("dataset check", "dataset convert"), "reads files that are given"),

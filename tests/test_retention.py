@@ -35,7 +35,7 @@ from thoracle.report import context
 from thoracle.retention.purge import Done, Purge
 from thoracle.retention.rules import prefix
 from thoracle.settings import Retention, Settings
-from thoracle.store import database, trail
+from thoracle.store import anchors, database, trail
 from thoracle.store.tables import audit_checkpoint, audit_event, audit_forward, timestamp
 from ward import PERSONS, Ward, of_study
 
@@ -326,7 +326,7 @@ def test_a_purge_that_is_killed_is_finished_by_the_next_and_loses_nothing(
     assert not any(path.is_file() for path in (folder / "results").rglob("*"))
     with closing(sqlite3.connect(folder / "thoracle.sqlite")) as store:
         events = dict(store.execute("SELECT event, count(*) FROM audit_event GROUP BY event"))
-        assert set(events) <= {"audit purged", "retention deleted"}
+        assert set(events) <= {"audit purged", "audit key created", "retention deleted"}
         twice = store.execute(
             "SELECT 1 FROM audit_event WHERE event = 'retention deleted' GROUP BY "
             "study_instance_uid, json_extract(detail, '$.what') HAVING count(*) > 1"
@@ -356,7 +356,7 @@ def consistent(folder: Path) -> None:
     engine = database.open_database(database.sqlite_url(folder))
     with engine.connect() as connection:
         assert verification.verify(
-            connection, verification.read_anchors(folder / verification.ANCHORS_FILE)
+            connection, anchors.read_anchors(folder / anchors.ANCHORS_FILE)
         ).well
     engine.dispose()
 
@@ -397,13 +397,13 @@ def test_the_audit_goes_after_its_days_and_the_chain_still_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = trailed(tmp_path, [30, 29, 20, 9, 1], monkeypatch)
-    verification.drop_anchor(engine, tmp_path / verification.ANCHORS_FILE)
+    anchors.drop_anchor(engine, tmp_path / anchors.ANCHORS_FILE)
     given = Settings(data_folder=tmp_path, retention=Retention(audit_days=10))
     assert Purge(engine, given).run().events == 3
     assert ids(engine) == [(4, "image read"), (5, "image read"), (6, "audit purged")]
     with engine.connect() as connection:
         assert verification.verify(
-            connection, verification.read_anchors(tmp_path / verification.ANCHORS_FILE)
+            connection, anchors.read_anchors(tmp_path / anchors.ANCHORS_FILE)
         ).well
         told = connection.execute(
             select(audit_event.c.detail).where(audit_event.c.event == "audit purged")

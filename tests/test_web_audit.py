@@ -20,7 +20,7 @@ from browsing import Site
 from thoracle.audit import verification
 from thoracle.audit.query import Question
 from thoracle.records import Reason
-from thoracle.store import trail
+from thoracle.store import anchors, trail
 from thoracle.store.chain import COLUMNS
 from thoracle.store.trail import Columns, Event
 from thoracle.web.pages import asked, audit
@@ -85,9 +85,7 @@ def filled(database: Engine, rows: int = 130) -> None:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     running = Site(tmp_path_factory.mktemp("audit"), persons=PERSONS)
     filled(running.database)
-    verification.drop_anchor(
-        running.database, running.settings.data_folder / verification.ANCHORS_FILE
-    )
+    anchors.drop_anchor(running.database, running.settings.data_folder / anchors.ANCHORS_FILE)
     with running:
         yield running
 
@@ -348,8 +346,6 @@ def test_a_broken_row_is_named(tmp_path: Path) -> None:
             assert verification.last_verified(site.settings.data_folder) is None
             assert "Broken at row 33" in get(client, "/audit")
             assert "row 33" in site.log.read_text()
-            (site.settings.data_folder / verification.ANCHORS_FILE).write_text(
-                "nonsense\nnonsense\n"
-            )
+            (site.settings.data_folder / anchors.ANCHORS_FILE).write_text("nonsense\nnonsense\n")
             assert "found no anchor" in get(client, "/audit")
             assert "Verification failed" in verified(client)

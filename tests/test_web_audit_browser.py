@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, expect
 from browser import ZOOMED, Visit, chromium, visit
 from browsing import Site
 from test_web_audit import HOSTILE, PERSONS, STUDY, filled
-from thoracle.audit import verification
+from thoracle.store import anchors
 
 OPEN = f"/audit?study_instance_uid={STUDY}&destination=pacs"
 
@@ -18,9 +18,7 @@ OPEN = f"/audit?study_instance_uid={STUDY}&destination=pacs"
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     running = Site(tmp_path_factory.mktemp("site"), persons=PERSONS)
     filled(running.database)
-    verification.drop_anchor(
-        running.database, running.settings.data_folder / verification.ANCHORS_FILE
-    )
+    anchors.drop_anchor(running.database, running.settings.data_folder / anchors.ANCHORS_FILE)
     with running:
         yield running
 

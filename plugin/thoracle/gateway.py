@@ -12,7 +12,7 @@ from functools import partial
 from types import FrameType
 
 from thoracle import pipeline
-from thoracle.audit import continuity, forwarding, starts, verification
+from thoracle.audit import continuity, forwarding, starts
 from thoracle.classify import bundle, load_classifier
 from thoracle.deliver.commitment import CommitmentAnswer
 from thoracle.errors import BundleError, SettingsError
@@ -31,7 +31,7 @@ from thoracle.report.builder import Builder
 from thoracle.retention.purge import RetentionJob
 from thoracle.routing import rank, rules
 from thoracle.settings import Settings
-from thoracle.store import bundles, engine, objects, running, trail
+from thoracle.store import anchors, bundles, engine, objects, running, signing, trail
 from thoracle.store import database as databases
 from thoracle.store.database import Database
 from thoracle.study import instances
@@ -151,7 +151,9 @@ def _run(
     identity = _identified(settings, database)
     classifier = LateClassifier()
     inbox = Inbox(settings.data_folder, settings.receive)
+    signer = signing.existing_or_new(settings.data_folder)
     with database.begin() as connection:
+        signing.announce(connection, signer)
         cleared = inbox.clear_unfinished(instances.known_paths(connection))
         columns: trail.Columns = {
             "bundle_digest": identity.digest,
@@ -197,7 +199,7 @@ def _run(
         load = partial(_load_or_exit, classifier, settings)
         threading.Thread(target=load, name="classifier", daemon=True).start()
         anchor = partial(
-            verification.drop_anchor, database, settings.data_folder / verification.ANCHORS_FILE
+            anchors.drop_anchor, database, settings.data_folder / anchors.ANCHORS_FILE, signer
         )
         anchor()
         _supervise(settings, database, inbox, retention, readiness, anchor, stopped)

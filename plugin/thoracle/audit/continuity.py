@@ -11,10 +11,10 @@ from pathlib import Path
 from sqlalchemy import inspect, select
 
 from thoracle.audit import verification
-from thoracle.audit.verification import Anchor
 from thoracle.settings import Settings
-from thoracle.store import chain, sqlite, trail
+from thoracle.store import anchors, chain, signing, sqlite, trail
 from thoracle.store import database as databases
+from thoracle.store.anchors import Anchor
 from thoracle.store.database import Database, DatabaseError
 from thoracle.store.tables import audit_event, now
 
@@ -39,7 +39,7 @@ class Traces:
 
     def _sentences(self) -> Iterator[str]:
         if self.anchor is not None:
-            name = verification.ANCHORS_FILE
+            name = anchors.ANCHORS_FILE
             yield f"row {self.anchor.id} of {self.anchor.recorded_at[:19]} in {name}"
         yield from (f"{number} files in {name}" for name, number in self.files.items())
 
@@ -48,7 +48,7 @@ def traces(folder: Path) -> Traces:
     """Return what in a data folder shows that there was a database."""
     files = {name: sum(1 for _ in (folder / name).glob("*/*")) for name in FOLDERS}
     found = {name: number for name, number in files.items() if number}
-    return Traces(verification.last_anchor(folder / verification.ANCHORS_FILE), found)
+    return Traces(anchors.last_anchor(folder / anchors.ANCHORS_FILE), found)
 
 
 def require(settings: Settings) -> None:
@@ -60,7 +60,7 @@ def require(settings: Settings) -> None:
         It is not, or it cannot be reached. Nothing is made or changed.
     """
     folder = settings.data_folder
-    anchor = verification.last_anchor(folder / verification.ANCHORS_FILE)
+    anchor = anchors.last_anchor(folder / anchors.ANCHORS_FILE)
     if anchor is None and not any(True for name in FOLDERS for _ in (folder / name).glob("*/*")):
         return
     fault = _fault(settings, anchor)
@@ -133,15 +133,22 @@ def accept(settings: Settings, reason: str, user_id: str) -> Traces:
     try:
         databases.prepare(engine)
         _record(engine, found, fault, reason, user_id)
-        moment = now().replace(":", "")
-        for name in (verification.ANCHORS_FILE, verification.VERIFIED):
-            path = settings.data_folder / name
-            if path.exists():
-                path.rename(path.with_stem(f"{path.stem}-until-{moment}"))
-        verification.drop_anchor(engine, settings.data_folder / verification.ANCHORS_FILE)
+        _put_anchors_aside(settings.data_folder)
+        signer = signing.existing_or_new(settings.data_folder)
+        with engine.begin() as connection:
+            signing.announce(connection, signer)
+        anchors.drop_anchor(engine, settings.data_folder / anchors.ANCHORS_FILE, signer)
     finally:
         engine.dispose()
     return found
+
+
+def _put_anchors_aside(folder: Path) -> None:
+    moment = now().replace(":", "")
+    for name in (anchors.ANCHORS_FILE, verification.VERIFIED):
+        path = folder / name
+        if path.exists():
+            path.rename(path.with_stem(f"{path.stem}-until-{moment}"))
 
 
 def _record(engine: Database, found: Traces, fault: str, reason: str, user_id: str) -> None:

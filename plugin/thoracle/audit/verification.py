@@ -2,112 +2,27 @@
 
 A changed row, a row taken out, put in or moved breaks the chain at that place, because each digest
 has all rows before in it. Whoever can write to the database could compute all digests anew, or cut
-the end off. Anchors tell that: what the end of the chain was at some time, kept elsewhere.
+the end off. Anchors tell that: what the end of the chain was at some time, kept elsewhere. Where
+the chain begins after a purge must be told by its event: audit/beginning.py.
 """
 
 import json
-import logging
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
-from thoracle.errors import ThoracleError
-from thoracle.store import chain, files
+from thoracle.audit import beginning
+from thoracle.audit.beginning import Beginning
+from thoracle.store import chain, files, signing
+from thoracle.store.anchors import Anchor, read_anchors
+from thoracle.store.signing import KnownKeys
 from thoracle.store.tables import now
-
-logger = logging.getLogger(__name__)
-
-ANCHORS_FILE = "audit-anchors.jsonl"
-"""Below the data folder."""
-# ---- anchors -------------------------------------------------------------------------------------
-# Anchors: what the end of the chain was, kept in a second file and in the log.
-#
-# Each is a line of JSON with id, digest and time. Copy the file to where nobody who can write to
-# the database can write, or have each line signed: the more often, the less can be cut off
-# unseen.
 
 VERIFIED = "audit-verified.json"
 """Below the data folder: where the last verification ended that found all well."""
-
-
-_LAST_BYTES = 4096
-"""Of a file of anchors: some twenty of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Anchor:
-    """The end of the chain at some time."""
-
-    id: int
-    digest: str
-    """SHA-256, hexadecimal."""
-    recorded_at: str = ""
-    """When it was the end, ISO 8601 in UTC."""
-
-
-def drop_anchor(database: Engine, path: Path) -> Anchor | None:
-    """Add an anchor to a file and to the log; return it, or ``None`` when nothing is new."""
-    with database.connect() as connection:
-        last_id, digest = chain.head(connection)
-    anchor = Anchor(last_id, digest, now())
-    before = read_anchors(path)
-    if before and before[-1].id >= last_id:
-        return None
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(anchor)) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    logger.info("audit anchor: row %d, digest %s", anchor.id, anchor.digest)
-    return anchor
-
-
-def read_anchors(path: Path) -> list[Anchor]:
-    """Return the anchors of a file, oldest first; none when there is no file.
-
-    A last line that a crash cut short is left out.
-
-    Raises
-    ------
-    ThoracleError
-        Another line is no anchor.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    anchors = []
-    for number, line in enumerate(lines, 1):
-        try:
-            values = json.loads(line)
-            anchors.append(Anchor(int(values["id"]), values["digest"], values["recorded_at"]))
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines):
-                break
-            raise ThoracleError(
-                f"{path}, line {number}: found no anchor, required: an object with id, digest "
-                "and recorded_at"
-            ) from error
-    return anchors
-
-
-def last_anchor(path: Path) -> Anchor | None:
-    """Return the newest anchor of a file, whatever its length; ``None`` when there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _LAST_BYTES))
-            lines = file.read().splitlines()
-    except FileNotFoundError:
-        return None
-    for line in reversed(lines):
-        try:
-            values = json.loads(line)
-            return Anchor(int(values["id"]), values["digest"], values["recorded_at"])
-        except (ValueError, KeyError, TypeError):
-            continue  # the last one may be cut short by a crash, the first one here by ourselves
-    return None
 
 
 def last_verified(folder: Path) -> Anchor | None:
@@ -118,7 +33,7 @@ def last_verified(folder: Path) -> Anchor | None:
 
 def keep_verified(folder: Path, row_id: int, digest: str) -> None:
     """Remember where a verification ended that found all well."""
-    text = json.dumps(asdict(Anchor(row_id, digest, now())))
+    text = json.dumps(Anchor(row_id, digest, now()).as_json())
     files.write_durably(folder / VERIFIED, f"{text}\n".encode())
 
 
@@ -139,6 +54,12 @@ class Verification:
     """The first row that does not fit; ``None``: all do."""
     fault: str = ""
     """What does not fit there."""
+    beginning: Beginning = field(default_factory=Beginning)
+    """What was purged before, and by which events."""
+    signed: int = 0
+    """Anchors with a valid signature."""
+    keys: tuple[str, ...] = ()
+    """Fingerprints of the keys that signed them."""
 
     @property
     def well(self) -> bool:
@@ -155,6 +76,7 @@ def verify(
     anchors: Sequence[Anchor] = (),
     since: Anchor | None = None,
     told: Callable[[int], None] = _nobody,
+    keys: Mapping[str, bytes] | None = None,
 ) -> Verification:
     """Follow the chain and say whether, and where first, it is broken.
 
@@ -166,7 +88,48 @@ def verify(
         Follow it from here only: an anchor that an earlier verification ended at.
     told
         Called from time to time with the number of rows followed so far.
+    keys
+        Public keys by fingerprint of which one must have signed each anchor; default: those that
+        the trail itself names.
     """
+    begins = beginning.of_trail(connection, anchors)
+    if begins.broken_id is not None:
+        return Verification(0, 0, chain.FIRST, begins.broken_id, begins.fault, begins)
+    known = signing.known(connection)
+    trusted = known.keys if keys is None else keys
+    signed = [one for one in anchors if one.key in trusted]
+    for fault in _unsigned(anchors, known, trusted, chain.checkpoint(connection)[0]):
+        return Verification(0, 0, chain.FIRST, *fault, begins)
+    found = _of_rows(connection, anchors, since, told)
+    by = tuple(sorted({one.key for one in signed}))
+    return replace(found, beginning=begins, signed=len(signed), keys=by)
+
+
+def _unsigned(
+    anchors: Sequence[Anchor], known: KnownKeys, trusted: Mapping[str, bytes], begin_id: int
+) -> Iterator[tuple[int, str]]:
+    """Yield rows whose anchor has no valid signature of one of the keys, and what is wrong.
+
+    From the first one that is signed, or the row that says so, all must be.
+    """
+    begun = [one.id for one in anchors if one.key]
+    since = min([*begun, known.since or sys.maxsize])
+    for one in anchors:
+        if one.key in trusted:
+            if not one.is_signed_by(trusted[one.key]):
+                yield one.id, f"the signature of its anchor is not valid (key {one.key:.16})"
+        elif one.key and one.id > begin_id:
+            yield one.id, f"its anchor is signed with the key {one.key:.16}, which is not known"
+        elif not one.key and one.id >= since:
+            yield one.id, f"its anchor is not signed; from row {since} on all are"
+
+
+def _of_rows(
+    connection: Connection,
+    anchors: Sequence[Anchor],
+    since: Anchor | None,
+    told: Callable[[int], None],
+) -> Verification:
     begin_id, digest = chain.checkpoint(connection)
     if since is not None and since.id > begin_id:
         if chain.digest_at(connection, since.id) != since.digest:

@@ -1,4 +1,4 @@
-"""`thoracle audit`: its commands but for the export. Each imports what it needs when it runs."""
+"""`thoracle audit`: questions to the log. Each command imports what it needs when it runs."""
 
 import getpass
 import json
@@ -176,41 +176,6 @@ def record_question(database: Any, question: Any, means: str) -> None:
     }
     with database.begin() as connection:
         trail.record(connection, trail.Event.AUDIT_READ, columns)
-
-
-@app.command("verify")
-def verify_command(
-    context: typer.Context,
-    config: ConfigOption = None,
-    anchors: Annotated[
-        Path | None, typer.Option(help="Anchors kept elsewhere; default: those beside the data.")
-    ] = None,
-    incremental: Annotated[
-        bool, typer.Option("--incremental", help="Verify new entries only.")
-    ] = False,
-) -> None:
-    """Verify the log; name the first entry that was changed, added or removed."""
-    from thoracle.audit import verification
-
-    config = config or context.obj
-    folder = settings_of(config).data_folder
-    data = database(config)
-    if anchors is not None and not anchors.exists():
-        raise ThoracleError(f"{anchors}: found no file, required: one with anchors")
-    found = verification.read_anchors(anchors or folder / verification.ANCHORS_FILE)
-    before = verification.last_verified(folder) if incremental else None
-    with data.connect() as connection:
-        result = verification.verify(connection, found, before)
-    if not result.well:
-        say(f"BROKEN at row {result.broken_id}: {result.fault}")
-        say(f"{result.rows} rows before it are intact")
-        raise typer.Exit(1)
-    verification.keep_verified(folder, result.last_id, result.digest)
-    where = f"row {before.id}" if before else "the beginning"
-    say(
-        f"OK: {result.rows} rows from {where} to row {result.last_id} are intact and match "
-        f"{len(found)} anchors; last digest {result.digest}"
-    )
 
 
 def database(config: Path | None) -> "Database":

@@ -15,7 +15,7 @@ import typer
 from thoracle.audit.formats import BATCH, Row, Unfinished, begin, require_pyarrow
 from thoracle.cli.audit import database as open_database
 from thoracle.cli.audit import record_question
-from thoracle.cli.options import ConfigOption, say
+from thoracle.cli.options import ConfigOption, say, settings_of
 from thoracle.errors import ThoracleError
 
 if TYPE_CHECKING:
@@ -57,9 +57,21 @@ def export_command(
         require_pyarrow()
     database = open_database(config)
     record_question(database, Question(since=since, until=until), "thoracle audit export")
+    _write_public_key(settings_of(config).data_folder, folder)
     for path, rows in export(database, folder, parquet is not None, since, until):
         said = f"{rows} events" if rows else "kept as it is: events of that month have been purged"
         say(f"{path}: {said}")
+
+
+def _write_public_key(data_folder: Path, folder: Path) -> None:
+    """Put the key that anchors are signed with beside the months, if there is one."""
+    from thoracle.store import signing
+
+    signer = signing.existing(data_folder)
+    if signer is not None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = folder / signing.PUBLIC_KEY_FILE
+        path.write_text(signing.as_pem(signer.public_key), encoding="ascii")
 
 
 def export(

@@ -10,6 +10,7 @@ from thoracle.cli import (
     alarms,
     audit,
     audit_export,
+    audit_verify,
     corrections,
     dataset,
     evaluate,
@@ -71,6 +72,8 @@ app.command("version", rich_help_panel=RUN)(version)
 app.command("status", rich_help_panel=LOOK)(status.status_command)
 app.add_typer(alarms.app, name="alarms", rich_help_panel=LOOK)
 audit.app.command("export")(audit_export.export_command)
+audit.app.command("verify")(audit_verify.verify_command)
+audit.app.command("key")(audit_verify.key_command)
 app.add_typer(audit.app, name="audit", rich_help_panel=LOOK)
 app.add_typer(route.app, name="route", rich_help_panel=LOOK)
 

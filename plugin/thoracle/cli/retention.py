@@ -37,6 +37,7 @@ def plan_command(
     from thoracle.retention import rules
     from thoracle.retention.rows import PurgeKind
     from thoracle.store import trail
+    from thoracle.store.anchors import ANCHORS_FILE, read_anchors
 
     settings = settings_of(config)
     database = database_of(settings)
@@ -50,7 +51,9 @@ def plan_command(
                     break
                 _show(one, as_json)
         repositories = [one.name for one in settings.audit_repository]
-        found = rules.prefix(connection, settings.retention.audit_days, repositories, limits.moment)
+        kept = read_anchors(settings.data_folder / ANCHORS_FILE)
+        days = settings.retention.audit_days
+        found = rules.prefix(connection, days, repositories, limits.moment, kept)
     if as_json:
         values = {"what": "audit", "rows": found.rows, "up_to": found.up_to}
         print_json({**values, "stays_because": found.stopped_by})

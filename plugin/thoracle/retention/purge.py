@@ -24,7 +24,8 @@ from thoracle.retention import rules
 from thoracle.retention.rows import PurgeKind
 from thoracle.retention.rules import RetentionLimits
 from thoracle.settings import Settings
-from thoracle.store import engine, objects
+from thoracle.store import engine, objects, signing
+from thoracle.store.anchors import ANCHORS_FILE, read_anchors
 from thoracle.study import headers
 
 logger = logging.getLogger(__name__)
@@ -200,9 +201,19 @@ class Purge:
     def _audit(self) -> None:
         days = self._settings.retention.audit_days
         repositories = [one.name for one in self._settings.audit_repository]
-        with self._database.begin() as connection:
-            rules.cut(connection, days, repositories, self._limits.moment)
-        self._done.events = self._repeat(self._delete_events, EVENTS)
+        path = self._settings.data_folder / ANCHORS_FILE
+        kept = read_anchors(path) if days else []
+        while True:
+            with self._database.begin() as connection:
+                found = rules.cut(connection, days, repositories, self._limits.moment, kept)
+            self._done.events += self._repeat(self._delete_events, EVENTS)
+            if found.stopped_by and not found.rows and days:
+                logger.warning("retention: no row of the audit goes: %s", found.stopped_by)
+            if not found.more or self._stopped.is_set():
+                break
+        if self._done.events and (signer := signing.existing(self._settings.data_folder)):
+            with self._database.begin() as connection:
+                signing.announce(connection, signer)  # its row may have gone
 
     def _delete_events(self) -> int:
         with self._database.begin() as connection:

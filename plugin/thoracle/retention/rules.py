@@ -14,6 +14,7 @@ from thoracle.retention import rows as stored
 from thoracle.retention.rows import Facts, PurgeKind
 from thoracle.settings import Retention
 from thoracle.store import chain, trail
+from thoracle.store.anchors import Anchor
 from thoracle.store.database import begin_writing
 from thoracle.store.tables import timestamp
 from thoracle.study import headers
@@ -201,6 +202,10 @@ class Prefix:
     up_to: int
     stopped_by: str
     """Why it ends there although rows behind are as old; empty when none is."""
+    anchors: Sequence[Anchor] = ()
+    """Those in it, which fit."""
+    more: bool = False
+    """Whether rows behind may go, too, by an event of their own."""
 
     @property
     def rows(self) -> int:
@@ -208,13 +213,22 @@ class Prefix:
         return self.up_to - self.after
 
 
+MOST_ANCHORS = 200
+"""In what one event tells to be purged: it names each of them."""
+
+
 def prefix(
-    connection: Connection, days: int, repositories: Sequence[str], moment: datetime
+    connection: Connection,
+    days: int,
+    repositories: Sequence[str],
+    moment: datetime,
+    anchors: Sequence[Anchor] = (),
 ) -> Prefix:
     """Return how much of the trail is then older than so many days and may go.
 
     It ends before the first row that a legal hold keeps, because a chain can be cut at its
-    beginning alone, and before the first row that a repository has not got yet.
+    beginning alone, and before the first row that a repository has not got yet. When a row is not
+    what its anchor says, nothing goes: it would be the evidence.
     """
     after, _ = chain.checkpoint(connection)
     if not days:
@@ -227,15 +241,29 @@ def prefix(
     first = holds.first_held(connection, after, up_to)
     if first is not None:
         up_to, why = first[0] - 1, f"legal hold {first[1]} keeps row {first[0]}"
-    return Prefix(after, up_to, why)
+    inside = [one for one in anchors if after < one.id <= up_to]
+    for one in inside[:MOST_ANCHORS]:
+        if chain.digest_at(connection, one.id) != one.digest:
+            return Prefix(after, after, f"row {one.id} is not what its anchor says: verify the log")
+    more = len(inside) > MOST_ANCHORS
+    if more:
+        inside = inside[:MOST_ANCHORS]
+        up_to = inside[-1].id
+    return Prefix(after, up_to, why, inside, more)
 
 
-def cut(connection: Connection, days: int, repositories: Sequence[str], moment: datetime) -> Prefix:
+def cut(
+    connection: Connection,
+    days: int,
+    repositories: Sequence[str],
+    moment: datetime,
+    anchors: Sequence[Anchor] = (),
+) -> Prefix:
     """Let the chain begin behind what may go, and record it; rows are deleted afterwards."""
-    found = prefix(connection, days, repositories, moment)
+    found = prefix(connection, days, repositories, moment, anchors)
     if found.rows:  # then again, so that no legal hold is placed between the question and the row
         begin_writing(connection)
-        found = prefix(connection, days, repositories, moment)
+        found = prefix(connection, days, repositories, moment, anchors)
     if found.rows:
         reason = f"older than {days} days"
         stored.set_checkpoint(connection, found.up_to, reason)
@@ -245,6 +273,8 @@ def cut(connection: Connection, days: int, repositories: Sequence[str], moment: 
             "rows": found.rows,
             "digest": chain.digest_at(connection, found.up_to),
             "reason": reason,
+            "before": timestamp(moment - timedelta(days=days)),
+            "anchors": [[one.id, one.digest] for one in found.anchors],
         }
         trail.record(connection, trail.Event.AUDIT_PURGED, {"detail": detail})
     return found

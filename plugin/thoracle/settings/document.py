@@ -7,7 +7,6 @@ import copy
 import fcntl
 import hashlib
 import os
-import pwd
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pydantic import ValidationError
 from tomlkit.items import InlineTable, Item, Key, Table
 
 from thoracle.errors import SettingsError
-from thoracle.settings import Settings, anchored, faults
+from thoracle.settings import Settings, anchored, faults, users
 from thoracle.settings.digests import flat
 
 
@@ -94,19 +93,11 @@ def why_read_only(path: Path) -> str:
     for what in (path, path.parent):
         if not os.access(what, os.W_OK, effective_ids=True):
             return (
-                f"{what} cannot be written by user {_user()}. To allow it, let this user "
+                f"{what} cannot be written by user {users.me()}. To allow it, let this user "
                 f"own {path.parent} and the file, and under systemd add ReadWritePaths={path.parent} "
                 "to thoracle-web.service (`systemctl edit thoracle-web`), then restart it."
             )
     return ""
-
-
-def _user() -> str:
-    """Return who this process is; in a container the number may have no name."""
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
 
 
 # ---- change --------------------------------------------------------------------------------------

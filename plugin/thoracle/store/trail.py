@@ -76,6 +76,7 @@ class Event(Enum):
     HOLD_PLACED = ("legal hold placed", "110113", "110135", "E")
     HOLD_RELEASED = ("legal hold released", "110113", "110135", "E")
     RETENTION_DELETED = ("retention deleted", "110105", "RETENTION", "D")
+    AUDIT_KEY_CREATED = ("audit key created", "110113", "110129", "E")
     AUDIT_PURGED = ("audit purged", "110113", "110132", "E")
     EXPORTED = ("exported", "110106", None, "R")
     AUDIT_READ = ("audit read", "110101", None, "R")

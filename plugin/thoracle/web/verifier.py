@@ -13,8 +13,10 @@ from typing import Literal
 from sqlalchemy import Engine
 
 from thoracle.audit import verification
-from thoracle.audit.verification import Anchor, Verification
+from thoracle.audit.verification import Verification
 from thoracle.errors import ThoracleError
+from thoracle.store import anchors
+from thoracle.store.anchors import Anchor
 from thoracle.store.chain import checkpoint, head
 from thoracle.store.tables import now
 
@@ -119,7 +121,7 @@ class Verifier:
             self._run = replace(self._run, ended_at=now(), **values)  # type: ignore[arg-type]  # fields of Run
 
     def _verified(self, since: Anchor | None) -> Verification:
-        kept = verification.read_anchors(self._folder / verification.ANCHORS_FILE)
+        kept = anchors.read_anchors(self._folder / anchors.ANCHORS_FILE)
         with self._database.connect() as connection:
             result = verification.verify(connection, kept, since, self._told)
         if result.well:

@@ -173,6 +173,11 @@ def _deleted(rows: Rows) -> str:
     return f"{count} deleted by the rule for {inert(what, 32) or '?'}{rule}.{left}"
 
 
+def _key_created(rows: Rows) -> str:
+    key = inert(detail(rows[0], "key"), 32)
+    return f"Anchors of the audit are signed with the key {key} from here on."
+
+
 def _purged(rows: Rows) -> str:
     found = detail(rows[0], "rows")
     count = number(found, "row") if isinstance(found, int) else "Rows"
@@ -221,6 +226,7 @@ SENTENCES: dict[Event, Callable[[Rows], str]] = {
     Event.HOLD_PLACED: _hold,
     Event.HOLD_RELEASED: _hold_released,
     Event.RETENTION_DELETED: _deleted,
+    Event.AUDIT_KEY_CREATED: _key_created,
     Event.AUDIT_PURGED: _purged,
     Event.EXPORTED: _exported,
     Event.AUDIT_READ: _audit_read,

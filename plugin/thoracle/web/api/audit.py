@@ -6,8 +6,9 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 from pydantic import BaseModel, Field
 
 from thoracle.audit import query
-from thoracle.audit.verification import ANCHORS_FILE, last_verified, read_anchors
+from thoracle.audit.verification import last_verified
 from thoracle.errors import ThoracleError
+from thoracle.store.anchors import ANCHORS_FILE, read_anchors
 from thoracle.web.pages import asked as asking
 from thoracle.web.pages.asked import CURSOR, Asked
 from thoracle.web.pages.audit import verifier_of

@@ -17,9 +17,10 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 
 from thoracle import spreadsheet
 from thoracle.audit import query
-from thoracle.audit.verification import ANCHORS_FILE, last_verified, read_anchors
+from thoracle.audit.verification import last_verified
 from thoracle.errors import ThoracleError
 from thoracle.records import Outcome, Reason
+from thoracle.store.anchors import ANCHORS_FILE, read_anchors
 from thoracle.store.chain import COLUMNS
 from thoracle.store.trail import Event
 from thoracle.web.pages import asked as asking

@@ -1,0 +1,95 @@
+"""`thoracle audit verify` and `key`: is the log intact, and who signed its anchors."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from thoracle.cli.audit import database as open_database
+from thoracle.cli.options import ConfigOption, err, say, settings_of
+from thoracle.errors import ThoracleError
+
+if TYPE_CHECKING:
+    from thoracle.audit.beginning import Beginning
+
+MOST_PURGES = 20
+"""The last ones, that a verification tells one by one."""
+
+
+def verify_command(
+    context: typer.Context,
+    config: ConfigOption = None,
+    anchors: Annotated[
+        Path | None, typer.Option(help="Anchors kept elsewhere; default: those beside the data.")
+    ] = None,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(help="Public key the anchors must be signed with; default: those in the log."),
+    ] = None,
+    incremental: Annotated[
+        bool, typer.Option("--incremental", help="Verify new entries only.")
+    ] = False,
+) -> None:
+    """Verify the log; name the first entry that was changed, added or removed."""
+    from thoracle.audit import verification
+    from thoracle.store import signing
+    from thoracle.store.anchors import ANCHORS_FILE, read_anchors
+
+    config = config or context.obj
+    folder = settings_of(config).data_folder
+    data = open_database(config)
+    if anchors is not None and not anchors.exists():
+        raise ThoracleError(f"{anchors}: found no file, required: one with anchors")
+    found = read_anchors(anchors or folder / ANCHORS_FILE)
+    before = verification.last_verified(folder) if incremental else None
+    keys = None if public_key is None else signing.from_pem(public_key)
+    with data.connect() as connection:
+        result = verification.verify(connection, found, before, keys=keys)
+    if not result.well:
+        say(f"BROKEN at row {result.broken_id}: {result.fault}")
+        say(f"{result.rows} rows before it are intact")
+        _say_all(_beginning_lines(result.beginning))
+        raise typer.Exit(1)
+    verification.keep_verified(folder, result.last_id, result.digest)
+    where = f"row {before.id}" if before else "the beginning"
+    say(
+        f"OK: {result.rows} rows from {where} to row {result.last_id} are intact and match "
+        f"{len(found) - result.beginning.not_comparable} anchors; last digest {result.digest}"
+    )
+    if result.signed:
+        say(f"signatures of {result.signed} anchors are valid (key {', '.join(result.keys)})")
+    _say_all(_beginning_lines(result.beginning))
+
+
+def _say_all(lines: Iterable[str]) -> None:
+    for line in lines:
+        say(line)
+
+
+def _beginning_lines(begins: "Beginning") -> Iterator[str]:
+    """Yield what was purged, and by which events."""
+    if begins.last is None:
+        return
+    yield f"purged: {begins.rows} rows up to row {begins.last.up_to}"
+    for one in begins.purges[-MOST_PURGES:]:
+        by = f"event {one.event_id}" if one.event_id else "an event that is purged itself"
+        yield f"  {one.rows} rows by {by} of {one.recorded_at[:19]}: {one.reason}"
+    if begins.not_comparable:
+        yield f"  {begins.not_comparable} anchors are older than what these events name"
+
+
+def key_command(context: typer.Context, config: ConfigOption = None) -> None:
+    """Print the public key with which anchors of the log are signed."""
+    from thoracle.store import signing
+
+    folder = settings_of(config or context.obj).data_folder
+    signer = signing.existing(folder)
+    if signer is None:
+        raise ThoracleError(
+            f"{folder / signing.KEY_FILE}: found no file, required: the key that the first start "
+            "of `thoracle serve` makes"
+        )
+    sys.stdout.write(signing.as_pem(signer.public_key))
+    err.print(f"key {signing.fingerprint(signer.public_key)}, Ed25519", highlight=False)
