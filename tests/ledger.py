@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from gateway import Gateway
+from thoracle.store import sqlite
 
 T = TypeVar("T")
 
@@ -21,7 +22,8 @@ def rows(gateway: Gateway, statement: str, *values: object) -> list[dict[str, An
     """Return the rows of a SELECT, in which ``?`` stands for a value."""
     if gateway.database_url is not None:
         return _postgresql_rows(gateway.database_url, statement.replace("?", "%s"), values)
-    with closing(sqlite3.connect(gateway.data_folder / "thoracle.sqlite", timeout=30)) as database:
+    file = sqlite.file(gateway.data_folder)
+    with closing(sqlite3.connect(file, timeout=30)) as database:
         database.row_factory = sqlite3.Row
         return [dict(row) for row in database.execute(statement, values)]
 

@@ -218,6 +218,23 @@ def test_systemd_finds_no_fault_in_a_unit_and_little_that_it_can_reach(
     assert answer.returncode == 0, answer.stdout
 
 
+def test_systemd_finds_no_fault_in_the_units_of_two_users(tmp_path: Path) -> None:
+    program = require("systemd-analyze", "systemd")
+    thoracle = str(Path(sys.executable).with_name("thoracle"))
+    for unit in UNITS:
+        text = unit.read_text(encoding="utf-8").replace("/opt/thoracle/bin/thoracle", thoracle)
+        (tmp_path / unit.name).write_text(text)
+    shutil.copytree(UNITS[0].parent / "two-users", tmp_path, dirs_exist_ok=True)
+    for unit in UNITS:
+        command: list[str | Path] = [program, "verify", tmp_path / unit.name]
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert [one for one in found.stderr.splitlines() if "two-users" in one] == []
+        (added,) = (tmp_path / f"{unit.name}.d").iterdir()
+        added.write_text(added.read_text().replace("UMask=0", "UMask=x"))
+        worse = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "two-users.conf" in worse.stderr
+
+
 # ---- Backup and restore -------------------------------------------------------------------------
 
 

@@ -177,6 +177,24 @@ def test_every_file_that_compose_names_exists_or_is_made() -> None:
             assert (context / service["build"]["dockerfile"]).is_file()
 
 
+def test_two_users_of_compose_share_a_group_and_nothing_else() -> None:
+    added = yaml.safe_load((DOCKER / "compose.two-users.yaml").read_text(encoding="utf-8"))
+    assert added["services"].keys() <= SERVICES.keys()
+    for name, more in added["services"].items():
+        whole = yaml.safe_load(COMPOSE)
+        whole["services"][name] |= more
+        PyCompose.from_json(json.dumps(whole))
+    (group,) = added["services"]["thoracle"]["group_add"]
+    user, _, of_pages = added["services"]["web"]["user"].partition(":")
+    assert group == of_pages
+    page = (DOCKER.parent / "docs/two-users.md").read_text(encoding="utf-8")
+    assert f'data_folder_group = "{group}"' in page
+    assert f"chown {user} docker/secrets/" in page
+    built = "".join(path.read_text(encoding="utf-8") for path in DOCKER.glob("*ockerfile*"))
+    taken = re.findall(r"--(?:uid|gid|owner|group)[ =](\d+)", built)
+    assert {user, group}.isdisjoint(taken)
+
+
 def test_the_settings_of_compose_are_settings_that_fit_its_network() -> None:
     loaded = settings.load(DOCKER / "thoracle.toml")
     assert str(loaded.data_folder) == "/var/lib/thoracle"

@@ -1,9 +1,11 @@
 """The process: how it starts, how it stops, and what it writes down meanwhile."""
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -120,6 +122,46 @@ def test_a_second_process_on_the_same_data_folder_is_refused(gateway: Gateway) -
     assert "found another Thoracle process at work" in done.stderr
     assert "Traceback" not in done.stderr
     assert gateway.answers()
+
+
+def test_a_data_folder_that_others_can_read_is_closed_to_them_with_a_word(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path)
+    gateway.data_folder.mkdir()
+    gateway.data_folder.chmod(0o755)
+    with gateway:
+        assert gateway.data_folder.stat().st_mode & 0o777 == 0o700
+    said = f"data_folder: found permissions 0755 on {gateway.data_folder}"
+    assert f"{said}: others could read patient data; they are now 0700" in gateway.log.read_text()
+
+
+AS_NOBODY = """
+import logging, os, sys
+from pathlib import Path
+from thoracle.store import files
+logging.basicConfig(level="WARNING", format="%(message)s")
+os.setuid(65534)
+files.keep_private(Path(sys.argv[1]))
+"""
+
+
+def as_nobody(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Have a user who does not own a folder look after it."""
+    command = [sys.executable, "-c", AS_NOBODY, str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_data_folder_of_another_user_is_refused_when_everybody_can_enter_it() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        refused = as_nobody(folder)
+        assert refused.returncode == 1
+        assert f"found permissions 0755 on {folder}, required: 0700, or 0770" in refused.stderr
+        folder.chmod(0o770)
+        taken = as_nobody(folder)
+        assert taken.returncode == 0
+        assert f"found permissions 0770 on {folder}: its group can read" in taken.stderr
 
 
 def test_a_port_in_use_ends_in_one_line_and_exit_code_1(tmp_path: Path) -> None:

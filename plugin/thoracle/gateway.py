@@ -31,7 +31,7 @@ from thoracle.report.builder import Builder
 from thoracle.retention.purge import RetentionJob
 from thoracle.routing import rank, rules
 from thoracle.settings import Settings
-from thoracle.store import anchors, bundles, engine, objects, running, signing, trail
+from thoracle.store import anchors, bundles, engine, objects, rights, running, signing, trail
 from thoracle.store import database as databases
 from thoracle.store.database import Database
 from thoracle.study import instances
@@ -109,6 +109,7 @@ def serve(settings: Settings) -> None:
 def _locked(settings: Settings) -> Iterator[None]:
     """Hold the data folder, with the database that belongs to it or with neither."""
     with engine.lock(settings.data_folder) as lock:
+        rights.keep(settings)
         continuity.require(settings)
         running.announce(lock, os.getpid(), f"{settings.receive.host}:{settings.receive.port}")
         yield

@@ -76,13 +76,14 @@ def require(settings: Settings) -> None:
 def _fault(settings: Settings, anchor: Anchor | None) -> str:
     """Return what is wrong with the database; empty when nothing is."""
     if not settings.database.url:
-        path = settings.data_folder / sqlite.FILE
+        path = databases.sqlite_file(settings)
+        name = path.relative_to(settings.data_folder)
         if not path.exists():
             rescued = settings.data_folder / sqlite.RESCUED
-            known = f", but {rescued.name}, a copy of it: rename it to {sqlite.FILE}"
-            return f"no database ({sqlite.FILE}){known * rescued.exists()}"
+            known = f", but {rescued.name}, a copy of it: rename it to {name}"
+            return f"no database ({name}){known * rescued.exists()}"
         if path.stat().st_size == 0:
-            return f"an empty file in place of the database ({sqlite.FILE})"
+            return f"an empty file in place of the database ({name})"
     engine = databases.engine_of(settings)
     try:
         databases.require_reach(engine)

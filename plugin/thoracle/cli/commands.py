@@ -24,6 +24,7 @@ from thoracle.cli import (
 )
 from thoracle.cli.options import err, out
 from thoracle.errors import ThoracleError
+from thoracle.settings import users
 from thoracle.wording import SOFTWARE
 
 RUN, LOOK, CORRECT = "Run", "Look", "Correct"
@@ -100,6 +101,11 @@ def main() -> None:
         app()
     except ThoracleError as error:
         _end(str(error))
+    except PermissionError as error:
+        _end(
+            f"{error.filename}: found no permission for user {users.me()}, required: the user of "
+            "the gateway, who owns the data folder"
+        )
     except Exception as error:
         if (detail := _database_error(error)) is None:
             raise

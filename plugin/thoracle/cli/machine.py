@@ -33,8 +33,8 @@ from thoracle.settings import (
     is_loopback,
     tls,
 )
-from thoracle.store import engine, running
-from thoracle.store.database import described, open_database, sqlite_url
+from thoracle.store import engine, rights, running
+from thoracle.store.database import described, open_database, sqlite_file, sqlite_url
 from thoracle.store.running import RunningProcess
 
 RENEW_DAYS = 30
@@ -149,11 +149,14 @@ def _runtime(settings: Settings) -> CheckResult:
 
 
 def _data_folder(settings: Settings) -> CheckResult:
+    shared = bool(settings.data_folder_group)
     try:
         with engine.lock(settings.data_folder):
-            if settings.database.url:
+            if settings.data_folder_group:
+                rights.require_group(settings)
+            if settings.database.url or not sqlite_file(settings).parent.exists():
                 return CheckResult("data_folder", True, f"{settings.data_folder}: can be written")
-            open_database(sqlite_url(settings.data_folder)).dispose()
+            open_database(sqlite_url(settings.data_folder, shared=shared)).dispose()
     except DataFolderInUse:
         return CheckResult(
             "data_folder", True, f"{settings.data_folder}: Thoracle is running in it"
@@ -205,7 +208,7 @@ def _port(subject: str, host: str, port: int, process: RunningProcess | None) ->
 
 def _pages(settings: Settings) -> Iterator[CheckResult]:
     web = settings.web
-    process = running.holder(settings.data_folder, running.pages(web.port))
+    process = running.holder(settings.pages_folder, running.lock_of_pages(settings))
     yield _port("web.port", web.host, web.port, process)
     if web.certificate_file is not None and web.key_file is not None:
         load = partial(tls.pages_context, web.certificate_file, web.key_file)

@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -39,6 +40,8 @@ SEVERAL_STUDIES = 3
 def settings_of(config: Path | None) -> Settings:
     """Return the settings in a file, the defaults without one."""
     settings = Settings() if config is None else load(config)
+    if settings.data_folder_group:
+        os.umask(0o027)  # what is written below the data folder is for its group to read
     characters.assume(settings.receive.default_character_set)
     return settings
 

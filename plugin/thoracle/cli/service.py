@@ -87,10 +87,11 @@ def accept_database(
 ) -> None:
     """Continue with a database that lacks what the data folder has, or with a new one."""
     from thoracle.audit import continuity
-    from thoracle.store import engine, objects
+    from thoracle.store import engine, objects, rights
 
     settings = settings_of(config)
     with engine.lock(settings.data_folder):
+        rights.keep(settings)
         found = continuity.accept(settings, reason, getpass.getuser())
     say(
         f"accepted, and recorded in the audit: {found}. Images without a row are moved to "

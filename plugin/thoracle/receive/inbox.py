@@ -43,7 +43,7 @@ class IncomingFile:
         self._sha256 = hashlib.sha256()
         self._descriptor: int | None = None
         try:
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
         except OSError as error:
             self.refuse(error.strerror or str(error))
 
@@ -137,7 +137,7 @@ class Inbox:
         self._incoming = data_folder / "incoming"
         self._images = data_folder / "images"
         self._settings = settings
-        self._incoming.mkdir(parents=True, exist_ok=True)
+        self._incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
         for number in range(256):
             (self._images / f"{number:02x}").mkdir(parents=True, exist_ok=True)
         sync_folder(self._images)

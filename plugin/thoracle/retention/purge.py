@@ -7,6 +7,7 @@ next run finishes. Between two transactions there is a pause in which others get
 
 import fcntl
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from thoracle.retention import rules
 from thoracle.retention.rows import PurgeKind
 from thoracle.retention.rules import RetentionLimits
 from thoracle.settings import Settings
-from thoracle.store import engine, objects, signing
+from thoracle.store import engine, files, objects, rights, signing
 from thoracle.store.anchors import ANCHORS_FILE, read_anchors
 from thoracle.study import headers
 
@@ -103,8 +104,8 @@ class Purge:
             self._finish()
             for what in PurgeKind:
                 self._studies(what)
-            self._files("pictures", self._settings.retention.pictures_days, self._pictures())
-            self._files("orphans", self._settings.retention.orphans_days, self._orphans())
+            self._pictures()
+            self._orphans()
             self._workflows()
             self._audit()
         return self._done
@@ -168,29 +169,28 @@ class Purge:
         with self._database.begin() as connection:
             stored.gone(connection, paths)
 
-    def _pictures(self) -> Iterator[tuple[Path, float]]:
-        """Yield the pictures that the pages keep, and when somebody looked at them last."""
-        for path in (self._settings.data_folder / "cache" / "pictures").glob("*/*"):
-            yield path, path.stat().st_mtime
+    def _pictures(self) -> None:
+        """Delete the pictures that nobody looked at: copies of what has its own event."""
+        if days := self._settings.retention.pictures_days:
+            self._delete_pictures(self._limits.moment - timedelta(days=days))
 
-    def _orphans(self) -> Iterator[tuple[Path, float]]:
-        """Yield what starts of the gateway have set aside, and when: by then its name changed."""
-        for path in (self._settings.data_folder / "orphans").glob("*"):
-            yield path, path.stat().st_ctime
+    def _delete_pictures(self, until: datetime) -> None:
+        folder = self._settings.data_folder / rights.PICTURES
+        self._done.pictures += files.delete_untouched(folder, until.timestamp())
 
-    def _files(self, what: str, days: int, found: Iterator[tuple[Path, float]]) -> None:
-        if not days:
+    def _orphans(self) -> None:
+        """Delete what starts of the gateway have set aside; it was when its name changed."""
+        if not (days := self._settings.retention.orphans_days):
             return
         before = (self._limits.moment - timedelta(days=days)).timestamp()
-        due = [path for path, moment in found if moment < before]
+        due = [one.name for one in self._objects.orphans() if one.since < before]
         if not due:
             return
-        if what == "orphans":  # pictures are copies of what has its own event
-            with self._database.begin() as connection:
-                rules.files_deleted(connection, what, len(due), days)
-        for path in due:
-            unlink(path)
-        setattr(self._done, what, len(due))
+        with self._database.begin() as connection:
+            rules.files_deleted(connection, "orphans", len(due), days)
+        for name in due:
+            self._objects.delete_orphan(name)
+        self._done.orphans += len(due)
 
     def _workflows(self) -> None:
         days = self._settings.retention.workflow_days
@@ -230,14 +230,11 @@ class Purge:
         return total
 
 
-def unlink(path: Path) -> None:
-    """Delete a file, if it is there."""
-    path.unlink(missing_ok=True)
-
-
 @contextmanager
 def _alone(data_folder: Path) -> Iterator[None]:
-    with (data_folder / "retention.lock").open("w") as file:
+    # Not for the user of the pages: who can open a file can lock it.
+    descriptor = os.open(data_folder / "retention.lock", os.O_WRONLY | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

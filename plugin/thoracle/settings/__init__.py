@@ -58,6 +58,9 @@ __all__ = [
 
 S = TypeVar("S", bound=Section)
 
+PAGES_FOLDER = "pages"
+"""Below the data folder."""
+
 
 class Settings(Section):
     """The whole configuration."""
@@ -65,6 +68,11 @@ class Settings(Section):
     data_folder: Path = Field(
         Path("thoracle-data"),
         description="Everything that Thoracle keeps is below this folder, except rows in PostgreSQL. Not on a network disk.",
+    )
+    data_folder_group: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,31})?$",
+        description="Group, by name or number, of two users: that of the gateway, who owns the data folder, and that of the pages (docs/two-users.md). Empty: both run as one user, and nobody else can enter the folder.",
     )
     log_level: str = Field(
         "INFO",
@@ -111,6 +119,11 @@ class Settings(Section):
     audit_repository: tuple[AuditRepository, ...] = Field(
         (), description="One [[audit_repository]] table for each that gets the audit."
     )
+
+    @property
+    def pages_folder(self) -> Path:
+        """Where the pages keep what is theirs, beside pictures: with two users, a folder of its own."""
+        return self.data_folder / PAGES_FOLDER if self.data_folder_group else self.data_folder
 
     @property
     def receivers(self) -> tuple[HL7 | Webhook | Email, ...]:

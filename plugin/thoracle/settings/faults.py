@@ -18,6 +18,7 @@ _PATTERNS = {
     r"^https?://[^\s?#@]+$": "a URL that begins with http:// or https://, without a query",
     r"^https?://[^\s#@]+$": "a URL that begins with http:// or https://",
     r"^(https?://[^\s]*)?$": "a URL that begins with http:// or https://",
+    r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,31})?$": "the name or number of a group of this machine",
     r"^[0-9a-f]{64}$": "64 hexadecimal digits (SHA-256)",
     r"^[!-\[\]-~]([ -\[\]-~]*[!-\[\]-~])?$": (
         "an AE title: 1 to 16 characters of ASCII, no backslash, no space at its ends"

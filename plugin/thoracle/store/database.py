@@ -20,7 +20,7 @@ from sqlalchemy.exc import (
 )
 
 from thoracle.errors import ThoracleError
-from thoracle.settings import Settings
+from thoracle.settings import Settings, users
 from thoracle.store import sqlite
 
 VERSION_TABLE = "thoracle_schema"
@@ -46,6 +46,11 @@ class DatabaseError(ThoracleError):
 sqlite_url = sqlite.url
 
 
+def sqlite_file(settings: Settings) -> Path:
+    """Return where the embedded database of some settings is, or is to be."""
+    return sqlite.file(settings.data_folder, shared=bool(settings.data_folder_group))
+
+
 def engine_of(settings: Settings) -> Engine:
     """Return an engine on the database of some settings; nothing is opened or changed yet.
 
@@ -55,7 +60,7 @@ def engine_of(settings: Settings) -> Engine:
         The password cannot be read.
     """
     if not settings.database.url:
-        return connect(sqlite_url(settings.data_folder))
+        return connect(sqlite_url(settings.data_folder, shared=bool(settings.data_folder_group)))
     return connect(settings.database.url, settings.database.password_file)
 
 
@@ -238,7 +243,14 @@ def existing(settings: Settings) -> Engine:
         There is none, or it has another schema: `thoracle serve` makes both.
     """
     folder = settings.data_folder
-    if not settings.database.url and not (folder / sqlite.FILE).exists():
+    try:
+        found = bool(settings.database.url) or sqlite_file(settings).exists()
+    except PermissionError as error:
+        raise DatabaseError(
+            f"{folder}: found no permission to enter it as {users.me()}, required: its owner, or a "
+            "member of data_folder_group after `thoracle serve` was started with it"
+        ) from error
+    if not found:
         raise DatabaseError(
             f"{folder}: found no database, required: one that `thoracle serve` made"
         )

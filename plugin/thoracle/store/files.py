@@ -5,10 +5,12 @@ import hashlib
 import logging
 import os
 import shutil
+import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from thoracle.errors import ThoracleError
+from thoracle.errors import SettingsError, ThoracleError
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,34 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def keep_private(folder: Path) -> None:
+    """Let nobody but its owner enter the data folder, and say so in the log if others could.
+
+    Raises
+    ------
+    SettingsError
+        Everybody can, and only the owner of the folder, who is another user, may change that.
+    """
+    found = stat.S_IMODE(folder.stat().st_mode)
+    if not found & (stat.S_IRWXG | stat.S_IRWXO):
+        return
+    said = f"data_folder: found permissions {found:04o} on {folder}"
+    try:
+        folder.chmod(PRIVATE)
+    except PermissionError as error:
+        if found & stat.S_IRWXO:
+            raise SettingsError(
+                f"{said}, required: {PRIVATE:04o}, or 0770 of a group of ours"
+            ) from error
+        # A volume whose group is ours alone belongs to root.
+        logger.warning("%s: its group can read patient data", said)
+        return
+    logger.warning("%s: others could read patient data; they are now %04o", said, PRIVATE)
+
+
+PRIVATE = 0o700
 
 
 STORED = ("images", "results", "messages")
@@ -45,6 +75,22 @@ def stored(folder: Path, below: str) -> Path:
     raise ThoracleError(
         f"found the path {below!r:.80} in a row, required: one in {', '.join(STORED)}"
     )
+
+
+def delete_untouched(folder: Path, until: float) -> int:
+    """Delete files in a folder, and below, that nobody wrote or looked at since; return how many.
+
+    The pages may write there, who may be another user: no link that they make leads elsewhere.
+    """
+    number = 0
+    with suppress(FileNotFoundError):
+        for _, _, names, descriptor in os.fwalk(folder):
+            for name in names:
+                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                if found.st_mtime <= until:
+                    os.unlink(name, dir_fd=descriptor)
+                    number += 1
+    return number
 
 
 def write_durably(path: Path, content: bytes, behind: tuple[Path, int] | None = None) -> str:

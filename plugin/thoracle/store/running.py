@@ -2,17 +2,20 @@
 
 import fcntl
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from thoracle.settings import Settings
 
 GATEWAY = "lock"
 """The gateway's lock: one process a data folder."""
 
 
-def pages(port: int) -> str:
+def lock_of_pages(settings: Settings) -> str:
     """Return the name of the lock of the pages on a port."""
-    return f"web-{port}.lock"
+    return f"web-{settings.web.port}.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,10 @@ def hold(data_folder: Path, name: str) -> IO[str]:
         Another process holds it.
     """
     data_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file = (data_folder / name).open("a+", encoding="utf-8")  # "w" would empty the holder's
+    # Who can open a file can lock it: the gateway's is for its user alone, not for that of pages.
+    mode = 0o600 if name == GATEWAY else 0o640
+    descriptor = os.open(data_folder / name, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode)
+    file = os.fdopen(descriptor, "a+", encoding="utf-8")  # "w" would empty the holder's
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:

@@ -21,13 +21,33 @@ Error = sqlite3.Error
 SYNCHRONOUS_FULL = 2
 FILE = "thoracle.sqlite"
 """Below the data folder."""
+SHARED_FOLDER = "database"
+"""Below the data folder, when gateway and pages are two users: both write beside the file, too."""
+SHARED_MODE = 0o660
+"""Of the file there; SQLite gives its log the same."""
 RESCUED = "thoracle-rescued.sqlite"
-"""Beside it: the copy of one that was deleted while it was open."""
+"""In the data folder: the copy of one that was deleted while it was open."""
 
 
-def url(data_folder: Path) -> str:
+def places(data_folder: Path) -> tuple[Path, Path]:
+    """Return where the file is when there is one user, and when there are two."""
+    return data_folder / FILE, data_folder / SHARED_FOLDER / FILE
+
+
+def file(data_folder: Path, *, shared: bool = False) -> Path:
+    """Return where the embedded database is; where it is to be, when there is none.
+
+    ``shared`` says what the settings want. Until the gateway was started with them, and has moved
+    it, it is where it was.
+    """
+    alone, of_two = places(data_folder)
+    wanted, other = (of_two, alone) if shared else (alone, of_two)
+    return other if other.exists() and not wanted.exists() else wanted
+
+
+def url(data_folder: Path, *, shared: bool = False) -> str:
     """Return the URL of the embedded database below the data folder."""
-    return f"sqlite:///{data_folder.resolve() / FILE}"
+    return f"sqlite:///{file(data_folder.resolve(), shared=shared)}"
 
 
 def create(database_url: str) -> Engine:
@@ -76,6 +96,8 @@ class _OpenedFile:
 
     def _before_connection(self, *_: object) -> None:
         self.require()  # else SQLite would make a new, empty file
+        if self._opened is None and self._path.parent.name == SHARED_FOLDER:
+            _make_shared(self._path)
 
     def _before_commit(self, _connection: Connection) -> None:
         self.require()
@@ -106,6 +128,33 @@ class _OpenedFile:
         raise OperationalError(
             "commit", {}, sqlite3.OperationalError(f"the database file {what} while it was open")
         )
+
+
+def _make_shared(path: Path) -> None:
+    """Make a new, empty database that two users may write; leave one that is there."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
+    os.fchmod(descriptor, SHARED_MODE)
+    os.close(descriptor)
+
+
+def move(source: Path, target: Path) -> None:
+    """Move a database that nobody has open; a crash leaves it at one of both places, whole.
+
+    Raises
+    ------
+    sqlite3.Error
+        Somebody has it open, or it is no database.
+    """
+    with closing(sqlite3.connect(source, timeout=5, isolation_level=None)) as connection:
+        # Folds the log in, and fails while there is another connection: the file is all there is.
+        connection.execute("PRAGMA journal_mode=DELETE")
+        connection.execute("BEGIN EXCLUSIVE")
+        source.rename(target)
+        sync_folder(target.parent)
+        sync_folder(source.parent)
 
 
 def fault(path: Path) -> str:
@@ -152,7 +201,8 @@ def rescue(engine: Engine) -> Path | None:
         It cannot be copied.
     """
     path = Path(engine.url.database or "")
-    target = path.with_name(RESCUED)
+    folder = path.parent
+    target = (folder.parent if folder.name == SHARED_FOLDER else folder) / RESCUED
     if not _deleted(path) or target.exists():
         return None
     temporary = target.with_suffix(".part")

@@ -85,7 +85,7 @@ def create_app(settings: Settings, database: Engine, config: Path | None = None)
     app.state.site = site(settings, database, config)
     app.state.first_run = FirstRun()
     app.state.throttle = Throttle()
-    app.state.verifier = Verifier(database, settings.data_folder)
+    app.state.verifier = Verifier(database, settings)
     app.state.logins = Logins(settings.web.oidc) if settings.web.oidc is not None else None
     for router in ROUTERS:
         app.include_router(router)

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from thoracle.accounts import rows as people
 from thoracle.errors import ThoracleError
 from thoracle.settings import Settings, Web, tls
-from thoracle.store import running
+from thoracle.store import rights, running
 from thoracle.store.database import existing
 from thoracle.web.app import create_app
 
@@ -36,8 +36,11 @@ def serve(settings: Settings, config: Path | None = None) -> None:
     ------
     ThoracleError
         There is no database, or it has another schema: the gateway makes both. Or the port is
-        in use.
+        in use, or this user may not do its part in the data folder.
     """
+    rights.require_open(settings)
+    if settings.data_folder_group:
+        os.umask(rights.PAGES_UMASK)
     database = existing(settings)
     app = create_app(settings, database, config)
     server = uvicorn.Server(_config(app, settings.web))
@@ -51,7 +54,7 @@ def _locked(settings: Settings) -> IO[str]:
     """Return the lock that tells `thoracle check` whose port it finds in use."""
     web = settings.web
     try:
-        lock = running.hold(settings.data_folder, running.pages(web.port))
+        lock = running.hold(settings.pages_folder, running.lock_of_pages(settings))
     except BlockingIOError as error:  # on another address of this machine
         raise ThoracleError(
             f"web.port: found other pages of {settings.data_folder} on port {web.port}, required: "

@@ -1,13 +1,13 @@
 """Verification of the trail beside the pages: one at a time, which says how far it is.
 
 Where it ended well is remembered as `thoracle audit verify` does it, so that each goes on where the
-other ended.
+other ended; when the pages have a user of their own, in a file of their own: the command trusts
+none that they can write.
 """
 
 import logging
 import threading
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from sqlalchemy import Engine
@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from thoracle.audit import verification
 from thoracle.audit.verification import Verification
 from thoracle.errors import ThoracleError
+from thoracle.settings import Settings
 from thoracle.store import anchors
 from thoracle.store.anchors import Anchor
 from thoracle.store.chain import checkpoint, head
@@ -61,13 +62,15 @@ class Verifier:
     ----------
     database
         It has the trail.
-    folder
-        The data folder: anchors, and where the last verification ended.
+    settings
+        They say where the anchors are, and where it is kept where the last verification ended.
     """
 
-    def __init__(self, database: Engine, folder: Path) -> None:
+    def __init__(self, database: Engine, settings: Settings) -> None:
         self._database = database
-        self._folder = folder
+        self._folder = settings.data_folder
+        self._settings = settings
+        self._own = settings.pages_folder
         self._turn = threading.Lock()
         self._thread: threading.Thread | None = None
         self._run: Run | None = None
@@ -95,7 +98,7 @@ class Verifier:
         with self._turn:
             if self._run is not None and self._run.ended_at is None:
                 return self._run
-            since = None if whole else verification.last_verified(self._folder)
+            since = None if whole else verification.last_verified(self._own)
             with self._database.connect() as connection:
                 begin_id = max(checkpoint(connection)[0], since.id if since else 0)
                 total = max(head(connection)[0] - begin_id, 0)
@@ -125,7 +128,7 @@ class Verifier:
         with self._database.connect() as connection:
             result = verification.verify(connection, kept, since, self._told)
         if result.well:
-            verification.keep_verified(self._folder, result.last_id, result.digest)
+            verification.keep_verified(self._own, result.last_id, result.digest)
         else:
             logger.error("the audit is broken at row %s: %s", result.broken_id, result.fault)
         return result

@@ -141,13 +141,13 @@ def event(
 @router.get("/verification")
 def verification(request: Request, person: Auditor) -> VerificationAnswer:
     """Return what became of the last verification, or how far it is. No event is shown."""
-    folder = site_of(request).settings.data_folder
+    settings = site_of(request).settings
     with site_of(request).database.connect() as connection:
         ends = query.ends(connection)
     try:
         verified, kept = (
-            last_verified(folder),
-            read_anchors(folder / ANCHORS_FILE),
+            last_verified(settings.pages_folder),
+            read_anchors(settings.data_folder / ANCHORS_FILE),
         )
     except ThoracleError as error:
         raise HTTPException(503, str(error)) from error

@@ -320,7 +320,7 @@ def _proof(request: Request, site: Site) -> dict[str, Any]:
     values: dict[str, Any] = {"run": verifier_of(request).run, "verified": None, "kept": []}
     values["damage"] = ""
     try:
-        values["verified"] = last_verified(site.settings.data_folder)
+        values["verified"] = last_verified(site.settings.pages_folder)
         values["kept"] = read_anchors(site.settings.data_folder / ANCHORS_FILE)
     except ThoracleError as error:
         values["damage"] = str(error)

@@ -1,5 +1,6 @@
 """What an administrator looks at: what waits, whom we reach, disk and certificates."""
 
+import os
 import shutil
 import socket
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from thoracle.monitoring.operations import plain
 from thoracle.pipeline import senders
 from thoracle.receive.inbox import MEGABYTE
 from thoracle.settings import Section, Settings, tls
+from thoracle.store import sqlite
 
 LETTERS = 100
 """Dead letters that are shown; all are counted."""
@@ -108,7 +110,11 @@ def parts(data_folder: Path) -> list[tuple[str, int]]:
     sizes = []
     database = 0
     for entry in data_folder.iterdir():
-        if entry.is_dir():
+        if entry.is_dir() and not os.access(entry, os.R_OK | os.X_OK):
+            continue  # the gateway's own, when it is another user
+        if entry.name == sqlite.SHARED_FOLDER:
+            database += sum(_size(path) for path in entry.iterdir())
+        elif entry.is_dir():
             sizes.append((entry.name, sum(_size(path) for path in entry.rglob("*"))))
         else:
             database += _size(entry)

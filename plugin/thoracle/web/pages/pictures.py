@@ -30,7 +30,7 @@ from thoracle.errors import ObjectsAway, ThoracleError
 from thoracle.image.codecs import LONGEST_DETAIL, MALFORMED
 from thoracle.records import Kind, Outcome, Reason, SaliencyKind
 from thoracle.settings import Settings
-from thoracle.store import objects
+from thoracle.store import objects, rights
 from thoracle.store.object_files import Objects
 from thoracle.study import rows as studies
 from thoracle.study.rows import StudyRows
@@ -76,7 +76,7 @@ def stored_picture(settings: Settings, order: Order, digests: Sequence[str]) -> 
         The image cannot be decoded, or not within the limits of ``[decode]``.
     """
     name = _name(order, digests)
-    folder = settings.data_folder / "cache" / "pictures"
+    folder = settings.data_folder / rights.PICTURES
     kept = folder / name[:2] / f"{name}.png"
     with contextlib.suppress(OSError):
         found = kept.read_bytes()
@@ -84,7 +84,7 @@ def stored_picture(settings: Settings, order: Order, digests: Sequence[str]) -> 
         return found
     made = _made(settings, order)
     with contextlib.suppress(OSError):  # e.g. a full disk: a picture is shown without being kept
-        _keep(kept, made)
+        _keep(kept, made, 0o770 if settings.data_folder_group else 0o700)
         _make_room(folder)
     return made
 
@@ -139,8 +139,9 @@ def _made(settings: Settings, order: Order) -> bytes:
     return made
 
 
-def _keep(path: Path, made: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+def _keep(path: Path, made: bytes, mode: int) -> None:
+    # Old ones are deleted by the gateway, which may be another user.
+    path.parent.mkdir(parents=True, exist_ok=True, mode=mode)
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
         file.write(made)
     Path(file.name).replace(path)

@@ -6,6 +6,7 @@ A running process goes on as it was: the overview says whether the saved setting
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
@@ -73,7 +74,20 @@ def saved_of(request: Request) -> SavedConfiguration:
     faults = tuple(one.text for one in faults_of(file))
     if faults:
         return SavedConfiguration(file, None, faults, "Correct the file by hand first.")
-    return SavedConfiguration(file, file.settings(), (), document.why_read_only(path))
+    return SavedConfiguration(
+        file, file.settings(), (), why_read_only(site_of(request).settings, path)
+    )
+
+
+def why_read_only(settings: Settings, path: Path) -> str:
+    """Return why the pages may not change the configuration, and what to do; empty: they may."""
+    if not settings.data_folder_group:
+        return document.why_read_only(path)
+    return (
+        "The pages run as a user of their own (data_folder_group), who may not change what the "
+        f"gateway does. Change {path} by hand, try it with `thoracle check --config {path}`, and "
+        "restart gateway and pages."
+    )
 
 
 def faults_of(file: ConfigurationFile) -> list[Fault]:
