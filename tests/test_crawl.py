@@ -261,6 +261,7 @@ ELSEWHERE = {
         "an event of its own",
     ),
     "audit verify": "no row is shown",
+    "erase": "wants a key: tests/test_erasure.py",
     "audit key": "shows no patient",
     "evaluate": "with --verdicts it reads the database: tests/test_verdicts.py",
     **dict.fromkeys(("analyse", "route explain", "send", "echo"), "reads files that are given"),

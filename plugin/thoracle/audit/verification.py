@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from thoracle.audit import beginning
 from thoracle.audit.beginning import Beginning
-from thoracle.store import chain, files, signing
+from thoracle.store import chain, erased, files, signing
 from thoracle.store.anchors import Anchor, read_anchors
 from thoracle.store.signing import KnownKeys
 from thoracle.store.tables import now
@@ -151,22 +151,27 @@ def _follow(
 ) -> Verification:
     width = len(chain.COLUMNS)
     last_id, rows = begin_id, 0
-    digest_of = chain.digest_of
+    digest_of, records = chain.digest_of, erased.Records(connection)
     for row in chain.rows_after(connection, begin_id):
         expected = digest_of(digest, row[:width])
         row_id = int(row[0])
-        if expected != row[width]:
+        if expected != row[width] and not records.has(row_id, expected):
             gap = row_id - last_id - 1
             missing = f"; {gap} before it are missing" if gap else ""
             fault = f"its digest is not that of its content and the row before{missing}"
             return Verification(rows, last_id, digest, row_id, fault)
-        digest, last_id = expected, row_id
+        if fault := records.fault(row):
+            return Verification(rows, last_id, digest, row_id, fault)
+        digest, last_id = str(row[width]), row_id
         rows += 1
         if not rows % chain.BATCH:
             told(rows)
         if row_id in anchored and anchored[row_id] != digest:
             fault = "it was written anew: an anchor has another digest"
             return Verification(rows, last_id, digest, row_id, fault)
+    if (unnamed := records.unnamed(begin_id)) is not None:
+        fault = "records of an erasure name it, and it is none"
+        return Verification(rows, last_id, digest, unnamed, fault)
     return Verification(rows, last_id, digest)
 
 

@@ -13,6 +13,7 @@ from thoracle.cli import (
     audit_verify,
     corrections,
     dataset,
+    erase,
     evaluate,
     persons,
     research,
@@ -87,6 +88,7 @@ app.command("retry", rich_help_panel=CORRECT)(corrections.retry)
 app.add_typer(retention.retention, name="retention", rich_help_panel=KEEP)
 app.add_typer(retention.hold, name="hold", rich_help_panel=KEEP)
 app.command("subject-export", rich_help_panel=KEEP)(subject.subject_export_command)
+app.command("erase", rich_help_panel=KEEP)(erase.erase_command)
 app.command("research-export", rich_help_panel=KEEP)(research.research_export_command)
 
 app.command("analyse", rich_help_panel=EVALUATE)(evaluate.analyse_command)

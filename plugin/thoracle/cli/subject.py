@@ -72,7 +72,7 @@ def subject_export_command(
         )
     settings = settings_of(config)
     database = database_of(settings)
-    subject = _subject(database, patient, issuer)
+    subject = subject_of(database, patient, issuer)
     columns: trail.Columns = {
         **who("thoracle subject-export"),
         "patient_id": subject.patient_id,
@@ -94,7 +94,14 @@ def subject_export_command(
     say(f"{target} written: {files} files")
 
 
-def _subject(database: "Database", patient: str, issuer: str | None) -> "Subject":
+def subject_of(database: "Database", patient: str, issuer: str | None) -> "Subject":
+    """Return the one patient that somebody means.
+
+    Raises
+    ------
+    ThoracleError
+        There is none of this ID, or of this ID and issuer; or the ID has several issuers.
+    """
     from thoracle.retention import subject
 
     with database.connect() as connection:

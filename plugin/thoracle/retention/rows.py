@@ -21,7 +21,8 @@ from sqlalchemy import (
 )
 
 from thoracle.records import Kind
-from thoracle.store import chain
+from thoracle.retention.study_rows import count
+from thoracle.store import chain, erased
 from thoracle.store.tables import (
     analysis,
     audit_checkpoint,
@@ -120,10 +121,10 @@ def facts(connection: Connection, study_instance_uid: str) -> Facts:
     )
     return Facts(
         study_instance_uid=study_instance_uid,
-        unplanned=_count(connection, instance, here & instance.c.generation.is_(None)),
+        unplanned=count(connection, instance, here & instance.c.generation.is_(None)),
         analyses=[(row[0], row[1], row[2]) for row in analyses],
         sent=[(row[0], row[1], row[2], row[3]) for row in sent],
-        performed=_count(
+        performed=count(
             connection,
             performance,
             (performance.c.study_instance_uid == study_instance_uid)
@@ -136,15 +137,10 @@ def facts(connection: Connection, study_instance_uid: str) -> Facts:
     )
 
 
-def _count(connection: Connection, table: Table, condition: ColumnElement[bool]) -> int:
-    statement = select(func.count()).select_from(table).where(condition)
-    return int(connection.execute(statement).scalar_one())
-
-
 def size(connection: Connection, what: PurgeKind, study_instance_uid: str) -> int:
     """Return how many files of a study are kept."""
     return sum(
-        _count(connection, table, condition)
+        count(connection, table, condition)
         for table, condition in _files(what, study_instance_uid)
         # An image that is passed on has a row as a result, too.
         if not (what is PurgeKind.IMAGES and table is result)
@@ -158,7 +154,7 @@ def mark_going(connection: Connection, what: PurgeKind, study_instance_uid: str)
         statement = update(table).where(condition).values(file_state=GOING, purged_at=now())
         found = connection.execute(statement.returning(table.c.path)).scalars()
         paths |= {path for path in found if path}
-    return sorted(paths | set(_other_forms(connection, paths)))
+    return sorted(paths | set(other_forms(connection, paths)))
 
 
 def _files(what: PurgeKind, study_instance_uid: str) -> list[tuple[Table, ColumnElement[bool]]]:
@@ -186,7 +182,7 @@ def going(connection: Connection, limit: int) -> list[str]:
     for table in TABLES:
         statement = select(table.c.path).where(table.c.file_state == GOING).limit(limit)
         found |= set(connection.execute(statement).scalars())
-    return sorted(found | set(_other_forms(connection, found)))
+    return sorted(found | set(other_forms(connection, found)))
 
 
 def gone(connection: Connection, paths: Iterable[str]) -> None:
@@ -197,7 +193,7 @@ def gone(connection: Connection, paths: Iterable[str]) -> None:
         connection.execute(update(table).where(mine).values(file_state=GONE))
 
 
-def _other_forms(connection: Connection, paths: Iterable[str]) -> list[str]:
+def other_forms(connection: Connection, paths: Iterable[str]) -> list[str]:
     """Return the files of the same reports as Comprehensive SR, made for archives without 3D."""
     uids = connection.execute(
         select(outbox.c.delivered_sop_instance_uid)
@@ -267,4 +263,5 @@ def delete_events(connection: Connection, limit: int) -> int:
     last = connection.execute(select(func.max(oldest.subquery().c.id))).scalar()
     if last is None:
         return 0
+    erased.forget(connection, int(last))
     return connection.execute(delete(audit_event).where(audit_event.c.id <= last)).rowcount

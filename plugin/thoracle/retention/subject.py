@@ -54,6 +54,13 @@ def issuers(connection: Connection, patient_id: str) -> set[str]:
     return found
 
 
+def issuers_of_images(connection: Connection, patient_id: str) -> set[str]:
+    """Return the issuers with which a Patient ID has come in images that are known here."""
+    issuer = func.coalesce(instance.c.issuer_of_patient_id, "")
+    statement = select(issuer).where(instance.c.patient_id == patient_id).distinct()
+    return set(connection.execute(statement).scalars())
+
+
 def studies(connection: Connection, subject: Subject) -> list[tuple[str, bool]]:
     """Return the studies of a patient, and of each whether it is of them alone."""
     found: set[str] = set()

@@ -18,7 +18,7 @@ from thoracle.settings.deliver import HL7, Deliver, Destination, Email, Rule, We
 from thoracle.settings.receive import Budget, Complete, Decode, Receive, ReceiveTLS, Select
 from thoracle.settings.result import Classify, Report
 from thoracle.settings.section import ClientTLS, Section, is_loopback
-from thoracle.settings.storage import Database, Retention
+from thoracle.settings.storage import Database, Erasure, Retention
 from thoracle.settings.ups import UPS, Subscriber, WorkflowManager
 from thoracle.settings.web import OIDC, Rank, Watch, Web
 
@@ -36,6 +36,7 @@ __all__ = [
     "Deliver",
     "Destination",
     "Email",
+    "Erasure",
     "Rank",
     "Receive",
     "ReceiveTLS",
@@ -91,6 +92,7 @@ class Settings(Section):
     web: Web = Web()
     watch: Watch = Watch()
     retention: Retention = Retention()
+    erasure: Erasure = Erasure()
     destination: tuple[Destination, ...] = Field(
         (), description="One [[destination]] table for each archive."
     )

@@ -99,3 +99,20 @@ class Retention(Section):
     every_hours: float = Field(
         6, ge=0.01, le=168, description="The gateway looks for what is due so often, hours."
     )
+
+
+# ---- erasure -------------------------------------------------------------------------------------
+# Settings of what is left of a patient who was erased.
+
+
+class Erasure(Section):
+    """How `thoracle erase` erases a patient (docs/erasure.md)."""
+
+    key_file: Path | None = Field(
+        None,
+        description="File with at least 32 random bytes, permissions at most 0640: the audit keeps pseudonyms made with it. Outside of the data folder.",
+    )
+    second_person: bool = Field(
+        False,
+        description="Whether one person has to request an erasure and another one to carry it out, each as a user of this machine.",
+    )

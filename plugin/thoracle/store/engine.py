@@ -4,10 +4,12 @@ What the open library leaves to us in the embedded mode is here: one process at 
 that lose nothing, and a version that does not strand waiting work.
 """
 
+import json
 import logging
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -194,6 +196,66 @@ def delete_ended(database: Engine, before: datetime, limit: int) -> int:
     finally:
         client.destroy()
     return len(ids)
+
+
+RUNNING = "PENDING"
+"""Status of a workflow that is at work, or was when its process ended."""
+_AT_ONCE = 200
+
+
+def delete_naming(database: Engine, words: Iterable[str]) -> int:
+    """Delete the workflows in whose texts one of these words stands; return how many.
+
+    Those that wait are cancelled first. Of those at work none may be left: :func:`at_work` says.
+    """
+    ids = sorted(_naming(database, words))
+    _delete(database, ids)
+    return len(ids)
+
+
+def _delete(database: Engine, ids: list[str]) -> None:
+    """Delete workflows; those that wait are cancelled first."""
+    if not ids:
+        return
+    client = _client(database)
+    try:
+        for begin in range(0, len(ids), _AT_ONCE):
+            part = ids[begin : begin + _AT_ONCE]
+            with database.connect() as connection:
+                found = workflows.states(connection, part)
+            client.cancel_workflows([one for one, state in found.items() if state not in ENDED])
+            with database.begin() as connection:
+                workflows.delete_steps(connection, part)
+            client.delete_workflows(part)
+    finally:
+        client.destroy()
+
+
+def at_work(database: Engine, words: Iterable[str]) -> list[str]:
+    """Return the workflows at work in whose texts one of these words stands."""
+    ids = _naming(database, words)
+    if not ids:
+        return []
+    with database.connect() as connection:
+        found = workflows.states(connection, ids)
+    return sorted(one for one, state in found.items() if state == RUNNING)
+
+
+def _naming(database: Engine, words: Iterable[str]) -> set[str]:
+    """Return the workflows that name one of these; a short word has to be a whole text."""
+    wanted = {one if len(one) >= SHORTEST_WORD else json.dumps(one) for one in words if one}
+    escaped = wanted | {json.dumps(one)[1:-1] for one in wanted if len(one) >= SHORTEST_WORD}
+    if not escaped:
+        return set()
+    pattern = re.compile("|".join(re.escape(one) for one in sorted(escaped)))
+    with database.connect() as connection:
+        if workflows.table(connection, workflows.OF_STEPS) is None:
+            return set()
+        return set(workflows.naming(connection, pattern.findall))
+
+
+SHORTEST_WORD = 4
+"""Characters of a word that is looked for within a text."""
 
 
 def request(database: Engine, queue: str, workflow: str, workflow_id: str, *args: str) -> None:

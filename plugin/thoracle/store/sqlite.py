@@ -66,6 +66,8 @@ def _prepare(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA busy_timeout=30000")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+    # What is deleted is overwritten, whatever this build's default is: pages are reused late.
+    connection.execute("PRAGMA secure_delete=ON")
 
 
 def faults(connection: Connection) -> str:
@@ -155,6 +157,25 @@ def move(source: Path, target: Path) -> None:
         source.rename(target)
         sync_folder(target.parent)
         sync_folder(source.parent)
+
+
+def compact(path: Path, *, vacuum: bool) -> bool:
+    """Empty the log of a database file, and with ``vacuum`` write the file anew first.
+
+    That takes what an earlier version left in free places; others wait meanwhile. Returns whether
+    the log could be emptied: a reader may keep it.
+    """
+    with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
+        connection.execute("PRAGMA secure_delete=ON")
+        if vacuum:
+            connection.execute("VACUUM")
+        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy
+
+
+def copies(data_folder: Path) -> list[Path]:
+    """Return the files beside the database that have rows of it, also some that it has no more."""
+    return [one for one in (data_folder / RESCUED,) if one.exists()]
 
 
 def fault(path: Path) -> str:

@@ -78,6 +78,8 @@ class Event(Enum):
     RETENTION_DELETED = ("retention deleted", "110105", "RETENTION", "D")
     AUDIT_KEY_CREATED = ("audit key created", "110113", "110129", "E")
     AUDIT_PURGED = ("audit purged", "110113", "110132", "E")
+    ERASURE_REQUESTED = ("erasure requested", "110105", "ERASURE", "D")
+    PATIENT_ERASED = ("patient erased", "110105", "ERASURE", "D")
     EXPORTED = ("exported", "110106", None, "R")
     AUDIT_READ = ("audit read", "110101", None, "R")
 

@@ -1,6 +1,6 @@
 """Statements about what DBOS leaves in our database beside its own tables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from sqlalchemy import Connection, bindparam, inspect, text
 
@@ -40,4 +40,46 @@ def given_up(connection: Connection, since: float) -> dict[str, int]:
         "AND status <> 'CANCELLED' AND updated_at >= :since GROUP BY name ORDER BY name"
     )
     rows = connection.execute(statement, {"since": round(since * 1000)}).all()
+    return {row[0]: row[1] for row in rows}
+
+
+# ---- rows that name somebody -----------------------------------------------------------------
+
+_TEXTS = (
+    (STATUS, "workflow_uuid", ("workflow_uuid", "inputs", "output", "error", "deduplication_id")),
+    ("workflow_input", "workflow_uuid", ("inputs",)),
+    ("workflow_output", "workflow_uuid", ("output", "error")),
+    ("operation_outputs", "workflow_uuid", ("output", "error", "child_workflow_id")),
+    (OF_STEPS, "workflow_id", ("output", "error")),
+    ("workflow_events", "workflow_uuid", ("value",)),
+    ("notifications", "destination_uuid", ("message",)),
+)
+"""Tables of DBOS's with texts of ours, their column of the workflow's id, and those texts."""
+
+
+def naming(connection: Connection, words_in: Callable[[str], Iterable[str]]) -> dict[str, set[str]]:
+    """Return the workflows in whose texts there are words, and these; it reads them all."""
+    found: dict[str, set[str]] = {}
+    for name, of, wanted in _TEXTS:
+        there = table(connection, name)
+        if there is None:
+            continue
+        schema = None if connection.dialect.name == "sqlite" else ENGINE_SCHEMA
+        known = {one["name"] for one in inspect(connection).get_columns(name, schema)}
+        columns = ", ".join([of, *(one for one in wanted if one in known)])
+        statement = text(f"SELECT {columns} FROM {there}")  # noqa: S608 - constants
+        rows = connection.execution_options(stream_results=True).execute(statement)
+        for row in rows:
+            if words := {word for one in row if one for word in words_in(str(one))}:
+                found.setdefault(row[0], set()).update(words)
+    return found
+
+
+def states(connection: Connection, workflow_ids: Iterable[str]) -> dict[str, str]:
+    """Return the status of each of these workflows that there is."""
+    statement = text(
+        f"SELECT workflow_uuid, status FROM {table(connection, STATUS)} "  # noqa: S608 - a constant
+        "WHERE workflow_uuid IN :ids"
+    ).bindparams(bindparam("ids", expanding=True))
+    rows = connection.execute(statement, {"ids": list(workflow_ids)})
     return {row[0]: row[1] for row in rows}

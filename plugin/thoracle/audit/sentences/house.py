@@ -178,6 +178,19 @@ def _key_created(rows: Rows) -> str:
     return f"Anchors of the audit are signed with the key {key} from here on."
 
 
+def _erasure_requested(rows: Rows) -> str:
+    return f"{person(rows[0])} requested the erasure of a patient{said(rows[0], 'reason')}."
+
+
+def _erased(rows: Rows) -> str:
+    found = detail(rows[0], "rows")
+    count = number(found, "row") if isinstance(found, int) else "Rows"
+    return (
+        f"{person(rows[0])} erased a patient{said(rows[0], 'reason')}. {count} of the audit "
+        "kept a pseudonym."
+    )
+
+
 def _purged(rows: Rows) -> str:
     found = detail(rows[0], "rows")
     count = number(found, "row") if isinstance(found, int) else "Rows"
@@ -228,6 +241,8 @@ SENTENCES: dict[Event, Callable[[Rows], str]] = {
     Event.RETENTION_DELETED: _deleted,
     Event.AUDIT_KEY_CREATED: _key_created,
     Event.AUDIT_PURGED: _purged,
+    Event.ERASURE_REQUESTED: _erasure_requested,
+    Event.PATIENT_ERASED: _erased,
     Event.EXPORTED: _exported,
     Event.AUDIT_READ: _audit_read,
 }

@@ -4,7 +4,13 @@ Points in time are ISO 8601 strings in UTC with microseconds (:func:`now`): they
 the same on SQLite and PostgreSQL, and are readable in any tool an auditor uses.
 """
 
-from thoracle.store.tables.audit import audit_checkpoint, audit_event, audit_forward, audit_head
+from thoracle.store.tables.audit import (
+    audit_checkpoint,
+    audit_erased,
+    audit_event,
+    audit_forward,
+    audit_head,
+)
 from thoracle.store.tables.images import header, instance, legal_hold, reconciliation, study
 from thoracle.store.tables.outbox import commitment, outbox
 from thoracle.store.tables.people import api_token, person, saved_filter, web_session
@@ -33,6 +39,7 @@ __all__ = [
     "analysis",
     "api_token",
     "audit_checkpoint",
+    "audit_erased",
     "audit_event",
     "audit_forward",
     "audit_head",

@@ -129,6 +129,16 @@ audit_checkpoint = Table(
     Column("reason", Text, nullable=False),
 )
 
+# Rows of which an erasure has replaced content (store/erased.py): one row for each of them and
+# each erasure. The digest in the row stays, because the rows behind it have it in theirs.
+audit_erased = Table(
+    "audit_erased",
+    metadata,
+    Column("row_id", ROW_ID, primary_key=True, autoincrement=False),
+    Column("event_id", ROW_ID, primary_key=True, autoincrement=False),  # of the erasure
+    Column("digest", DIGEST, nullable=False),  # of the row before and of what is in it now
+)
+
 
 # How far the audit was sent on.
 
