@@ -178,6 +178,7 @@ def test_a_verdict_its_mark_on_the_worklist_and_its_event_are_written_together(
         "10.0.0.7",
     )
     assert (event.patient_id, event.result_sop_instance_uid) == ("P1.1", report)
+    assert event.detail.pop("comment_sha256") == verdicts.digest(row.comment)
     assert event.detail == {"verdict": row.id, "opinion": "disagree", "generation": 1}
     assert "note" not in json.dumps(event.detail)
 

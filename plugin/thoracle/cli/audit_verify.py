@@ -31,14 +31,21 @@ def verify_command(
     incremental: Annotated[
         bool, typer.Option("--incremental", help="Verify new entries only.")
     ] = False,
+    files: Annotated[
+        bool, typer.Option("--files/--no-files", help="Also verify the stored files.")
+    ] = True,
 ) -> None:
-    """Verify the log; name the first entry that was changed, added or removed."""
-    from thoracle.audit import verification
-    from thoracle.store import signing
+    """Verify the log; name the first entry that was changed, added or removed.
+
+    Without --incremental, results, verdicts and files are held against it, too.
+    """
+    from thoracle.audit import contents, verification
+    from thoracle.store import objects, signing
     from thoracle.store.anchors import ANCHORS_FILE, read_anchors
 
     config = config or context.obj
-    folder = settings_of(config).data_folder
+    settings = settings_of(config)
+    folder = settings.data_folder
     data = open_database(config)
     if anchors is not None and not anchors.exists():
         raise ThoracleError(f"{anchors}: found no file, required: one with anchors")
@@ -61,6 +68,12 @@ def verify_command(
     if result.signed:
         say(f"signatures of {result.signed} anchors are valid (key {', '.join(result.keys)})")
     _say_all(_beginning_lines(result.beginning))
+    if not incremental:
+        said = contents.check(data, objects.of(settings), with_files=files)
+        _say_all(f"CHANGED: {one}" for one in said.faults)
+        if said.faults:
+            raise typer.Exit(1)
+        say(f"results and verdicts of {said.studies} studies and {said.files} files match the log")
 
 
 def _say_all(lines: Iterable[str]) -> None:

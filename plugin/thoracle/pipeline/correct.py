@@ -360,6 +360,7 @@ def _settle(
         instances.set_patient(connection, study, patient)
         results.supersede(connection, study)
         detail["patient"] = [patient.patient_id, patient.issuer]
+        detail["sha256"] = [made["sha256"] for _, made in versions]
         columns = analyses.of_study(connection, study)
     told: trail.Columns = {**columns, "user_id": user_id, "correlation_id": workflow_id}
     trail.record(connection, trail.Event.PATIENTS_RECONCILED, {**told, "detail": detail})

@@ -1,5 +1,6 @@
 """A reader's verdict: its row, its mark on the worklist and its event, in one transaction."""
 
+import hashlib
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -202,7 +203,12 @@ def give(
         )
     number = add_row(connection, judged, opinion, comment, columns["user_id"] or "")
     # The comment stays with its row: it may name the patient, and the trail is read by others.
-    detail = {"verdict": number, "opinion": opinion.value, "generation": judged.generation}
+    detail = {
+        "verdict": number,
+        "opinion": opinion.value,
+        "generation": judged.generation,
+        "comment_sha256": digest(comment),
+    }
     trail.record(
         connection,
         trail.Event.VERDICT_GIVEN,
@@ -217,6 +223,11 @@ def give(
         },
     )
     return number
+
+
+def digest(comment: str) -> str:
+    """Return by what the trail knows a comment."""
+    return hashlib.sha256(comment.encode()).hexdigest()
 
 
 def _printable(text: str) -> str:

@@ -12,11 +12,12 @@ from typing import Literal
 
 from sqlalchemy import Engine
 
-from thoracle.audit import verification
+from thoracle.audit import contents, verification
+from thoracle.audit.contents import Contents
 from thoracle.audit.verification import Verification
 from thoracle.errors import ThoracleError
 from thoracle.settings import Settings
-from thoracle.store import anchors
+from thoracle.store import anchors, objects
 from thoracle.store.anchors import Anchor
 from thoracle.store.chain import checkpoint, head
 from thoracle.store.tables import now
@@ -42,6 +43,10 @@ class Run:
     """Rows checked so far."""
     ended_at: str | None = None
     result: Verification | None = None
+    contents: Contents | None = None
+    """What became of results, verdicts and files; ``None``: only new entries were verified."""
+    studies: int = 0
+    """Of which results, verdicts and files were checked so far."""
     fault: str = ""
     """Why it could not be done, in words."""
 
@@ -52,7 +57,8 @@ class Run:
             return "running"
         if self.result is None:
             return "failed"
-        return "well" if self.result.well else "broken"
+        changed = self.contents is not None and self.contents.faults
+        return "well" if self.result.well and not changed else "broken"
 
 
 class Verifier:
@@ -117,6 +123,8 @@ class Verifier:
         try:
             result = self._verified(since)
             values = {"result": result, "rows": result.rows, "fault": ""}
+            if since is None and result.well:
+                values["contents"] = self._contents()
         except (ThoracleError, OSError) as error:
             values = {"fault": str(error)}
         finally:  # an error that nobody expects ends the thread, and is in the log
@@ -132,6 +140,16 @@ class Verifier:
         else:
             logger.error("the audit is broken at row %s: %s", result.broken_id, result.fault)
         return result
+
+    def _contents(self) -> Contents:
+        found = contents.check(self._database, objects.of(self._settings), told=self._told_studies)
+        for fault in found.faults:
+            logger.error("not as the audit says: %s", fault)
+        return found
+
+    def _told_studies(self, studies: int) -> None:
+        assert self._run is not None
+        self._run = replace(self._run, studies=studies)
 
     def _told(self, rows: int) -> None:
         assert self._run is not None

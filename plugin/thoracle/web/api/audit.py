@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 from pydantic import BaseModel, Field
 
-from thoracle.audit import query
+from thoracle.audit import beginning, query
 from thoracle.audit.verification import last_verified
 from thoracle.errors import ThoracleError
 from thoracle.store.anchors import ANCHORS_FILE, read_anchors
@@ -95,6 +95,11 @@ class VerificationAnswer(BaseModel):
     total: int | None = Field(None, description="Rows to check when it began.")
     broken_id: int | None = Field(None, description="First row that was changed.")
     fault: str | None = Field(None, description="What does not match there, or why it failed.")
+    faults: list[str] = Field(
+        default_factory=list, description="Results, verdicts and files that are not as it says."
+    )
+    purged_rows: int = Field(description="Deleted by rule at the beginning, in all.")
+    purged_by: int | None = Field(description="Row of the event of the last purge.")
     verified: AnchorAnswer | None = Field(description="Last row that a verification found intact.")
     anchors: int = Field(description="Number of anchors beside the database.")
     anchor: AnchorAnswer | None = Field(description="The last of them.")
@@ -144,6 +149,7 @@ def verification(request: Request, person: Auditor) -> VerificationAnswer:
     settings = site_of(request).settings
     with site_of(request).database.connect() as connection:
         ends = query.ends(connection)
+        begins = beginning.of_trail(connection)
     try:
         verified, kept = (
             last_verified(settings.pages_folder),
@@ -153,6 +159,8 @@ def verification(request: Request, person: Auditor) -> VerificationAnswer:
         raise HTTPException(503, str(error)) from error
     return VerificationAnswer(
         **_run(verifier_of(request).run),
+        purged_rows=begins.rows,
+        purged_by=begins.last.event_id if begins.last else None,
         verified=_anchor(verified),
         anchors=len(kept),
         anchor=_anchor(kept[-1] if kept else None),
@@ -196,5 +204,6 @@ def _run(run: Run | None) -> dict[str, Any]:
             **values,
             "broken_id": run.result.broken_id,
             "fault": run.result.fault or None,
+            "faults": list(run.contents.faults) if run.contents else [],
         }
     return {**values, "fault": run.fault or None}

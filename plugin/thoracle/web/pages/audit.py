@@ -4,7 +4,7 @@ What is asked stands in the address. Each reading is one row of the trail itself
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, islice
@@ -16,17 +16,18 @@ from pydantic import Field
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from thoracle import spreadsheet
-from thoracle.audit import query
+from thoracle.audit import beginning, query
 from thoracle.audit.verification import last_verified
 from thoracle.errors import ThoracleError
 from thoracle.records import Outcome, Reason
-from thoracle.store.anchors import ANCHORS_FILE, read_anchors
+from thoracle.store import signing
+from thoracle.store.anchors import ANCHORS_FILE, Anchor, read_anchors
 from thoracle.store.chain import COLUMNS
 from thoracle.store.trail import Event
 from thoracle.web.pages import asked as asking
 from thoracle.web.pages.asked import CURSOR, Asked
 from thoracle.web.pages.worklist import reason, waited
-from thoracle.web.session.access import Person, auditor
+from thoracle.web.session.access import Person, auditor, auditor_or_administrator
 from thoracle.web.site import Site, render, site_of
 from thoracle.web.verifier import Verifier
 from thoracle.web.wording import plain
@@ -285,17 +286,42 @@ def _cell(value: Any) -> str:
 # ---- Verification ------------------------------------------------------------------------------
 
 
+LAST = 5
+"""Anchors and purges that the page names, the newest."""
+Verifying = Annotated[Person, Depends(auditor_or_administrator)]
+
+
 @router.get("/audit/verification")
-def verification(request: Request, person: Auditor) -> HTMLResponse:
-    """Return what became of the last verification, or how far it is; no event is shown."""
+def verification(request: Request, person: Verifying) -> HTMLResponse:
+    """Return the state of the log, and what became of the last verification; no event is shown."""
     site = site_of(request)
     with site.database.connect() as connection:
         ends = query.ends(connection)
-    return render(request, "audit_verification.html", ends=ends, **_proof(request, site))
+        begins = beginning.of_trail(connection)
+        keys = signing.known(connection).keys
+    proof = _proof(request, site)
+    return render(
+        request,
+        "audit_verification.html",
+        ends=ends,
+        begins=begins,
+        purges=begins.purges[: -LAST - 1 : -1],
+        last=[(one, signature(one, keys)) for one in proof["kept"][: -LAST - 1 : -1]],
+        **proof,
+    )
+
+
+def signature(anchor: Anchor, keys: Mapping[str, bytes]) -> str:
+    """Return what its signature is worth: valid, invalid, of an unknown key, or none."""
+    if not anchor.key:
+        return "none"
+    if anchor.key not in keys:
+        return "unknown key"
+    return "valid" if anchor.is_signed_by(keys[anchor.key]) else "invalid"
 
 
 @router.post("/audit/verification")
-def verify(request: Request, person: Auditor, whole: Annotated[bool, Form()] = False) -> Response:
+def verify(request: Request, person: Verifying, whole: Annotated[bool, Form()] = False) -> Response:
     """Begin a verification, and show how far it is."""
     verifier = verifier_of(request)
     with site_of(request).database.begin() as connection:

@@ -204,6 +204,12 @@ def auditor(request: Request) -> Person:
     return _with_role(request, Role.AUDITOR)
 
 
+def auditor_or_administrator(request: Request) -> Person:
+    """Return who asks with a browser about the state of the audit, which names no patient."""
+    is_administrator = anyone(request).has(Role.ADMINISTRATOR)
+    return _with_role(request, Role.ADMINISTRATOR if is_administrator else Role.AUDITOR)
+
+
 def scopes_of(person: Person) -> list[str]:
     """Return the scopes that tokens of a person can have: those that open something for them."""
     # An administrator reads as a reader does, and does not judge as one.
