@@ -240,6 +240,18 @@ def added(engine: Engine, rows: int = 2000) -> float:
     return took * 1000 / rows
 
 
+def viewed(engine: Engine, views: int = 200) -> float:
+    """Return the processor time of recording a list of so many studies as a page, milliseconds."""
+    with engine.begin() as connection:
+        began = time.process_time()
+        for number in range(views):
+            studies = [f"1.2.826.0.1.3680043.10.{number * 37 + one}" for one in range(PAGE)]
+            trail.record(connection, Event.LIST_VIEWED, {"detail": {"studies": studies}})
+        took = time.process_time() - began
+        connection.rollback()
+    return took * 1000 / views
+
+
 def counted(engine: Engine, by: str, span: tuple[str, str] | None) -> float:
     """Return the median of counting the events by something, milliseconds."""
     took = []
@@ -298,6 +310,7 @@ def _measure(engine: Engine, rows: int, table: dict[str, list[str]]) -> None:
         whole, month = counted(engine, by, None), counted(engine, by, ("2025-03-01", "2025-04-01"))
         table.setdefault(f"count by {by}, all / a month", []).append(f"{whole:.0f} / {month:.1f}")
     table.setdefault("add a row, CPU ms", []).append(f"{added(engine):.3f}")
+    table.setdefault(f"record a list of {PAGE}, CPU ms", []).append(f"{viewed(engine):.3f}")
     table.setdefault("verify, rows a second", []).append(f"{followed(engine):,.0f}")
     table.setdefault("file, bytes a row", []).append(f"{_bytes(engine) / rows:.0f}")
 

@@ -109,14 +109,16 @@ def test_only_auditors_and_their_tokens_with_the_scope_may_read(served: Served) 
 
 def test_each_call_is_one_row_of_the_audit(served: Served) -> None:
     before = len(served.site.events())
-    served.get("audit/events", patient_id="P1", limit=1)
+    served.get("audit/events", patient_id="P1", event="image read", limit=1)
     served.get("audit/events/131")
     served.get("audit/verification")
     listed, single = served.site.events()[before:]
     assert [one.event for one in (listed, single)] == ["audit read"] * 2
     assert (listed.user_id, listed.patient_id) == ("auditor", "P1")
+    studies = listed.detail.pop("studies")  # of the one event that was shown
+    assert [one.startswith("1.2.840.98.") for one in studies] == [True]
     assert listed.detail == {
-        "question": {"patient_id": "P1"},
+        "question": {"patient_id": "P1", "event": "image read"},
         "means": "GET /api/audit/events",
         "token": True,
     }
@@ -149,7 +151,7 @@ def test_the_interface_is_described_by_openapi(served: Served) -> None:
     }
     asked = described["paths"]["/api/audit/events"]["get"]["parameters"]
     assert {one["name"] for one in asked} == {
-        *(one.name for one in fields(Question)),
+        *(one.name for one in fields(Question) if one.name != "shown"),  # always
         "limit",
         "cursor",
     }

@@ -169,7 +169,8 @@ def test_workitems_are_found_by_each_service_that_has_a_query(
         views = connection.execute(
             select(audit_event).where(audit_event.c.event == "list viewed")
         ).all()
-    assert (views[0].calling_ae_title, views[0].detail) == ("READER", {"workitems": 2})
+    assert (views[0].calling_ae_title, views[0].detail["workitems"]) == ("READER", 2)
+    assert len(views[0].detail["studies"]) == 2
     listener.stop()
 
 

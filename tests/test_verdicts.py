@@ -356,7 +356,10 @@ def test_verdicts_are_exported_without_formulas_and_the_export_is_audited(
         events = connection.execute(
             select(audit_event.c.detail).where(audit_event.c.event == "exported")
         ).scalars()
-        assert list(events) == [{"verdicts": 3, "means": "thoracle verdicts"}] * 2
+        assert (
+            list(events)
+            == [{"verdicts": 3, "means": "thoracle verdicts", "studies": ["1.1", "1.2"]}] * 2
+        )
 
 
 def test_an_export_needs_one_form_and_a_database(tmp_path: Path, config: Path) -> None:

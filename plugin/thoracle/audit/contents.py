@@ -10,10 +10,12 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, select
 
+from thoracle.audit import shown
 from thoracle.errors import ObjectsAway, ThoracleError
 from thoracle.records import Kind, Outcome
 from thoracle.store import chain
@@ -99,6 +101,7 @@ def check(
         studies += len(found)
         after = found[-1]
         told(studies)
+    faults += islice(shown.faults(database), MOST_FAULTS)
     return Contents(studies, files, tuple(faults[:MOST_FAULTS]))
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import (
@@ -11,6 +11,7 @@ from sqlalchemy import (
     RowMapping,
     String,
     TextClause,
+    and_,
     func,
     literal_column,
     or_,
@@ -18,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-from thoracle.store import chain
+from thoracle.store import chain, views
 from thoracle.store.chain import COLUMNS
 from thoracle.store.tables import audit_event
 from thoracle.store.tables.audit import FAILED, SLOW
@@ -29,9 +30,6 @@ _EQUAL = (
     "event",
     "action",
     "event_outcome",
-    "patient_id",
-    "issuer_of_patient_id",
-    "study_instance_uid",
     "accession_number",
     "network_address",
     "user_id",
@@ -43,6 +41,8 @@ _EQUAL = (
     "status",
 )
 """Fields that are columns of the same name."""
+_WHOSE = ("patient_id", "issuer_of_patient_id", "study_instance_uid")
+"""Such fields, too; with ``shown``, events that showed such a study have them as well."""
 _IDENTIFIERS = ("patient_id", "study_instance_uid", "accession_number", "sop_instance_uid")
 """Fields that few events have alike."""
 
@@ -84,6 +84,16 @@ class Question:
     """Of a C-STORE or the like, e.g. ``0xA700``."""
     at_least_seconds: float | None = None
     """Events that took so long at least."""
+    shown: bool = False
+    """Whether lists and searches that showed the study, or one of the patient's, count, too."""
+
+    def given(self) -> dict[str, Any]:
+        """Return what is asked for."""
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if value is not None and name != "shown"
+        }
 
 
 def events(connection: Connection, question: Question) -> Iterator[dict[str, Any]]:
@@ -93,7 +103,7 @@ def events(connection: Connection, question: Question) -> Iterator[dict[str, Any
 
 def rows(connection: Connection, question: Question) -> Iterator[RowMapping]:
     """Yield the matching events, oldest first, with all columns."""
-    either = [or_(*pair) for pair in _pairs(question)]
+    either = [or_(*(and_(*one) for one in pair)) for pair in _pairs(question)]
     statement = (
         select(audit_event)
         .where(*_conditions(question), *either)
@@ -171,11 +181,12 @@ def _is_narrow(question: Question) -> bool:
     return bool(question.event_outcome) or (question.at_least_seconds or 0) >= 1
 
 
-def _pairs(question: Question) -> list[list[ColumnElement[bool]]]:
-    """Return for each field that two columns can have the conditions of which one must hold."""
+def _pairs(question: Question) -> list[list[list[ColumnElement[bool]]]]:
+    """Return for each field that two columns can have the alternatives of which one must hold."""
     column = audit_event.c
-    return [
-        [one == value, other == value]
+    whose = _whose(question)
+    return [whose] * bool(whose) + [
+        [[one == value], [other == value]]
         for value, one, other in (
             (question.sop_instance_uid, column.sop_instance_uid, column.result_sop_instance_uid),
             (question.ae_title, column.calling_ae_title, column.called_ae_title),
@@ -188,7 +199,28 @@ def _pairs(question: Question) -> list[list[ColumnElement[bool]]]:
 def _alternatives(question: Question) -> Iterator[list[Condition]]:
     """Yield conditions that together let through what the question wants."""
     for chosen in itertools.product(*_pairs(question)):
-        yield [*_conditions(question), *chosen]
+        yield [*_conditions(question), *itertools.chain.from_iterable(chosen)]
+
+
+def _whose(question: Question) -> list[list[ColumnElement[bool]]]:
+    """Return the alternatives of which patient or study an event is; none: of any.
+
+    It names them, or it is a list that showed such a study.
+    """
+    wanted = {name: value for name in _WHOSE if (value := getattr(question, name)) is not None}
+    if not wanted:
+        return []
+    found = [[audit_event.c[name] == value for name, value in wanted.items()]]
+    patient, uid = question.patient_id, question.study_instance_uid
+    if not question.shown or (patient is None and uid is None):
+        return found
+    issuer = question.issuer_of_patient_id
+    both: list[ColumnElement[bool]] = []
+    if patient is not None:
+        both.append(views.showed(views.of_patient(patient, None if issuer is None else [issuer])))
+    if uid is not None:
+        both.append(views.showed([uid]))
+    return [*found, both]
 
 
 # ---- single rows ---------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, and_, false, func, or_, select
 from thoracle.audit.message import TYPES, WORKITEM
 from thoracle.audit.query import as_dict
 from thoracle.fhir.rows import DICOM_UID, OID, Token
+from thoracle.store import views
 from thoracle.store.tables import audit_event
 from thoracle.store.tables.audit import FAILED
 from thoracle.store.trail import Event
@@ -180,6 +181,16 @@ def _ae_title(token: Token) -> Sequence[_Condition]:
     return [_column.calling_ae_title == token.code, _column.called_ae_title == token.code]
 
 
+def _patients(token: Token) -> Sequence[_Condition]:
+    """Return whether the event names the patient, or is a list that showed one of the studies."""
+    found = [_patient(token)]
+    if token.code:
+        system = token.system
+        issuers = None if system is None else [system, system.removeprefix(OID)]
+        found.append(views.showed(views.of_patient(token.code, issuers)))
+    return found
+
+
 def _patient(token: Token) -> _Condition:
     known = _column.patient_id == token.code if token.code else _column.patient_id.is_not(None)
     if token.system is None:
@@ -189,10 +200,11 @@ def _patient(token: Token) -> _Condition:
 
 
 def _entity(token: Token) -> Sequence[_Condition]:
-    found = [_patient(token)]
+    found = [*_patients(token)]
     if token.code and token.system in (None, DICOM_UID):
         uid = token.code.removeprefix(OID)
         found += [
+            views.showed([uid]),
             _column.study_instance_uid == uid,
             _column.sop_instance_uid == uid,
             _column.result_sop_instance_uid == uid,
@@ -264,13 +276,13 @@ _CONDITIONS: Mapping[str, Callable[[Token], _Condition]] = {
     "entity-role": _entity_role,
     "entity-type": _entity_type,
     "outcome": _outcome,
-    "patient": _patient,
     "type": _type,
     "user": _user,
 }
 _SEVERAL: Mapping[str, Callable[[Token], Sequence[_Condition]]] = {
     "altid": _ae_title,
     "entity": _entity,
+    "patient": _patients,
     "subtype": _subtype,
 }
 """Those that more than one column answers."""

@@ -108,6 +108,7 @@ def audit_command(
         proof=proof,
         status=status,
         at_least_seconds=slower_than,
+        shown=True,
     )
     if as_json + as_csv + (parquet is not None) > 1:
         raise ThoracleError("found several of --json, --csv and --parquet, required: one at most")
@@ -162,18 +163,19 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(_value(value))
 
 
-def record_question(database: Any, question: Any, means: str) -> None:
-    """Record that somebody reads the trail, and what for."""
+def record_question(database: Any, question: Any, means: str, studies: Sequence[str] = ()) -> None:
+    """Record that somebody reads the trail, what for, and which studies are told of."""
     from thoracle.store import trail
 
-    wanted = {name: value for name, value in asdict(question).items() if value is not None}
     columns: trail.Columns = {
         "user_id": getpass.getuser(),
         "study_instance_uid": question.study_instance_uid,
         "patient_id": question.patient_id,
         "accession_number": question.accession_number,
-        "detail": {"means": means, "question": wanted},
+        "detail": {"means": means, "question": question.given()},
     }
+    if studies:
+        columns["detail"]["studies"] = list(studies)
     with database.begin() as connection:
         trail.record(connection, trail.Event.AUDIT_READ, columns)
 
@@ -225,7 +227,7 @@ def why_command(
         studies = [study] if study else story.of_accession(connection, accession or "")
         told = [_story(connection, one) for one in studies]
     question = Question(study_instance_uid=study, accession_number=accession)
-    record_question(data, question, "thoracle audit why")
+    record_question(data, question, "thoracle audit why", studies)
     if not told:
         raise ThoracleError(f"found no study with accession number {accession!r:.80}")
     for number, one in enumerate(told):

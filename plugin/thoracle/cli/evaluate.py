@@ -241,7 +241,8 @@ def _exported(settings: Settings) -> list[dict[str, Any]]:
 
     with database_of(settings).begin() as connection:
         found = list(verdicts.exported(connection))
-        columns = who("thoracle verdicts", verdicts=len(found))
+        shown = sorted({row["study_instance_uid"] for row in found})
+        columns = who("thoracle verdicts", verdicts=len(found), studies=shown)
         trail.record(connection, trail.Event.EXPORTED, columns)
     return [{name: row[name] for name in COLUMNS} for row in found]
 

@@ -1,6 +1,7 @@
 """`thoracle retention` and `thoracle hold`. Each command imports what it needs when it runs."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -36,20 +37,28 @@ def plan_command(
     """List what would be deleted now, and what stays and why. Nothing is changed."""
     from thoracle.retention import rules
     from thoracle.retention.rows import PurgeKind
-    from thoracle.store import trail
+    from thoracle.store import trail, views
     from thoracle.store.anchors import ANCHORS_FILE, read_anchors
 
     settings = settings_of(config)
     database = database_of(settings)
     limits = rules.RetentionLimits.of(settings.retention)
-    with database.begin() as connection:
-        trail.record(connection, trail.Event.LIST_VIEWED, who("thoracle retention plan"))
     with database.connect() as connection:
-        for what in PurgeKind:
-            for number, one in enumerate(_planned(connection, what, limits)):
-                if number == limit:
-                    break
-                _show(one, as_json)
+        planned = [
+            one
+            for what in PurgeKind
+            for one in islice(
+                _planned(connection, what, limits),
+                limit,
+            )
+        ]
+    with database.begin() as connection:
+        for some in views.pieces(sorted({one["study_instance_uid"] for one in planned})) or [[]]:
+            columns = who("thoracle retention plan", studies=list(some))
+            trail.record(connection, trail.Event.LIST_VIEWED, columns)
+    for one in planned:
+        _show(one, as_json)
+    with database.connect() as connection:
         repositories = [one.name for one in settings.audit_repository]
         kept = read_anchors(settings.data_folder / ANCHORS_FILE)
         days = settings.retention.audit_days
@@ -182,7 +191,8 @@ def list_command(
 
     with database_of(settings_of(config)).begin() as connection:
         found = [row._asdict() for row in holds.rows(connection, released=everything)]
-        trail.record(connection, trail.Event.LIST_VIEWED, who("thoracle hold list"))
+        columns = who("thoracle hold list", studies=holds.studies(connection, everything))
+        trail.record(connection, trail.Event.LIST_VIEWED, columns)
     for row in found:
         if as_json:
             print_json(row)

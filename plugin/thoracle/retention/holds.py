@@ -16,7 +16,7 @@ from sqlalchemy import (
     update,
 )
 
-from thoracle.store import trail
+from thoracle.store import trail, views
 from thoracle.store.tables import audit_event, instance, legal_hold, now, study
 
 # ---- rows ----------------------------------------------------------------------------------------
@@ -100,6 +100,19 @@ def first_held(connection: Connection, after: int, up_to: int) -> tuple[int, int
         if first is not None:
             found.append((int(first), int(row.id)))
     return min(found, default=None)
+
+
+def studies(connection: Connection, released: bool = False) -> list[str]:
+    """Return the studies that holds name, and those of the patients that they name."""
+    found: set[str] = set()
+    for row in rows(connection, released=released):
+        if row.study_instance_uid:
+            found.add(row.study_instance_uid)
+        if row.patient_id:
+            issuer = row.issuer_of_patient_id
+            wanted = views.of_patient(row.patient_id, None if issuer is None else [issuer])
+            found |= set(connection.execute(wanted).scalars())
+    return sorted(found)
 
 
 def _about(hold: Row[Any]) -> ColumnElement[bool]:

@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from thoracle.records import Kind
 from thoracle.retention.study_rows import count
-from thoracle.store import chain, erased
+from thoracle.store import chain, erased, views
 from thoracle.store.tables import (
     analysis,
     audit_checkpoint,
@@ -264,4 +264,5 @@ def delete_events(connection: Connection, limit: int) -> int:
     if last is None:
         return 0
     erased.forget(connection, int(last))
+    views.purge(connection, last)
     return connection.execute(delete(audit_event).where(audit_event.c.id <= last)).rowcount

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from sqlalchemy import Connection
 
-from thoracle.store import chain
+from thoracle.store import chain, views
 from thoracle.store.tables import now
 
 SUCCESS = 0
@@ -90,6 +90,10 @@ class Event(Enum):
         self.action = action
 
 
+VIEWS = (Event.LIST_VIEWED, Event.STUDY_VIEWED, Event.AUDIT_READ, Event.EXPORTED)
+"""Events that can have shown studies."""
+
+
 class Columns(TypedDict, total=False):
     """The columns of an event beside its verb and time; meanings in ``store/tables/audit.py``."""
 
@@ -121,8 +125,11 @@ class Columns(TypedDict, total=False):
 
 
 def record(connection: Connection, event: Event, columns: Columns) -> None:
-    """Add an event to the transaction of ``connection``, at the end of the chain."""
-    chain.append(
+    """Add an event to the transaction of ``connection``, at the end of the chain.
+
+    The studies that a view showed, if its detail has ``studies``, can be asked for: store/views.py.
+    """
+    row_id = chain.append(
         connection,
         {
             "event_outcome": SUCCESS,
@@ -135,3 +142,6 @@ def record(connection: Connection, event: Event, columns: Columns) -> None:
             "action": event.action,
         },
     )
+    studies = columns.get("detail", {}).get("studies")
+    if event in VIEWS and isinstance(studies, list):
+        views.add(connection, row_id, studies)

@@ -20,7 +20,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 )
 
 from thoracle.settings import Settings
-from thoracle.store import trail
+from thoracle.store import trail, views
 from thoracle.study import analyses
 from thoracle.ups import matching, review, states, subscriptions
 from thoracle.ups import workitem_rows as stored
@@ -87,21 +87,22 @@ class Workitems:
         except Refused as error:
             yield _status(error.status, error.comment), None
             return
-        found = 0
+        shown: list[str] = []
         try:
-            for match in self._found(identifier):
+            for match, study in self._found(identifier):
                 if event.is_cancelled:
                     yield _status(states.CANCELLED), None
                     return
-                found += 1
+                shown.append(study)
                 yield _status(states.MATCH), match
         except Exception:
             logger.exception("workitems not read")
             yield _status(states.PROCESSING_FAILURE), None
         finally:
-            self._viewed(event, trail.Event.LIST_VIEWED, {"detail": {"workitems": found}}, found)
+            self._viewed(event, shown)
 
-    def _found(self, identifier: Dataset) -> Iterator[Dataset]:
+    def _found(self, identifier: Dataset) -> Iterator[tuple[Dataset, str]]:
+        """Yield each match, and of which study it is."""
         wanted = str(identifier.get("ProcedureStepState") or "")
         wanted_states = [wanted] if wanted in list(State) else [one.value for one in State]
         uids: Any = identifier.get("SOPInstanceUID") or None
@@ -116,7 +117,8 @@ class Workitems:
                     if "InputInformationSequence" in identifier:
                         item.InputInformationSequence = self._inputs(connection, row)
                     if matching.matches(identifier, item):
-                        yield _answered(matching.answer(identifier, item), item)
+                        answer = _answered(matching.answer(identifier, item), item)
+                        yield answer, row.study_instance_uid
 
     def _inputs(self, connection: Any, row: Any) -> list[Dataset]:
         references = stored.named(connection, row)
@@ -249,13 +251,15 @@ class Workitems:
             # They are rows: the next housekeeping has them sent. What was asked for is done.
             logger.exception("event reports not queued")
 
-    def _viewed(
-        self, event: evt.Event, what: trail.Event, columns: trail.Columns, found: int
-    ) -> None:
-        if not found:
+    def _viewed(self, event: evt.Event, studies: Sequence[str]) -> None:
+        """Record whose workitems were shown."""
+        if not studies:
             return
         with self._begin() as connection:
-            trail.record(connection, what, {**columns, **_caller(event)})
+            for some in views.pieces(studies):
+                detail = {"workitems": len(some), "studies": sorted(set(some))}
+                columns: trail.Columns = {"detail": detail, **_caller(event)}
+                trail.record(connection, trail.Event.LIST_VIEWED, columns)
 
 
 def _change(

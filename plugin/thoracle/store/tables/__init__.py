@@ -10,6 +10,7 @@ from thoracle.store.tables.audit import (
     audit_event,
     audit_forward,
     audit_head,
+    audit_view,
 )
 from thoracle.store.tables.images import header, instance, legal_hold, reconciliation, study
 from thoracle.store.tables.outbox import commitment, outbox
@@ -43,6 +44,7 @@ __all__ = [
     "audit_event",
     "audit_forward",
     "audit_head",
+    "audit_view",
     "bundle",
     "commitment",
     "header",

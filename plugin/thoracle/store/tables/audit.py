@@ -139,6 +139,15 @@ audit_erased = Table(
     Column("digest", DIGEST, nullable=False),  # of the row before and of what is in it now
 )
 
+# Which events showed which studies: what their detail has under "studies", to be asked for.
+audit_view = Table(
+    "audit_view",
+    metadata,
+    Column("study_instance_uid", UID, primary_key=True),
+    Column("event_id", ROW_ID, primary_key=True, autoincrement=False, index=True),
+    sqlite_with_rowid=False,
+)
+
 
 # How far the audit was sent on.
 

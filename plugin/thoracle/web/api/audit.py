@@ -122,7 +122,7 @@ def events(
         found = query.page(
             connection, wanted.question(), wanted.limit + 1, asking.position(wanted.cursor)
         )
-        asking.record(connection, request, person, wanted)
+        asking.record(connection, request, person, wanted, found[: wanted.limit])
     shown = found[: wanted.limit]
     cursor = asking.cursor_of(shown[-1]) if len(found) > wanted.limit else None
     return EventsAnswer(events=[_answer(one) for one in shown], cursor=cursor)

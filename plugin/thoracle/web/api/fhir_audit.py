@@ -35,8 +35,8 @@ def find(request: Request, person: Auditor) -> Response:
     site = site_of(request)
     with site.database.begin() as connection:
         found = search.page(connection, wanted.search, source_of(site), wanted.count + 1)
-        record_access(connection, request, person, trail.Event.AUDIT_READ, _asked(wanted))
-    shown = found[: wanted.count]
+        shown = found[: wanted.count]
+        record_access(connection, request, person, trail.Event.AUDIT_READ, _asked(wanted, shown))
     more = len(found) > wanted.count > 0
     return resource_answer(_bundle(request, site, shown, more=more))
 
@@ -86,10 +86,12 @@ def _bundle(request: Request, site: Site, shown: list[dict[str, Any]], *, more: 
     return Bundle.model_validate(values)
 
 
-def _asked(wanted: AuditSearch) -> trail.Columns:
-    """Return what the trail keeps of a search: all that was asked, and the patient if it is one."""
+def _asked(wanted: AuditSearch, shown: list[dict[str, Any]]) -> trail.Columns:
+    """Return what the trail keeps of a search: all that was asked, and whose events were shown."""
     question = [[name, value[:LONGEST_VALUE]] for name, value in wanted.given]
-    columns: trail.Columns = {"detail": {"type": "AuditEvent", "question": question}}
+    columns: trail.Columns = {
+        "detail": {"type": "AuditEvent", "question": question, **asking.studies_of(shown)}
+    }
     patients = {
         token for name, tokens in wanted.search.terms for token in tokens if name == "patient"
     }

@@ -1,6 +1,6 @@
 """Questions to the trail as an address has them: of the page, of its exports and of the API."""
 
-from dataclasses import asdict
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
@@ -69,7 +69,7 @@ class Asked(BaseModel):
 
     def question(self) -> Question:
         """Return it as the trail takes it."""
-        return Question(**{name: getattr(self, name) for name in FIELDS})
+        return Question(**{name: getattr(self, name) for name in FIELDS}, shown=True)
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return what is asked for, as the parameters of an address."""
@@ -99,18 +99,29 @@ def cursor_of(event: dict[str, Any]) -> str:
     return f"{event['recorded_at']}~{event['id']}"
 
 
-def record(connection: Connection, request: Request, person: Person, asked: Asked) -> None:
-    """Record that somebody reads the trail, and what for."""
+def record(
+    connection: Connection,
+    request: Request,
+    person: Person,
+    asked: Asked,
+    shown: Sequence[dict[str, Any]] = (),
+) -> None:
+    """Record that somebody reads the trail, what for, and whose events were shown."""
     question = asked.question()
-    wanted = {name: value for name, value in asdict(question).items() if value is not None}
     columns: trail.Columns = {
         "study_instance_uid": question.study_instance_uid,
         "patient_id": question.patient_id,
         "issuer_of_patient_id": question.issuer_of_patient_id,
         "accession_number": question.accession_number,
-        "detail": {"question": wanted},
+        "detail": {"question": question.given(), **studies_of(shown)},
     }
     record_access(connection, request, person, trail.Event.AUDIT_READ, columns)
+
+
+def studies_of(shown: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """Return what the detail of a reading says of the events that it showed."""
+    uids = {uid for one in shown if (uid := one.get("study_instance_uid"))}
+    return {"studies": sorted(uids)} if uids else {}
 
 
 def record_one(

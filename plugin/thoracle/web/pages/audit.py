@@ -206,7 +206,7 @@ def show(request: Request, person: Auditor, wanted: Annotated[Page, Query()]) ->
     site = site_of(request)
     with site.database.begin() as connection:
         events = query.page(connection, wanted.question(), PAGE + 1, asking.position(wanted.before))
-        asking.record(connection, request, person, wanted)
+        asking.record(connection, request, person, wanted, events[:PAGE])
         ends = query.ends(connection)
     rows = events[:PAGE]
     more = asking.cursor_of(rows[-1]) if len(events) > PAGE else None

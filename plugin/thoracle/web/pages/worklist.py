@@ -31,6 +31,7 @@ from thoracle.web.session.access import (
     record_access,
     sees_kept_back,
 )
+from thoracle.web.session.seen import is_recorded
 from thoracle.web.site import render, site_of
 from thoracle.web.wording import age, percent, person_names, plain
 
@@ -39,8 +40,6 @@ router = APIRouter()
 PAGE = 50
 """Studies on a page."""
 MOST_PAGES = 10_000
-SAME_VIEW_SECONDS = 600
-"""A list that keeps itself up to date counts as seen once in so many seconds."""
 PREPARED = 3
 """Studies at the top of the list of which the pictures are rendered before somebody asks."""
 SENT, PROVEN, DEAD = ("sent", "delivered"), "delivered", ("refused", "failed")
@@ -152,7 +151,8 @@ def show(
         modalities = reading_list.modalities(connection)
         mine = people.row_of(connection, person.name)
         filters = people.filters(connection, person.name)
-    if not _is_same_view(request, wanted):
+    again = request.headers.get("x-automatic") == "1"
+    if not is_recorded(request, wanted.address(), uids, again=again):
         with site.database.begin() as connection:
             record_view(connection, request, person, wanted, uids)
     preparation.prepare(request, uids[:PREPARED])
@@ -204,22 +204,6 @@ async def events(
             yield {"event": "changed", "data": moment}
 
     return EventSourceResponse(stream(), ping=15)
-
-
-def _is_same_view(request: Request, wanted: WorklistQuery) -> bool:
-    """Return whether this list, opened and recorded before, only keeps itself up to date.
-
-    Whether it was recorded is known here, so that nobody can escape the audit by a header.
-    """
-    seen: dict[tuple[str, str], float] = request.app.state.__dict__.setdefault("_lists_seen", {})
-    key = (getattr(request.state, "session", ""), wanted.address())
-    moment = time.monotonic()
-    for old in [one for one, at in seen.items() if moment - at > SAME_VIEW_SECONDS]:
-        seen.pop(old, None)
-    if request.headers.get("x-automatic") == "1" and key in seen:
-        return True
-    seen[key] = moment
-    return False
 
 
 def record_view(
