@@ -58,6 +58,7 @@ def inner(section: type[Section], table: str) -> Iterator[str]:
         if nested := table_of(info):
             yield from ("", f"## [{table}.{name}]", "", nested.__doc__ or "", "")
             yield from rows(nested.model_fields)
+            yield from inner(nested, f"{table}.{name}")
 
 
 def rows(fields: dict[str, Any]) -> Iterator[str]:

@@ -295,7 +295,7 @@ def test_a_time_without_zone_is_refused() -> None:
         ({"receiving_facility": "Klinik\rMSH"}, ".receiving_facility: found 'Klinik"),
         ({"character_set": "UTF-8"}, ".character_set: found 'UTF-8', required: "),
         ({"outcomes": ["maybe"]}, ".outcomes 1: found 'maybe', required: "),
-        ({"name": "pacs"}, "workflow_manager.name: found pacs twice"),
+        ({"name": "pacs"}, "audit.witness: found pacs twice"),
     ],
 )
 def test_a_receiver_that_cannot_be_is_named(changes: dict[str, Any], expected: str) -> None:

@@ -21,6 +21,7 @@ from thoracle.monitoring import conditions
 from thoracle.monitoring.alarms import AlarmMonitor, outbox_of
 from thoracle.monitoring.comparison import Comparison
 from thoracle.monitoring.housekeeping import Housekeeping
+from thoracle.notify import witness
 from thoracle.pipeline import Line
 from thoracle.pipeline.reader import ImageClassifier, Reader
 from thoracle.receive.duplicates import Frames
@@ -199,9 +200,7 @@ def _run(
         # In a thread of its own, so that a signal is heard meanwhile.
         load = partial(_load_or_exit, classifier, settings)
         threading.Thread(target=load, name="classifier", daemon=True).start()
-        anchor = partial(
-            anchors.drop_anchor, database, settings.data_folder / anchors.ANCHORS_FILE, signer
-        )
+        anchor = partial(_anchor, settings, database, signer)
         anchor()
         _supervise(settings, database, inbox, retention, readiness, anchor, stopped)
         logger.info("stopping")
@@ -211,6 +210,13 @@ def _run(
             trail.record(connection, trail.Event.APPLICATION_STOPPED, {})
         forwarding.stop_forwarding(forwarders)
         anchor()
+
+
+def _anchor(settings: Settings, database: Database, signer: signing.Signer) -> None:
+    """Keep an anchor of what is new in the audit, and have it witnessed."""
+    path = settings.data_folder / anchors.ANCHORS_FILE
+    anchors.drop_anchor(database, path, signer)
+    witness.offer(database, settings)
 
 
 def _identified(settings: Settings, database: Database) -> BundleIdentity:
@@ -275,8 +281,8 @@ def _supervise(
             "deleted database": partial(_rescue, database),
             "complete studies": partial(pipeline.recover_unplanned_studies, untouched),
             "analyses given up": pipeline.fail_abandoned_analyses,
-            "outbox": pipeline.recover,
             "audit anchors": anchor,
+            "outbox": pipeline.recover,  # sends what is new of these, and alarms
             "work that stopped": recover,
         }
     )

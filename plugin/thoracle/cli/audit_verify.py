@@ -28,6 +28,9 @@ def verify_command(
         Path | None,
         typer.Option(help="Public key the anchors must be signed with; default: those in the log."),
     ] = None,
+    witnessed: Annotated[
+        Path | None, typer.Option(help="Anchors kept by the witness, compared with the log, too.")
+    ] = None,
     incremental: Annotated[
         bool, typer.Option("--incremental", help="Verify new entries only.")
     ] = False,
@@ -39,7 +42,7 @@ def verify_command(
 
     Without --incremental, results, verdicts and files are held against it, too.
     """
-    from thoracle.audit import contents, verification
+    from thoracle.audit import contents, elsewhere, verification
     from thoracle.store import objects, signing
     from thoracle.store.anchors import ANCHORS_FILE, read_anchors
 
@@ -47,17 +50,21 @@ def verify_command(
     settings = settings_of(config)
     folder = settings.data_folder
     data = open_database(config)
-    if anchors is not None and not anchors.exists():
-        raise ThoracleError(f"{anchors}: found no file, required: one with anchors")
-    found = read_anchors(anchors or folder / ANCHORS_FILE)
+    _require(anchors, witnessed)
+    kept = read_anchors(witnessed) if witnessed else []
+    local = read_anchors(anchors or folder / ANCHORS_FILE)
+    found = list(dict.fromkeys([*local, *kept]))
     before = verification.last_verified(folder) if incremental else None
     keys = None if public_key is None else signing.from_pem(public_key)
     with data.connect() as connection:
+        others = list(elsewhere.faults(connection, kept, "the witness"))
         result = verification.verify(connection, found, before, keys=keys)
+    _say_all(f"DIFFERS: {one}" for one in others)
     if not result.well:
         say(f"BROKEN at row {result.broken_id}: {result.fault}")
         say(f"{result.rows} rows before it are intact")
         _say_all(_beginning_lines(result.beginning))
+    if others or not result.well:
         raise typer.Exit(1)
     verification.keep_verified(folder, result.last_id, result.digest)
     where = f"row {before.id}" if before else "the beginning"
@@ -65,6 +72,8 @@ def verify_command(
         f"OK: {result.rows} rows from {where} to row {result.last_id} are intact and match "
         f"{len(found) - result.beginning.not_comparable} anchors; last digest {result.digest}"
     )
+    if witnessed:
+        say(f"{len(kept)} anchors of the witness are as in the log")
     if result.signed:
         say(f"signatures of {result.signed} anchors are valid (key {', '.join(result.keys)})")
     _say_all(_beginning_lines(result.beginning))
@@ -74,6 +83,12 @@ def verify_command(
         if said.faults:
             raise typer.Exit(1)
         say(f"results and verdicts of {said.studies} studies and {said.files} files match the log")
+
+
+def _require(*paths: Path | None) -> None:
+    for path in paths:
+        if path is not None and not path.exists():
+            raise ThoracleError(f"{path}: found no file, required: one with anchors")
 
 
 def _say_all(lines: Iterable[str]) -> None:

@@ -21,6 +21,7 @@ from thoracle.errors import (
     ThoracleError,
 )
 from thoracle.monitoring import reach
+from thoracle.notify.witness import SENDER as WITNESS
 from thoracle.outbox.senders import NamedPeer, Sender
 from thoracle.pipeline import senders
 from thoracle.receive.inbox import MEGABYTE
@@ -298,7 +299,7 @@ def _echo(subject: str, ask: Callable[[], str]) -> CheckResult:
 
 def _receivers(settings: Settings) -> Iterator[CheckResult]:
     for sender, peer in senders.peers(settings):
-        if sender.compose is not None:
+        if sender.compose is not None or sender is WITNESS:
             yield _receiver(sender, peer, settings)
 
 

@@ -11,6 +11,7 @@ from thoracle.deliver.sender import SENDER as ARCHIVES
 from thoracle.hl7.sender import SENDER as HL7
 from thoracle.notify.smtp import SENDER as EMAIL
 from thoracle.notify.webhook import SENDER as WEBHOOKS
+from thoracle.notify.witness import SENDER as WITNESS
 from thoracle.outbox import rows
 from thoracle.outbox import workflow as outbox
 from thoracle.outbox.senders import AlarmNotice, NamedPeer, Sender, register
@@ -19,7 +20,7 @@ from thoracle.study import line as parts
 from thoracle.study.line import Line
 from thoracle.ups.subscriptions import SENDER as SUBSCRIBERS
 
-SENDERS: tuple[Sender[Any], ...] = (ARCHIVES, HL7, SUBSCRIBERS, WEBHOOKS, EMAIL)
+SENDERS: tuple[Sender[Any], ...] = (ARCHIVES, HL7, SUBSCRIBERS, WEBHOOKS, EMAIL, WITNESS)
 
 
 def bind(line: Line) -> None:

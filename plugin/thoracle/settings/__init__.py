@@ -13,7 +13,7 @@ from pydantic import model_validator as validator
 
 from thoracle.errors import SettingsError
 from thoracle.settings import faults
-from thoracle.settings.audit import AuditRepository
+from thoracle.settings.audit import Audit, AuditRepository, Witness
 from thoracle.settings.deliver import HL7, Deliver, Destination, Email, Rule, Webhook
 from thoracle.settings.receive import Budget, Complete, Decode, Receive, ReceiveTLS, Select
 from thoracle.settings.result import Classify, Report
@@ -26,6 +26,7 @@ __all__ = [
     "HL7",
     "OIDC",
     "UPS",
+    "Audit",
     "AuditRepository",
     "Budget",
     "Classify",
@@ -50,6 +51,7 @@ __all__ = [
     "Watch",
     "Web",
     "Webhook",
+    "Witness",
     "WorkflowManager",
     "anchored",
     "is_loopback",
@@ -93,6 +95,7 @@ class Settings(Section):
     watch: Watch = Watch()
     retention: Retention = Retention()
     erasure: Erasure = Erasure()
+    audit: Audit = Audit()
     destination: tuple[Destination, ...] = Field(
         (), description="One [[destination]] table for each archive."
     )
@@ -170,10 +173,11 @@ class Settings(Section):
             )
         names = [one.name for one in self.destination] + [one.name for one in self.receivers]
         names += [one.name for one in self.workflow_manager]
+        names += [self.audit.witness.name] if self.audit.witness else []
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(
-                f"destination.name, hl7.name, webhook.name, email.name, workflow_manager.name: found {', '.join(twice)} twice, required: different names"
+                f"destination.name, hl7.name, webhook.name, email.name, workflow_manager.name, audit.witness: found {', '.join(twice)} twice, required: different names"
             )
         return self
 

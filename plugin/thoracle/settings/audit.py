@@ -1,14 +1,58 @@
-"""Settings of who gets the audit: repositories (IHE ATNA, ITI-20)."""
+"""Settings of who gets the audit, and of who vouches for it: repositories, witness."""
 
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field
 from pydantic import model_validator as validator
 
-from thoracle.settings.section import ClientTLS, Port, Section, is_loopback
+from thoracle.settings.section import ClientTLS, Port, Secret, Section, is_loopback
 
 LARGEST_DATAGRAM = 65507
 """Bytes of data that UDP over IPv4 holds."""
+
+
+class Witness(Section):
+    """A second host that keeps the anchors of the audit (docs/audit-witness.md)."""
+
+    url: str = Field(
+        pattern=r"^https?://[^\s#@]+$",
+        examples=["https://witness.hospital.example/thoracle"],
+        description="Where each anchor is posted; http only to this machine. Redirections are not followed.",
+    )
+    token: Secret | None = Field(
+        None,
+        description="Where the bearer token is, `file:PATH` or `env:NAME`; re-read for each anchor.",
+    )
+    tls: ClientTLS | None = Field(
+        None, description="The table [audit.witness.tls]; unset: authorities of this machine."
+    )
+    timeout_seconds: float = Field(
+        30, gt=0, le=600, description="Time to connect, and for the answer, seconds."
+    )
+
+    @property
+    def name(self) -> str:
+        """What it is called in status and audit: there is one."""
+        return "witness"
+
+    @validator(mode="after")
+    def _https(self) -> "Witness":
+        host = urlsplit(self.url).hostname or ""
+        secured = self.url.startswith("https:")
+        if not secured and (self.token or self.tls or not is_loopback(host)):
+            raise ValueError(
+                "found http with token, tls or another machine, required: an https url"
+            )
+        return self
+
+
+class Audit(Section):
+    """Who outside vouches for the audit: a witness of its anchors (docs/audit-witness.md)."""
+
+    witness: Witness | None = Field(
+        None, description="The table [audit.witness]; unset: anchors stay on this machine."
+    )
 
 
 class AuditRepository(Section):

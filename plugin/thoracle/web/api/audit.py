@@ -8,6 +8,8 @@ from pydantic import BaseModel, Field
 from thoracle.audit import beginning, query
 from thoracle.audit.verification import last_verified
 from thoracle.errors import ThoracleError
+from thoracle.notify import witness
+from thoracle.notify.witness import Witnessed
 from thoracle.store.anchors import ANCHORS_FILE, read_anchors
 from thoracle.web.pages import asked as asking
 from thoracle.web.pages.asked import CURSOR, Asked
@@ -83,6 +85,16 @@ class EndsAnswer(BaseModel):
     last_at: str | None = Field(description=UTC_TIME)
 
 
+class WitnessAnswer(BaseModel):
+    """How far the second host is that takes the anchors."""
+
+    where: str = Field(description="Its scheme, host and port.")
+    last_id: int | None = Field(description="Row of the last anchor that it took.")
+    last_at: str | None = Field(description=f"When it took it. {UTC_TIME}")
+    waiting: list[int] = Field(description="Rows of anchors that it has not taken yet.")
+    detail: str | None = Field(description="Why it did not take the newest of them.")
+
+
 class VerificationAnswer(BaseModel):
     """What became of the last verification since the pages were started, and the anchors."""
 
@@ -103,6 +115,7 @@ class VerificationAnswer(BaseModel):
     verified: AnchorAnswer | None = Field(description="Last row that a verification found intact.")
     anchors: int = Field(description="Number of anchors beside the database.")
     anchor: AnchorAnswer | None = Field(description="The last of them.")
+    witness: WitnessAnswer | None = Field(description="Null: none is set.")
     trail: EndsAnswer
 
 
@@ -150,6 +163,7 @@ def verification(request: Request, person: Auditor) -> VerificationAnswer:
     with site_of(request).database.connect() as connection:
         ends = query.ends(connection)
         begins = beginning.of_trail(connection)
+        witnessed = witness.state(connection, settings)
     try:
         verified, kept = (
             last_verified(settings.pages_folder),
@@ -164,6 +178,7 @@ def verification(request: Request, person: Auditor) -> VerificationAnswer:
         verified=_anchor(verified),
         anchors=len(kept),
         anchor=_anchor(kept[-1] if kept else None),
+        witness=witnessed and _witness(witnessed),
         trail=EndsAnswer.model_validate(ends, from_attributes=True),
     )
 
@@ -192,6 +207,16 @@ def _answer(found: dict[str, Any]) -> EventAnswer:
 
 def _anchor(found: Any) -> AnchorAnswer | None:
     return found and AnchorAnswer.model_validate(found, from_attributes=True)
+
+
+def _witness(found: Witnessed) -> WitnessAnswer:
+    return WitnessAnswer(
+        where=found.where,
+        last_id=found.last_id,
+        last_at=found.last_at or None,
+        waiting=list(found.waiting),
+        detail=found.detail or None,
+    )
 
 
 def _run(run: Run | None) -> dict[str, Any]:

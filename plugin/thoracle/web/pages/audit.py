@@ -19,6 +19,7 @@ from thoracle import spreadsheet
 from thoracle.audit import beginning, query
 from thoracle.audit.verification import last_verified
 from thoracle.errors import ThoracleError
+from thoracle.notify import witness
 from thoracle.records import Outcome, Reason
 from thoracle.store import signing
 from thoracle.store.anchors import ANCHORS_FILE, Anchor, read_anchors
@@ -299,6 +300,7 @@ def verification(request: Request, person: Verifying) -> HTMLResponse:
         ends = query.ends(connection)
         begins = beginning.of_trail(connection)
         keys = signing.known(connection).keys
+        witnessed = witness.state(connection, site.settings)
     proof = _proof(request, site)
     return render(
         request,
@@ -307,6 +309,7 @@ def verification(request: Request, person: Verifying) -> HTMLResponse:
         begins=begins,
         purges=begins.purges[: -LAST - 1 : -1],
         last=[(one, signature(one, keys)) for one in proof["kept"][: -LAST - 1 : -1]],
+        witnessed=witnessed,
         **proof,
     )
 
