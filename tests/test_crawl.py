@@ -263,6 +263,7 @@ ELSEWHERE = {
     "audit verify": "no row is shown",
     "erase": "wants a key: tests/test_erasure.py",
     "audit key": "shows no patient",
+    "audit timestamp": "shows no patient",
     "evaluate": "with --verdicts it reads the database: tests/test_verdicts.py",
     **dict.fromkeys(("analyse", "route explain", "send", "echo"), "reads files that are given"),
     **dict.fromkeys(("dataset check", "dataset convert"), "reads files that are given"),

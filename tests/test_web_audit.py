@@ -9,19 +9,24 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import fields
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, insert, update
 
 from browsing import Site
-from thoracle.audit import verification
+from stamping import StampingAuthority, stamping
+from thoracle.audit import timestamps, verification
 from thoracle.audit.query import Question
+from thoracle.notify import witness
 from thoracle.records import Reason
-from thoracle.store import anchors, trail
+from thoracle.retention import rules
+from thoracle.store import anchors, signing, trail
 from thoracle.store.chain import COLUMNS
+from thoracle.store.tables import analysis, outbox, study
 from thoracle.store.trail import Columns, Event
 from thoracle.web.pages import asked, audit
 
@@ -352,3 +357,108 @@ def test_a_broken_row_is_named(tmp_path: Path) -> None:
             (site.settings.data_folder / anchors.ANCHORS_FILE).write_text("nonsense\nnonsense\n")
             assert "found no anchor" in get(client, "/audit")
             assert "Verification failed" in verified(client)
+
+
+def vouched(site: Site, authority: StampingAuthority) -> tuple[anchors.Anchor, anchors.Anchor]:
+    """Have the newest anchor witnessed and time-stamped, and a newer one refused; return both."""
+    folder = site.settings.data_folder
+    first = anchors.last_anchor(folder / anchors.ANCHORS_FILE)
+    assert first is not None
+    witness.offer(site.database, site.settings)
+    with site.database.begin() as connection:
+        connection.execute(update(outbox).values(state="delivered"))
+    with stamping(authority.answer) as asked:
+        roots = timestamps.authorities(authority.ca_file)
+        stamp = timestamps.ask(asked.url, first, roots)
+    timestamps.keep(folder, stamp)
+    with site.database.begin() as connection:
+        detail = {"anchor": first.id, "digest": first.digest, "sha256": stamp.sha256}
+        trail.record(connection, Event.AUDIT_TIMESTAMPED, {"detail": detail})
+    with site.database.begin() as connection:
+        trail.record(connection, Event.STUDY_COMPLETE, {})
+    signer = signing.existing(folder)
+    second = anchors.drop_anchor(site.database, folder / anchors.ANCHORS_FILE, signer)
+    assert second is not None
+    witness.offer(site.database, site.settings)
+    with site.database.begin() as connection:
+        waits = update(outbox).where(outbox.c.state == "waiting")
+        connection.execute(waits.values(detail="<b>answered 503"))
+    return first, second
+
+
+def assert_told_to_programs(site: Site, taken: anchors.Anchor, waiting: anchors.Anchor) -> None:
+    """Hold what the interface for programs says of witness and time stamps against what is so."""
+    folder = site.settings.data_folder
+    with site.client("auditor") as auditor:
+        told = auditor.get("/api/audit/verification").json()
+        assert told["witness"]["where"] == "audit witness http://127.0.0.1:1"
+        assert told["witness"]["last_id"] == taken.id
+        assert told["witness"]["waiting"] == [waiting.id]
+        assert told["witness"]["detail"] == "<b>answered 503"
+        (stamp,) = timestamps.kept(folder / timestamps.STAMPS_FILE)
+        assert told["timestamps"] == 1
+        assert told["timestamp"] == {
+            "id": taken.id,
+            "digest": taken.digest,
+            "time": f"{stamp.time:%Y-%m-%dT%H:%M:%S.%fZ}",
+            "authority": "CN=stamper",
+        }
+        assert (told["timestamp_fault"], told["timestamps_lost"]) == (None, [])
+        (folder / timestamps.STAMPS_FILE).rename(folder / "taken")
+        told = auditor.get("/api/audit/verification").json()
+        assert (told["timestamps"], told["timestamp"]) == (0, None)
+        assert told["timestamps_lost"][0].startswith(f"row {taken.id}: found no time stamp")
+        (folder / "taken").rename(folder / timestamps.STAMPS_FILE)
+
+
+def test_the_state_of_the_log_has_purges_anchors_signatures_and_what_was_changed(
+    tmp_path: Path,
+) -> None:
+    authority = StampingAuthority(tmp_path / "tsa")
+    text = f'[audit]\ntimestamp_ca_file = "{authority.ca_file}"\n'
+    text += '[audit.witness]\nurl = "http://127.0.0.1:1/"\n'
+    with Site(tmp_path, text, persons=PERSONS) as site:
+        folder = site.settings.data_folder
+        signer = signing.existing_or_new(folder)
+        with site.database.begin() as connection:
+            signing.announce(connection, signer)
+        filled(site.database, 30)
+        later = datetime.now(UTC) + timedelta(days=20)
+        with site.database.begin() as connection:
+            rules.cut(connection, 10, [], later)
+        with site.database.begin() as connection:
+            signing.announce(connection, signer)  # the purge took its row
+        anchors.drop_anchor(site.database, folder / anchors.ANCHORS_FILE, signer)
+        with site.database.begin() as connection:
+            connection.execute(insert(study).values(
+                study_instance_uid="1.2.3", generation=1, first_received_at="3", changed_at="3"
+            ))  # fmt: skip
+            connection.execute(insert(analysis).values(
+                study_instance_uid="1.2.3", generation=1, bundle_digest="f" * 64, finding="SCT:1",
+                state="done", priority=1, content_datetime="3", outcome="negative", finished_at="3",
+            ))  # fmt: skip
+        with site.client("administrator") as client:
+            page = " ".join(get(client, "/audit/verification").split())
+            assert "audit witness http://127.0.0.1:1" in page
+            assert "<dt>Last anchor taken</dt><dd>none yet" in page
+            assert page.count("None yet.") == 1  # no time stamp
+            anchor, newer = vouched(site, authority)
+            page = " ".join(get(client, "/audit/verification").split())
+            assert f"<dt>Last anchor taken</dt><dd>row {anchor.id}, " in page
+            assert f"<dt>Waiting</dt><dd>row {newer.id}: " in page
+            assert "&lt;b&gt;answered 503" in page
+            assert f"UTC: the log had {anchor.id} rows; certified by <bdi>CN=stamper</bdi>" in page
+            assert_told_to_programs(site, anchor, newer)
+            (folder / timestamps.STAMPS_FILE).rename(folder / "taken")
+            lost = get(client, "/audit/verification")
+            assert f"row {anchor.id}: found no time stamp with SHA-256" in lost
+            (folder / "taken").rename(folder / timestamps.STAMPS_FILE)
+            assert "rows up to row" in page
+            assert "older than 10 days: <a" in page
+            assert page.count("valid</span>") == 3
+            assert signing.fingerprint(signer.public_key) in page
+            assert client.get("/audit").status_code == 403
+            told = verified(client, whole="true")
+            assert "1 difference from the log" in told
+            assert "study 1.2.3, analysis 1 of bundle" in told
+            assert "which the log does not have" in told

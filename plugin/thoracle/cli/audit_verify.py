@@ -12,8 +12,13 @@ from thoracle.cli.options import ConfigOption, err, say, settings_of
 from thoracle.errors import ThoracleError
 
 if TYPE_CHECKING:
-    from thoracle.audit.beginning import Beginning
+    from sqlalchemy import Connection
 
+    from thoracle.audit.beginning import Beginning
+    from thoracle.settings import Settings
+    from thoracle.store.anchors import Anchor
+
+MOST_STAMPS = 20
 MOST_PURGES = 20
 """The last ones, that a verification tells one by one."""
 
@@ -30,6 +35,10 @@ def verify_command(
     ] = None,
     witnessed: Annotated[
         Path | None, typer.Option(help="Anchors kept by the witness, compared with the log, too.")
+    ] = None,
+    timestamps: Annotated[
+        Path | None,
+        typer.Option(help="Time stamps kept elsewhere; default: those beside the data."),
     ] = None,
     incremental: Annotated[
         bool, typer.Option("--incremental", help="Verify new entries only.")
@@ -50,14 +59,15 @@ def verify_command(
     settings = settings_of(config)
     folder = settings.data_folder
     data = open_database(config)
-    _require(anchors, witnessed)
+    _require(anchors, witnessed, timestamps)
     kept = read_anchors(witnessed) if witnessed else []
+    stamped = _Stamps(settings, timestamps)
     local = read_anchors(anchors or folder / ANCHORS_FILE)
-    found = list(dict.fromkeys([*local, *kept]))
+    found = list(dict.fromkeys([*local, *kept, *stamped.anchors]))
     before = verification.last_verified(folder) if incremental else None
     keys = None if public_key is None else signing.from_pem(public_key)
     with data.connect() as connection:
-        others = list(elsewhere.faults(connection, kept, "the witness"))
+        others = [*elsewhere.faults(connection, kept, "the witness"), *stamped.faults(connection)]
         result = verification.verify(connection, found, before, keys=keys)
     _say_all(f"DIFFERS: {one}" for one in others)
     if not result.well:
@@ -74,6 +84,7 @@ def verify_command(
     )
     if witnessed:
         say(f"{len(kept)} anchors of the witness are as in the log")
+    _say_all(stamped.lines())
     if result.signed:
         say(f"signatures of {result.signed} anchors are valid (key {', '.join(result.keys)})")
     _say_all(_beginning_lines(result.beginning))
@@ -89,6 +100,54 @@ def _require(*paths: Path | None) -> None:
     for path in paths:
         if path is not None and not path.exists():
             raise ThoracleError(f"{path}: found no file, required: one with anchors")
+
+
+class _Stamps:
+    """The time stamps of a log, held against it and against their authorities."""
+
+    def __init__(self, settings: "Settings", path: Path | None) -> None:
+        from thoracle.audit import timestamps
+
+        local = timestamps.kept(settings.data_folder / timestamps.STAMPS_FILE)
+        self._kept = timestamps.kept(path) if path else local
+        self._anywhere = [*self._kept, *local]
+        ca_file = settings.audit.timestamp_ca_file
+        self._roots = timestamps.authorities(ca_file) if self._kept and ca_file else []
+
+    @property
+    def anchors(self) -> Iterator["Anchor"]:
+        """What was time-stamped."""
+        return (one.anchor for one in self._kept)
+
+    def faults(self, connection: "Connection") -> Iterator[str]:
+        """Yield what does not fit: an anchor that is not the log's, a stamp that is not its.
+
+        And stamps that the log has recorded and that are kept nowhere.
+        """
+        from thoracle.audit import elsewhere, timestamps
+
+        yield from elsewhere.faults(connection, self.anchors, "the time stamp")
+        yield from timestamps.lost(connection, self._anywhere)
+        for one in self._kept if self._roots else ():
+            if fault := timestamps.fault(one, self._roots):
+                yield f"row {one.anchor.id}: its time stamp: {fault}"
+
+    def lines(self) -> Iterator[str]:
+        """Yield when the log had which length, the last ones; without faults alone."""
+        from thoracle.audit import timestamps
+
+        if not self._kept:
+            return
+        if not self._roots:
+            yield (
+                f"{len(self._kept)} time stamps were not verified: found no "
+                "audit.timestamp_ca_file, required: the certificates of their authority"
+            )
+            return
+        yield f"{len(self._kept)} time stamps are valid:"
+        for one in self._kept[-MOST_STAMPS:]:
+            by = timestamps.authority(one)
+            yield f"  {one.time:%Y-%m-%d %H:%M:%S} UTC: {one.anchor.id} rows; certified by {by}"
 
 
 def _say_all(lines: Iterable[str]) -> None:

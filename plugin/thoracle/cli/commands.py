@@ -10,6 +10,7 @@ from thoracle.cli import (
     alarms,
     audit,
     audit_export,
+    audit_timestamp,
     audit_verify,
     corrections,
     dataset,
@@ -76,6 +77,7 @@ app.add_typer(alarms.app, name="alarms", rich_help_panel=LOOK)
 audit.app.command("export")(audit_export.export_command)
 audit.app.command("verify")(audit_verify.verify_command)
 audit.app.command("key")(audit_verify.key_command)
+audit.app.command("timestamp")(audit_timestamp.timestamp_command)
 app.add_typer(audit.app, name="audit", rich_help_panel=LOOK)
 app.add_typer(route.app, name="route", rich_help_panel=LOOK)
 

@@ -1,5 +1,6 @@
-"""Settings of who gets the audit, and of who vouches for it: repositories, witness."""
+"""Settings of who gets the audit, and of who vouches for it: repositories, witness, time stamps."""
 
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -48,10 +49,19 @@ class Witness(Section):
 
 
 class Audit(Section):
-    """Who outside vouches for the audit: a witness of its anchors (docs/audit-witness.md)."""
+    """Who outside vouches for the audit: a witness of its anchors, and time stamps (docs/audit-witness.md)."""
 
     witness: Witness | None = Field(
         None, description="The table [audit.witness]; unset: anchors stay on this machine."
+    )
+    timestamp_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s]*)?$",
+        description="Time-stamping authority (RFC 3161) that `thoracle audit timestamp` asks; http will do: its answer is signed.",
+    )
+    timestamp_ca_file: Path | None = Field(
+        None,
+        description="Root certificates of that authority, and those between, PEM; required for `thoracle audit timestamp`.",
     )
 
 

@@ -77,6 +77,7 @@ class Event(Enum):
     HOLD_RELEASED = ("legal hold released", "110113", "110135", "E")
     RETENTION_DELETED = ("retention deleted", "110105", "RETENTION", "D")
     AUDIT_KEY_CREATED = ("audit key created", "110113", "110129", "E")
+    AUDIT_TIMESTAMPED = ("audit time-stamped", "110113", "TIMESTAMP", "E")
     AUDIT_PURGED = ("audit purged", "110113", "110132", "E")
     ERASURE_REQUESTED = ("erasure requested", "110105", "ERASURE", "D")
     PATIENT_ERASED = ("patient erased", "110105", "ERASURE", "D")

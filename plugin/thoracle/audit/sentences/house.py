@@ -178,6 +178,14 @@ def _key_created(rows: Rows) -> str:
     return f"Anchors of the audit are signed with the key {key} from here on."
 
 
+def _timestamped(rows: Rows) -> str:
+    row, when = inert(detail(rows[0], "anchor"), 20), inert(detail(rows[0], "time"), 32)
+    by = inert(detail(rows[0], "authority"), 200)
+    return (
+        f"{person(rows[0])} had the audit up to row {row} time-stamped: {when}, certified by {by}."
+    )
+
+
 def _erasure_requested(rows: Rows) -> str:
     return f"{person(rows[0])} requested the erasure of a patient{said(rows[0], 'reason')}."
 
@@ -240,6 +248,7 @@ SENTENCES: dict[Event, Callable[[Rows], str]] = {
     Event.HOLD_RELEASED: _hold_released,
     Event.RETENTION_DELETED: _deleted,
     Event.AUDIT_KEY_CREATED: _key_created,
+    Event.AUDIT_TIMESTAMPED: _timestamped,
     Event.AUDIT_PURGED: _purged,
     Event.ERASURE_REQUESTED: _erasure_requested,
     Event.PATIENT_ERASED: _erased,

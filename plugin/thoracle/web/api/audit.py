@@ -5,12 +5,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 from pydantic import BaseModel, Field
 
-from thoracle.audit import beginning, query
+from thoracle.audit import beginning, query, timestamps
+from thoracle.audit.timestamps import Stamp
 from thoracle.audit.verification import last_verified
 from thoracle.errors import ThoracleError
 from thoracle.notify import witness
 from thoracle.notify.witness import Witnessed
 from thoracle.store.anchors import ANCHORS_FILE, read_anchors
+from thoracle.store.tables import timestamp
 from thoracle.web.pages import asked as asking
 from thoracle.web.pages.asked import CURSOR, Asked
 from thoracle.web.pages.audit import verifier_of
@@ -95,6 +97,15 @@ class WitnessAnswer(BaseModel):
     detail: str | None = Field(description="Why it did not take the newest of them.")
 
 
+class StampAnswer(BaseModel):
+    """What a time-stamping authority certified last (RFC 3161)."""
+
+    id: int = Field(description="Number of rows that the log had.")
+    digest: str = Field(description="SHA-256 of the last of them, hexadecimal.")
+    time: str = Field(description=f"Certified. {UTC_TIME}")
+    authority: str = Field(description="Who signed it, as its certificate says.")
+
+
 class VerificationAnswer(BaseModel):
     """What became of the last verification since the pages were started, and the anchors."""
 
@@ -116,6 +127,14 @@ class VerificationAnswer(BaseModel):
     anchors: int = Field(description="Number of anchors beside the database.")
     anchor: AnchorAnswer | None = Field(description="The last of them.")
     witness: WitnessAnswer | None = Field(description="Null: none is set.")
+    timestamps: int = Field(description="Number of time stamps beside the database.")
+    timestamp: StampAnswer | None = Field(description="The last of them.")
+    timestamp_fault: str | None = Field(
+        description="Why the last of them, or their file, certifies nothing."
+    )
+    timestamps_lost: list[str] = Field(
+        description="Time stamps that the log has recorded and that are not kept."
+    )
     trail: EndsAnswer
 
 
@@ -164,6 +183,7 @@ def verification(request: Request, person: Auditor) -> VerificationAnswer:
         ends = query.ends(connection)
         begins = beginning.of_trail(connection)
         witnessed = witness.state(connection, settings)
+        stamped = timestamps.state(connection, settings)
     try:
         verified, kept = (
             last_verified(settings.pages_folder),
@@ -179,6 +199,10 @@ def verification(request: Request, person: Auditor) -> VerificationAnswer:
         anchors=len(kept),
         anchor=_anchor(kept[-1] if kept else None),
         witness=witnessed and _witness(witnessed),
+        timestamps=stamped.number,
+        timestamp=stamped.last and _stamp(stamped.last, stamped.authority),
+        timestamp_fault=stamped.fault or None,
+        timestamps_lost=list(stamped.lost),
         trail=EndsAnswer.model_validate(ends, from_attributes=True),
     )
 
@@ -216,6 +240,15 @@ def _witness(found: Witnessed) -> WitnessAnswer:
         last_at=found.last_at or None,
         waiting=list(found.waiting),
         detail=found.detail or None,
+    )
+
+
+def _stamp(found: Stamp, authority: str) -> StampAnswer:
+    return StampAnswer(
+        id=found.anchor.id,
+        digest=found.anchor.digest,
+        time=timestamp(found.time),
+        authority=authority,
     )
 
 

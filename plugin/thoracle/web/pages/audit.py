@@ -16,7 +16,7 @@ from pydantic import Field
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from thoracle import spreadsheet
-from thoracle.audit import beginning, query
+from thoracle.audit import beginning, query, timestamps
 from thoracle.audit.verification import last_verified
 from thoracle.errors import ThoracleError
 from thoracle.notify import witness
@@ -301,6 +301,7 @@ def verification(request: Request, person: Verifying) -> HTMLResponse:
         begins = beginning.of_trail(connection)
         keys = signing.known(connection).keys
         witnessed = witness.state(connection, site.settings)
+        stamped = timestamps.state(connection, site.settings)
     proof = _proof(request, site)
     return render(
         request,
@@ -310,6 +311,7 @@ def verification(request: Request, person: Verifying) -> HTMLResponse:
         purges=begins.purges[: -LAST - 1 : -1],
         last=[(one, signature(one, keys)) for one in proof["kept"][: -LAST - 1 : -1]],
         witnessed=witnessed,
+        stamped=stamped,
         **proof,
     )
 
