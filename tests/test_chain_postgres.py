@@ -49,7 +49,14 @@ def engine(url: str) -> Iterator[Engine]:
 def test_the_migrations_make_the_tables_of_the_code(engine: Engine) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(
-            connection, opts={"version_table": "thoracle_schema", "compare_type": True}
+            connection,
+            opts={
+                "version_table": "thoracle_schema",
+                "compare_type": True,
+                # SQLite alone has it; the comparison does not know `ddl_if`.
+                "include_name": lambda name, *_: name != "ix_worklist_search",
+                "include_object": lambda _, name, *__: name != "ix_worklist_search",
+            },
         )
         assert compare_metadata(context, metadata) == []
 

@@ -1,10 +1,12 @@
 """The list that readers see: what it says of each study, and how it is asked."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, event
 
 from test_store import received
 from thoracle.store import database
@@ -225,3 +227,79 @@ def test_every_change_shows_in_the_time_of_the_last_one(engine: Engine) -> None:
         before = reading_list.changed_at(connection)
         reading_list.touch(connection, "1.2.1")
         assert reading_list.changed_at(connection) > before
+
+
+@pytest.mark.parametrize("folding", ["ﷺ", "ﷲ", "ﻼ"])
+def test_a_name_of_which_the_folding_is_long_is_found(engine: Engine, folding: str) -> None:
+    described = Description(folding * 64)
+    with engine.begin() as connection:
+        arrive(connection, replace(study(1), description=described))
+        assert order(connection, wanted=Filter(text=folding)) == ["1.2.1"]
+
+
+@pytest.mark.parametrize("of_each", [20, reading_list.FEW // 2 + 1])
+def test_text_and_days_let_the_same_studies_through_whether_few_or_many(
+    engine: Engine, of_each: int
+) -> None:
+    names = ("Doe^Jane", "Roe^Jane")
+    with engine.begin() as connection:
+        for number in range(2 * of_each):
+            described = Description(names[number % 2])
+            arrive(connection, replace(study(number), description=described))
+        last = f"1.2.{2 * of_each - 1}"
+        reading_list.review(connection, last, "agree")
+        begin = reading_list.row_of(connection, "1.2.0")
+        assert begin is not None
+        for wanted, number in (
+            (Filter(text="jane"), 2 * of_each),
+            (Filter(text="jane", review="open"), 2 * of_each - 1),
+            (Filter(text="roe jane"), of_each),
+            (Filter(text="jane", since=begin.received_at), 2 * of_each),
+            (Filter(until=begin.received_at), 0),
+            (Filter(text="nobody"), 0),
+        ):
+            assert reading_list.count(connection, wanted) == number
+            listed = reading_list.page(
+                connection, wanted, "waiting", limit=3, offset=max(0, number - 2)
+            )
+            assert len(listed) == min(number, 2)
+            if number and not wanted.review:
+                assert listed[-1].study_instance_uid == last
+
+
+@pytest.mark.parametrize(
+    "wanted", [Filter(review="open"), Filter(states=("positive",), review="open"), Filter()]
+)
+def test_a_list_is_counted_without_a_look_at_its_rows(engine: Engine, wanted: Filter) -> None:
+    plan = planned(engine, lambda connection: reading_list.count(connection, wanted))
+    assert plan
+    assert all("COVERING INDEX" in step for step in plan)
+
+
+@pytest.mark.parametrize("wanted", [Filter(text="nobody"), Filter(since="9999")])
+def test_what_few_studies_are_is_found_in_an_index_and_not_along_the_list(
+    engine: Engine, wanted: Filter
+) -> None:
+    with engine.begin() as connection:
+        arrive(connection, study(1))
+    plan = planned(engine, lambda connection: reading_list.page(connection, wanted))
+    assert "COVERING INDEX" in plan[0]
+    assert not any("ix_worklist_order" in step for step in plan)
+
+
+def planned(engine: Engine, ask: Callable[[Connection], object]) -> list[str]:
+    """Return the steps of SQLite's plan for what is asked."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(*found: Any) -> None:
+        asked.append((found[2], found[3]))
+
+    with engine.connect() as connection:
+        event.listen(connection, "before_cursor_execute", note)
+        ask(connection)
+        event.remove(connection, "before_cursor_execute", note)
+        return [
+            row[-1]
+            for statement, values in asked
+            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+        ]

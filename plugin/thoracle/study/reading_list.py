@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, func, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from thoracle.records import Outcome
@@ -43,6 +43,8 @@ SORTS: dict[str, tuple[Sequence[ColumnElement[Any]], bool]] = {
     ),
 }
 """Orders of the list, and whether each is descending; ``rank`` is that of STAT and head starts."""
+FEW = 5000
+"""Studies that are named one by one to the database, which takes 32,766 values in a statement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,14 +246,15 @@ def row_of(connection: Connection, study_instance_uid: str) -> Row[Any] | None:
 
 def count(connection: Connection, wanted: Filter) -> int:
     """Return how many studies a filter lets through."""
-    return int(connection.execute(_where(select(func.count()), wanted)).scalar_one())
+    statement = select(func.count()).select_from(worklist)
+    return int(connection.execute(statement.where(*_conditions(connection, wanted))).scalar_one())
 
 
 def page(
     connection: Connection, wanted: Filter, sort: str = "rank", limit: int = 50, offset: int = 0
 ) -> Sequence[Row[Any]]:
     """Return rows of the list in an order of ``SORTS``."""
-    statement = _where(select(worklist), wanted).order_by(*_order(sort))
+    statement = select(worklist).where(*_conditions(connection, wanted)).order_by(*_order(sort))
     return connection.execute(statement.limit(limit).offset(offset)).all()
 
 
@@ -276,7 +279,7 @@ def beside(
         return ()
     here = tuple_(*columns)
     behind = here < tuple(place) if descending != before else here > tuple(place)
-    statement = _where(select(worklist), wanted).where(behind)
+    statement = select(worklist).where(*_conditions(connection, wanted), behind)
     return connection.execute(statement.order_by(*_order(sort, before)).limit(limit)).all()
 
 
@@ -285,25 +288,43 @@ def _order(sort: str, backwards: bool = False) -> list[ColumnElement[Any]]:
     return [one.desc() if descending != backwards else one.asc() for one in columns]
 
 
-def _where(statement: Select[Any], wanted: Filter) -> Select[Any]:
+def _conditions(connection: Connection, wanted: Filter) -> list[ColumnElement[bool]]:
     column = worklist.c
-    statement = statement.select_from(worklist)
+    found: list[ColumnElement[bool]] = []
     if wanted.states:
-        statement = statement.where(column.ai_state.in_(wanted.states))
+        found.append(column.ai_state.in_(wanted.states))
     if wanted.review:
         done = column.reviewed_at.is_not(None)
-        statement = statement.where(done if wanted.review == "done" else ~done)
-    words = folded(wanted.text).split()
-    statement = statement.where(*(column.search.contains(one, autoescape=True) for one in words))
+        found.append(done if wanted.review == "done" else ~done)
     if wanted.modality:
-        statement = statement.where(column.modality == wanted.modality)
+        found.append(column.modality == wanted.modality)
     if wanted.device:
-        statement = statement.where(column.device == wanted.device)
+        found.append(column.device == wanted.device)
+    narrow = _by_text_and_days(wanted)
+    few = _few(connection, narrow) if narrow else None
+    return found + (narrow if few is None else [column.study_instance_uid.in_(few)])
+
+
+def _by_text_and_days(wanted: Filter) -> list[ColumnElement[bool]]:
+    column = worklist.c
+    words = folded(wanted.text).split()
+    found = [column.search.contains(one, autoescape=True) for one in words]
     if wanted.since:
-        statement = statement.where(column.received_at >= wanted.since)
+        found.append(column.received_at >= wanted.since)
     if wanted.until:
-        statement = statement.where(column.received_at < wanted.until)
-    return statement
+        found.append(column.received_at < wanted.until)
+    return found
+
+
+def _few(connection: Connection, narrow: Sequence[ColumnElement[bool]]) -> Sequence[str] | None:
+    """Return the studies that meet conditions, or ``None`` where they are more than ``FEW``.
+
+    SQLite would walk the list in its order until a page is full, and look up each row on its way:
+    all of them where few or none are wanted. It finds those few in one index.
+    """
+    statement = select(worklist.c.study_instance_uid).where(*narrow).limit(FEW + 1)
+    found = connection.execute(statement).scalars().all()
+    return None if len(found) > FEW else found
 
 
 def modalities(connection: Connection) -> list[str]:

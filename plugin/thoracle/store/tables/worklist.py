@@ -30,7 +30,7 @@ worklist = Table(
     Column("patient_age", String(4)),  # AS at the time of the study, e.g. 056Y
     # Name, ID and accession number without case and accents (reading_list.folded).
     Column("search", Text, nullable=False),
-    Column("received_at", TIME, nullable=False, index=True),
+    Column("received_at", TIME, nullable=False),
     # queued, running, failed, withdrawn, or the outcome
     Column("ai_state", String(16), nullable=False),
     Column("probability", Float),
@@ -50,6 +50,12 @@ worklist = Table(
     ForeignKeyConstraint(["study_instance_uid"], ["study.study_instance_uid"]),
     Index("ix_worklist_order", "urgency", "sort_key", "study_instance_uid"),
     Index("ix_worklist_state_order", "ai_state", "urgency", "sort_key", "study_instance_uid"),
+    # What the list is counted and searched by, without a look at its rows.
+    Index("ix_worklist_received_at", "received_at", "study_instance_uid"),
+    Index("ix_worklist_state_reviewed", "ai_state", "reviewed_at"),
+    Index("ix_worklist_modality", "modality"),
+    # PostgreSQL indexes no text above 2.7 kB, and folding makes some names longer than that.
+    Index("ix_worklist_search", "search", "study_instance_uid").ddl_if(dialect="sqlite"),
 )
 
 # What readers say of results. Rows are only ever added.
