@@ -8,9 +8,11 @@ from fastapi.staticfiles import StaticFiles
 from sqlalchemy import Engine
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Match
 
 from thoracle import __version__
 from thoracle.settings import Settings
+from thoracle.web import openapi
 from thoracle.web.api import (
     audit as api_audit,
 )
@@ -43,13 +45,18 @@ from thoracle.web.site import FOLDER, render, site
 from thoracle.web.verifier import Verifier
 from thoracle.wording import RESEARCH_USE_ONLY
 
-ROUTERS = (
-    about.router,
-    alarms.router,
-    account.router,
+PROGRAMS = (
+    about.programs,
+    account.programs,
     results.router,
     api_audit.router,
     api_worklist.router,
+)
+"""One line for each file of interfaces that `/api/openapi.json` describes."""
+PAGES = (
+    about.router,
+    alarms.router,
+    account.router,
     audit.router,
     dashboard.router,
     fhir_audit.router,  # before the one that takes every type
@@ -65,7 +72,8 @@ ROUTERS = (
     people.router,
     provider.router,
 )
-"""One line for each file of pages."""
+"""One line for each file of pages; FHIR and metrics describe themselves."""
+ROUTERS = (*PROGRAMS, *PAGES)
 
 
 def create_app(settings: Settings, database: Engine, config: Path | None = None) -> FastAPI:
@@ -87,8 +95,12 @@ def create_app(settings: Settings, database: Engine, config: Path | None = None)
     app.state.throttle = Throttle()
     app.state.verifier = Verifier(database, settings)
     app.state.logins = Logins(settings.web.oidc) if settings.web.oidc is not None else None
-    for router in ROUTERS:
-        app.include_router(router)
+    for router in PROGRAMS:
+        is_open = router is about.programs
+        app.include_router(router, responses=None if is_open else openapi.REFUSALS)
+    for router in PAGES:
+        app.include_router(router, include_in_schema=False)
+    openapi.describe(app)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     app.add_middleware(Guard, settings=settings.web, secure=app.state.site.secure, failed=_failed)
     app.add_exception_handler(HTTPException, _refused)
@@ -98,15 +110,35 @@ def create_app(settings: Settings, database: Engine, config: Path | None = None)
 
 def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        answer = _refusal(request, error)
+        answer.headers["Allow"] = ", ".join(_methods(request))
+        return answer
+    return _refusal(request, error)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods of all routes of a path: Starlette names those of the first one."""
+    routes = [route for router in ROUTERS for route in router.routes]
+    found = [one for one in routes if one.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for one in found for method in getattr(one, "methods", ())})
+
+
+def _instead(request: Request, error: HTTPException) -> str | None:
+    """Return the page that has to come before the one that was refused."""
+    if isinstance(error, access.SignInRequired):
+        return login.address(request)
+    if isinstance(error, access.ChangeRequired):
+        return "/account/password"
+    return None
+
+
+def _refusal(request: Request, error: HTTPException) -> Response:
     if error.status_code == 303:
         return Response(status_code=303, headers=error.headers)
     if access.is_for_programs(request.url.path):
         return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
-    to = None
-    if isinstance(error, access.SignInRequired):
-        to = login.address(request)
-    elif isinstance(error, access.ChangeRequired):
-        to = "/account/password"
+    to = _instead(request, error)
     if to is None:
         return _page(request, error.status_code, str(error.detail))
     if "hx-request" in request.headers:  # htmx would put the page of the log-in into this one

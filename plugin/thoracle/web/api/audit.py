@@ -13,6 +13,7 @@ from thoracle.notify import witness
 from thoracle.notify.witness import Witnessed
 from thoracle.store.anchors import ANCHORS_FILE, read_anchors
 from thoracle.store.tables import timestamp
+from thoracle.web.openapi import Refusal
 from thoracle.web.pages import asked as asking
 from thoracle.web.pages.asked import CURSOR, Asked
 from thoracle.web.pages.audit import verifier_of
@@ -138,6 +139,11 @@ class VerificationAnswer(BaseModel):
     trail: EndsAnswer
 
 
+_UNREADABLE: dict[int | str, dict[str, Any]] = {
+    503: {"model": Refusal, "description": "The anchors cannot be read, or one is running."}
+}
+
+
 class EventFilter(Asked):
     """A question, and the page of its answer."""
 
@@ -160,7 +166,7 @@ def events(
     return EventsAnswer(events=[_answer(one) for one in shown], cursor=cursor)
 
 
-@router.get("/events/{row_id}", responses={404: {"description": "No such row."}})
+@router.get("/events/{row_id}", responses={404: {"model": Refusal, "description": "No such row."}})
 def event(
     request: Request,
     person: Auditor,
@@ -175,7 +181,7 @@ def event(
     return _answer(found)
 
 
-@router.get("/verification")
+@router.get("/verification", responses=_UNREADABLE)
 def verification(request: Request, person: Auditor) -> VerificationAnswer:
     """Return what became of the last verification, or how far it is. No event is shown."""
     settings = site_of(request).settings
@@ -207,7 +213,7 @@ def verification(request: Request, person: Auditor) -> VerificationAnswer:
     )
 
 
-@router.post("/verification", status_code=202)
+@router.post("/verification", status_code=202, responses=_UNREADABLE)
 def verify(
     request: Request,
     person: Auditor,

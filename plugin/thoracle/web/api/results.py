@@ -19,6 +19,7 @@ from thoracle.outbox.rows import DICOM
 from thoracle.records import Finding, Outcome
 from thoracle.store import trail
 from thoracle.study.published import KEPT_BACK
+from thoracle.web.openapi import MALFORMED, Refusal
 from thoracle.web.session.access import Person, Role, record_access, scoped
 from thoracle.web.site import site_of
 from thoracle.wording import RESEARCH_USE_ONLY
@@ -118,7 +119,10 @@ class StudySearch(BaseModel):
     after: str | None = Field(None, pattern=r"^[0-9T:.Z-]{27}~[0-9.]{1,64}$")
 
 
-@router.get("/studies/{study_instance_uid}", responses={404: {"description": "No such study."}})
+@router.get(
+    "/studies/{study_instance_uid}",
+    responses={404: {"model": Refusal, "description": "No such study."}},
+)
 def study(request: Request, person: Reader, study_instance_uid: Uid) -> StudyAnswer:
     """Return one study."""
     with site_of(request).database.begin() as connection:
@@ -130,7 +134,7 @@ def study(request: Request, person: Reader, study_instance_uid: Uid) -> StudyAns
     return answers[0]
 
 
-@router.get("/studies")
+@router.get("/studies", responses=MALFORMED)
 def studies(
     request: Request, person: Reader, wanted: Annotated[StudySearch, Query()]
 ) -> StudiesAnswer:

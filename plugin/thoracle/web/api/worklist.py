@@ -16,6 +16,7 @@ from thoracle.study import reading_list
 from thoracle.study.reading_list import QUEUED, RUNNING, STAT
 from thoracle.study.verdicts import LONGEST_COMMENT, Opinion
 from thoracle.web.api.results import Uid
+from thoracle.web.openapi import MALFORMED, Refusal
 from thoracle.web.pages import study
 from thoracle.web.pages.worklist import (
     PAGE,
@@ -129,8 +130,12 @@ def show(
     "/studies/{study_instance_uid}/verdicts",
     status_code=201,
     responses={
-        404: {"description": "No such study."},
-        409: {"description": "The result that the reader saw is no longer current."},
+        **MALFORMED,
+        404: {"model": Refusal, "description": "No such study."},
+        409: {
+            "model": Refusal,
+            "description": "The result that the reader saw is no longer current.",
+        },
     },
 )
 def judge(

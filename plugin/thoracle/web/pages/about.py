@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
+from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import FileResponse, JSONResponse, Response
 
@@ -18,6 +19,7 @@ from thoracle.web.session.access import Person, anyone
 from thoracle.web.site import render, site_of
 
 router = APIRouter()
+programs = APIRouter(tags=["service"])
 
 # ---- modelcard -----------------------------------------------------------------------------------
 # The model card: what the bundle's docs/ say, made from Markdown without any HTML of its own.
@@ -30,7 +32,18 @@ _PICTURES: Final = {".png": "image/png"}
 # What is said about the program itself: its health.
 
 
-@router.get("/healthz")
+class HealthAnswer(BaseModel):
+    """Whether the service can answer."""
+
+    status: str
+    version: str
+
+
+@programs.get(
+    "/healthz",
+    response_model=HealthAnswer,
+    responses={503: {"model": HealthAnswer, "description": "The database does not answer."}},
+)
 def health(request: Request) -> Response:
     """Say whether the database answers; for load balancers, so without a log-in."""
     try:

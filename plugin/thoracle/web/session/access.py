@@ -245,13 +245,16 @@ async def same_site(request: Request) -> None:
     Raises
     ------
     HTTPException
-        403: the token of the page is missing or wrong, or the browser names another site.
+        403: the token of the page is missing or wrong, or the browser names another site; 401: a
+        program has no token.
     """
     if request.method in SAFE_METHODS or _has_token(request):
         return
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise HTTPException(403, "this form was sent by another site")
     cookie = cookies.value(request, site_of(request).secure)
+    if cookie is None and is_for_programs(request.url.path):
+        raise SignInRequired  # a program without its token, and no browser
     sent = request.headers.get("x-csrf-token")
     if sent is None:
         found = (await request.form()).get("csrf_token", "")

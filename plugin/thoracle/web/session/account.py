@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Request
+from pydantic import BaseModel, Field
 from starlette.responses import RedirectResponse, Response
 
 from thoracle.accounts import accounts as audited
@@ -18,6 +19,7 @@ from thoracle.web.session.login import Text, begin, by, checked
 from thoracle.web.site import render, site_of
 
 router = APIRouter()
+programs = APIRouter(prefix="/api", tags=["account"])
 Anyone = Annotated[Person, Depends(anyone)]
 SignedIn = Annotated[Person, Depends(signed_in)]
 
@@ -28,14 +30,22 @@ MOST_TOKENS = 50
 """Of one person, that are good."""
 
 
-@router.get("/api/whoami")
-def who_am_i(person: Anyone) -> dict[str, Any]:
+class WhoAnswer(BaseModel):
+    """Who asks."""
+
+    name: str
+    roles: list[str]
+    scopes: list[str] | None = Field(description="Of the token; null: signed in by a browser.")
+
+
+@programs.get("/whoami")
+def who_am_i(person: Anyone) -> WhoAnswer:
     """Say who asks, and what the token is good for."""
-    return {
-        "name": person.name,
-        "roles": sorted(role.value for role in person.roles),
-        "scopes": None if person.scopes is None else sorted(person.scopes),
-    }
+    return WhoAnswer(
+        name=person.name,
+        roles=sorted(role.value for role in person.roles),
+        scopes=None if person.scopes is None else sorted(person.scopes),
+    )
 
 
 @router.get("/account")
