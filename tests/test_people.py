@@ -36,8 +36,14 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 @pytest.mark.parametrize(
     "password",
-    ["elevenchars", "", "x" * 257, "aaaaaaaaaaaaaaaaa", "drwho1234567"],
-    ids=["short", "empty", "long", "one letter", "the name"],
+    [
+        *("elevenchars", "", "x" * 257, "aaaaaaaaaaaaaaaaa", "drwho1234567"),
+        *("password1234", "P@ssw0rd1234", "1q2w3e4r5t6y", "letmeinletmein", "hospital1234"),
+    ],
+    ids=[
+        *("short", "empty", "long", "one letter", "the name"),
+        *("common", "with signs", "keys", "twice", "a word and a row"),
+    ],
 )
 def test_a_poor_password_is_refused(password: str) -> None:
     with pytest.raises(PasswordError):
@@ -45,7 +51,7 @@ def test_a_poor_password_is_refused(password: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "password", ["twelve chars", "x1y2z" * 51, "пароль из слов", " " * 8 + "abcdef"]
+    "password", ["twelve chars", "x1y2z" * 51, "пароль из слов", " " * 8 + "gr7!pq"]
 )
 def test_any_long_password_will_do(password: str) -> None:
     credentials.require_password(password, "drwho")

@@ -41,14 +41,15 @@ HOSTILE = "<script>alert('x')</script>\"'--{{191*193}}"
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     more = {"victim": ["reader"], "changing": ["reader"], "both": ["reader", "auditor"]}
+    more["everybody"] = ["reader", "administrator", "auditor"]
     folder = tmp_path_factory.mktemp("site")
     text = "lockout_failures = 3\nlockout_minutes = 0.1"
     with Site(folder, text, persons={**PERSONS, **more}) as running:
         yield running
 
 
-def routes(site: Site) -> list[tuple[str, str]]:
-    """Return method and path of every route, its parameters filled in."""
+def routes(site: Site, value: str = "1") -> list[tuple[str, str]]:
+    """Return method and path of every route, its parameters filled in with a value."""
 
     def walk(some: Iterable[Any]) -> Iterator[tuple[str, str]]:
         for route in some:
@@ -57,7 +58,7 @@ def routes(site: Site) -> list[tuple[str, str]]:
             elif isinstance(route, Mount):
                 yield "GET", route.path
             else:
-                path = re.sub(r"\{[^}]+\}", "1", route.path)
+                path = re.sub(r"\{[^}]+\}", value, route.path)
                 yield from ((method, path) for method in route.methods - {"HEAD"})
 
     app = create_app(site.settings, connect("sqlite://"))
@@ -686,6 +687,30 @@ def test_hostile_names_are_text(site: Site) -> None:
     assert all("<script>alert" not in page and "{{191*193}}" in page for page in pages[:4])
     assert all("&lt;script&gt;" in page for page in pages[:4])
     assert all("<script>alert" not in page for page in pages[4:])
+
+
+HUGE = ("9223372036854775808", "9" * 5000)
+"""Beyond 64 bits, and a text that Python takes for no number."""
+NUMBERS = ("page", "days", "limit", "_count", "_id", "outcome", "report", "hours", "since")
+"""What a query or a form may have a number for."""
+
+
+@pytest.mark.parametrize("number", HUGE, ids=len)
+def test_a_number_beyond_64_bits_is_no_internal_error(site: Site, number: str) -> None:
+    cursor = f"2026-11-22T18:45:29.123456Z~{number[:19]}"
+    more = {**dict.fromkeys(NUMBERS, number), "cursor": cursor, "before": cursor, "_after": cursor}
+    with site.client("everybody") as client:
+        for method, path in routes(site, number):
+            if path in ("/logout", "/worklist/events"):  # the end of the session; a stream
+                continue
+            for query in ({}, more):
+                form = query if method == "POST" else None
+                answer = client.request(method, path, params=query, data=form)
+                assert answer.status_code < 500, (method, path, query)
+        for path in ("/account/tokens/{}/revoke", "/people/reader/tokens/{}/revoke"):
+            assert client.post(path.format(number)).status_code == 422
+        assert client.get(f"/audit/event/{number}").status_code == 422
+        assert client.get("/audit", params={"before": cursor}).status_code == 422
 
 
 def test_the_log_holds_no_query_no_password_and_no_name(site: Site) -> None:

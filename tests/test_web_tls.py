@@ -21,7 +21,7 @@ from thoracle import settings
 from thoracle.cli.machine import CheckResult, check
 from thoracle.errors import SettingsError
 from thoracle.settings import Settings, Web
-from thoracle.web import serve
+from thoracle.web import connections, serve
 from thoracle.web.app import create_app
 from thoracle.web.session import guard
 
@@ -149,7 +149,7 @@ def test_when_others_can_connect_only_the_trusted_names_count(
 @pytest.fixture
 def hurried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Yield the port of pages that wait a second for a request, and as long for a body."""
-    monkeypatch.setattr(serve, "HEADER_SECONDS", 1)
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 1)
     monkeypatch.setattr(guard, "BODY_SECONDS", 1)
     site = Site(tmp_path)
     server = uvicorn.Server(

@@ -76,6 +76,12 @@ class Web(Section):
         pattern=r"^(https?://[^\s]*)?$",
         description="The site's viewer, e.g. https://viewer.example/?study={StudyInstanceUID}; {StudyInstanceUID}, {AccessionNumber} and {PatientID} are filled in. Empty: no link.",
     )
+    connections_per_address: int = Field(
+        100,
+        ge=10,
+        le=400,
+        description="Connections that one address may have, 10 to 400; beyond them the oldest that waits is closed. Addresses of a proxy may have all.",
+    )
     readers_see_kept_back: bool = Field(
         False,
         description="Readers see on the pages what a [[rule]] holds or shadows, marked so; false: that a result is held or shadow, and no more. Administrators and auditors always see it, programs never.",

@@ -102,7 +102,13 @@ def create_app(settings: Settings, database: Engine, config: Path | None = None)
         app.include_router(router, include_in_schema=False)
     openapi.describe(app)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
-    app.add_middleware(Guard, settings=settings.web, secure=app.state.site.secure, failed=_failed)
+    app.add_middleware(
+        Guard,
+        settings=settings.web,
+        secure=app.state.site.secure,
+        is_known=_is_known,
+        failed=_failed,
+    )
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _malformed)
     return app
@@ -156,6 +162,10 @@ def _malformed(request: Request, error: Exception) -> Response:
     if access.is_for_programs(request.url.path):
         return JSONResponse({"detail": text}, 422)
     return _page(request, 422, text)
+
+
+def _is_known(request: Request) -> bool:
+    return access.person_of(request) is not None
 
 
 def _failed(request: Request) -> Response:

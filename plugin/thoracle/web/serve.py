@@ -1,7 +1,7 @@
 """The process of the pages: uvicorn, with the settings' address and certificate."""
 
-import asyncio
 import os
+import resource
 import socket
 import ssl
 import sys
@@ -11,7 +11,6 @@ from typing import IO
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import Engine
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from thoracle.accounts import rows as people
 from thoracle.errors import ThoracleError
@@ -19,10 +18,9 @@ from thoracle.settings import Settings, Web, tls
 from thoracle.store import rights, running
 from thoracle.store.database import existing
 from thoracle.web.app import create_app
+from thoracle.web.connections import BoundedProtocol
 
 KEEP_ALIVE_SECONDS = 15
-HEADER_SECONDS = 20
-"""A request whose first lines have not come after so many seconds does not come."""
 BACKLOG = 512
 """Connections that the system keeps until we take them."""
 DRAIN_SECONDS = 5
@@ -42,12 +40,23 @@ def serve(settings: Settings, config: Path | None = None) -> None:
     if settings.data_folder_group:
         os.umask(rights.PAGES_UMASK)
     database = existing(settings)
+    _allow_open_files()
     app = create_app(settings, database, config)
     server = uvicorn.Server(_config(app, settings.web))
     with _listener(settings.web) as listener, _locked(settings):
         _announce_first_run(app, settings.web, database)
         server.run(sockets=[listener])
     database.dispose()
+
+
+def _allow_open_files() -> None:
+    """Take as many open files as this process may have.
+
+    A connection that has begun no TLS is not counted among the connections yet, and the usual
+    1024 are soon used up.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _locked(settings: Settings) -> IO[str]:
@@ -86,7 +95,7 @@ def _config(app: FastAPI, web: Web) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         ssl_context_factory=None if context is None else lambda *_: context,
-        http=DeadlineProtocol,
+        http=BoundedProtocol,
         ws="none",
         proxy_headers=bool(web.proxy_addresses),
         forwarded_allow_ips=list(web.proxy_addresses),
@@ -95,7 +104,6 @@ def _config(app: FastAPI, web: Web) -> uvicorn.Config:
         log_config=None,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
-        limit_concurrency=400,
         h11_max_incomplete_event_size=32 * 1024,
     )
 
@@ -111,39 +119,3 @@ def _announce_first_run(app: FastAPI, web: Web, database: Engine) -> None:
         f"{scheme}://{web.host}:{web.port}/first-run\nwith this token: {token}\n"
     )
     sys.stdout.flush()
-
-
-class DeadlineProtocol(H11Protocol):
-    """HTTP/1.1 that ends connections on which a request begins and does not come.
-
-    uvicorn has a time-out between requests alone; connections that send a byte now and then would
-    take all places.
-    """
-
-    _deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first request."""
-        super().connection_made(transport)
-        self._wait()
-
-    def data_received(self, data: bytes) -> None:
-        """Go on waiting while no request is complete."""
-        super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_waiting()
-        elif self._deadline is None:
-            self._wait()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
-        self._stop_waiting()
-        super().connection_lost(exc)
-
-    def _wait(self) -> None:
-        self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
-
-    def _stop_waiting(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from pydantic import BaseModel, Field
 
 from thoracle.audit import beginning, query, timestamps
@@ -17,6 +17,7 @@ from thoracle.web.openapi import Refusal
 from thoracle.web.pages import asked as asking
 from thoracle.web.pages.asked import CURSOR, Asked
 from thoracle.web.pages.audit import verifier_of
+from thoracle.web.parameters import RowId
 from thoracle.web.session.access import Person, Role, scoped
 from thoracle.web.site import site_of
 from thoracle.web.verifier import Run, State
@@ -170,7 +171,7 @@ def events(
 def event(
     request: Request,
     person: Auditor,
-    row_id: Annotated[int, Path(ge=0, lt=2**63, description="Number of the row.")],
+    row_id: RowId,
 ) -> EventAnswer:
     """Return one event."""
     with site_of(request).database.begin() as connection:

@@ -8,6 +8,7 @@ from starlette.responses import RedirectResponse, Response
 
 from thoracle.monitoring import occurrences
 from thoracle.monitoring.occurrences import AlarmError
+from thoracle.web.parameters import RowId
 from thoracle.web.session.access import Person, administrator
 from thoracle.web.session.login import Text, by
 from thoracle.web.site import render, site_of
@@ -93,7 +94,7 @@ def unsilence(request: Request, person: Administrator, subject: Text) -> Respons
 
 @router.post("/alarms/{number}/acknowledge")
 def acknowledge(
-    request: Request, person: Administrator, number: int, comment: Text = ""
+    request: Request, person: Administrator, number: RowId, comment: Text = ""
 ) -> Response:
     """Acknowledge one occurrence of an alarm."""
     who = by(request, person.name)

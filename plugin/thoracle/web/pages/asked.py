@@ -83,7 +83,8 @@ class Asked(BaseModel):
 
 FIELDS = tuple(Asked.model_fields)
 """The fields of a question, which are those of ``audit.query.Question``."""
-CURSOR = r"^[0-9T:.Z-]{27}~[0-9]{1,19}$"
+CURSOR = r"^[0-9T:.Z-]{27}~[0-9]{1,18}$"
+"""Of 18 digits at most: a number of 64 bits."""
 
 
 def position(cursor: str | None) -> tuple[str, int] | None:

@@ -11,7 +11,7 @@ from itertools import chain, islice
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Form, HTTPException, Path, Query, Request
+from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request
 from pydantic import Field
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
@@ -28,6 +28,7 @@ from thoracle.store.trail import Event
 from thoracle.web.pages import asked as asking
 from thoracle.web.pages.asked import CURSOR, Asked
 from thoracle.web.pages.worklist import reason, waited
+from thoracle.web.parameters import RowId
 from thoracle.web.session.access import Person, auditor, auditor_or_administrator
 from thoracle.web.site import Site, render, site_of
 from thoracle.web.verifier import Verifier
@@ -225,9 +226,7 @@ def show(request: Request, person: Auditor, wanted: Annotated[Page, Query()]) ->
 
 
 @router.get("/audit/event/{row_id}")
-def show_one(
-    request: Request, person: Auditor, row_id: Annotated[int, Path(ge=0, lt=2**63)]
-) -> HTMLResponse:
+def show_one(request: Request, person: Auditor, row_id: RowId) -> HTMLResponse:
     """Return one event."""
     with site_of(request).database.begin() as connection:
         event = query.event_row(connection, row_id)

@@ -35,6 +35,7 @@ from thoracle.store.object_files import Objects
 from thoracle.study import rows as studies
 from thoracle.study.rows import StudyRows
 from thoracle.web.pages.rendering import GREY_VALUES, SIGNATURE, Order
+from thoracle.web.parameters import RowId
 from thoracle.web.session.access import Person, anyone, sees_kept_back
 from thoracle.web.site import site_of
 
@@ -193,7 +194,7 @@ def picture(
     request: Request,
     uid: str,
     kind: str,
-    number: int,
+    number: RowId,
     view: Annotated[str, Query(max_length=128)],
     person: Annotated[Person, Depends(anyone)],
 ) -> Response:

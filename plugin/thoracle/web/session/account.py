@@ -13,6 +13,7 @@ from thoracle.accounts import rows as people
 from thoracle.accounts.accounts import PersonError
 from thoracle.errors import ThoracleError
 from thoracle.store.tables import now, timestamp
+from thoracle.web.parameters import RowId
 from thoracle.web.session import access, cookies, credentials
 from thoracle.web.session.access import Person, anyone, signed_in
 from thoracle.web.session.login import Text, begin, by, checked
@@ -159,7 +160,7 @@ def _token(person: Person, label: str, days: int, scopes: list[str]) -> dict[str
 
 
 @router.post("/account/tokens/{token_id}/revoke")
-def revoke_token(request: Request, person: Anyone, token_id: int) -> Response:
+def revoke_token(request: Request, person: Anyone, token_id: RowId) -> Response:
     """Let one of one's own tokens open nothing any more."""
     try:
         with site_of(request).database.begin() as connection:

@@ -77,7 +77,7 @@ def require_password(password: str, name: str) -> None:
     Raises
     ------
     PasswordError
-        Too short, too long, or the name of the person.
+        Too short, too long, the name of the person, or among the first that somebody would try.
     """
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
         raise PasswordError(
@@ -88,6 +88,27 @@ def require_password(password: str, name: str) -> None:
         raise PasswordError("found the name in the password, required: another password")
     if len(set(password)) < 5:
         raise PasswordError("found fewer than 5 different characters, required: another password")
+    if _is_common(password, name):
+        raise PasswordError(
+            "found a common password, or one with little added to it, required: another password"
+        )
+
+
+def _is_common(password: str, name: str) -> bool:
+    """Return whether a password would be among the first million that are tried.
+
+    zxcvbn knows 30,000 common passwords and words, and what people add to them.
+    """
+    from zxcvbn import zxcvbn  # it takes a while to load its lists
+
+    told = zxcvbn(password[:_LONGEST_JUDGED], user_inputs=[name, "thoracle"])
+    return int(told["score"]) < _LOWEST_SCORE
+
+
+_LONGEST_JUDGED = 72
+"""Characters: zxcvbn takes no more, because its time grows with the square of them."""
+_LOWEST_SCORE = 2
+"""From this on it takes more than 10^6 guesses; an account is locked after a few."""
 
 
 def hashed_password(password: str) -> str:

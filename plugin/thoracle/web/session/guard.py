@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from thoracle.settings import Web, is_loopback
+from thoracle.web.connections import RESERVED
 
 logger = logging.getLogger(__name__)
 
@@ -51,16 +53,24 @@ class Guard:
         ``trusted_hosts``, and ``host``: names of this machine are taken while only it can connect.
     secure
         Whether browsers come by https.
+    is_known
+        Says whether somebody is signed in; it asks the database.
     failed
         Answers what the application could not. It is done here, because Starlette's own place for
         it is outside of this one, and its answers would go without the headers.
     """
 
     def __init__(
-        self, app: ASGIApp, settings: Web, secure: bool, failed: Callable[[Request], Response]
+        self,
+        app: ASGIApp,
+        settings: Web,
+        secure: bool,
+        is_known: Callable[[Request], bool],
+        failed: Callable[[Request], Response],
     ) -> None:
         self._app = app
         self._secure = secure
+        self._is_known = is_known
         self._failed = failed
         self._hosts = {host.lower() for host in settings.trusted_hosts}
         if is_loopback(settings.host):
@@ -78,9 +88,16 @@ class Guard:
             await _say(scope, receive, answer, 400, "found a Host header that is not trusted")
         elif not length.isdecimal() or int(length[:12]) > LARGEST_BODY:
             await _say(scope, receive, answer, 413, f"required: at most {LARGEST_BODY} bytes")
+        elif scope.get("state", {}).get(RESERVED) and not await self._may_use_reserve(scope):
+            await _say(scope, receive, answer, 503, "all connections are in use; try again later")
         else:
             await self._pass_on(scope, _Body(scope, receive, answer).receive, answer)
         answer.log()
+
+    async def _may_use_reserve(self, scope: Scope) -> bool:
+        if scope["path"] == "/healthz":
+            return True
+        return await run_in_threadpool(self._is_known, Request(scope))
 
     async def _pass_on(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         try:

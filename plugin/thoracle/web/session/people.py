@@ -11,6 +11,7 @@ from thoracle.accounts import rows as people
 from thoracle.accounts.accounts import PersonError
 from thoracle.errors import ThoracleError
 from thoracle.store.tables import now
+from thoracle.web.parameters import RowId
 from thoracle.web.session import credentials
 from thoracle.web.session.access import Person, Role, administrator
 from thoracle.web.session.login import Text, by
@@ -208,7 +209,7 @@ def end_sessions(request: Request, person: Administrator, name: str) -> Response
 
 
 @router.post("/people/{name}/tokens/{token_id}/revoke")
-def revoke_token(request: Request, person: Administrator, name: str, token_id: int) -> Response:
+def revoke_token(request: Request, person: Administrator, name: str, token_id: RowId) -> Response:
     """Let a token of a person open nothing any more."""
     who = by(request, person.name)
     return _change(
