@@ -73,6 +73,7 @@ SILENT = {
     "/account": ("/account", 200),
     "/alarms": ("/alarms", 200),  # names studies as the dashboard does
     "/account/password": ("/account/password", 200),
+    "/account/second-factor": ("/account/second-factor", 200),
     "/api/openapi.json": ("/api/openapi.json", 200),
     "/api/whoami": ("/api/whoami", 200),
     "/api/audit/verification": ("/api/audit/verification", 200),
@@ -83,6 +84,7 @@ SILENT = {
     "/fhir/{path:path}": ("/fhir/ImagingStudy/{study}/_history", 404),
     "/first-run": ("/first-run", 404),
     "/login": ("/login", 303),
+    "/login/code": ("/login/code", 303),
     "/login/callback": ("/login/callback", 404),
     "/login/provider": ("/login/provider", 404),
     "/metrics": ("/metrics", 200),
@@ -278,6 +280,7 @@ ELSEWHERE = {
         [f"person {one}" for one in ("add", "list", "roles", "disable", "enable", "password")],
         "about who may open the pages",
     ),
+    "person reset-second-factor": "about who may open the pages",
 }
 """Commands that show none, or of which other tests see the row."""
 

@@ -288,6 +288,7 @@ ASKED: dict[str, tuple[str, ...]] = {
     "/setup/{table}/edit/{name}": ("/setup/rule/edit/held",),
     "/account": ("/account",),
     "/account/password": ("/account/password",),
+    "/account/second-factor": ("/account/second-factor",),
     "/model-card": ("/model-card",),
 }
 """GET routes, with the addresses that are asked of each."""
@@ -295,6 +296,7 @@ LEFT_OUT = {
     "/healthz": "says that the pages are up",
     "/static": "files of the package",
     "/login": "nobody is signed in",
+    "/login/code": "nobody is signed in",
     "/login/callback": "nobody is signed in",
     "/login/provider": "nobody is signed in",
     "/first-run": "nobody is signed in",
@@ -316,7 +318,9 @@ POSTED = {
 }
 """Forms and requests about a study, with what is sent."""
 CHANGE = {
-    **dict.fromkeys(("/login", "/logout", "/first-run"), "who is signed in, and no study"),
+    **dict.fromkeys(
+        ("/login", "/login/code", "/logout", "/first-run"), "who is signed in, and no study"
+    ),
     **dict.fromkeys(
         ("/worklist/columns", "/worklist/filters", "/worklist/filters/delete"),
         "what a person keeps: nothing of a study",

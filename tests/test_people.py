@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 import processes
 from browsing import add_person
 from thoracle.accounts import accounts as audited
+from thoracle.accounts import factor_rows
 from thoracle.accounts import rows as people
 from thoracle.accounts.accounts import Actor, PersonError
 from thoracle.errors import ThoracleError
@@ -108,7 +109,8 @@ def test_attempts_at_the_same_moment_are_all_counted(engine: Engine) -> None:
     def attempt() -> None:
         start.wait()
         with engine.begin() as connection:
-            admitted.append(audited.attempt(connection, "reader", failures=5, minutes=1))
+            counted = audited.attempt(connection, "reader", failures=5, minutes=1)
+        admitted.append(counted is not None)
 
     threads = [threading.Thread(target=attempt) for _ in range(12)]
     for thread in threads:
@@ -188,6 +190,7 @@ def test_persons_are_managed_from_the_command_line(engine: Engine, tmp_path: Pat
         "roles": ["administrator"],
         "state": "one-time password",
         "by": "password",
+        "second_factor": False,
         "sessions": 0,
     }
     last = person("disable", "boss")
@@ -200,8 +203,29 @@ def test_persons_are_managed_from_the_command_line(engine: Engine, tmp_path: Pat
     assert person("roles", "second", "--role", "reader").returncode == 0
     assert "second (second): reader; one-time" in person("list").stdout
     assert password not in person("password", "boss").stdout
+    with engine.begin() as connection:
+        factor_rows.begin(connection, "boss", "A" * 32)
+        factor_rows.confirm(connection, "boss")
+    assert "one-time password; second factor" in person("list").stdout
+    assert person("reset-second-factor", "Boss").returncode == 0
+    with engine.connect() as connection:
+        assert not factor_rows.is_set(connection, "boss")
+    none = person("reset-second-factor", "boss")
+    assert none.returncode == 1
+    assert "found no second factor of 'boss', required: one" in none.stderr
     assert "found 'king', required: one of" in person("add", "x", "--role", "king").stderr
     assert "required: a name that nobody has" in person("add", "boss", "--role", "reader").stderr
+
+
+def test_enabling_an_account_unlocks_it(engine: Engine, tmp_path: Path) -> None:
+    Commands(tmp_path)("add", "boss", "--role", "administrator")
+    with engine.begin() as connection:
+        people.set_attempts(connection, "boss", 0, "2999-01-01T00:00:00.000000Z")
+    assert Commands(tmp_path)("enable", "boss").returncode == 0
+    with engine.connect() as connection:
+        row = people.row_of(connection, "boss")
+    assert row is not None
+    assert row.locked_until is None
 
 
 def test_without_a_gateway_the_commands_say_so(tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
+import pyotp
 import pytest
 from playwright.sync_api import Browser, expect
 
 from browser import ZOOMED, Visit, visit
-from browsing import PASSWORD, Site
+from browsing import PASSWORD, Site, add_person
 from thoracle.accounts import rows as people
 
 OTHER = "another long password"
@@ -67,6 +68,46 @@ def test_a_token_is_made_and_revoked(boss: Visit) -> None:
     expect(page.locator("td .chip")).to_contain_text("revoked")
 
 
+def test_an_authenticator_app_is_set_up_and_asked_for(site: Site, browser: Browser) -> None:
+    with site.database.begin() as connection:
+        add_person(connection, "careful", ["reader"])
+    with visit(browser, site, "careful") as found:
+        page = found.page
+        found.go("/account")
+        page.get_by_role("link", name="Set up an authenticator app").click()
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Set up an authenticator app").click()
+        assert page.locator(".qr").evaluate("picture => picture.naturalWidth") > 0
+        assert found.faults() == []
+        secret = page.locator("#key").inner_text().replace(" ", "")
+        page.get_by_label("Code that the app shows now").fill(pyotp.TOTP(secret).now())
+        page.keyboard.press("Enter")
+        expect(page.locator(".secret li")).to_have_count(10)
+        codes = page.locator(".secret li").all_inner_texts()
+        assert found.faults() == []
+        page.get_by_role("link", name="Continue").click()
+        expect(page.get_by_role("heading", name="Worklist")).to_be_attached()
+        found.go("/account/second-factor")
+        expect(page.get_by_text("recovery codes left: 10")).to_be_visible()
+        assert found.faults() == []
+        page.locator(".menu summary").click()
+        page.get_by_role("button", name="Log out").click()
+        page.get_by_label("Name").fill("careful")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Enter the code")).to_be_visible()
+        assert found.faults() == []
+        page.keyboard.type(codes[0])  # the field has the focus
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Worklist")).to_be_attached()
+        found.go("/account/second-factor")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_label("Code of the app").fill(codes[1])
+        page.get_by_role("button", name="Remove the second factor").click()
+        expect(page.get_by_text("Second factor removed.")).to_be_visible()
+        assert found.complaints == []
+
+
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_no_page_about_people_has_a_grave_fault(site: Site, boss: Visit, theme: str) -> None:
     page = boss.page
@@ -80,6 +121,7 @@ def test_no_page_about_people_has_a_grave_fault(site: Site, boss: Visit, theme: 
         "/people/administrator",
         "/account",
         "/account/password",
+        "/account/second-factor",
     ):
         boss.go(path)
         assert page.locator("html").get_attribute("data-theme") == theme
@@ -102,7 +144,7 @@ def test_no_page_about_people_has_a_grave_fault(site: Site, boss: Visit, theme: 
 def test_at_200_percent_nothing_has_to_be_scrolled_sideways(boss: Visit) -> None:
     page = boss.page
     page.set_viewport_size({"width": ZOOMED[0], "height": ZOOMED[1]})
-    for path in ("/people", "/people/reader", "/account", "/account/password"):
+    for path in ("/people", "/people/reader", "/account", "/account/second-factor"):
         boss.go(path)
         wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert wide <= 0, path

@@ -27,6 +27,7 @@ from thoracle.web.site import FOLDER
 OPEN = {
     "/healthz",
     "/login",
+    "/login/code",
     "/login/provider",
     "/login/callback",
     "/logout",
@@ -381,7 +382,7 @@ def test_every_route_needs_a_person_but_the_few_that_are_listed(site: Site) -> N
 
 def test_only_administrators_come_to_the_people(site: Site) -> None:
     theirs = [(method, path) for method, path in routes(site) if path.startswith("/people")]
-    assert len(theirs) == 10
+    assert len(theirs) == 11
     for name in ("reader", "auditor", "both"):
         with site.client(name) as client:
             for method, path in theirs:

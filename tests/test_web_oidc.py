@@ -11,7 +11,7 @@ import httpx
 import pytest
 from joserfc.jwk import RSAKey
 
-from browsing import Site, log_in
+from browsing import Site, csrf_token, log_in
 from openid_provider import CLIENT_ID, CLIENT_SECRET, OpenIDProvider
 from thoracle.accounts import openid
 from thoracle.accounts import rows as people
@@ -31,12 +31,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Op
         yield site, provider
 
 
-def started(folder: Path, provider: OpenIDProvider) -> Site:
-    """Return pages that know a provider, to be started."""
+def started(folder: Path, provider: OpenIDProvider, text: str = "") -> Site:
+    """Return pages that know a provider, to be started; ``text`` is more of ``[web]``."""
     (folder / "client-secret").write_text(CLIENT_SECRET + "\n")
     site = Site(
         folder,
-        f'[web.oidc]\nissuer = "{provider.issuer}"\nclient_id = "{CLIENT_ID}"\n'
+        f'{text}[web.oidc]\nissuer = "{provider.issuer}"\nclient_id = "{CLIENT_ID}"\n'
         f'client_secret = "file:client-secret"{ROLES}',
     )
     provider.callbacks.append(f"{site.url}/login/callback")
@@ -306,6 +306,19 @@ def test_without_its_provider_people_with_passwords_come_in(tmp_path: Path) -> N
         assert "not read: ConnectionError" in why(site)
         with site.client("reader"):
             pass
+
+
+def test_a_required_second_factor_is_not_asked_of_whom_the_provider_lets_in(tmp_path: Path) -> None:
+    with OpenIDProvider() as provider:
+        provider.behave(sub="u", roles=["chest-read"])
+        required = started(tmp_path, provider, 'second_factor = "required"\n')
+        with required as site, site.visitor() as client:
+            assert through(client).headers["location"] == "/account"
+            assert client.get("/account").status_code == 200
+            assert "through your institution" in client.get("/account/second-factor").text
+            client.headers["X-CSRF-Token"] = csrf_token(client, "/account")
+            answer = client.post("/account/second-factor", data={"password": ""})
+            assert answer.status_code == 422
 
 
 def test_without_a_provider_there_is_no_way_to_it(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def add(connection: Connection, by: Actor, name: str, values: Mapping[str, Any])
     if stored.row_of(connection, name) is not None:
         raise PersonError(f"found a person {name}, required: a name that nobody has")
     stored.add(connection, name, values)
-    _changed(connection, by, name, {"added": True, "roles": values["roles"]})
+    changed(connection, by, name, {"added": True, "roles": values["roles"]})
 
 
 def change(
@@ -79,7 +79,7 @@ def change(
     stored.set_row(connection, name, values)
     if ends_sessions:
         what = {**what, "sessions_ended": stored.end_sessions(connection, name)}
-    _changed(connection, by, name, what)
+    changed(connection, by, name, what)
 
 
 def provided(connection: Connection, by: Actor, name: str, values: Mapping[str, Any]) -> None:
@@ -104,7 +104,7 @@ def provided(connection: Connection, by: Actor, name: str, values: Mapping[str, 
         stored.set_row(connection, name, other)
         if "roles" in other:
             other["sessions_ended"] = stored.end_sessions(connection, name)
-        _changed(connection, by, name, {"by_provider": True, **other})
+        changed(connection, by, name, {"by_provider": True, **other})
 
 
 def end_sessions(connection: Connection, by: Actor, name: str) -> None:
@@ -116,7 +116,7 @@ def end_sessions(connection: Connection, by: Actor, name: str) -> None:
         There is no such person.
     """
     _existing(connection, name)
-    _changed(connection, by, name, {"sessions_ended": stored.end_sessions(connection, name)})
+    changed(connection, by, name, {"sessions_ended": stored.end_sessions(connection, name)})
 
 
 def add_token(
@@ -125,7 +125,7 @@ def add_token(
     """Add an API token; return its id."""
     token_id = stored.add_token(connection, digest, name, values)
     what = {key: values[key] for key in ("label", "scopes", "expires_at")}
-    _changed(connection, by, name, {"token_added": token_id, **what})
+    changed(connection, by, name, {"token_added": token_id, **what})
     return token_id
 
 
@@ -141,20 +141,44 @@ def revoke_token(connection: Connection, by: Actor, name: str, token_id: int) ->
     if row is None or row.revoked_at is not None:
         raise PersonError(f"found no token {token_id} that is not revoked, required: one")
     stored.set_token(connection, token_id, {"revoked_at": now()})
-    _changed(connection, by, name, {"token_revoked": token_id, "label": row.label})
+    changed(connection, by, name, {"token_revoked": token_id, "label": row.label})
 
 
-def attempt(connection: Connection, name: str, failures: int, minutes: float) -> bool:
-    """Count an attempt to log in before its password is compared; return whether it may be.
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A log-in that was counted as one that failed, before it is known whether it does."""
+
+    made: int
+    """How many there are in a row."""
+    locked_until: str | None
+    """Set when it has locked the account."""
+
+
+def attempt(connection: Connection, name: str, failures: int, minutes: float) -> Attempt | None:
+    """Count an attempt to log in before its password or code is compared.
 
     Counted before, attempts made at the same moment are all counted. While an account is locked,
-    none is.
+    none is, and none may be compared: ``None``.
     """
     made = stored.count_attempt(connection, name)
-    if made is not None and made >= failures:
-        until = timestamp(datetime.now(UTC) + timedelta(minutes=minutes))
-        stored.set_attempts(connection, name, 0, until)
-    return made is not None
+    if made is None:
+        return None
+    if made < failures:
+        return Attempt(made, None)
+    until = timestamp(datetime.now(UTC) + timedelta(minutes=minutes))
+    stored.set_attempts(connection, name, 0, until)
+    return Attempt(made, until)
+
+
+def take_back(connection: Connection, name: str, attempt: Attempt) -> None:
+    """Count an attempt no longer whose password was right: its code is counted by itself.
+
+    It forgets none of the others: who knows a password must not get more codes by it.
+    """
+    if attempt.locked_until is None:
+        stored.uncount_attempt(connection, name)
+    else:
+        stored.unlock(connection, name, attempt.locked_until, attempt.made - 1)
 
 
 def refused(connection: Connection, by: Actor, why: str) -> None:
@@ -169,12 +193,17 @@ def refused(connection: Connection, by: Actor, why: str) -> None:
     )
 
 
-def logged_in(connection: Connection, by: Actor, digest: str, expires_at: str, means: str) -> None:
-    """Begin a session of ``by.user_id``, and forget the attempts that failed."""
+def logged_in(
+    connection: Connection, by: Actor, digest: str, expires_at: str, detail: dict[str, Any]
+) -> None:
+    """Begin a session of ``by.user_id``, and forget the attempts that failed.
+
+    ``detail`` has the ``means``: what the person has shown.
+    """
     assert by.user_id is not None
     stored.set_attempts(connection, by.user_id, 0, None)
     stored.add_session(connection, digest, by.user_id, by.network_address, expires_at)
-    trail.record(connection, trail.Event.LOGGED_IN, {**_who(by), "detail": {"means": means}})
+    trail.record(connection, trail.Event.LOGGED_IN, {**_who(by), "detail": detail})
 
 
 def logged_out(connection: Connection, by: Actor, digest: str) -> None:
@@ -190,7 +219,8 @@ def _existing(connection: Connection, name: str) -> Row[Any]:
     return row
 
 
-def _changed(connection: Connection, by: Actor, name: str, what: dict[str, Any]) -> None:
+def changed(connection: Connection, by: Actor, name: str, what: dict[str, Any]) -> None:
+    """Record a change of a person."""
     columns: trail.Columns = {**_who(by), "detail": {"person": name, **what}}
     trail.record(connection, trail.Event.PERSON_CHANGED, columns)
 

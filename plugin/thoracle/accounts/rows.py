@@ -3,9 +3,23 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, delete, exists, func, insert, or_, select, update
 
-from thoracle.store.tables import api_token, now, person, saved_filter, web_session
+from thoracle.store.tables import (
+    api_token,
+    now,
+    person,
+    saved_filter,
+    second_factor,
+    waiting_login,
+    web_session,
+)
+
+_HAS_SECOND_FACTOR = (
+    exists()
+    .where(second_factor.c.person == person.c.name, second_factor.c.confirmed_at.is_not(None))
+    .label("has_second_factor")
+)
 
 
 def anybody(connection: Connection) -> bool:
@@ -24,14 +38,15 @@ def row_by_subject(connection: Connection, subject: str) -> Row[Any] | None:
 
 
 def rows(connection: Connection) -> Sequence[Row[Any]]:
-    """Return all persons by name, with the number of their sessions that have not ended."""
+    """Return all persons by name, with ``sessions`` that have not ended, ``has_second_factor``."""
     count = (
         select(func.count())
         .select_from(web_session)
         .where(web_session.c.person == person.c.name, web_session.c.expires_at > now())
         .scalar_subquery()
     )
-    return connection.execute(select(person, count.label("sessions")).order_by(person.c.name)).all()
+    found = select(person, count.label("sessions"), _HAS_SECOND_FACTOR)
+    return connection.execute(found.order_by(person.c.name)).all()
 
 
 def active_administrators(connection: Connection) -> set[str]:
@@ -99,6 +114,21 @@ def set_attempts(
     )
 
 
+def uncount_attempt(connection: Connection, name: str) -> None:
+    """Count one attempt less, unless they were forgotten meanwhile."""
+    connection.execute(
+        update(person)
+        .where(person.c.name == name, person.c.failures > 0)
+        .values(failures=person.c.failures - 1)
+    )
+
+
+def unlock(connection: Connection, name: str, locked_until: str, failures: int) -> None:
+    """End one lock, and no other, with so many attempts that failed."""
+    this = (person.c.name == name) & (person.c.locked_until == locked_until)
+    connection.execute(update(person).where(this).values(failures=failures, locked_until=None))
+
+
 def add_session(
     connection: Connection, digest: str, name: str, network_address: str | None, expires_at: str
 ) -> None:
@@ -128,9 +158,9 @@ def sessions(connection: Connection, name: str) -> Sequence[Any]:
 
 
 def session_row(connection: Connection, digest: str) -> Row[Any] | None:
-    """Return a session with the columns of its person."""
+    """Return a session with the columns of its person and ``has_second_factor``."""
     return connection.execute(
-        select(person, web_session.c.seen_at, web_session.c.expires_at)
+        select(person, web_session.c.seen_at, web_session.c.expires_at, _HAS_SECOND_FACTOR)
         .join(web_session)
         .where(web_session.c.digest == digest)
     ).one_or_none()
@@ -146,9 +176,11 @@ def end_session(connection: Connection, digest: str) -> None:
     connection.execute(delete(web_session).where(web_session.c.digest == digest))
 
 
-def end_sessions(connection: Connection, name: str) -> int:
-    """End all sessions of a person; return how many there were."""
-    return connection.execute(delete(web_session).where(web_session.c.person == name)).rowcount
+def end_sessions(connection: Connection, name: str, but: str | None = None) -> int:
+    """End the sessions of a person but one, and log-ins that wait; return how many sessions."""
+    connection.execute(delete(waiting_login).where(waiting_login.c.person == name))
+    theirs = (web_session.c.person == name) & (web_session.c.digest != (but or ""))
+    return connection.execute(delete(web_session).where(theirs)).rowcount
 
 
 def add_token(connection: Connection, digest: str, name: str, values: Mapping[str, Any]) -> int:

@@ -68,13 +68,14 @@ def list_command(
             "roles": row.roles,
             "state": _state(row, stamp),
             "by": "institution" if row.subject else "password",
+            "second_factor": row.has_second_factor,
             "sessions": row.sessions,
         }
         if as_json:
             print_json(facts)
         else:
             text = f"{row.name} ({row.display_name}): {', '.join(row.roles)}; {facts['state']}"
-            say(text)
+            say(f"{text}; second factor" if row.has_second_factor else text)
 
 
 def _state(row: Any, stamp: str) -> str:
@@ -119,6 +120,18 @@ def password_command(
     password, values = _password(credentials.folded_name(name), ask)
     _change(config, name, values, {"password": "one-time" if password else "set"})
     _print_password(password)
+
+
+@app.command("reset-second-factor")
+def reset_second_factor_command(name: NameArgument, config: ConfigOption = None) -> None:
+    """Remove the second factor of an account, e.g. after its phone was lost; the sessions end."""
+    from thoracle.accounts import second_factor
+    from thoracle.web.session import credentials
+
+    name = credentials.folded_name(name)
+    with _transaction(config) as connection:
+        second_factor.reset(connection, _by(), name)
+    say(f"{name} changed")
 
 
 def _change(

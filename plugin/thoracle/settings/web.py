@@ -2,7 +2,7 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 from pydantic import model_validator as validator
@@ -97,6 +97,10 @@ class Web(Section):
     )
     lockout_minutes: float = Field(
         15, gt=0, le=1440, description="How long an account is locked, minutes."
+    )
+    second_factor: Literal["optional", "required"] = Field(
+        "optional",
+        description="`required`: whoever has a password here sets up an authenticator app at the next log-in, and can do nothing before (docs/people.md).",
     )
     oidc: OIDC | None = Field(
         None, description="OpenID Connect: the table [web.oidc]; unset: local accounts alone."

@@ -37,7 +37,7 @@ from thoracle.web.pages import (
     study,
     worklist,
 )
-from thoracle.web.session import access, account, login, people, provider
+from thoracle.web.session import access, account, factor, login, login_code, people, provider
 from thoracle.web.session.guard import Guard
 from thoracle.web.session.login import FirstRun, Throttle
 from thoracle.web.session.provider import Logins
@@ -61,8 +61,10 @@ PAGES = (
     dashboard.router,
     fhir_audit.router,  # before the one that takes every type
     fhir.router,
+    factor.router,
     list_view.router,
     login.router,
+    login_code.router,
     metrics.router,
     pictures.router,
     setup_callers.router,
@@ -136,7 +138,7 @@ def _instead(request: Request, error: HTTPException) -> str | None:
         return login.address(request)
     if isinstance(error, access.ChangeRequired):
         return "/account/password"
-    return None
+    return "/account/second-factor" if isinstance(error, access.SetUpRequired) else None
 
 
 def _refusal(request: Request, error: HTTPException) -> Response:

@@ -14,7 +14,15 @@ from thoracle.store.tables.audit import (
 )
 from thoracle.store.tables.images import header, instance, legal_hold, reconciliation, study
 from thoracle.store.tables.outbox import commitment, outbox
-from thoracle.store.tables.people import api_token, person, saved_filter, web_session
+from thoracle.store.tables.people import (
+    api_token,
+    person,
+    recovery_code,
+    saved_filter,
+    second_factor,
+    waiting_login,
+    web_session,
+)
 from thoracle.store.tables.results import (
     alarm,
     alarm_occurrence,
@@ -57,11 +65,14 @@ __all__ = [
     "person",
     "reading",
     "reconciliation",
+    "recovery_code",
     "result",
     "saved_filter",
+    "second_factor",
     "study",
     "timestamp",
     "verdict",
+    "waiting_login",
     "web_session",
     "workitem",
     "workitem_subscription",

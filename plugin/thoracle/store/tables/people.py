@@ -59,3 +59,33 @@ api_token = Table(
     Column("revoked_at", TIME),
     ForeignKeyConstraint(["person"], ["person.name"]),
 )
+
+# The second factor of a local account: an authenticator app (RFC 6238).
+second_factor = Table(
+    "second_factor",
+    metadata,
+    Column("person", String(64), primary_key=True),
+    Column("secret", String(64), nullable=False),  # base32; codes are computed from it
+    Column("last_step", Integer, nullable=False),  # of the last code accepted: none counts again
+    Column("created_at", TIME, nullable=False),
+    Column("confirmed_at", TIME),  # NULL: shown, and no code of it has come yet
+    ForeignKeyConstraint(["person"], ["person.name"]),
+)
+
+recovery_code = Table(
+    "recovery_code",
+    metadata,
+    Column("digest", DIGEST, primary_key=True),  # SHA-256 of the code; used ones are deleted
+    Column("person", String(64), nullable=False, index=True),
+    ForeignKeyConstraint(["person"], ["person.name"]),
+)
+
+# Log-ins of which the password was right, and which wait for the code. It is no session.
+waiting_login = Table(
+    "waiting_login",
+    metadata,
+    Column("digest", DIGEST, primary_key=True),  # SHA-256 of the cookie
+    Column("person", String(64), nullable=False, index=True),
+    Column("expires_at", TIME, nullable=False),
+    ForeignKeyConstraint(["person"], ["person.name"]),
+)

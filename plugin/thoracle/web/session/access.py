@@ -60,6 +60,8 @@ class Person:
     """Of the API token; ``None``: signed in by a browser."""
     must_change: bool = False
     """The password is a one-time one: nothing opens before it is changed."""
+    must_set_up: bool = False
+    """There is no second factor, and one is required: nothing opens before it is set up."""
 
     def has(self, role: Role) -> bool:
         """Return whether the person may do what a role may; administrators may what readers may."""
@@ -78,6 +80,13 @@ class ChangeRequired(HTTPException):
 
     def __init__(self) -> None:
         super().__init__(403, "change the one-time password first")
+
+
+class SetUpRequired(HTTPException):
+    """The second factor is still to be set up."""
+
+    def __init__(self) -> None:
+        super().__init__(403, "set up the second factor first")
 
 
 def is_for_programs(path: str) -> bool:
@@ -134,7 +143,8 @@ def _by_cookie(request: Request) -> Person | None:
         with site.database.begin() as connection:
             people.set_session(connection, digest, {"seen_at": now()})
     request.state.session = digest
-    return _person(row)
+    required = site.settings.web.second_factor == "required" and row.password_hash is not None
+    return replace(_person(row), must_set_up=required and not row.has_second_factor)
 
 
 def _is_automatic(request: Request) -> bool:
@@ -164,19 +174,34 @@ def sees_kept_back(request: Request, person: Person) -> bool:
     return site_of(request).settings.web.readers_see_kept_back
 
 
-def signed_in(request: Request) -> Person:
-    """Return who is signed in, even when only the password may be changed yet."""
+def _signed_in(request: Request) -> Person:
     person = person_of(request)
     if person is None:
         raise SignInRequired
     return person
 
 
-def anyone(request: Request) -> Person:
-    """Return who is signed in by a browser, or with a token of any scope."""
-    person = signed_in(request)
+def changing_password(request: Request) -> Person:
+    """Return who is signed in, even when the password is still to be changed."""
+    person = _signed_in(request)
+    if person.must_set_up and not person.must_change:
+        raise SetUpRequired
+    return person
+
+
+def setting_up(request: Request) -> Person:
+    """Return who is signed in, even when the second factor is still to be set up."""
+    person = _signed_in(request)
     if person.must_change:
         raise ChangeRequired
+    return person
+
+
+def anyone(request: Request) -> Person:
+    """Return who is signed in by a browser, or with a token of any scope."""
+    person = setting_up(request)
+    if person.must_set_up:
+        raise SetUpRequired
     return person
 
 

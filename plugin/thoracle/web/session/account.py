@@ -9,20 +9,21 @@ from pydantic import BaseModel, Field
 from starlette.responses import RedirectResponse, Response
 
 from thoracle.accounts import accounts as audited
+from thoracle.accounts import factor_rows
 from thoracle.accounts import rows as people
 from thoracle.accounts.accounts import PersonError
 from thoracle.errors import ThoracleError
 from thoracle.store.tables import now, timestamp
 from thoracle.web.parameters import RowId
 from thoracle.web.session import access, cookies, credentials
-from thoracle.web.session.access import Person, anyone, signed_in
+from thoracle.web.session.access import Person, anyone, changing_password
 from thoracle.web.session.login import Text, begin, by, checked
 from thoracle.web.site import render, site_of
 
 router = APIRouter()
 programs = APIRouter(prefix="/api", tags=["account"])
 Anyone = Annotated[Person, Depends(anyone)]
-SignedIn = Annotated[Person, Depends(signed_in)]
+Changing = Annotated[Person, Depends(changing_password)]
 
 TOKEN_PREFIX = "thoracle_"  # noqa: S105  # so that scanners for secrets find tokens left in files
 LONGEST_TOKEN_DAYS = 366
@@ -52,7 +53,11 @@ def who_am_i(person: Anyone) -> WhoAnswer:
 @router.get("/account")
 def account(request: Request, person: Anyone, said: str = "") -> Response:
     """Show one's account."""
-    texts = {"revoked": "Token revoked.", "password": "Password changed."}
+    texts = {
+        "revoked": "Token revoked.",
+        "password": "Password changed.",
+        "factor": "Second factor removed.",
+    }
     return _page(request, person, said=texts.get(said, ""))
 
 
@@ -68,6 +73,7 @@ def _page(
     with site_of(request).database.connect() as connection:
         row = people.row_of(connection, person.name)
         tokens = people.tokens(connection, person.name)
+        has_second_factor = factor_rows.is_set(connection, person.name)
     assert row is not None
     return render(
         request,
@@ -76,6 +82,7 @@ def _page(
         tokens=tokens,
         scopes=access.scopes_of(person),
         has_password=row.password_hash is not None,
+        has_second_factor=has_second_factor,
         stamp=now(),
         longest_days=LONGEST_TOKEN_DAYS,
         said=said,
@@ -85,14 +92,14 @@ def _page(
 
 
 @router.get("/account/password")
-def password_form(request: Request, _person: SignedIn) -> Response:
+def password_form(request: Request, _person: Changing) -> Response:
     """Show the form for another password."""
     return render(request, "password.html", fault="")
 
 
 @router.post("/account/password")
 def change_password(
-    request: Request, person: SignedIn, current: Text, password: Text, again: Text
+    request: Request, person: Changing, current: Text, password: Text, again: Text
 ) -> Response:
     """Change one's own password: all sessions end, and one begins."""
     try:
@@ -100,8 +107,7 @@ def change_password(
             raise PersonError("found two different new passwords, required: the same twice")
         if password == current:
             raise PersonError("found the current password as the new one, required: another")
-        _row, why = checked(request, person.name, current)
-        if why:
+        if checked(request, person.name, current).why:
             raise PersonError("the current password is wrong, or the account is locked")
         values = credentials.chosen_password(password, person.name)
     except ThoracleError as fault:
@@ -110,7 +116,7 @@ def change_password(
         what = {"password": "changed"}
         audited.change(connection, by(request, person.name), person.name, values, what)
     to = "/" if person.must_change else "/account?said=password"  # after the first log-in: to work
-    return begin(request, person.name, to, "password changed")
+    return begin(request, person.name, to, {"means": "password changed"})
 
 
 @router.post("/account/tokens")

@@ -5,6 +5,7 @@ import ipaddress
 import secrets
 import threading
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
@@ -16,6 +17,7 @@ from limits.strategies import MovingWindowRateLimiter
 from starlette.responses import RedirectResponse, Response
 
 from thoracle.accounts import accounts as audited
+from thoracle.accounts import factor_rows
 from thoracle.accounts import rows as people
 from thoracle.accounts.accounts import Actor, PersonError
 from thoracle.errors import ThoracleError
@@ -113,6 +115,8 @@ router = APIRouter()
 # ---- log-in --------------------------------------------------------------------------------------
 
 REFUSAL = "Wrong name or password, or the account is locked."
+CODE_MINUTES = 5
+"""How long a log-in waits for the code after the password."""
 Text = Annotated[str, Form()]
 
 
@@ -164,14 +168,42 @@ def form_again(request: Request, back: str, fault: str = "", status_code: int = 
 
 @router.post("/login")
 def log_in(request: Request, name: Text, password: Text = "", next: Text = "/") -> Response:
-    """Begin a session, or refuse in the same words and time for every reason."""
-    row, why = checked(request, credentials.folded_name(name), password)
-    if row is None or why:
-        with site_of(request).database.begin() as connection:
-            audited.refused(connection, by(request, None if row is None else row.name), why)
-        return form_again(request, next, REFUSAL, 401)
-    to = "/account/password" if row.one_time_until is not None else home(row.roles, next)
-    return begin(request, row.name, to, "password")
+    """Begin a session, or refuse in the same words and time for every reason.
+
+    Who has a second factor gets no session yet, but the page that asks for the code.
+    """
+    found = checked(request, credentials.folded_name(name), password)
+    row = found.row
+    with site_of(request).database.begin() as connection:
+        if row is None or found.why:
+            audited.refused(connection, by(request, None if row is None else row.name), found.why)
+            return form_again(request, next, REFUSAL, 401)
+        asked = factor_rows.is_set(connection, row.name)
+    if asked:
+        return _ask_for_code(request, found, next)
+    return begin(request, row.name, after_log_in(row, next), {"means": "password"})
+
+
+def after_log_in(row: Any, path: str) -> str:
+    """Return where a person goes after the log-in; with a one-time password, to change it."""
+    return "/account/password" if row.one_time_until is not None else home(row.roles, path)
+
+
+def _ask_for_code(request: Request, found: "Checked", path: str) -> Response:
+    """Have a log-in wait for its code, with a new cookie that is no session."""
+    assert found.attempt is not None
+    site, name = site_of(request), found.row.name
+    cookie = secrets.token_urlsafe(cookies.BYTES)
+    expires_at = timestamp(datetime.now(UTC) + timedelta(minutes=CODE_MINUTES))
+    before = cookies.value(request, site.secure)
+    with site.database.begin() as connection:
+        if before is not None:
+            people.end_session(connection, cookies.digest(before))
+        audited.take_back(connection, name, found.attempt)
+        factor_rows.add_waiting(connection, cookies.digest(cookie), name, expires_at)
+    response = RedirectResponse(f"/login/code?next={quote(own(path), safe='/')}", 303)
+    cookies.put(response, cookie, site.secure)
+    return response
 
 
 def by(request: Request, name: str | None) -> Actor:
@@ -179,8 +211,20 @@ def by(request: Request, name: str | None) -> Actor:
     return Actor(name, address_of(request))
 
 
-def checked(request: Request, name: str, password: str) -> tuple[Any, str]:
-    """Return the row of a person, if there is one, and why the password is refused, if it is.
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What became of a password."""
+
+    row: Any
+    """Of the person; ``None``: there is none of the name."""
+    attempt: audited.Attempt | None
+    """As it was counted; ``None``: it was not, because the account is disabled or locked."""
+    why: str
+    """Why it is refused; empty: it is right."""
+
+
+def checked(request: Request, name: str, password: str) -> Checked:
+    """Compare the password of a person, if there is one of the name.
 
     Raises
     ------
@@ -189,10 +233,10 @@ def checked(request: Request, name: str, password: str) -> tuple[Any, str]:
     """
     throttle, address = throttle_of(request), address_of(request)
     throttle.admit(address)
-    row, why = _compared(site_of(request), name, password)
-    if why:
+    found = _compared(site_of(request), name, password)
+    if found.why:
         throttle.failed(address)
-    return row, why
+    return found
 
 
 def throttle_of(request: Request) -> Throttle:
@@ -202,30 +246,42 @@ def throttle_of(request: Request) -> Throttle:
     return found
 
 
-def _compared(site: Site, name: str, password: str) -> tuple[Any, str]:
+def _compared(site: Site, name: str, password: str) -> Checked:
     web = site.settings.web
     with site.database.begin() as connection:
         row = people.row_of(connection, name) if credentials.is_name(name) else None
-        may = row is not None and audited.attempt(
-            connection, name, web.lockout_failures, web.lockout_minutes
-        )
-        if not may:
+        attempt = None
+        if row is not None:
+            attempt = audited.attempt(connection, name, web.lockout_failures, web.lockout_minutes)
+        if attempt is None:
             people.lock(connection)  # a write as well, because its time could be measured
     # Compared in any case: the time must not tell who exists or is locked.
     same = credentials.password_matches(password, None if row is None else row.password_hash)
+    return Checked(row, attempt, _why_refused(row, attempt, same))
+
+
+def _why_refused(row: Any, attempt: audited.Attempt | None, same: bool) -> str:
     if row is None:
-        return None, "unknown name"
-    if not may:
-        return row, "disabled" if row.disabled else "locked"
+        return "unknown name"
+    if attempt is None:
+        return why_not_counted(row)
     if not same:
-        return row, "wrong password"
+        return "wrong password"
     if row.one_time_until is not None and row.one_time_until <= now():
-        return row, "one-time password too old"
-    return row, ""
+        return "one-time password too old"
+    return ""
 
 
-def begin(request: Request, name: str, to: str, means: str) -> Response:
-    """Begin a session with a new cookie, end the one before, and go to a page."""
+def why_not_counted(row: Any) -> str:
+    """Return why an attempt of a person was not counted."""
+    return "disabled" if row.disabled else "locked"
+
+
+def begin(request: Request, name: str, to: str, detail: dict[str, Any]) -> Response:
+    """Begin a session with a new cookie, end the one before, and go to a page.
+
+    ``detail`` is for the audit: ``means``, by which the person is known.
+    """
     site = site_of(request)
     cookie = secrets.token_urlsafe(cookies.BYTES)
     hours = site.settings.web.session_hours
@@ -234,7 +290,7 @@ def begin(request: Request, name: str, to: str, means: str) -> Response:
     with site.database.begin() as connection:
         if before is not None:
             people.end_session(connection, cookies.digest(before))
-        audited.logged_in(connection, by(request, name), cookies.digest(cookie), expires_at, means)
+        audited.logged_in(connection, by(request, name), cookies.digest(cookie), expires_at, detail)
     response = RedirectResponse(to, 303)
     cookies.put(response, cookie, site.secure)
     return response
@@ -278,7 +334,7 @@ def first_run(request: Request, token: Text, name: Text, password: Text) -> Resp
         with site_of(request).database.begin() as connection:
             audited.add(connection, by(request, name), name, values)
         request.app.state.first_run.end()
-    return begin(request, name, "/people", "first run")
+    return begin(request, name, "/people", {"means": "first run"})
 
 
 def _require_first_run(request: Request) -> None:

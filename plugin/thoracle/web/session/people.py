@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Request
 from starlette.responses import RedirectResponse, Response
 
 from thoracle.accounts import accounts as audited
+from thoracle.accounts import factor_rows, second_factor
 from thoracle.accounts import rows as people
 from thoracle.accounts.accounts import PersonError
 from thoracle.errors import ThoracleError
@@ -28,6 +29,7 @@ DONE = {
     "unlocked": "Account unlocked.",
     "sessions": "All sessions of the account ended.",
     "revoked": "Token revoked.",
+    "second-factor": "Second factor removed. All sessions of the account ended.",
 }
 """What is said after a change, by a word in the address."""
 
@@ -101,6 +103,7 @@ def _one(
             row=row,
             sessions=people.sessions(connection, name),
             tokens=people.tokens(connection, name),
+            has_second_factor=factor_rows.is_set(connection, name),
             roles=list(Role),
             stamp=now(),
             said=said,
@@ -194,6 +197,18 @@ def one_time_password(request: Request, person: Administrator, name: str) -> Res
     except PersonError as fault:
         return _one(request, name, 422, fault=str(fault))
     return _one(request, name, password=password)
+
+
+@router.post("/people/{name}/second-factor")
+def reset_second_factor(request: Request, person: Administrator, name: str) -> Response:
+    """Remove the second factor of a person, and end the sessions."""
+    who = by(request, person.name)
+    return _change(
+        request,
+        name,
+        "second-factor",
+        lambda connection: second_factor.reset(connection, who, name),
+    )
 
 
 @router.post("/people/{name}/sessions")

@@ -126,7 +126,7 @@ def back(
     except (OpenIDError, audited.PersonError) as fault:
         return _refused(request, name, fault)
     to = login.home(values["roles"], waiting.back)
-    return login.begin(request, name, to, "OpenID Connect")
+    return login.begin(request, name, to, {"means": "OpenID Connect"})
 
 
 def _refused(request: Request, name: str | None, fault: ThoracleError) -> Response:
