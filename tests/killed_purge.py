@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from thoracle.report import context
-from thoracle.retention import purge, rules
+from thoracle.retention import purge, removal, rules, study_rows
 from thoracle.retention import rows as stored
 from thoracle.settings import Retention, Settings
 from thoracle.store import database, engine
@@ -23,6 +23,8 @@ MODULES: dict[str, Any] = {
     "context": context,
     "headers": headers,
     "Objects": Objects,
+    "removal": removal,
+    "study_rows": study_rows,
 }
 """Where the function is that meets the signal, by the name that a test uses."""
 

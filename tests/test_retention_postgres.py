@@ -5,23 +5,26 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.parquet
-from sqlalchemy import select, update
+import pytest
+from sqlalchemy import Engine, delete, insert, select, update
+from sqlalchemy.exc import DBAPIError
 
 from postgres import postgres
 from radiographs import chest, saved
 from test_store import made, plan, received, store
-from thoracle.audit import verification
+from thoracle.audit import contents, verification
 from thoracle.cli import audit_export
 from thoracle.outbox import rows as outbox
 from thoracle.report import context
-from thoracle.retention import holds, research, subject
+from thoracle.retention import holds, research, study_rows, subject
 from thoracle.retention import holds as stored_holds
-from thoracle.retention.purge import Purge
+from thoracle.retention.purge import Done, Purge
 from thoracle.retention.rows import PurgeKind
 from thoracle.retention.subject import Subject
 from thoracle.settings import Retention, Settings
 from thoracle.store import database, trail
-from thoracle.store.tables import analysis, audit_event, instance, now, result
+from thoracle.store.object_files import Objects
+from thoracle.store.tables import analysis, audit_event, instance, now, result, verdict
 from thoracle.study import headers, results
 from thoracle.study.results import AnalysisKey
 
@@ -91,4 +94,29 @@ def test_retention_holds_and_exports_on_postgresql(tmp_path: Path) -> None:
         assert Purge(engine, shorter, moment=LATER).run().studies == {PurgeKind.HEADERS: 1}
         with engine.connect() as connection:
             assert headers.missing(connection, "1.2.840") == 1
+        for opinion in ("agree", "disagree"):
+            judge(engine, opinion)
+            gone = removed(engine, tmp_path, verdicts_days=100)
+            assert (gone.studies, gone.rows) == ({PurgeKind.VERDICTS: 1}, 1)
+        judge(engine, "agree")
+        with pytest.raises(DBAPIError, match="only ever added"), engine.begin() as connection:
+            connection.execute(delete(verdict))
+        gone = removed(engine, tmp_path, studies_days=365)
+        assert (gone.studies, gone.rows) == ({PurgeKind.STUDIES: 1}, 6)
+        with engine.connect() as connection:
+            assert study_rows.counts(connection, ["1.2.840"]) == {}
+            assert verification.verify(connection).well
+        assert contents.check(engine, Objects(tmp_path)).faults == ()
         engine.dispose()
+
+
+def judge(engine: Engine, opinion: str) -> None:
+    values = {"study_instance_uid": "1.2.840", "generation": 1, "bundle_digest": "d"}
+    row = {**values, "opinion": opinion, "comment": "", "person": "me", "recorded_at": now()}
+    with engine.begin() as connection:
+        connection.execute(insert(verdict).values(row))
+
+
+def removed(engine: Engine, folder: Path, **rules: int) -> Done:
+    settings = Settings(data_folder=folder, retention=Retention(audit_days=0, **rules))
+    return Purge(engine, settings, moment=LATER).run()

@@ -332,6 +332,9 @@ def _run(settings: Settings, of: Stored, found: Replay) -> None:
         if gone or not of.images:
             found.impossible(_gone(gone, len(of.images)))
             return
+        if not of.readings:
+            found.impossible("found no readings, required: those of then: a rule deleted them")
+            return
         paths = list(files.values())
         readings = [reader.read(path) for path in paths]
         _compare_readings(of, readings, found)

@@ -34,8 +34,8 @@ def plan_command(
     as_json: JsonOption = False,
     limit: Annotated[int, typer.Option(min=1, help="Studies to list of each kind.")] = 100,
 ) -> None:
-    """List what would be deleted now, and what stays and why. Nothing is changed."""
-    from thoracle.retention import rules
+    """List what would be deleted now, and what is kept and why. Changes nothing."""
+    from thoracle.retention import removal, rules
     from thoracle.retention.rows import PurgeKind
     from thoracle.store import trail, views
     from thoracle.store.anchors import ANCHORS_FILE, read_anchors
@@ -48,7 +48,7 @@ def plan_command(
             one
             for what in PurgeKind
             for one in islice(
-                _planned(connection, what, limits),
+                (_planned_rows if what in removal.KINDS else _planned)(connection, what, limits),
                 limit,
             )
         ]
@@ -103,12 +103,34 @@ def _planned(connection: Any, what: Any, limits: Any) -> Iterator[dict[str, Any]
         after = studies[-1]
 
 
+def _planned_rows(connection: Any, what: Any, limits: Any) -> Iterator[dict[str, Any]]:
+    """Yield the studies whose rows are old enough for a rule, by UID, and why they stay."""
+    from thoracle.retention import removal
+
+    after, before = "", limits.before(what)
+    while before:
+        studies = removal.candidates(connection, what, before, after, STUDIES)
+        for study in studies:
+            why = list(removal.reasons(connection, what, study, limits))
+            yield {
+                "what": what.value,
+                "study_instance_uid": study,
+                "rows": removal.size(connection, what, study, before),
+                "goes": not why,
+                "stays_because": why,
+            }
+        if len(studies) < STUDIES:
+            return
+        after = studies[-1]
+
+
 def _show(one: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(one)
         return
     said = "go" if one["goes"] else f"stay: {'; '.join(one['stays_because'])}"
-    number = f"{one['files']} {'rows' if one['what'] == 'headers' else 'files'}"
+    is_rows = "rows" in one or one["what"] == "headers"
+    number = f"{one.get('rows', one.get('files'))} {'rows' if is_rows else 'files'}"
     say(f"{one['what']} of {one['study_instance_uid']}: {number} {said}")
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Connection,
     Select,
     case,
+    exists,
     func,
     literal_column,
     select,
@@ -44,8 +45,13 @@ def _beginning(moment: Any, length: int) -> Any:
 
 
 def first_day(connection: Connection) -> str | None:
-    """Return the first day, as ``2026-11-22``, that has studies."""
-    first = connection.execute(select(func.min(worklist.c.received_at))).scalar()
+    """Return the first day, as ``2026-11-22``, that has studies with readings.
+
+    Those of earlier days may have gone by the rules of retention.
+    """
+    read = exists().where(reading.c.study_instance_uid == worklist.c.study_instance_uid)
+    statement = select(worklist.c.received_at).where(read).order_by(worklist.c.received_at)
+    first = connection.execute(statement.limit(1)).scalar()
     return None if first is None else str(first)[:DAY]
 
 

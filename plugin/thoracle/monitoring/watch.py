@@ -30,6 +30,7 @@ from thoracle.monitoring.comparison import (
     worst,
 )
 from thoracle.settings import Watch
+from thoracle.settings.web import AGREEMENT_DAYS
 from thoracle.store.tables import timestamp
 
 # ---- drift ---------------------------------------------------------------------------------------
@@ -356,9 +357,6 @@ def agreement(rows: Sequence[Any], days: int, settings: Watch) -> Comparison:
 
 
 # ---- watch ---------------------------------------------------------------------------------------
-
-AGREEMENT_DAYS = 28
-"""Verdicts are fewer than studies, so they are counted over a longer time."""
 
 
 @dataclass(frozen=True, slots=True)

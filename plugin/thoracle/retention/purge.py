@@ -20,8 +20,8 @@ from sqlalchemy import Engine
 
 from thoracle.errors import DataFolderInUse, ThoracleError
 from thoracle.report import context
+from thoracle.retention import removal, rules
 from thoracle.retention import rows as stored
-from thoracle.retention import rules
 from thoracle.retention.rows import PurgeKind
 from thoracle.retention.rules import RetentionLimits
 from thoracle.settings import Settings
@@ -52,16 +52,20 @@ class Done:
     pictures: int = 0
     orphans: int = 0
     workflows: int = 0
+    rows: int = 0
+    """Of studies, verdicts and readings."""
     events: int = 0
     """Rows of the audit."""
 
     def __str__(self) -> str:
-        images, results = (
-            self.studies.get(what, 0) for what in (PurgeKind.IMAGES, PurgeKind.RESULTS)
-        )
+        of = {what: self.studies.get(what, 0) for what in PurgeKind}
         return (
-            f"images of {images} studies, results of {results} studies ({self.files} files), "
-            f"headers of {self.studies.get(PurgeKind.HEADERS, 0)} studies, "
+            f"images of {of[PurgeKind.IMAGES]} studies, "
+            f"results of {of[PurgeKind.RESULTS]} studies ({self.files} files), "
+            f"headers of {of[PurgeKind.HEADERS]} studies, "
+            f"readings of {of[PurgeKind.READINGS]} studies, "
+            f"verdicts of {of[PurgeKind.VERDICTS]} studies, "
+            f"{of[PurgeKind.STUDIES]} whole studies ({self.rows} rows), "
             f"{self.pictures} pictures, {self.orphans} orphans, {self.workflows} workflows, "
             f"{self.events} rows of the audit"
         )
@@ -102,8 +106,10 @@ class Purge:
         """
         with _alone(self._settings.data_folder):
             self._finish()
-            for what in PurgeKind:
+            for what in (PurgeKind.IMAGES, PurgeKind.RESULTS, PurgeKind.HEADERS):
                 self._studies(what)
+            for what in removal.KINDS:
+                self._rows(what)
             self._pictures()
             self._orphans()
             self._workflows()
@@ -146,6 +152,53 @@ class Purge:
             self._done.studies[what] = self._done.studies.get(what, 0) + 1
             if paths:
                 self._unlink(paths)
+
+    def _rows(self, what: PurgeKind) -> None:
+        before = self._limits.before(what)
+        after, files_until = "", ""
+        while before:
+            with self._database.connect() as connection:
+                found = removal.candidates(connection, what, before, after, STUDIES)
+            due = self._without_work(found) if what is PurgeKind.STUDIES else found
+            for study in due:
+                if self._pause():
+                    break
+                with self._database.begin() as connection:
+                    gone = removal.remove(connection, what, study, self._limits)
+                if gone is not None:
+                    self._done.studies[what] = self._done.studies.get(what, 0) + 1
+                    self._done.rows += gone.rows
+                    files_until = max(files_until, gone.files_until)
+            if len(found) < STUDIES or self._stopped.is_set():
+                break
+            after = found[-1]
+        if files_until:
+            self._forget_pictures(files_until)
+
+    def _without_work(self, found: list[str]) -> list[str]:
+        """Return the studies that may go, without what the engine knows of them.
+
+        Its rows would make the work on a study that comes again a repetition.
+        """
+        with self._database.connect() as connection:
+            due = [
+                study
+                for study in found
+                if not any(removal.reasons(connection, PurgeKind.STUDIES, study, self._limits))
+            ]
+            words = removal.words(connection, due)
+        if not due or self._pause():
+            return []
+        number, named = engine.delete_ended_naming(self._database, words)
+        self._done.workflows += number
+        return [study for study in due if study not in {words[one] for one in named}]
+
+    def _forget_pictures(self, until: str) -> None:
+        """Delete the pictures that nobody looked at since a moment.
+
+        They are named by what they were made of, and nobody can look at one whose files have gone.
+        """
+        self._delete_pictures(datetime.fromisoformat(until))
 
     def _headers(self, study: str) -> Mapping[str, bytes | None] | None:
         """Return what stays of a study's images, by path; ``None`` when they stay themselves.

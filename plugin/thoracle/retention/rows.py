@@ -50,6 +50,11 @@ class PurgeKind(StrEnum):
     """Objects that we made, and messages about them."""
     HEADERS = "headers"
     """What corrections need of images that have gone: rows (study/headers.py), without files."""
+    READINGS = "readings"
+    """What was said of each image, and its features: rows (removal.py)."""
+    VERDICTS = "verdicts"
+    STUDIES = "studies"
+    """All rows of a study, after its files."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,9 +37,12 @@ class RetentionLimits:
         """Return the limits at a moment; now, if none is given."""
         moment = moment or datetime.now(UTC)
         days = {
-            PurgeKind.IMAGES: settings.images_days_after_proof,
-            PurgeKind.RESULTS: settings.results_days_after_proof,
+            PurgeKind.IMAGES: _sooner(settings.images_days_after_proof, settings.studies_days),
+            PurgeKind.RESULTS: _sooner(settings.results_days_after_proof, settings.studies_days),
             PurgeKind.HEADERS: settings.headers_days_after_proof,
+            PurgeKind.READINGS: settings.readings_days,
+            PurgeKind.VERDICTS: settings.verdicts_days,
+            PurgeKind.STUDIES: settings.studies_days,
         }
         unanswered = settings.unanswered_days
         end = timestamp(moment - timedelta(days=unanswered)) if unanswered else ""
@@ -51,6 +54,11 @@ class RetentionLimits:
         return timestamp(self.moment - timedelta(days=days)) if days else ""
 
 
+def _sooner(days: int, studies: int) -> int:
+    """Return after how many days files go: with their study at the latest; 0: never."""
+    return min((one for one in (days, studies) if one), default=0)
+
+
 def reasons(
     facts: Facts, held_by: Sequence[int], what: PurgeKind, limits: RetentionLimits
 ) -> Iterator[str]:
@@ -58,7 +66,7 @@ def reasons(
     yield from (f"legal hold {number}" for number in held_by)
     if facts.unplanned:
         yield f"{facts.unplanned} of its images are in no generation yet"
-    yield from _of_analyses(facts, limits)
+    yield from of_analyses(facts, limits)
     yield from _of_sending(facts, limits)
     if facts.performed:
         yield "a workitem of a workflow manager has not ended"
@@ -77,7 +85,8 @@ def _rule(facts: Facts, what: PurgeKind, limits: RetentionLimits) -> PurgeKind:
     return max((PurgeKind.HEADERS, PurgeKind.RESULTS), key=limits.before)
 
 
-def _of_analyses(facts: Facts, limits: RetentionLimits) -> Iterator[str]:
+def of_analyses(facts: Facts, limits: RetentionLimits) -> Iterator[str]:
+    """Yield what of a study's analyses has not ended, or is not final."""
     states = [state for state, _, _ in facts.analyses]
     if not any(state != "superseded" for state in states):
         yield "there was no analysis"

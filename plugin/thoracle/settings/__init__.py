@@ -20,7 +20,7 @@ from thoracle.settings.result import Classify, Report
 from thoracle.settings.section import ClientTLS, Section, is_loopback
 from thoracle.settings.storage import Database, Erasure, Retention
 from thoracle.settings.ups import UPS, Subscriber, WorkflowManager
-from thoracle.settings.web import OIDC, Rank, Watch, Web
+from thoracle.settings.web import AGREEMENT_DAYS, OIDC, Rank, Watch, Web
 
 __all__ = [
     "HL7",
@@ -153,6 +153,21 @@ class Settings(Section):
                 raise ValueError(
                     f"ups.{name}: found none while receive.host is {self.receive.host}, required: "
                     "at least one AE title when other machines can ask for workitems"
+                )
+        return self
+
+    @validator(mode="after")
+    def _statistics_keep_their_rows(self) -> "Settings":
+        compared = self.watch.window_days + self.watch.reference_days
+        for name, least, of in (
+            ("studies_days", compared, "watch.window_days and watch.reference_days together"),
+            ("readings_days", compared, "watch.window_days and watch.reference_days together"),
+            ("verdicts_days", AGREEMENT_DAYS, "what the watch on agreement looks at"),
+        ):
+            found = getattr(self.retention, name)
+            if 0 < found < least:
+                raise ValueError(
+                    f"retention.{name}: found {found}, required: 0 or at least {least} days, {of}"
                 )
         return self
 

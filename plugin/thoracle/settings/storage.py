@@ -91,6 +91,14 @@ class Retention(Section):
         90,
         "A delivery or message that was refused or given up, and an analysis that failed, hold back what belongs to them so long, or until somebody retries",
     )
+    studies_days: int = _days(
+        0,
+        "All rows of a study, with the files that are left, after all that was made of it is proven to be kept and nobody judged it any more",
+    )
+    verdicts_days: int = _days(0, "Verdicts with their comments")
+    readings_days: int = _days(
+        0, "What was said of each image, with the features that the watch compares"
+    )
     workflow_days: int = _days(30, "Rows of the engine about work that has ended")
     pictures_days: int = _days(7, "Pictures of the pages that nobody looked at")
     orphans_days: int = _days(

@@ -145,6 +145,10 @@ class Rank(Section):
     )
 
 
+AGREEMENT_DAYS = 28
+"""Over which the watch counts verdicts: they are fewer than studies."""
+
+
 class Watch(Section):
     """What the dashboard compares, and when an alarm is raised (docs/dashboard.md)."""
 

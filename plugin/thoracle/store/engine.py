@@ -9,7 +9,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -229,6 +229,31 @@ def _delete(database: Engine, ids: list[str]) -> None:
             client.delete_workflows(part)
     finally:
         client.destroy()
+
+
+_UID = re.compile(r"[0-9]+(?:\.[0-9]+)+")
+
+
+def delete_ended_naming(database: Engine, uids: Container[str]) -> tuple[int, set[str]]:
+    """Delete the workflows that have ended and name one of these UIDs.
+
+    Returns how many, and the UIDs that others name, which have not ended.
+    """
+    with database.connect() as connection:
+        if workflows.table(connection, workflows.OF_STEPS) is None:
+            return 0, set()
+        found = workflows.naming(
+            connection, lambda text: [one for one in _UID.findall(text) if one in uids]
+        )
+        states: dict[str, str] = {}
+        ids = sorted(found)
+        for begin in range(0, len(ids), _AT_ONCE):
+            states |= workflows.states(connection, ids[begin : begin + _AT_ONCE])
+    busy = {one for one in ids if states.get(one, ENDED[0]) not in ENDED}
+    named = {uid for one in busy for uid in found[one]}
+    ended = [one for one in ids if one not in busy]
+    _delete(database, ended)
+    return len(ended), named
 
 
 def at_work(database: Engine, words: Iterable[str]) -> list[str]:

@@ -181,6 +181,12 @@ def reopen(connection: Connection, study_instance_uid: str) -> None:
     _update(connection, study_instance_uid, {"reviewed_at": None, "verdict": None})
 
 
+def forget_opinion(connection: Connection, study_instance_uid: str) -> None:
+    """Forget what the verdict was, which a rule has deleted; that there was one stays."""
+    same = worklist.c.study_instance_uid == study_instance_uid
+    connection.execute(update(worklist).where(same).values(verdict=None))
+
+
 def _update(connection: Connection, study_instance_uid: str, values: dict[str, Any]) -> None:
     connection.execute(
         update(worklist)

@@ -163,6 +163,12 @@ def _hold_released(rows: Rows) -> str:
 def _deleted(rows: Rows) -> str:
     row = rows[0]
     files, days = detail(row, "files"), detail(row, "days")
+    if isinstance(by_table := detail(row, "rows"), dict):
+        found = sum(one for one in by_table.values() if isinstance(one, int))
+        return (
+            f"{number(found, 'row')} deleted by the rule for {inert(detail(row, 'what'), 32)} "
+            f"after {inert(days, 8)} days."
+        )
     what, kept = detail(row, "what"), detail(row, "headers_kept")
     unit = "header" if what == "headers" else "file"
     count = number(files, unit) if isinstance(files, int) else "Files"

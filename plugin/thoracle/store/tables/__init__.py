@@ -36,6 +36,7 @@ from thoracle.store.tables.schema import metadata, now, timestamp
 from thoracle.store.tables.worklist import (
     performance,
     verdict,
+    verdict_going,
     workitem,
     workitem_subscription,
     worklist,
@@ -72,6 +73,7 @@ __all__ = [
     "study",
     "timestamp",
     "verdict",
+    "verdict_going",
     "waiting_login",
     "web_session",
     "workitem",

@@ -57,7 +57,7 @@ commitment = Table(
     metadata,
     Column("transaction_uid", UID, primary_key=True),
     Column("destination", String(32), nullable=False),
-    Column("study_instance_uid", UID, nullable=False),
+    Column("study_instance_uid", UID, nullable=False, index=True),
     # How often the archive was asked about these objects, this time included.
     Column("request", Integer, nullable=False),
     Column("state", String(16), nullable=False),  # planned, asked, answered, expired, not offered

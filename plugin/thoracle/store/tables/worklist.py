@@ -78,6 +78,15 @@ verdict = Table(
     ForeignKeyConstraint(["study_instance_uid"], ["study.study_instance_uid"]),
 )
 
+# Verdicts that a rule of retention is about to delete: triggers let these go until the event that
+# says so is added. Empty at the end of each transaction.
+verdict_going = Table(
+    "verdict_going",
+    metadata,
+    Column("verdict_id", ROW_ID, primary_key=True, autoincrement=False),
+    Column("event_id", ROW_ID, nullable=False),  # of that event
+)
+
 
 # Unified Procedure Steps: ours, and those of others that we perform.
 

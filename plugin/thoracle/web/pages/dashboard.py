@@ -6,7 +6,7 @@ No patient is named on it, so that looking at it is no view of patient data.
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
@@ -24,7 +24,7 @@ from thoracle.monitoring.figures import OPEN, STATES, TurnAround, Volume
 from thoracle.monitoring.statistics import DAY, MONTH
 from thoracle.monitoring.watch import DriftComparison, compare
 from thoracle.pipeline import requests, senders
-from thoracle.settings import Settings, Watch
+from thoracle.settings import Retention, Settings, Watch
 from thoracle.store import tables, trail
 from thoracle.store.tables import timestamp
 from thoracle.study import published
@@ -278,6 +278,7 @@ def page(
         )
     values: dict[str, Any] = {
         "board": _board(request, days, sees_kept_back(request, person)),
+        "kept": list(_kept(site_of(request).settings.retention, days)),
         "spans": SPANS,
         "duration": duration,
         "urgent": URGENT,
@@ -285,6 +286,17 @@ def page(
     if person.has(Role.ADMINISTRATOR):
         values |= _operations(request)
     return render(request, "dashboard.html", **values)
+
+
+def _kept(rules: Retention, days: int) -> Iterator[str]:
+    """Yield what is kept for fewer days than the page shows."""
+    for number, name in (
+        (rules.studies_days, "Studies"),
+        (rules.readings_days, "Readings of images"),
+        (rules.verdicts_days, "Verdicts"),
+    ):
+        if 0 < number < days:
+            yield f"{name} are kept for {number} days: earlier ones are not counted."
 
 
 def _board(request: Request, days: int, sees: bool) -> Board:
