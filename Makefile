@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The tests start hundreds of processes: without compiled modules, each compiles all of ours.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test coverage test-slow lint docs house ohif bench wheel-test clean
+.PHONY: demo test coverage test-slow lint advisories docs house ohif bench wheel wheel-test release clean
 
 # PyPI's torch for Linux brings several GB of CUDA along; this index has the one for processors.
 # For a GPU: make TORCH_INDEX=https://pypi.org/simple
@@ -29,7 +29,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "2 of 3: PyTorch for CPUs, about 200 MB"
 	@$(PIP) --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) torch | $(COUNT)
 	@echo "3 of 3: Thoracle, what its tests use, and linters: about 150 packages"
-	@$(PIP) -e '.[evaluate,oidc,openvino,parquet]' --group test --group lint --group train | $(COUNT)
+	@$(PIP) -e '.[evaluate,oidc,openvino,parquet]' --group test --group lint --group release --group train | $(COUNT)
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -40,6 +40,12 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(BIN)/pip-licenses --packages $$(cut -d= -f1 constraints.txt) >/dev/null
+	@echo "licences: all that is pinned has one of the list in pyproject.toml"
+
+# Published advisories on what is pinned. Says so where PyPI's and OSV's data cannot be reached.
+advisories: $(VENV)/.installed
+	$(BIN)/python tests/advisories.py
 
 # Tests wait for sockets, servers and browsers more than they compute: four processes even on two
 # cores. A file stays in one process, because its tests share a gateway.
@@ -68,15 +74,22 @@ house: $(VENV)/.installed
 ohif: $(VENV)/.installed
 	$(BIN)/python tests/ohif.py
 
+# The wheel of the last commit, built twice: two that differ are an error.
+wheel: $(VENV)/.installed
+	$(BIN)/python tests/release.py --wheel-only dist
+
 # The wheel, not the checkout: installed where nothing else is, it must find its bundle.
-wheel-test: $(VENV)/.installed
-	rm -rf build dist
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+wheel-test: wheel
+	rm -rf build/wheel
 	$(PYTHON) -m venv --clear build/wheel
 	build/wheel/bin/python -m pip install -qq --upgrade pip
 	build/wheel/bin/python -m pip install -qq -c constraints.txt --extra-index-url $(TORCH_INDEX) torch
 	build/wheel/bin/python -m pip install -qq -c constraints.txt dist/*.whl
 	cd build/wheel && bin/python -m thoracle check | tee check.txt; grep -q "OK *classify.bundle" check.txt
+
+# Wheel, constraints, SBOM and their digests in dist/; signed with MINISIGN_KEY=FILE (docs/security/releases.md).
+release: $(VENV)/.installed
+	$(BIN)/python tests/release.py dist --minisign-key "$(MINISIGN_KEY)"
 
 bench: $(VENV)/.installed
 	$(BIN)/python tests/bench.py $(ARGS)

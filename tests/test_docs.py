@@ -58,15 +58,16 @@ def below(base: type[ThoracleError]) -> list[type[ThoracleError]]:
     return children + [one for child in children for one in below(child)]
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+@pytest.mark.parametrize("page", sorted(str(one.relative_to(DOCS)) for one in DOCS.rglob("*.md")))
 def test_links_between_pages_lead_somewhere(page: str) -> None:
-    text = (DOCS / page).read_text(encoding="utf-8")
-    targets = re.findall(r"\]\(([^)#:]+)\)", text)
-    assert [target for target in targets if not (DOCS / target).exists()] == []
+    path = DOCS / page
+    targets = re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (path.parent / target).exists()] == []
 
 
-def test_the_pages_of_the_readme_exist() -> None:
+@pytest.mark.parametrize("page", ["README.md", "SECURITY.md", "CONTRIBUTING.md"])
+def test_links_from_the_top_lead_somewhere(page: str) -> None:
     root = Path(__file__).parent.parent
-    text = (root / "README.md").read_text(encoding="utf-8")
+    text = (root / page).read_text(encoding="utf-8")
     targets = re.findall(r"\]\(([^)#:]+)\)", text)
     assert [target for target in targets if not (root / target).exists()] == []
