@@ -5,10 +5,11 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dbos import DBOS, SetWorkflowID
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import OperationalError
 
 from ledger import eventually
@@ -26,8 +27,9 @@ from thoracle.outbox import rows as outbox
 from thoracle.pipeline import Line, analyse, overview
 from thoracle.pipeline.reader import Reader
 from thoracle.settings import Deliver, Settings
-from thoracle.store import engine, workflows
+from thoracle.store import engine, polling, workflows
 from thoracle.store.database import open_database, sqlite_url
+from thoracle.store.delays import Delays
 from thoracle.store.tables import now
 from thoracle.study import instances, results
 from thoracle.study.instances import Received
@@ -47,6 +49,15 @@ def broken() -> None:
     raise ValueError("a fault of the program")
 
 
+may_end = threading.Event()
+
+
+@DBOS.workflow(name="test_occupying")
+def occupying() -> None:
+    runs.append(str(DBOS.workflow_id))
+    may_end.wait(30)
+
+
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
     with server() as one:
@@ -63,6 +74,7 @@ def database(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Engine]
     engine.start(database, Deliver())
     yield database
     engine.stop(5)
+    DBOS.destroy()
     database.dispose()
 
 
@@ -191,24 +203,71 @@ def test_what_has_ended_is_forgotten_and_what_others_ask_for_is_done(database: E
     assert engine.delete_ended(database, later, 10) == 0
 
 
-def test_queues_are_looked_at_seldom_at_rest_and_often_when_work_comes(
+def test_queues_are_looked_at_seldom_at_rest_and_at_once_when_work_comes(
     database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pace() -> set[float]:
-        names = (engine.INTAKE, engine.ANALYSE, engine.DELIVER, engine.PROVE, engine.PERFORM)
-        found = [DBOS.retrieve_queue(name) for name in (*names, engine.IN_ORDER)]
-        return {one.polling_interval_sec for one in found if one is not None}
+    looks: list[str] = []
 
-    engine.poll_seldom_if_idle()
-    assert pace() == {engine.POLLING_SECONDS}
-    monkeypatch.setattr(engine, "REST_AFTER_SECONDS", 0.0)
-    engine.poll_seldom_if_idle()
-    assert pace() == {engine.REST_POLLING_SECONDS}
-    with SetWorkflowID("at rest"):
-        DBOS.enqueue_workflow(engine.INTAKE, counted)
-    eventually(lambda: state(database, "at rest") == "SUCCESS")
-    engine.poll_often()
-    assert pace() == {engine.POLLING_SECONDS}
+    def note(*found: Any) -> None:
+        if "queues.name = " in found[2]:
+            looks.append(found[2])
+
+    event.listen(database, "before_cursor_execute", note)
+    time.sleep(1)
+    monkeypatch.setattr(polling, "REST_AFTER_SECONDS", 0.0)
+    time.sleep(1)  # the waits that have begun
+    looks.clear()
+    time.sleep(6)
+    at_rest = len(looks)
+    event.remove(database, "before_cursor_execute", note)
+    limit = 16 if database.dialect.name == "sqlite" else 60  # by DBOS alone 6 x 30
+    assert 0 < at_rest <= limit
+    if database.dialect.name == "sqlite":
+        engine.request(database, engine.INTAKE, "test_counted", "at rest")
+        eventually(lambda: state(database, "at rest") == "SUCCESS", 2)  # long before 5 s
+
+
+def test_a_queue_of_which_as_much_runs_as_may_is_not_looked_at_until_a_place_is_free(
+    database: Engine,
+) -> None:
+    looks: list[str] = []
+
+    def note(*found: Any) -> None:
+        if "queues.name = " in found[2] and engine.ANALYSE in str(found[3]):
+            looks.append(found[2])
+
+    may_end.clear()
+    for number in range(2):
+        with SetWorkflowID(f"held-{number}"):
+            DBOS.enqueue_workflow(engine.ANALYSE, occupying)
+    eventually(lambda: "held-0" in runs)
+    time.sleep(0.5)  # a look that has begun
+    event.listen(database, "before_cursor_execute", note)
+    time.sleep(1.5)
+    assert not looks
+    assert runs == ["held-0"]
+    may_end.set()
+    eventually(lambda: runs == ["held-0", "held-1"], 1)
+    event.remove(database, "before_cursor_execute", note)
+
+
+def test_a_delay_is_ended_when_it_is_over_and_no_end_of_one_stops_the_others() -> None:
+    ended: list[float] = []
+
+    def end() -> None:
+        ended.append(time.monotonic())
+        raise RuntimeError
+
+    delays = Delays(end)
+    began = time.monotonic()
+    for seconds in (0.6, 0.2, 0.21):
+        delays.announce(seconds)
+    eventually(lambda: ended and ended[-1] >= began + 0.6, 10)
+    assert ended[0] >= began + 0.2
+    delays.close()
+    delays.announce(0)
+    time.sleep(0.3)
+    assert 2 <= len(ended) <= 3  # those of 0.2 and 0.21 s may be in two tenths of a second
 
 
 begun, held = threading.Event(), threading.Event()

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from dbos import DBOS
 from pydicom.uid import generate_uid
 from pynetdicom import evt
 from sqlalchemy import Connection, Engine, text
@@ -113,6 +114,7 @@ def working(tmp_path: Path) -> Iterator[Any]:
 
     yield make
     engine.stop(5)
+    DBOS.destroy()
     for one in made:
         one.database.dispose()
 

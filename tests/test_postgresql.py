@@ -362,6 +362,7 @@ def test_a_row_its_event_and_its_checkpoint_are_of_one_transaction(url: str) -> 
             found = DBOS.start_workflow(committed_together).get_result()
     finally:
         engine.stop(5)
+        DBOS.destroy()
         made.dispose()
     assert len(found) == 3
     assert len(set(found)) == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dbos import DBOS
 from sqlalchemy import text
 
 from gateway import Gateway
@@ -263,6 +264,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
         paths = {name: received(connection, data, study_of(name)) for name in READ}
     engine.start(database, Deliver())
     engine.stop(5)
+    DBOS.destroy()
     with database.begin() as connection:
         interrupted(connection, data, paths)
         for name, status in WORKFLOWS.items():

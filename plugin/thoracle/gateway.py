@@ -298,7 +298,6 @@ def _supervise(
         if time.monotonic() >= due:
             due = time.monotonic() + HOUSEKEEPING_SECONDS
             housekeeping.run()
-        engine.poll_seldom_if_idle()
         try:
             monitor.check(tuple(alarms()))
         except Exception as error:  # noqa: BLE001 - the database may be away; the next check is near

@@ -46,6 +46,7 @@ def start_quiet_period(study_instance_uid: str, released: bool) -> None:
     )
     quiet = settings.quiet_after_release_seconds if released else settings.quiet_otherwise_seconds
     debouncer.debounce(study_instance_uid, quiet, study_instance_uid)
+    engine.announce_delay(quiet)
 
 
 def recover_unplanned_studies(untouched_seconds: float) -> None:

@@ -7,25 +7,26 @@ that lose nothing, and a version that does not strand waiting work.
 import json
 import logging
 import re
-import threading
 import time
 from collections.abc import Callable, Container, Iterable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, ClassVar, Concatenate, ParamSpec, TypeVar
+from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
-from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, Queue, SQLAlchemyDatasource
+from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, SQLAlchemyDatasource
 from dbos._datasource import DatasourceOptions, IsolationLevel
 from dbos._dbos import _get_dbos_instance
+from dbos._queue import QueueRateLimit
 from dbos._utils import INTERNAL_QUEUE_NAME
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from thoracle.errors import DataFolderInUse
 from thoracle.settings import Deliver
 from thoracle.store import running, workflows
 from thoracle.store.database import ENGINE_SCHEMA, begin_writing
+from thoracle.store.delays import Delays
+from thoracle.store.polling import ONE_BY_ONE_SECONDS, POLLING_SECONDS, Polling, polling_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,27 +34,17 @@ R = TypeVar("R")
 logger = logging.getLogger(__name__)
 
 APPLICATION_VERSION = "schema-1"
-"""Constant: by default DBOS hashes the code, and every upgrade would strand waiting work."""
 EXECUTOR = "local"
 """The one executor of the embedded mode: at each start it takes up its own unfinished work."""
-POLLING_SECONDS = 0.2
-REST_POLLING_SECONDS = 1.0
-REST_AFTER_SECONDS = 60.0
-"""Six queues looked at five times a second cost some percent of a core, whatever comes."""
+"""Constant: by default DBOS hashes the code, and every upgrade would strand waiting work."""
 
 INTAKE, ANALYSE, DELIVER, PROVE = "intake", "analyse", "deliver", "prove"
 IN_ORDER, PERFORM = "tell", "perform"
+QUEUES = (INTAKE, ANALYSE, DELIVER, PROVE, IN_ORDER, PERFORM)
 
 _datasource: SQLAlchemyDatasource | None = None
-
-
-class _Polling:
-    """How often the queues are looked at now."""
-
-    lock = threading.Lock()
-    queues: ClassVar[list[Queue]] = []
-    rests = False
-    last_work = 0.0
+_polling: Polling | None = None
+_delays: Delays | None = None
 
 
 def lock(data_folder: Path) -> IO[str]:
@@ -74,7 +65,7 @@ def lock(data_folder: Path) -> IO[str]:
 
 def start(database: Engine, deliver: Deliver) -> None:
     """Begin to work: unfinished workflows first. Workflows must be imported by now."""
-    global _datasource
+    global _datasource, _polling, _delays
     # JSON, not DBOS's pickle: whoever can write to the database must not run code here.
     serializer = DBOSPortableJSONSerializer()
     DBOS(
@@ -94,23 +85,20 @@ def start(database: Engine, deliver: Deliver) -> None:
         schema=ENGINE_SCHEMA,
         serializer=serializer,
     )
+    _polling = polling_of(database, QUEUES)
+    _polling.install()
     DBOS.launch()
+    _delays = Delays(_end_delays)
     queue = partial(DBOS.register_queue, polling_interval_sec=POLLING_SECONDS)
-    _Polling.queues = [
-        queue(INTAKE, worker_concurrency=2),
-        queue(ANALYSE, worker_concurrency=1),
-        queue(
-            DELIVER,
-            partition_concurrency=deliver.concurrency,
-            partition_limiter={"limit": deliver.rate_per_second, "period": 1.0},
-        ),
-        # Of its own, so that no object waits while an archive is given time to answer.
-        queue(PROVE, partition_concurrency=deliver.concurrency),
-        # One at a time to each station, so that it is told of things in their order.
-        queue(IN_ORDER, partition_concurrency=1),
-        queue(PERFORM, partition_concurrency=deliver.concurrency),
-    ]
-    _Polling.rests, _Polling.last_work = False, time.monotonic()
+    queue(INTAKE, worker_concurrency=2)
+    queue(ANALYSE, worker_concurrency=1, polling_interval_sec=ONE_BY_ONE_SECONDS)
+    limiter: QueueRateLimit = {"limit": deliver.rate_per_second, "period": 1.0}
+    queue(DELIVER, partition_concurrency=deliver.concurrency, partition_limiter=limiter)
+    # Of its own, so that no object waits while an archive is given time to answer.
+    queue(PROVE, partition_concurrency=deliver.concurrency)
+    # One at a time to each station, so that it is told of things in their order.
+    queue(IN_ORDER, partition_concurrency=1)
+    queue(PERFORM, partition_concurrency=deliver.concurrency)
     # DBOS adds handlers of its own; ours at the root format and filter for both.
     library = logging.getLogger("dbos")
     library.handlers.clear()
@@ -118,35 +106,36 @@ def start(database: Engine, deliver: Deliver) -> None:
 
 
 def stop(seconds: int) -> None:
-    """Take no new work and let running workflows end for ``seconds``; the rest is recovered."""
-    DBOS.destroy(workflow_completion_timeout_sec=seconds)
+    """Take no new work and let running workflows end for ``seconds``; the rest is recovered.
+
+    For a process that is about to end. ``DBOS.destroy`` waits for a second or two, whatever runs,
+    and joins threads that sleep.
+    """
+    if _polling is not None:
+        _polling.close()
+    dbos: Any = _get_dbos_instance()
+    for ended in dbos.background_thread_stop_events:
+        ended.set()
+    deadline = time.monotonic() + seconds
+    while dbos._active_workflows_set.activeList() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def poll_often() -> None:
     """Look at the queues often from now on: work is, or will soon be, in one of them."""
-    _Polling.last_work = time.monotonic()
-    if _Polling.rests:
-        _set_polling(rests=False)
+    if _polling is not None:
+        _polling.often()
 
 
-def poll_seldom_if_idle() -> None:
-    """Look at the queues seldom when nothing has come for a while; to be called now and then."""
-    if not _Polling.rests and time.monotonic() - _Polling.last_work > REST_AFTER_SECONDS:
-        _set_polling(rests=True)
+def announce_delay(seconds: float) -> None:
+    """Have a workflow that is delayed from now on begun as soon as the delay is over."""
+    if _delays is not None:
+        _delays.announce(seconds)
 
 
-def _set_polling(*, rests: bool) -> None:
-    seconds = REST_POLLING_SECONDS if rests else POLLING_SECONDS
-    with _Polling.lock:
-        if _Polling.rests == rests:
-            return
-        try:
-            for queue in _Polling.queues:
-                queue.set_polling_interval_sec(seconds)
-        except SQLAlchemyError as error:  # work is found all the same, at the pace there was
-            logger.warning("queues keep their pace: %s", type(error).__name__)
-            return
-        _Polling.rests = rests
+def _end_delays() -> None:
+    dbos: Any = _get_dbos_instance()
+    dbos._sys_db.transition_delayed_workflows()
 
 
 def requeue_stalled(idle_before: set[str]) -> set[str]:
