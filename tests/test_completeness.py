@@ -29,7 +29,13 @@ from pynetdicom.dsutils import create_file_meta
 
 import hostile
 from radiographs import radiograph
-from thoracle.errors import BeyondBudget, CannotUnderstand, DataSetMismatch, ReceiveError
+from thoracle.errors import (
+    BeyondBudget,
+    CannotUnderstand,
+    DataSetMismatch,
+    OutOfResources,
+    ReceiveError,
+)
 from thoracle.image.characters import REPLACEMENT
 from thoracle.receive import completeness
 from thoracle.receive.completeness import Command, Walked
@@ -496,3 +502,8 @@ def test_random_bytes_are_refused(tmp_path: Path) -> None:
         for _ in range(50):
             error = refused(tmp_path, noise.bytes(4000), syntax)
             assert error.status in (0xA900, 0xC000)
+
+
+def test_a_file_that_this_machine_cannot_read_is_asked_for_again(tmp_path: Path) -> None:
+    with pytest.raises(OutOfResources, match="No such file or directory"):
+        completeness.check(tmp_path / "gone.dcm", Command("1.2", "1.3", ANY), DEFAULT)

@@ -23,6 +23,7 @@ from pacs import Pacs, free_port
 from radiographs import chest
 from sender import send
 from thoracle.monitoring import operations as stored
+from thoracle.monitoring.certificates import certificates
 from thoracle.store import tables
 from thoracle.store.database import open_database, sqlite_url
 from thoracle.web.pages import charts, operations
@@ -275,8 +276,7 @@ port = 2575
 ca_file = "{tmp_path / "missing.pem"}"
 """
     found = {
-        one.setting: (one.level, one.text)
-        for one in operations.certificates(Site(tmp_path, text).settings)
+        one.setting: (one.level, one.text) for one in certificates(Site(tmp_path, text).settings)
     }
     assert found["web.certificate_file"] == ("queued", "9 days left: renew it")
     assert found["receive.tls.certificate_file"][0] == "good"

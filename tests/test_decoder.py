@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 import struct
 import subprocess
@@ -307,3 +308,16 @@ def test_a_file_that_kills_its_codec_costs_only_itself(
     (tmp_path / "a.dcm").write_bytes(content)
     assert refused(decoder, tmp_path / "a.dcm").reason is Reason.UNDECODABLE
     assert decoder.decode(good).array.shape == (512, 512)
+
+
+def test_a_child_for_which_no_descriptor_is_left_is_a_fault_of_ours(tmp_path: Path) -> None:
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    with Decoder(memory_megabytes=2048, timeout_seconds=30) as decoder:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used, usual[1]))
+        try:
+            with pytest.raises(NotAnalysable, match="does not start: Too many open files") as error:
+                decoder.digest(tmp_path / "image.dcm")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+    assert error.value.reason is Reason.SOFTWARE_FAILURE

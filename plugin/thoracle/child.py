@@ -163,15 +163,18 @@ class Child:
             return False
         self._end()
         limits = [str(self._memory_megabytes), str(self._timeout_seconds)]
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", self._module, *limits],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # codecs print a line for each fault they find
-            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-            | {"OPENBLAS_NUM_THREADS": "1"},  # each of its threads reserves address space
-            process_group=0,  # Ctrl-C is for the parent, which then ends the child
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", self._module, *limits],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # codecs print a line for each fault they find
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+                | {"OPENBLAS_NUM_THREADS": "1"},  # each of its threads reserves address space
+                process_group=0,  # Ctrl-C is for the parent, which then ends the child
+            )
+        except OSError as error:  # no memory, descriptor or process is left
+            raise ChildNotStarted(f"{self._name} does not start: {error.strerror}") from error
         try:
             self._answer(time.monotonic() + _START_SECONDS).header(2)
         except (EOFError, TimeoutError, ValueError) as error:

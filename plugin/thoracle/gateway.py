@@ -19,6 +19,7 @@ from thoracle.errors import BundleError, SettingsError
 from thoracle.image.decoder import Decoder
 from thoracle.monitoring import conditions
 from thoracle.monitoring.alarms import AlarmMonitor, outbox_of
+from thoracle.monitoring.certificates import CertificateAlarms
 from thoracle.monitoring.comparison import Comparison
 from thoracle.monitoring.housekeeping import Housekeeping
 from thoracle.notify import witness
@@ -34,6 +35,7 @@ from thoracle.routing import rank, rules
 from thoracle.settings import Settings
 from thoracle.store import anchors, bundles, engine, objects, rights, running, signing, trail
 from thoracle.store import database as databases
+from thoracle.store.clock import Clock
 from thoracle.store.database import Database
 from thoracle.study import instances
 from thoracle.ups.scp import Workitems
@@ -269,6 +271,8 @@ def _supervise(
     """Run alarms and housekeeping until the service is to stop."""
     errors = databases.Errors(database)
     monitor = AlarmMonitor(database, settings, outbox_of(settings))
+    certificates = CertificateAlarms(settings)
+    clock = Clock()
     idle: set[str] = set()
 
     def recover() -> None:
@@ -289,8 +293,13 @@ def _supervise(
 
     def alarms() -> Iterator[Comparison]:
         yield from housekeeping.alarms()
+        yield from certificates()
         yield from conditions.of_process(
-            readiness.fault(), errors.recent(ERROR_SECONDS), retention.fault
+            readiness.fault(),
+            errors.recent(ERROR_SECONDS),
+            retention.fault,
+            inbox.refusal(ERROR_SECONDS),
+            clock.recent(ERROR_SECONDS),
         )
 
     due = time.monotonic() + HOUSEKEEPING_SECONDS
@@ -299,10 +308,18 @@ def _supervise(
             due = time.monotonic() + HOUSEKEEPING_SECONDS
             housekeeping.run()
         try:
+            _correct_delays(database, clock)
             monitor.check(tuple(alarms()))
         except Exception as error:  # noqa: BLE001 - the database may be away; the next check is near
             logger.error("could not check for alarms: %s", type(error).__name__)
         stopped.wait(ALARM_SECONDS)
+
+
+def _correct_delays(database: Database, clock: Clock) -> None:
+    """Have delays end earlier that the clock of this machine began before it was set back."""
+    step = clock.step()
+    if step < 0:
+        engine.bring_delays_forward(database, -step)
 
 
 def _rescue(database: Database) -> None:

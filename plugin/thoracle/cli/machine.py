@@ -21,6 +21,7 @@ from thoracle.errors import (
     ThoracleError,
 )
 from thoracle.monitoring import reach
+from thoracle.monitoring.certificates import RENEW_DAYS
 from thoracle.notify.witness import SENDER as WITNESS
 from thoracle.outbox.senders import NamedPeer, Sender
 from thoracle.pipeline import senders
@@ -37,9 +38,6 @@ from thoracle.settings import (
 from thoracle.store import engine, rights, running
 from thoracle.store.database import described, open_database, sqlite_file, sqlite_url
 from thoracle.store.running import RunningProcess
-
-RENEW_DAYS = 30
-"""From so many days before its end on, a certificate gives a warning: a fault once it is over."""
 
 
 class CheckLevel(StrEnum):

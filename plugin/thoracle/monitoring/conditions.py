@@ -57,6 +57,8 @@ class _Study:
 SUBJECTS = (
     "analysis ",
     "audit repository ",
+    "certificate ",
+    "clock",
     "database",
     "dead letters",
     "destination ",
@@ -96,7 +98,9 @@ def check(connection: Connection, settings: Settings, now: datetime) -> list[Com
     ]
 
 
-def of_process(storage: str, database: str, retention: str) -> Iterator[Comparison]:
+def of_process(
+    storage: str, database: str, retention: str, refused: str = "", clock: str = ""
+) -> Iterator[Comparison]:
     """Yield alarms for what the gateway finds itself; each text is empty when all is well.
 
     Parameters
@@ -107,10 +111,17 @@ def of_process(storage: str, database: str, retention: str) -> Iterator[Comparis
         The newest error that the database has answered lately.
     retention
         The kind of error with which the newest run ended early.
+    refused
+        Why an image was refused lately, for want of room or another resource.
+    clock
+        How the clock of the machine was set lately.
     """
-    if storage:
+    if storage or refused:
+        said = f"No image is taken: {storage}."
+        if not storage:
+            said = f"Images were refused in the last minutes: {refused}."
         advice = "What to do: make room, or restore what is missing; senders keep their images."
-        yield alarm("storage", "Images are refused", f"No image is taken: {storage}.", advice)
+        yield alarm("storage", "Images are refused", said, advice)
     if database:
         sentence = f"The database answered an error in the last minutes: {database}."
         advice = "What to do: look at its disk and its log; work is tried again by itself."
@@ -119,6 +130,13 @@ def of_process(storage: str, database: str, retention: str) -> Iterator[Comparis
         sentence = f"The newest run of the retention ended early: {retention}."
         advice = "What to do: look for it in the log of the gateway; the next run goes on."
         yield alarm("housekeeping retention", "Retention", sentence, advice)
+    if clock:
+        sentence = f"The clock of this machine was set {clock} in the last minutes."
+        advice = (
+            "What to do: have it kept by NTP. Times in the audit and in reports of these minutes "
+            "are those of the clock; the order of the audit is that of its rows."
+        )
+        yield alarm("clock", "Clock", sentence, advice)
 
 
 def alarm(subject: str, name: str, sentence: str, advice: str = "") -> Comparison:

@@ -14,7 +14,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
-from thoracle.errors import CannotUnderstand, DataSetMismatch
+from thoracle.errors import CannotUnderstand, DataSetMismatch, OutOfResources
 from thoracle.image import attributes
 from thoracle.receive.walk import UNDEFINED_LENGTH, Pixels, walk
 from thoracle.settings import Budget
@@ -103,6 +103,8 @@ def check(path: Path, command: Command, budget: Budget) -> Walked:
         It costs more than the budget.
     DataSetMismatch
         UIDs differ from the command or are missing, or pixel data is shorter than its image.
+    OutOfResources
+        The file cannot be read, e.g. for want of memory or descriptors.
     """
     syntax = UID(command.transfer_syntax_uid)
     try:
@@ -113,6 +115,8 @@ def check(path: Path, command: Command, budget: Budget) -> Walked:
         _pixels(found, syntax)
     except (CannotUnderstand, DataSetMismatch):
         raise
+    except (OSError, MemoryError) as error:  # of this machine, not of the object: sent again
+        raise OutOfResources(getattr(error, "strerror", None) or type(error).__name__) from error
     # pydicom raises many errors, and more in future, on bytes from outside: to the sender they
     # are one and the same.
     except Exception as error:

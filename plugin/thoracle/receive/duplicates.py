@@ -25,6 +25,7 @@ from thoracle.receive import completeness
 from thoracle.receive.completeness import Walked
 from thoracle.receive.inbox import Inbox
 from thoracle.receive.walk import UNDEFINED_LENGTH
+from thoracle.records import Reason
 from thoracle.settings import Budget
 from thoracle.store import trail
 from thoracle.store.object_files import Objects
@@ -100,6 +101,8 @@ class Frames:
                 return found
         except NotAnalysable as error:
             detail = "SOP Instance UID is known; its pixels cannot be compared"
+            if error.reason is Reason.SOFTWARE_FAILURE:  # of ours: it is to be sent again
+                raise OutOfResources(f"{detail}: {error.detail}") from error
             raise CannotUnderstand(f"{detail}: {error.detail}") from error
         raise CannotUnderstand("SOP Instance UID is known with other pixels")
 

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from thoracle.errors import ObjectsAway, OutOfResources
@@ -116,8 +117,16 @@ class IncomingFile:
     def refuse(self, error: str) -> None:
         """Discard what came and what will come; ``error`` says why."""
         self.error = error
+        self.remove()  # give the space back at once
+
+    def remove(self) -> None:
+        """Close the file, and remove it if it is still there.
+
+        Never raises, as of a file system that can only be read: the next start clears what stays.
+        """
         self.close()
-        Path(self.name).unlink(missing_ok=True)  # give the space back at once
+        with suppress(OSError):
+            Path(self.name).unlink()
 
 
 class Inbox:
@@ -137,6 +146,7 @@ class Inbox:
         self._incoming = data_folder / "incoming"
         self._images = data_folder / "images"
         self._settings = settings
+        self._refusal = (float("-inf"), "")
         self._incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
         for number in range(256):
             (self._images / f"{number:02x}").mkdir(parents=True, exist_ok=True)
@@ -173,6 +183,15 @@ class Inbox:
     def has_room(self) -> bool:
         """Return whether the disk has at least ``reserve_megabytes`` left."""
         return self._free_megabytes() >= self._settings.reserve_megabytes
+
+    def note_refusal(self, reason: str) -> None:
+        """Remember that an object was refused for want of resources, and why."""
+        self._refusal = (time.monotonic(), reason)
+
+    def refusal(self, seconds: float) -> str:
+        """Return why an object was refused in the last seconds; empty: none was."""
+        when, reason = self._refusal
+        return reason if time.monotonic() - when <= seconds else ""
 
     def fault(self) -> str:
         """Return why no file could be kept now; empty when one could."""

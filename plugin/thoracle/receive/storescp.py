@@ -249,7 +249,7 @@ class Listener:
             return self._refuse(event, error.status, str(error), received)
         except ObjectsAway as error:
             return self._refuse(event, OutOfResources.status, str(error), received)
-        except (OSError, SQLAlchemyError) as error:
+        except (OSError, MemoryError, SQLAlchemyError) as error:
             logger.exception("object not stored")
             comment = type(error).__name__
             return self._refuse(event, OutOfResources.status, comment, received)
@@ -258,8 +258,7 @@ class Listener:
             return self._refuse(event, CANNOT_UNDERSTAND.code, "internal error, see log")
         finally:
             if file is not None:
-                file.close()
-                Path(file.name).unlink(missing_ok=True)
+                file.remove()
         self._visits.count(event.assoc, event_recorded)
         if event_recorded is not trail.Event.INSTANCE_DUPLICATE:
             self._arrivals.push(event.assoc, received.study_instance_uid)
@@ -289,6 +288,8 @@ class Listener:
         """Refuse an object; ``received`` is what it said of itself, as far as that was read."""
         request = cast(Any, event.request)
         logger.warning("refused with 0x%04X: %s", status, comment)
+        if status == OutOfResources.status:
+            self._inbox.note_refusal(comment)
         self._visits.count(event.assoc, trail.Event.INSTANCE_REFUSED)
         try:
             with self._database.begin() as connection:

@@ -285,7 +285,7 @@ def certificates(setting: str, path: Path) -> list[Certificate]:
     SettingsError
         The file cannot be read or holds no certificate.
     """
-    # Here, because it takes 75 ms and `thoracle check` alone needs it.
+    # Here, because it takes 75 ms and most commands do not need it.
     from cryptography import x509
     from cryptography.hazmat.primitives.hashes import SHA256
 

@@ -138,6 +138,16 @@ def _end_delays() -> None:
     dbos._sys_db.transition_delayed_workflows()
 
 
+def bring_delays_forward(database: Engine, seconds: float) -> None:
+    """Have all delays end earlier by so many seconds: the clock was set back by them.
+
+    DBOS keeps of each the time of the day at which it is over.
+    """
+    with database.begin() as connection:
+        workflows.bring_delays_forward(connection, seconds)
+    announce_delay(0)
+
+
 def requeue_stalled(idle_before: set[str]) -> set[str]:
     """Return the workflows that count as running and are not; take up those idle before, too.
 

@@ -12,19 +12,18 @@ from typing import Any
 from sqlalchemy import Connection
 
 from thoracle.classify import bundle
-from thoracle.errors import BundleError, SettingsError
+from thoracle.errors import BundleError
 from thoracle.monitoring import operations
+from thoracle.monitoring.certificates import CertificateFile, certificates
 from thoracle.monitoring.operations import plain
 from thoracle.pipeline import senders
 from thoracle.receive.inbox import MEGABYTE
-from thoracle.settings import Section, Settings, tls
+from thoracle.settings import Settings
 from thoracle.store import sqlite
 
 LETTERS = 100
 """Dead letters that are shown; all are counted."""
-RENEW_DAYS = 30
 PROBE_SECONDS = 1.0
-CERTIFICATE_FILES = ("certificate_file", "ca_file", "client_ca_file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +35,6 @@ class PeerState:
     """E.g. ``C-STORE PACS@192.0.2.10:11112``."""
     figures: dict[str, Any]
     """As of :func:`thoracle.monitoring.operations.peers`."""
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateFile:
-    """A file of certificates that the settings name."""
-
-    setting: str
-    subject: str
-    not_after: datetime | None
-    """Of the certificate that ends first; ``None`` when the file cannot be read."""
-    days: int | None
-    level: str
-    """``good``, ``queued`` (to be renewed), or ``failed``."""
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,41 +127,3 @@ def age(since: str | None, now: datetime) -> float:
     if since is None:
         return 0.0
     return max(0.0, (now - datetime.fromisoformat(since)).total_seconds())
-
-
-# ---- certificates ----------------------------------------------------------------------------
-
-
-def certificates(settings: Settings) -> Iterator[CertificateFile]:
-    """Yield the files of certificates that the settings name anywhere, with their ends."""
-    now = datetime.now(UTC)
-    for setting, path in _files(settings, ""):
-        try:
-            found = tls.certificates(setting, path)
-        except SettingsError as error:
-            yield CertificateFile(setting, "", None, None, "failed", str(error))
-            continue
-        first = min(found, key=lambda one: one.not_after)
-        days = (first.not_after - now).days
-        level, text = "good", f"{days} days left"
-        if now > first.not_after:
-            level, text = "failed", "has expired"
-        elif now < first.not_before:
-            level, text = "failed", "is not valid yet"
-        elif days < RENEW_DAYS:
-            level, text = "queued", f"{days} days left: renew it"
-        yield CertificateFile(setting, first.subject, first.not_after, days, level, text)
-
-
-def _files(section: Section, where: str) -> Iterator[tuple[str, Path]]:
-    for name in type(section).model_fields:
-        match getattr(section, name):
-            case Path() as path if name in CERTIFICATE_FILES:
-                yield f"{where}{name}", path
-            case Section() as table:
-                yield from _files(table, f"{where}{name}.")
-            case tuple() as tables:
-                for number, table in enumerate(tables):
-                    if isinstance(table, Section):
-                        which = getattr(table, "name", number)
-                        yield from _files(table, f"{where}{name} {which} ")
