@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -32,15 +32,22 @@ PATIENCE = 240.0
 """Seconds until work counts as lost: the gateway looks each minute for what stopped."""
 
 
+class Listening(Protocol):
+    """What studies are sent to: a gateway, or what stands before several."""
+
+    @property
+    def port(self) -> int: ...
+
+
 class Modality:
     """Sends studies over several associations, and again what was not acknowledged."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, to: Listening) -> None:
         self.acknowledged: dict[str, str] = {}
         """SOP Instance UID -> SHA-256 of the data set."""
         self.broken = 0
         """C-STOREs that were under way when the gateway was killed."""
-        self._gateway = gateway
+        self._to = to
         self._waiting: SimpleQueue[Dataset | None] = SimpleQueue()
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._send) for _ in range(SENDERS)]
@@ -73,7 +80,7 @@ class Modality:
 
     def _deliver(self, ds: Dataset) -> bool:
         try:
-            with Sender(self._gateway.port) as sender:
+            with Sender(self._to.port) as sender:
                 if sender.store(ds).status != 0x0000:
                     raise NotAnswered
         except (NotAnswered, OSError, RuntimeError) as error:

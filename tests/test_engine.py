@@ -111,6 +111,23 @@ def test_a_workflow_that_stopped_without_a_trace_is_taken_up_again(database: Eng
     assert engine.requeue_stalled(set()) == set()
 
 
+def test_the_work_of_a_dead_executor_is_taken_up_and_not_that_of_one_at_work(
+    database: Engine,
+) -> None:
+    left = f"UPDATE {table(database)} SET status = 'PENDING', executor_id = :executor "
+    for name, executor in (("dead", "host-1-0badf00d"), ("ours", "local")):
+        with SetWorkflowID(name):
+            DBOS.enqueue_workflow(engine.ANALYSE, counted).get_result()
+        with database.begin() as connection:  # as a process leaves it that was killed
+            values = {"executor": executor, "name": name}
+            connection.execute(text(f"{left}WHERE workflow_uuid = :name"), values)
+    for _ in range(2):  # the second time changes nothing
+        engine.recover_executors(database)
+        eventually(lambda: state(database, "dead") == "SUCCESS")
+    assert runs == ["dead", "ours", "dead"]
+    assert state(database, "ours") == "PENDING"
+
+
 def test_an_analysis_that_the_engine_gave_up_is_recorded_as_failed_once(
     database: Engine,
 ) -> None:

@@ -3,6 +3,7 @@
 ThoracleError
 ├── SettingsError           the program does not start; every fault is named at once
 ├── DataFolderInUse         the program does not start: a second process would share the data folder
+├── LeaseLost               another gateway has taken over; this process ends
 ├── ReceiveError            answered to the sender as a C-STORE status (receive/storescp.py)
 │   ├── OutOfResources      0xA700: the sender should try again
 │   ├── DataSetMismatch     0xA900: the data set is not what the command announced
@@ -34,6 +35,10 @@ class SettingsError(ThoracleError):
 
 class DataFolderInUse(ThoracleError):
     """Another Thoracle process works in this data folder."""
+
+
+class LeaseLost(ThoracleError):
+    """The gateway may have been taken for dead: it must do nothing more."""
 
 
 class ReceiveError(ThoracleError):

@@ -12,11 +12,14 @@ def record(connection: Connection, settings: Settings, columns: trail.Columns) -
     """Record a start, and before it which settings are not those of the start before.
 
     That is a row of its own: names of settings and digests of their values, never a value. The
-    first start, or the first after that row was purged, has one too, in which nothing changed.
+    first start, or the first after that row was purged, has one too, in which nothing changed. Of
+    several gateways, those settings are compared that all have to have alike.
     """
     now = digests.named(settings)
     before = known(connection)
     changed = None if before is None else digests.changed(before, now)
+    if changed and settings.gateway.one_of_several:  # what is each one's own differs each time
+        changed = [name for name in changed if not name.startswith(digests.OWN)]
     if changed is None or changed:
         detail = {"changed": changed or [], "first": changed is None, "settings": now}
         trail.record(connection, trail.Event.CONFIGURATION_CHANGED, {"detail": detail})

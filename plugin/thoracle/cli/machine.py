@@ -32,11 +32,20 @@ from thoracle.settings import (
     AuditRepository,
     Destination,
     Settings,
+    digests,
     is_loopback,
     tls,
 )
-from thoracle.store import engine, rights, running
-from thoracle.store.database import described, open_database, sqlite_file, sqlite_url
+from thoracle.store import engine, lease, rights, running
+from thoracle.store.database import (
+    described,
+    engine_of,
+    open_database,
+    require_reach,
+    sqlite_file,
+    sqlite_url,
+)
+from thoracle.store.lease import GatewayRow
 from thoracle.store.running import RunningProcess
 
 
@@ -75,9 +84,13 @@ def check(settings: Settings) -> Iterator[CheckResult]:
     yield _data_folder(settings)
     if settings.database.url:
         yield _database(settings)
+    gateways = _gateways(settings)
+    yield from _others(settings, gateways)
     yield _disk(settings)
-    ours = (settings.receive.host, settings.receive.port)
-    yield _port("receive.port", *ours, running.holder(settings.data_folder, running.GATEWAY))
+    if settings.gateway.role != "read":
+        ours = (settings.receive.host, settings.receive.port)
+        process = running.holder(settings.data_folder, running.GATEWAY)
+        yield _port("receive.port", *ours, process or _here(settings, gateways))
     yield from _tls(settings)
     yield from _pages(settings)
     if not settings.destination:
@@ -171,6 +184,39 @@ def _database(settings: Settings) -> CheckResult:
         return CheckResult("database", True, described(settings))
     except ThoracleError as error:
         return CheckResult("database", False, str(error))
+
+
+def _gateways(settings: Settings) -> list[GatewayRow]:
+    """Return the gateways that share the database; none when it cannot be asked."""
+    if not settings.gateway.one_of_several:
+        return []
+    try:
+        database = engine_of(settings)
+        require_reach(database)
+    except ThoracleError:  # the line of the database says why
+        return []
+    found = lease.rows(database)
+    database.dispose()
+    return found
+
+
+def _others(settings: Settings, gateways: Sequence[GatewayRow]) -> Iterator[CheckResult]:
+    """Say which gateways are at work or gone, and whether their settings are those of here."""
+    ours = digests.shared(settings)
+    for number, one in enumerate(gateways):
+        text, differs = one.said(leads=number == 0), one.settings_digest != ours
+        if differs and not one.is_gone:
+            text += "; its settings differ from these (docs/several-machines.md)"
+        warned = one.is_gone or differs or bool(one.fault)
+        yield CheckResult(f"gateway {one.name}", True, text, warned=warned)
+
+
+def _here(settings: Settings, gateways: Sequence[GatewayRow]) -> RunningProcess | None:
+    """Return the one of several gateways that runs on this machine with this configuration."""
+    for one in gateways:
+        if not one.is_gone and one.name == lease.named(settings) and one.listens:
+            return RunningProcess(one.pid, one.listens)
+    return None
 
 
 def _disk(settings: Settings) -> CheckResult:

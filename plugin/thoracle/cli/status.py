@@ -1,6 +1,7 @@
 """`thoracle status`: what is where. It imports what it needs when it runs."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -30,6 +31,7 @@ def status_command(
     from thoracle.audit import forwarding
     from thoracle.monitoring import occurrences
     from thoracle.pipeline import overview
+    from thoracle.store import lease
 
     database = database_of(settings_of(config))
     if study is not None:
@@ -40,10 +42,13 @@ def status_command(
         _record_status(connection, study, [row["study_instance_uid"] for row in studies])
         raised = occurrences.as_json(occurrences.standing(connection))
         repositories = forwarding.repositories(connection)
+        gateways = lease.known(connection)
     if as_json:
         told = {"counts": counts, "alarms": raised, "audit_repositories": repositories}
-        print_json({**told, "studies": studies})
+        print_json({**told, "gateways": [asdict(one) for one in gateways], "studies": studies})
         return
+    for number, gateway in enumerate(gateways):
+        say(f"gateway {gateway.name}: {gateway.said(leads=number == 0)}")
     say(f"alarms: {'; '.join(map(_alarm, raised)) or 'none'}")
     for one in repositories:
         say(_repository(one))

@@ -17,7 +17,7 @@ from thoracle.monitoring.comparison import Comparison, Level, shown
 from thoracle.outbox.rows import ARRIVED, NO_STUDY
 from thoracle.records import Reason
 from thoracle.settings import Settings
-from thoracle.store import trail, workflows
+from thoracle.store import lease, trail, workflows
 from thoracle.store.tables import (
     analysis,
     audit_event,
@@ -63,6 +63,7 @@ SUBJECTS = (
     "dead letters",
     "destination ",
     "device ",
+    "gateway ",
     "housekeeping ",
     "patients",
     "storage",
@@ -95,6 +96,7 @@ def check(connection: Connection, settings: Settings, now: datetime) -> list[Com
         *_patients(connection),
         *_workitems(connection, now),
         *_given_up(connection, now),
+        *_gateways(connection),
     ]
 
 
@@ -352,6 +354,28 @@ def _repositories(connection: Connection) -> Iterator[Comparison]:
             sentence = f"Audit repository {name} is behind: {one['waiting']} events wait."
             advice = "What to do: `thoracle status` has its last error; nothing is lost."
             yield alarm(f"audit repository {name}", f"Audit repository {name}", sentence, advice)
+
+
+def _gateways(connection: Connection) -> Iterator[Comparison]:
+    """Yield alarms for gateways, of several, that are gone, can store nothing, or differ."""
+    for row in lease.gone(connection):
+        sentence = (
+            f"Gateway {row.name} on {row.host} is gone: heard of last at {row.renewed_at[:19]} "
+            f"UTC, its work was taken over at {(row.taken_at or '')[:19]} UTC."
+        )
+        advice = "What to do: look at its machine; start it, and stop it in order if it goes away."
+        yield alarm(f"gateway {row.name}", f"Gateway {row.name}", sentence, advice)
+    at_work = [row for row in lease.known(connection) if not row.is_gone]
+    for row in at_work[1:]:  # the first one leads, and tells of its own
+        if row.fault:
+            sentence = f"Gateway {row.name}: {row.fault}"
+            advice = "What to do: look at its machine, its data folder and its connections."
+            yield alarm(f"gateway {row.name} fault", f"Gateway {row.name}", sentence, advice)
+    names = [row.name for row in at_work if row.settings_digest != at_work[0].settings_digest]
+    if names:
+        sentence = f"Settings of {', '.join(names)} differ from those of {at_work[0].name}."
+        advice = "What to do: make them alike (docs/several-machines.md), and start them again."
+        yield alarm("gateway settings", "Settings of gateways", sentence, advice)
 
 
 def _meaning(code: Any) -> str:

@@ -1,4 +1,4 @@
-"""Housekeeping: what the service looks after once a minute, each step on its own.
+"""Housekeeping: what the service looks after again and again, each step on its own.
 
 A step that fails raises an alarm and stops no other.
 """
@@ -45,7 +45,7 @@ class Housekeeping:
         since, before = self._failing.get(name, (now(), ""))
         self._failing[name] = (since, kind)
         if kind == before:
-            return  # once is enough: it is tried again each minute
+            return  # once is enough: it is tried again
         # Without the text, which may quote what a header says; a database's own does not.
         said = str(error.orig) if isinstance(error, DBAPIError) else ""
         where = "".join(traceback.format_tb(error.__traceback__)[-3:])

@@ -109,6 +109,8 @@ def _answers(sender: Sender[Any], peer: Any, items: Sequence[OutboxItem]) -> lis
     answers: list[dict[str, Any]] = []
     left = list(items)
     rest = SendAnswer("failed", "the sender gave no answer")
+    # A process that stood still for too long sends nothing: another may have sent more since.
+    engine.require_lease()
     try:
         for answer in sender.send(peer, items):
             answers.append(_columns(left.pop(0).number, answer))

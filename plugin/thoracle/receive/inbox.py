@@ -12,6 +12,7 @@ import secrets
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -134,16 +135,26 @@ class Inbox:
 
     Parameters
     ----------
+    owner
+        Of several gateways with one data folder, the executor that writes here. It has a folder of
+        its own in ``incoming``, and its mark is in the names of its files: so what another left
+        unfinished can be told from what another is about to row.
     objects
         Where objects are kept; default: in files below the data folder.
     """
 
     def __init__(
-        self, data_folder: Path, settings: Receive, objects: Objects | None = None
+        self,
+        data_folder: Path,
+        settings: Receive,
+        owner: str = "",
+        objects: Objects | None = None,
     ) -> None:
         self.data_folder = data_folder
         self.objects = objects or Objects(data_folder)
-        self._incoming = data_folder / "incoming"
+        self._mark = mark_of(owner)
+        self._incoming = data_folder / "incoming" / owner
+        self._probe = self._incoming / "probe" if owner else data_folder / "probe"
         self._images = data_folder / "images"
         self._settings = settings
         self._refusal = (float("-inf"), "")
@@ -159,20 +170,51 @@ class Inbox:
         Unfinished files are removed. A whole file without a row was never acknowledged, unless
         the database is not the one it belongs to: it is set aside in ``orphans``, not deleted.
         """
-        unfinished = list(self._incoming.iterdir())
-        for path in unfinished:
-            path.unlink()
-        return len(unfinished) + self._set_aside(self.objects.images(), known_paths)
+        unfinished = sum(_removed(path) for path in list(self._incoming.iterdir()))
+        return unfinished + self._set_aside(self.objects.images(), known_paths)
+
+    def clear_of_others(
+        self, alive: Callable[[], set[str]], known_paths: Callable[[], set[str]]
+    ) -> int:
+        """Clear away what gateways left that are gone, while others go on; return how many files.
+
+        Parameters
+        ----------
+        alive
+            Asked after the files were listed: those of executors that are not among them get no
+            row any more, and those that got one are among ``known_paths``, asked for last.
+        """
+        folders = list((self.data_folder / "incoming").iterdir())
+        images = self.objects.images()
+        executors = alive()
+        marks = {mark_of(one) for one in executors}
+        gone = [path for path in images if Path(path).stem.partition("-")[2] not in marks]
+        unfinished = sum(_removed(path) for path in folders if path.name not in executors)
+        return unfinished + self._set_aside(gone, known_paths())
+
+    def clear_incoming(self, alive: Callable[[], set[str]]) -> int:
+        """Clear away what executors left unfinished in this data folder that are gone.
+
+        For one that does not lead, and whose data folder the one that leads may not see.
+        """
+        others = [path for path in self._incoming.parent.iterdir() if path != self._incoming]
+        executors = alive() if others else set()
+        return sum(_removed(path) for path in others if path.name not in executors)
 
     def _set_aside(self, images: list[str], known_paths: set[str]) -> int:
         orphans = [path for path in images if path not in known_paths]
         self.objects.set_aside(orphans)
         return len(orphans)
 
+    def close(self) -> None:
+        """Remove the folder of an owner that writes no more."""
+        if self._mark:
+            shutil.rmtree(self._incoming, ignore_errors=True)
+
     def open(self) -> IncomingFile:
         """Return a file for an object that begins to arrive."""
         file = IncomingFile(
-            self._incoming / f"{secrets.token_hex(16)}.dcm",
+            self._incoming / f"{secrets.token_hex(16)}{self._mark and f'-{self._mark}'}.dcm",
             self._settings.maximum_object_megabytes * MEGABYTE,
         )
         if not self.has_room() and file.error is None:
@@ -198,10 +240,9 @@ class Inbox:
         if not self.has_room():
             required = self._settings.reserve_megabytes
             return f"{self._free_megabytes()} MB free, required {required}"
-        probe = self.data_folder / "probe"
         try:
-            probe.write_bytes(b"1")
-            probe.unlink()
+            self._probe.write_bytes(b"1")
+            self._probe.unlink()
         except OSError as error:
             return f"the data folder: {error.strerror or type(error).__name__}"
         return self.objects.fault()
@@ -232,6 +273,21 @@ class Inbox:
             self.objects.delete(path)
         except ObjectsAway as error:
             logger.warning("an object without a row stays until the next start: %s", error)
+
+
+def mark_of(owner: str) -> str:
+    """Return what the names of an executor's files end with: what is random in its own."""
+    return owner.rpartition("-")[2]
+
+
+def _removed(path: Path) -> int:
+    """Remove a file, or a folder with what is in it; return how many files those were."""
+    if not path.is_dir():
+        path.unlink()
+        return 1
+    found = list(path.iterdir())
+    shutil.rmtree(path)
+    return len(found)
 
 
 # ---- readiness -----------------------------------------------------------------------------------

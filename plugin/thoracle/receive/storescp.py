@@ -31,6 +31,7 @@ from thoracle.receive.duplicates import Frames
 from thoracle.receive.inbox import Inbox, IncomingFile
 from thoracle.settings import Receive, tls
 from thoracle.store import trail
+from thoracle.study import instances
 from thoracle.study.instances import Description, Received
 
 # ---- statuses ------------------------------------------------------------------------------------
@@ -260,9 +261,21 @@ class Listener:
             if file is not None:
                 file.remove()
         self._visits.count(event.assoc, event_recorded)
-        if event_recorded is not trail.Event.INSTANCE_DUPLICATE:
+        if event_recorded is not trail.Event.INSTANCE_DUPLICATE or self._is_unplanned(received):
             self._arrivals.push(event.assoc, received.study_instance_uid)
         return _answer(SUCCESS.code)
+
+    def _is_unplanned(self, received: Received) -> bool:
+        """Return whether nobody may know yet of an object that is repeated.
+
+        Its sender has had no answer: who stored it may have died before it told of its arrival.
+        """
+        try:
+            with self._database.connect() as connection:
+                latest = instances.latest(connection, received.sop_instance_uid)
+        except SQLAlchemyError:  # it is stored all the same, and housekeeping finds it
+            return False
+        return latest is not None and latest.generation is None
 
     def _keep(self, event: evt.Event, file: IncomingFile) -> Received:
         request = cast(Any, event.request)

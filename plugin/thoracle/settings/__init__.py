@@ -15,6 +15,7 @@ from thoracle.errors import SettingsError
 from thoracle.settings import faults
 from thoracle.settings.audit import Audit, AuditRepository, Witness
 from thoracle.settings.deliver import HL7, Deliver, Destination, Email, Rule, Webhook
+from thoracle.settings.fleet import Gateway
 from thoracle.settings.receive import Budget, Complete, Decode, Receive, ReceiveTLS, Select
 from thoracle.settings.result import Classify, Report
 from thoracle.settings.section import ClientTLS, Section, is_loopback
@@ -38,6 +39,7 @@ __all__ = [
     "Destination",
     "Email",
     "Erasure",
+    "Gateway",
     "Rank",
     "Receive",
     "ReceiveTLS",
@@ -70,7 +72,7 @@ class Settings(Section):
 
     data_folder: Path = Field(
         Path("thoracle-data"),
-        description="Everything that Thoracle keeps is below this folder, except rows in PostgreSQL. Not on a network disk.",
+        description="Everything that Thoracle keeps is below this folder, except rows in PostgreSQL. On a network disk only where several gateways share it (docs/several-machines.md).",
     )
     data_folder_group: str = Field(
         "",
@@ -83,6 +85,7 @@ class Settings(Section):
         description="DEBUG, INFO, WARNING or ERROR.",
     )
     database: Database = Database()
+    gateway: Gateway = Gateway()
     receive: Receive = Receive()
     complete: Complete = Complete()
     select: Select = Select()
@@ -134,6 +137,20 @@ class Settings(Section):
     def receivers(self) -> tuple[HL7 | Webhook | Email, ...]:
         """Who can be told of a result by a message."""
         return (*self.hl7, *self.webhook, *self.email)
+
+    @validator(mode="after")
+    def _several_share_a_database(self) -> "Settings":
+        if self.gateway.one_of_several and not self.database.url:
+            raise ValueError(
+                "gateway.one_of_several: found true without database.url, required: a PostgreSQL "
+                "database, which several gateways can share"
+            )
+        if self.gateway.role != "all" and not self.gateway.one_of_several:
+            raise ValueError(
+                f"gateway.role: found {self.gateway.role} without gateway.one_of_several, "
+                "required: all, for one gateway alone has to do everything"
+            )
+        return self
 
     @validator(mode="after")
     def _callers_are_named(self) -> "Settings":

@@ -13,6 +13,13 @@ from thoracle.settings import Settings
 SHAPING = ("select.", "decode.", "report.")
 """Settings that shape a result, beside the bundle and the runtime, which are recorded themselves:
 what is read, what is made of it, and when decoding is given up."""
+OWN = (
+    *("gateway.", "data_folder", "database.", "log_level", "web.", "classify."),
+    *("objects.endpoint", "objects.access_key", "objects.secret", "objects.ca_file"),
+    *("objects.timeout_seconds", "objects.cache_days"),
+    *("receive.host", "receive.port", "receive.tls.", "receive.maximum_associations"),
+)
+"""Settings that may differ between gateways on one database. Of the bundle they compare digests."""
 LENGTH = 16
 """Hexadecimal digits of the digest of one setting."""
 _NAMED = ("name", "ae_title")
@@ -35,6 +42,12 @@ def whole(settings: Settings) -> str:
 def shaping(settings: Settings) -> str:
     """Return one digest of the settings that shape a result, SHA-256, hexadecimal."""
     return _digest(of_shaping(named(settings)))
+
+
+def shared(settings: Settings) -> str:
+    """Return one digest of the settings that gateways on one database have to have alike."""
+    found = named(settings)
+    return _digest({name: value for name, value in found.items() if not name.startswith(OWN)})
 
 
 def of_shaping(found: Mapping[str, str]) -> dict[str, str]:

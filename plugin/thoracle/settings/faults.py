@@ -14,6 +14,7 @@ _NAMES = ("name", "ae_title")
 _PATTERNS = {
     r"^(DEBUG|INFO|WARNING|ERROR)$": "DEBUG, INFO, WARNING or ERROR",
     r"^[a-z0-9][a-z0-9_-]{0,31}$": "1 to 32 of a-z, 0-9, - and _, a letter or digit first",
+    r"^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$": "letters, digits, ., - and _, at both ends a letter or digit",
     r"^[^\s@<>,;:\"]{1,64}@[A-Za-z0-9.-]{1,255}$": "an address as name@hospital.example",
     r"^https?://[^\s?#@]+$": "a URL that begins with http:// or https://, without a query",
     r"^https?://[^\s#@]+$": "a URL that begins with http:// or https://",

@@ -21,7 +21,9 @@ from sqlalchemy.exc import (
 
 from thoracle.errors import ThoracleError
 from thoracle.settings import Settings, users
+from thoracle.store import lease as leases
 from thoracle.store import sqlite
+from thoracle.store.lease import Alone, Lease
 
 VERSION_TABLE = "thoracle_schema"
 """Where Alembic keeps the revision of our tables; DBOS has a table of its own for its own."""
@@ -35,8 +37,9 @@ Database = Engine
 
 _OF_OURS = (IntegrityError, ProgrammingError, DataError)
 """Faults of a statement, which say nothing about the database."""
-_REPEATED = ("40001", "40P01")
-"""SQLSTATE of transactions that PostgreSQL wants repeated."""
+_REPEATED = ("40001", "40P01", "55P03")
+"""SQLSTATE of transactions that PostgreSQL wants repeated, and of a row that DBOS did not wait for,
+because another gateway takes work from the same queue."""
 
 
 class DatabaseError(ThoracleError):
@@ -61,17 +64,28 @@ def engine_of(settings: Settings) -> Engine:
     """
     if not settings.database.url:
         return connect(sqlite_url(settings.data_folder, shared=bool(settings.data_folder_group)))
-    return connect(settings.database.url, settings.database.password_file)
+    idle = settings.gateway.lease_seconds if settings.gateway.one_of_several else None
+    return connect(settings.database.url, settings.database.password_file, idle)
 
 
-def connect(url: str, password_file: Path | None = None) -> Engine:
-    """Return an engine on an existing database, without changing its schema."""
+def connect(
+    url: str, password_file: Path | None = None, idle_seconds: float | None = None
+) -> Engine:
+    """Return an engine on an existing database, without changing its schema.
+
+    Parameters
+    ----------
+    idle_seconds
+        For PostgreSQL: a transaction in which nothing happens for so long is ended, at most the
+        time that ``postgresql.IDLE_SECONDS`` says.
+    """
     if url.startswith("postgresql"):
         from thoracle.store import postgresql  # its driver is imported only where it is used
 
         if password_file is not None:
             postgresql.password(password_file)  # here, because a fault of it is one of settings
-        return postgresql.create(url, password_file)
+        idle = min(idle_seconds or postgresql.IDLE_SECONDS, postgresql.IDLE_SECONDS)
+        return postgresql.create(url, password_file, idle)
     return sqlite.create(url)
 
 
@@ -265,33 +279,56 @@ def existing(settings: Settings) -> Engine:
 
 
 @contextmanager
-def of_gateway(settings: Settings, lost: Callable[[str], None]) -> Iterator[Database]:
-    """Yield the database with today's schema to the one gateway that works on it.
+def of_gateway(settings: Settings, lost: Callable[[str], None]) -> Iterator[tuple[Database, Alone]]:
+    """Yield the database with today's schema to a gateway that works on it, and its right to work.
 
     On SQLite the lock on the data folder is enough, for the database is in it.
 
     Parameters
     ----------
     lost
-        Called from another thread, with the reason, when this process no longer is.
+        Called from another thread, with the reason, when this process no longer has the right.
 
     Raises
     ------
     DatabaseError
         As :func:`prepare`.
     DataFolderInUse
-        Another process is the gateway.
+        Another process is the gateway, or others are and this one is not one of several.
     """
     engine = engine_of(settings)
     require_reach(engine)
     with ExitStack() as held:
         held.callback(engine.dispose)  # the last that closes folds the write-ahead log in
-        if engine.dialect.name != "sqlite":
+        if engine.dialect.name == "sqlite":
+            prepare(engine)
+            yield engine, Alone()
+        elif settings.gateway.one_of_several:
+            yield engine, _one_of_several(engine, settings, lost, held)
+        else:
             from thoracle.store.postgresql import SoleGateway
 
             held.enter_context(closing(SoleGateway(engine, named(engine), lost)))
-        prepare(engine)
-        yield engine
+            leases.require_none(engine, "no other gateway, or gateway.one_of_several in each")
+            prepare(engine)
+            leases.forget(engine)
+            yield engine, Alone()
+
+
+def _one_of_several(
+    engine: Engine, settings: Settings, lost: Callable[[str], None], held: ExitStack
+) -> Lease:
+    from thoracle.store import postgresql
+
+    start = held.enter_context(closing(postgresql.Start(engine, named(engine))))
+    if revision(engine) != ScriptDirectory.from_config(_migrations()).get_current_head():
+        # They run code of the schema before, and would meet rows that they do not understand.
+        leases.require_none(engine, "none while the schema is brought to another version")
+    prepare(engine)
+    lease = Lease(engine, settings, lost, start.close)
+    held.callback(lease.release)
+    postgresql.write_under(engine, lease)
+    return lease
 
 
 def _migrations() -> alembic.config.Config:

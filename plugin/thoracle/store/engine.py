@@ -26,6 +26,7 @@ from thoracle.settings import Deliver
 from thoracle.store import running, workflows
 from thoracle.store.database import ENGINE_SCHEMA, begin_writing
 from thoracle.store.delays import Delays
+from thoracle.store.lease import Alone
 from thoracle.store.polling import ONE_BY_ONE_SECONDS, POLLING_SECONDS, Polling, polling_of
 
 P = ParamSpec("P")
@@ -34,8 +35,6 @@ R = TypeVar("R")
 logger = logging.getLogger(__name__)
 
 APPLICATION_VERSION = "schema-1"
-EXECUTOR = "local"
-"""The one executor of the embedded mode: at each start it takes up its own unfinished work."""
 """Constant: by default DBOS hashes the code, and every upgrade would strand waiting work."""
 
 INTAKE, ANALYSE, DELIVER, PROVE = "intake", "analyse", "deliver", "prove"
@@ -45,10 +44,13 @@ QUEUES = (INTAKE, ANALYSE, DELIVER, PROVE, IN_ORDER, PERFORM)
 _datasource: SQLAlchemyDatasource | None = None
 _polling: Polling | None = None
 _delays: Delays | None = None
+_lease = Alone()
 
 
-def lock(data_folder: Path) -> IO[str]:
+def lock(data_folder: Path, *, shared: bool = False) -> IO[str]:
     """Return the lock on a data folder; it holds until it is closed or the process ends.
+
+    ``shared`` is for those whose executors differ, for they share a database (store/lease.py).
 
     Raises
     ------
@@ -56,16 +58,19 @@ def lock(data_folder: Path) -> IO[str]:
         Two processes with one executor id would run each other's steps twice.
     """
     try:
-        return running.hold(data_folder, running.GATEWAY)
+        return running.hold(data_folder, running.GATEWAY, shared=shared)
     except BlockingIOError as error:
         raise DataFolderInUse(
             f"{data_folder}: found another Thoracle process at work, required: none"
         ) from error
 
 
-def start(database: Engine, deliver: Deliver) -> None:
+def start(
+    database: Engine, deliver: Deliver, lease: Alone | None = None, role: str = "all"
+) -> None:
     """Begin to work: unfinished workflows first. Workflows must be imported by now."""
-    global _datasource, _polling, _delays
+    global _datasource, _polling, _delays, _lease
+    _lease = lease or Alone()
     # JSON, not DBOS's pickle: whoever can write to the database must not run code here.
     serializer = DBOSPortableJSONSerializer()
     DBOS(
@@ -73,7 +78,7 @@ def start(database: Engine, deliver: Deliver) -> None:
             "name": "thoracle",
             "system_database_engine": database,  # and no URL: it would want the password
             "dbos_system_schema": ENGINE_SCHEMA,
-            "executor_id": EXECUTOR,
+            "executor_id": _lease.executor_id,
             "application_version": APPLICATION_VERSION,
             "serializer": serializer,
             "log_level": "WARNING",
@@ -87,6 +92,8 @@ def start(database: Engine, deliver: Deliver) -> None:
     )
     _polling = polling_of(database, QUEUES)
     _polling.install()
+    if role == "receive":  # it may put work into all of them
+        DBOS.listen_queues([INTAKE])
     DBOS.launch()
     _delays = Delays(_end_delays)
     queue = partial(DBOS.register_queue, polling_interval_sec=POLLING_SECONDS)
@@ -156,12 +163,31 @@ def requeue_stalled(idle_before: set[str]) -> set[str]:
     being begun twice. To be called with some time between, and while the disk has room.
     """
     dbos: Any = _get_dbos_instance()
-    pending = dbos._sys_db.get_pending_workflows(EXECUTOR, APPLICATION_VERSION)
+    pending = dbos._sys_db.get_pending_workflows(_lease.executor_id, APPLICATION_VERSION)
     idle = {one.workflow_id for one in pending} - set(dbos._active_workflows_set.activeList())
     for workflow_id in idle & idle_before:
         logger.warning("taking up workflow %s again", workflow_id)
-        dbos._sys_db.reenqueue_for_recovery(workflow_id, [EXECUTOR], INTERNAL_QUEUE_NAME)
+        dbos._sys_db.reenqueue_for_recovery(workflow_id, [_lease.executor_id], INTERNAL_QUEUE_NAME)
     return idle
+
+
+def recover_executors(database: Engine) -> None:
+    """Have the work taken up of executors that are dead; again and again, for one call may fail.
+
+    DBOS does it by itself for the executor of its own process alone.
+    """
+    with database.connect() as connection:
+        owners = workflows.owners(connection, RUNNING)
+    # Asked for after them: one that has begun since owns none of what was found.
+    dead = sorted(owners - _lease.alive())
+    if dead:
+        logger.warning("taking up the work of %s", ", ".join(dead))
+        DBOS._recover_pending_workflows(dead)
+
+
+def require_lease() -> None:
+    """Return when this process may send; raises ``LeaseLost`` if another may do so instead."""
+    _lease.require()
 
 
 ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")

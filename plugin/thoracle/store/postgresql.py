@@ -25,17 +25,18 @@ from typing import Any, cast
 
 import psycopg
 from psycopg.types.string import StrDumperUnknown
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event, make_url
 
 from thoracle.errors import DataFolderInUse, SettingsError
 from thoracle.settings.section import require_private
+from thoracle.store.lease import Lease
 
 OLDEST = 15
 """Major version of the oldest server, which is the one that the tests run."""
 POOL = 20
 """Connections that stay open. More are opened while they are needed, without a limit of ours: who
 waits to write has one, and who writes may need a second."""
-IDLE_SECONDS = 60
+IDLE_SECONDS = 60.0
 """A transaction in which nothing happens for so long is ended by the server: a process that hangs
 must not keep the others from writing."""
 _CONNECT = {
@@ -61,10 +62,15 @@ def key(name: str) -> int:
 WRITERS = key("writers")
 
 
-def create(url: str, password_file: Path | None) -> Engine:
+def create(url: str, password_file: Path | None, idle_seconds: float = IDLE_SECONDS) -> Engine:
     """Return an engine on a PostgreSQL database; it connects when it is used.
 
     Connections that do not give what is required fail with an ``OperationalError``.
+
+    Parameters
+    ----------
+    idle_seconds
+        A transaction in which nothing happens for so long is ended by the server.
     """
     made = make_url(url).set(drivername="postgresql+psycopg")
     parameters = {name: value for name, value in _CONNECT.items() if name not in made.query}
@@ -79,7 +85,7 @@ def create(url: str, password_file: Path | None) -> Engine:
     )
     if password_file is not None:
         event.listen(engine, "do_connect", partial(_with_password, password_file))
-    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "connect", partial(_prepare, idle_seconds))
     event.listen(engine, "before_cursor_execute", _one_writer)
     return engine
 
@@ -158,14 +164,14 @@ def _with_password(
     parameters["password"] = password(path)
 
 
-def _prepare(connection: Any, _record: Any) -> None:
+def _prepare(idle_seconds: float, connection: Any, _record: Any) -> None:
     connection.adapters.register_dumper(str, _Text)
     found = faults(guarantees(connection))
     if found:
         refuse(connection, "; ".join(found))
     with connection.cursor() as cursor:
         for name, value in (
-            ("idle_in_transaction_session_timeout", f"{IDLE_SECONDS}s"),
+            ("idle_in_transaction_session_timeout", f"{round(idle_seconds * 1000)}ms"),
             # Of the server's end: a client that is gone must not keep its locks for hours.
             ("tcp_keepalives_idle", "10"),
             ("tcp_keepalives_interval", "5"),
@@ -202,6 +208,10 @@ def _one_writer(
         return
     cursor.execute(_LOCK, (WRITERS,))
     connection.info["writers"] = weakref.ref(transaction)
+    lease = _LEASES.get(connection.dialect)
+    if lease is not None:
+        cursor.execute(_HELD, (lease.executor_id,))
+        lease.require_row(cursor.fetchone())
 
 
 _LOCK = "SELECT pg_advisory_xact_lock(%s)"
@@ -211,6 +221,21 @@ def begin_writing(connection: Connection) -> None:
     """Take the writers' lock until the transaction ends."""
     connection.exec_driver_sql(_LOCK, (WRITERS,))
     connection.info["writers"] = weakref.ref(connection.get_transaction())
+    lease = _LEASES.get(connection.dialect)
+    if lease is not None:
+        lease.require_row(connection.exec_driver_sql(_HELD, (lease.executor_id,)).first())
+
+
+# Nobody can take the lease over until the transaction has ended (store/lease.py).
+_HELD = """
+SELECT 1 FROM gateway_lease WHERE executor_id = %s AND taken_at IS NULL FOR KEY SHARE
+"""
+_LEASES: weakref.WeakKeyDictionary[Dialect, Lease] = weakref.WeakKeyDictionary()
+
+
+def write_under(engine: Engine, lease: Lease) -> None:
+    """Have each transaction that writes require a lease, which it keeps from being taken over."""
+    _LEASES[engine.dialect] = lease
 
 
 logger = logging.getLogger(__name__)
@@ -227,7 +252,9 @@ WAIT_SECONDS = 5.0
 """Until a server has noticed that the process before is dead."""
 LOOK_SECONDS = 2.0
 """An end that nobody told of is noticed so soon, and libpq's ``tcp_user_timeout``."""
-GATEWAY = key("gateway")
+START_SECONDS = 120.0
+"""For another gateway to begin, which may have to bring the schema to the newest version first."""
+GATEWAY, START = key("gateway"), key("start")
 
 _HELD_BY = """
 SELECT pid, application_name, coalesce(host(client_addr), 'this machine') AS address,
@@ -237,6 +264,26 @@ WHERE locktype = 'advisory' AND granted AND objsubid = 1
   AND (classid::bigint << 32 | objid::bigint) = %s
   AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
+
+
+def _session(database: Engine) -> tuple[Any, Any]:
+    """Return a connection of its own, for locks that end with it: what keeps it, and psycopg's."""
+    pooled = cast(Any, database.raw_connection())
+    connection = pooled.driver_connection
+    pooled.detach()
+    connection.autocommit = True
+    name = f"thoracle serve on {socket.gethostname()}"[:63]
+    connection.execute("SELECT set_config('application_name', %s, false)", (name,))
+    return pooled, connection
+
+
+def _held_by(connection: Any, lock: int) -> str:
+    row = connection.execute(_HELD_BY, (lock,)).fetchone()
+    _, who, address, since = row or (0, "another", "an address", "a moment ago")
+    return f"found {who} ({address}) at work since {since}"
+
+
+LOCK_LOST = "the connection that makes this process the one gateway of its database is lost"
 
 
 class SoleGateway:
@@ -257,11 +304,8 @@ class SoleGateway:
 
     def __init__(self, database: Engine, name: str, lost: Callable[[str], None]) -> None:
         self._database, self._name = database, name
-        # Kept, because the connection is closed with it.
-        self._pooled = cast(Any, database.raw_connection())
-        self._connection = self._pooled.driver_connection
-        self._pooled.detach()
-        self._connection.autocommit = True
+        # The first is kept, because the connection is closed with it.
+        self._pooled, self._connection = _session(database)
         self._closed = threading.Event()
         self._pid = int(self._connection.info.backend_pid)
         self._take()
@@ -269,17 +313,12 @@ class SoleGateway:
         threading.Thread(target=self._watch, args=(lost,), name="lock", daemon=True).start()
 
     def _take(self) -> None:
-        name = f"thoracle serve on {socket.gethostname()}"[:63]
-        self._connection.execute("SELECT set_config('application_name', %s, false)", (name,))
         deadline = time.monotonic() + WAIT_SECONDS
         while not self._one("SELECT pg_try_advisory_lock(%s)", GATEWAY)[0]:
             if time.monotonic() > deadline:
-                _, who, address, since = self._one(_HELD_BY, GATEWAY) or (0, "another", "", "")
+                found = _held_by(self._connection, GATEWAY)
                 self._connection.close()
-                raise DataFolderInUse(
-                    f"{self._name}: found {who} ({address}) at work since {since}, "
-                    "required: no other gateway"
-                )
+                raise DataFolderInUse(f"{self._name}: {found}, required: no other gateway")
             time.sleep(0.2)
 
     def _one(self, statement: str, *values: object) -> Any:
@@ -304,10 +343,43 @@ class SoleGateway:
                 self._connection.execute("SELECT 1")
         except (psycopg.Error, OSError, ValueError) as error:
             if not self._closed.is_set():
-                lost(" ".join(str(error).split()))
+                reason = " ".join(str(error).split())
+                lost(f"{LOCK_LOST} ({reason})")
 
     def close(self) -> None:
         """Give the right back."""
         self._closed.set()
         event.remove(self._database, "connect", self._require)
+        self._connection.close()
+
+
+class Start:
+    """The right to begin as one of several: one at a time, and beside no :class:`SoleGateway`.
+
+    Raises
+    ------
+    DataFolderInUse
+        The one gateway is at work, or others take too long to begin.
+    """
+
+    def __init__(self, database: Engine, name: str) -> None:
+        self._pooled, self._connection = _session(database)
+        self._take("pg_try_advisory_lock_shared", GATEWAY, WAIT_SECONDS, name)
+        self._take("pg_try_advisory_lock", START, START_SECONDS, name)
+
+    def _take(self, function: str, lock: int, seconds: float, name: str) -> None:
+        deadline = time.monotonic() + seconds
+        question = f"SELECT {function}(%s)"
+        while not self._connection.execute(question, (lock,)).fetchone()[0]:
+            if time.monotonic() > deadline:
+                found = _held_by(self._connection, lock)
+                self._connection.close()
+                said = "alone" if lock == GATEWAY else "beginning"
+                raise DataFolderInUse(
+                    f"{name}: {found} {said}, required: gateways with gateway.one_of_several"
+                )
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        """Let the next begin."""
         self._connection.close()

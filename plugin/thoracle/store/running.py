@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -10,12 +11,13 @@ from typing import IO
 from thoracle.settings import Settings
 
 GATEWAY = "lock"
-"""The gateway's lock: one process a data folder."""
+"""The gateway's lock: one process a data folder, or several that share a database."""
 
 
 def lock_of_pages(settings: Settings) -> str:
-    """Return the name of the lock of the pages on a port."""
-    return f"web-{settings.web.port}.lock"
+    """Return the name of the lock of the pages on a port, of one machine where several share it."""
+    host = f"{socket.gethostname()}-" if settings.gateway.one_of_several else ""
+    return f"web-{host}{settings.web.port}.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,10 @@ class RunningProcess:
     """``host:port``."""
 
 
-def hold(data_folder: Path, name: str) -> IO[str]:
+def hold(data_folder: Path, name: str, *, shared: bool = False) -> IO[str]:
     """Return a lock of a data folder; it holds until it is closed or the process ends.
+
+    With ``shared``, others may hold it so, too.
 
     Raises
     ------
@@ -41,11 +45,12 @@ def hold(data_folder: Path, name: str) -> IO[str]:
     descriptor = os.open(data_folder / name, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode)
     file = os.fdopen(descriptor, "a+", encoding="utf-8")  # "w" would empty the holder's
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BaseException:
         file.close()
         raise
-    file.truncate(0)
+    if not shared:
+        file.truncate(0)
     return file
 
 

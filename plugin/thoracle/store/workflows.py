@@ -37,6 +37,16 @@ def bring_delays_forward(connection: Connection, seconds: float) -> None:
     connection.execute(statement, {"earlier": round(seconds * 1000)})
 
 
+def owners(connection: Connection, state: str) -> set[str]:
+    """Return the executors of the workflows in a state."""
+    status = table(connection, STATUS)
+    if status is None:
+        return set()
+    statement = text(f"SELECT DISTINCT executor_id FROM {status} WHERE status = :state")  # noqa: S608 - a constant
+    found = connection.execute(statement, {"state": state}).scalars()
+    return {one for one in found if one}
+
+
 def given_up(connection: Connection, since: float) -> dict[str, int]:
     """Return how many workflows of each name ended in an error since a moment (POSIX time, s)."""
     status = table(connection, STATUS)

@@ -394,6 +394,19 @@ def recorded(
     }
 
 
+def came_elsewhere(connection: Connection, study_instance_uid: str, mark: str, since: str) -> bool:
+    """Return whether another gateway stored an image of a study since a moment.
+
+    ``mark`` ends the names of the files of the one that asks.
+    """
+    found = select(instance.c.id).where(
+        instance.c.study_instance_uid == study_instance_uid,
+        instance.c.received_at >= since,
+        instance.c.path.not_like(f"%-{mark}.dcm"),
+    )
+    return connection.execute(found.limit(1)).first() is not None
+
+
 def sender(connection: Connection, study_instance_uid: str) -> str:
     """Return the AE title from which the newest image of a study came."""
     return str(

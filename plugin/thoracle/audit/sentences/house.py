@@ -31,11 +31,25 @@ def _started(rows: Rows) -> str:
     row = rows[0]
     version = inert(detail(row, "version"), 32)
     named = f"Thoracle {version}" if version else "Thoracle"
+    named += _gateway(row)
     return f"{named} started with the bundle of digest {short(row.get('bundle_digest'))}."
 
 
-def _stopped(_rows: Rows) -> str:
-    return "Thoracle stopped."
+def _gateway(row: Row) -> str:
+    """Return which of several gateways an event is about."""
+    name = inert(detail(row, "gateway"), 64)
+    return f", gateway {name}," if name else ""
+
+
+def _stopped(rows: Rows) -> str:
+    row = rows[0]
+    heard_at = inert(detail(row, "heard_at"), 32)
+    if heard_at:
+        return (
+            f"Thoracle{_gateway(row)} ended without stopping: it was heard of last at {heard_at}, "
+            "and others took up its work."
+        )
+    return f"Thoracle{_gateway(row)} stopped."
 
 
 def _configured(rows: Rows) -> str:

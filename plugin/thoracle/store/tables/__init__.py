@@ -12,6 +12,7 @@ from thoracle.store.tables.audit import (
     audit_head,
     audit_view,
 )
+from thoracle.store.tables.fleet import gateway_lease
 from thoracle.store.tables.images import header, instance, legal_hold, reconciliation, study
 from thoracle.store.tables.outbox import commitment, outbox
 from thoracle.store.tables.people import (
@@ -56,6 +57,7 @@ __all__ = [
     "audit_view",
     "bundle",
     "commitment",
+    "gateway_lease",
     "header",
     "instance",
     "legal_hold",
