@@ -266,6 +266,9 @@ ELSEWHERE = {
     "erase": "wants a key: tests/test_erasure.py",
     "audit key": "shows no patient",
     "audit timestamp": "shows no patient",
+    **dict.fromkeys(
+        ("move sqlite-to-postgresql", "move postgresql-to-sqlite"), "an event of its own"
+    ),
     "evaluate": "with --verdicts it reads the database: tests/test_verdicts.py",
     **dict.fromkeys(("analyse", "route explain", "send", "echo"), "reads files that are given"),
     **dict.fromkeys(("dataset check", "dataset convert"), "reads files that are given"),

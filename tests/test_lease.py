@@ -17,7 +17,7 @@ from thoracle.monitoring import conditions
 from thoracle.monitoring.duties import of_gateway as of_gateway_columns
 from thoracle.receive.inbox import Inbox
 from thoracle.settings import Receive, Settings, parse
-from thoracle.store import database, lease, trail
+from thoracle.store import database, lease, move, trail
 from thoracle.store.database import of_gateway
 from thoracle.store.lease import Alone, Lease
 from thoracle.store.tables import audit_event
@@ -172,6 +172,14 @@ def test_several_and_one_alone_refuse_each_other(url: str, begin: Begin) -> None
     let_run_out(first._database, "one")
     with of_gateway(alone, lost.append) as (engine, _):  # its lease has run out, and is forgotten
         assert lease.rows(engine) == []
+
+
+def test_no_rows_are_moved_under_gateways_at_work(url: str, begin: Begin, tmp_path: Path) -> None:
+    first = begin("one")
+    away = parse({"database": {"url": url}, "data_folder": str(tmp_path)})
+    with pytest.raises(DataFolderInUse, match=r"found gateway one on .+: none, of several"):
+        move.move(away, move.Direction.TO_SQLITE, {}, lambda _: None)
+    assert first.alive() == {first.executor_id}
 
 
 def test_none_begins_with_another_bundle(begin: Begin) -> None:

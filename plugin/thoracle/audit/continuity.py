@@ -12,10 +12,10 @@ from sqlalchemy import inspect, select
 
 from thoracle.audit import verification
 from thoracle.settings import Settings
-from thoracle.store import anchors, chain, signing, sqlite, trail
+from thoracle.store import anchors, chain, moved, signing, sqlite, trail
 from thoracle.store import database as databases
 from thoracle.store.anchors import Anchor
-from thoracle.store.database import Database, DatabaseError
+from thoracle.store.database import Database, DatabaseError, RowsMovedError
 from thoracle.store.tables import audit_event, now
 
 FOLDERS = ("images", "results")
@@ -57,7 +57,7 @@ def require(settings: Settings) -> None:
     Raises
     ------
     DatabaseError
-        It is not, or it cannot be reached. Nothing is made or changed.
+        It is not, or it cannot be reached, or its rows were moved. Nothing is made or changed.
     """
     folder = settings.data_folder
     anchor = anchors.last_anchor(folder / anchors.ANCHORS_FILE)
@@ -81,7 +81,10 @@ def _fault(settings: Settings, anchor: Anchor | None) -> str:
         if not path.exists():
             rescued = settings.data_folder / sqlite.RESCUED
             known = f", but {rescued.name}, a copy of it: rename it to {name}"
-            return f"no database ({name}){known * rescued.exists()}"
+            known *= rescued.exists()
+            for moved_file in sqlite.moved_files(settings.data_folder)[-1:]:
+                known = f", but {moved_file.name}, whose rows were moved: is [database] missing?"
+            return f"no database ({name}){known}"
         if path.stat().st_size == 0:
             return f"an empty file in place of the database ({name})"
     engine = databases.engine_of(settings)
@@ -93,6 +96,7 @@ def _fault(settings: Settings, anchor: Anchor | None) -> str:
 
 
 def _of(database: Database, anchor: Anchor | None) -> str:
+    databases.require_unmoved(database)
     if databases.revision(database) is None:
         return f"a database without tables ({databases.named(database)})"
     with database.connect() as connection:
@@ -115,16 +119,19 @@ def _of(database: Database, anchor: Anchor | None) -> str:
 def accept(settings: Settings, reason: str, user_id: str) -> Traces:
     """Go on with the database as it is, or with a new one; return what it does not account for.
 
-    The anchors so far are kept in a file of another name; the audit says what they were, and who
-    accepted it why.
+    Anchors that are not of its audit are kept in a file of another name; the audit says what they
+    were, and who accepted it why.
 
     Raises
     ------
     DatabaseError
         Nothing is wrong with it; it cannot be used.
     """
-    found = traces(settings.data_folder)
-    fault = _fault(settings, found.anchor) if found else ""
+    found, is_moved = traces(settings.data_folder), False
+    try:
+        fault = _fault(settings, found.anchor) if found else ""
+    except RowsMovedError as error:
+        fault, is_moved = str(error), True
     if not fault:
         raise DatabaseError(
             f"{settings.data_folder}: found nothing that is missing, required: a database that "
@@ -132,9 +139,14 @@ def accept(settings: Settings, reason: str, user_id: str) -> Traces:
         )
     engine = databases.engine_of(settings)
     try:
+        if is_moved:
+            with engine.begin() as connection:
+                moved.clear(connection)
+        is_other = not is_moved or bool(_of(engine, found.anchor))
         databases.prepare(engine)
         _record(engine, found, fault, reason, user_id)
-        _put_anchors_aside(settings.data_folder)
+        if is_other:
+            _put_anchors_aside(settings.data_folder)
         signer = signing.existing_or_new(settings.data_folder)
         with engine.begin() as connection:
             signing.announce(connection, signer)

@@ -16,6 +16,7 @@ from thoracle.cli import (
     dataset,
     erase,
     evaluate,
+    move,
     persons,
     research,
     retention,
@@ -66,6 +67,7 @@ app.command("init", rich_help_panel=RUN)(service.init)
 app.command("check", rich_help_panel=RUN)(service.check)
 app.command("serve", rich_help_panel=RUN)(service.serve)
 app.command("accept-database", rich_help_panel=RUN)(service.accept_database)
+app.add_typer(move.app, name="move", rich_help_panel=RUN)
 app.command("web", rich_help_panel=RUN)(service.web)
 app.add_typer(persons.app, name="person", rich_help_panel=RUN)
 app.command("echo", rich_help_panel=RUN)(service.echo)

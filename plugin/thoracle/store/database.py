@@ -22,7 +22,7 @@ from sqlalchemy.exc import (
 from thoracle.errors import ThoracleError
 from thoracle.settings import Settings, users
 from thoracle.store import lease as leases
-from thoracle.store import sqlite
+from thoracle.store import moved, sqlite
 from thoracle.store.lease import Alone, Lease
 
 VERSION_TABLE = "thoracle_schema"
@@ -44,6 +44,10 @@ because another gateway takes work from the same queue."""
 
 class DatabaseError(ThoracleError):
     """The database does not give the guarantees that Thoracle needs."""
+
+
+class RowsMovedError(DatabaseError):
+    """The rows of a database were moved to another one, or are being moved."""
 
 
 sqlite_url = sqlite.url
@@ -106,14 +110,16 @@ def prepare(engine: Engine) -> None:
     Raises
     ------
     DatabaseError
-        It cannot be reached, or belongs to something else. When SQLite does not run with a
-        write-ahead log and full synchronisation: without them a power failure could lose what
-        was acknowledged. What a PostgreSQL server has to give, ``postgresql.faults`` says.
+        It cannot be reached, belongs to something else, or its rows were moved. When SQLite does
+        not run with a write-ahead log and full synchronisation: without them a power failure could
+        lose what was acknowledged. What a PostgreSQL server has to give, ``postgresql.faults``
+        says.
     """
     require_reach(engine)
     if engine.dialect.name == "sqlite":
         _require_full_synchronisation(engine)
-    _require_ours(engine)
+    require_ours(engine)
+    require_unmoved(engine)
     migrate(engine)
     if engine.dialect.name == "sqlite":
         with engine.begin() as connection:  # which index is the narrowest, by a glance at each
@@ -175,7 +181,8 @@ def described(settings: Settings) -> str:
     engine = engine_of(settings)
     try:
         require_reach(engine)
-        _require_ours(engine)
+        require_ours(engine)
+        require_unmoved(engine)
         with engine.connect() as connection:
             server = postgresql.guarantees(connection.connection.driver_connection)
         found = revision(engine)
@@ -195,8 +202,14 @@ def _require_full_synchronisation(engine: Engine) -> None:
             raise DatabaseError(f"{named(engine)}: {faults}")
 
 
-def _require_ours(engine: Engine) -> None:
-    """Keep our tables out of a database of something else, and off a schema that is newer."""
+def require_ours(engine: Engine) -> None:
+    """Keep our tables out of a database of something else, and off a schema that is newer.
+
+    Raises
+    ------
+    DatabaseError
+        It is one or the other.
+    """
     script = ScriptDirectory.from_config(_migrations())
     known = {one.revision for one in script.walk_revisions()}
     found = revision(engine)
@@ -248,13 +261,28 @@ def require_schema(engine: Engine) -> None:
         )
 
 
+def require_unmoved(engine: Engine) -> None:
+    """Return when the rows of an existing database were not moved to another one.
+
+    Raises
+    ------
+    RowsMovedError
+        They were, or a move of them did not end.
+    """
+    with engine.connect() as connection:
+        mark = moved.mark(connection)
+    if mark is not None:
+        raise RowsMovedError(f"{named(engine)}: {mark}")
+
+
 def existing(settings: Settings) -> Engine:
     """Return an engine on the gateway's database; nothing is changed.
 
     Raises
     ------
     DatabaseError
-        There is none, or it has another schema: `thoracle serve` makes both.
+        There is none, or it has another schema: `thoracle serve` makes both. Or its rows were
+        moved to another one.
     """
     folder = settings.data_folder
     try:
@@ -272,6 +300,7 @@ def existing(settings: Settings) -> Engine:
     try:
         require_reach(engine)
         require_schema(engine)
+        require_unmoved(engine)
     except DatabaseError:
         engine.dispose()
         raise

@@ -16,6 +16,7 @@ from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
 from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, SQLAlchemyDatasource
 from dbos._datasource import DatasourceOptions, IsolationLevel
+from dbos._datasource_migration import migrate_datasource
 from dbos._dbos import _get_dbos_instance
 from dbos._queue import QueueRateLimit
 from dbos._utils import INTERNAL_QUEUE_NAME
@@ -110,6 +111,17 @@ def start(
     library = logging.getLogger("dbos")
     library.handlers.clear()
     library.propagate = True
+
+
+def make_tables(database: Engine) -> None:
+    """Make or upgrade the tables of DBOS without a start."""
+    client = _client(database)
+    try:
+        client._sys_db.run_migrations()
+    finally:
+        client.destroy()
+    with database.begin() as connection:
+        migrate_datasource(connection, None if database.dialect.name == "sqlite" else ENGINE_SCHEMA)
 
 
 def stop(seconds: int) -> None:

@@ -238,6 +238,37 @@ def write_under(engine: Engine, lease: Lease) -> None:
     _LEASES[engine.dialect] = lease
 
 
+# ---- moving to it, and away ----------------------------------------------------------------------
+
+
+_OTHERS = """
+SELECT application_name || ' (' || coalesce(host(client_addr), 'this machine') || ')'
+FROM pg_stat_activity
+WHERE datname = current_database() AND application_name LIKE 'thoracle%%'
+  AND pid <> pg_backend_pid()
+  AND pid NOT IN (
+    SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
+      AND (classid::bigint << 32 | objid::bigint) = %s AND database =
+        (SELECT oid FROM pg_database WHERE datname = current_database()))
+"""
+
+
+def others(connection: Connection) -> list[str]:
+    """Return the processes of ours on a database beside this connection and the one gateway."""
+    return list(connection.exec_driver_sql(_OTHERS, (GATEWAY,)).scalars())
+
+
+def rest_without_limit(connection: Connection) -> None:
+    """Let nothing happen in a transaction for as long as it takes elsewhere."""
+    connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+
+
+def analyse(engine: Engine) -> None:
+    """Let the server count anew what is in which table."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("ANALYZE")
+
+
 logger = logging.getLogger(__name__)
 
 # ---- the one gateway -----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from thoracle.settings import Settings
+from thoracle.settings import PAGES_FOLDER, Settings
 
 GATEWAY = "lock"
 """The gateway's lock: one process a data folder, or several that share a database."""
@@ -18,6 +18,13 @@ def lock_of_pages(settings: Settings) -> str:
     """Return the name of the lock of the pages on a port, of one machine where several share it."""
     host = f"{socket.gethostname()}-" if settings.gateway.one_of_several else ""
     return f"web-{host}{settings.web.port}.lock"
+
+
+def locks(data_folder: Path) -> list[str]:
+    """Return the names of the locks of the gateway, and of all pages that there were."""
+    folders = (data_folder, data_folder / PAGES_FOLDER)  # of one user, of two
+    found = (one for folder in folders for one in folder.glob("web-*.lock"))
+    return [GATEWAY, *sorted(str(one.relative_to(data_folder)) for one in found)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,10 @@ SHARED_MODE = 0o660
 """Of the file there; SQLite gives its log the same."""
 RESCUED = "thoracle-rescued.sqlite"
 """In the data folder: the copy of one that was deleted while it was open."""
+PART = "thoracle.sqlite.part"
+"""In the data folder: what rows are moved to, until it is whole."""
+_MOVED = "thoracle-moved-*.sqlite"
+"""In the place of the database: one whose rows were moved to PostgreSQL, and when."""
 
 
 def places(data_folder: Path) -> tuple[Path, Path]:
@@ -173,9 +177,69 @@ def compact(path: Path, *, vacuum: bool) -> bool:
     return not busy
 
 
+def take_alone(connection: Connection) -> bool:
+    """Take a database out of write-ahead logging; return whether nobody else has it open.
+
+    Then it is one file, which can be renamed; the next gateway that opens it takes it back.
+    """
+    connection.exec_driver_sql("PRAGMA busy_timeout=5000")
+    try:
+        journal = connection.exec_driver_sql("PRAGMA journal_mode=DELETE").scalar_one()
+    except OperationalError:
+        return False
+    return bool(journal == "delete")
+
+
+def require_no_log(path: Path) -> None:
+    """Return when there is no log of a database of this name: it would be taken for a new one's.
+
+    Raises
+    ------
+    OperationalError
+        There is one.
+    """
+    for suffix in ("-wal", "-journal"):
+        if path.with_name(path.name + suffix).exists():
+            said = sqlite3.OperationalError(f"found {path}{suffix}, required: none")
+            raise OperationalError("open", {}, said)
+
+
+def put_in_place(made: Path, path: Path) -> None:
+    """Give a finished database file, which nobody has open, its name; durably.
+
+    Raises
+    ------
+    OperationalError
+        One of it has a log, or one that had the name before.
+    """
+    for one in (made, path):
+        require_no_log(one)
+    with made.open("rb") as file:
+        os.fsync(file.fileno())
+    made.replace(path)
+    sync_folder(path.parent)
+
+
+def set_aside(path: Path, moment: str) -> Path:
+    """Rename a database file whose rows were moved away at a moment; return the new path."""
+    stamp = moment[:19].replace(":", "")
+    target = path.with_name(_MOVED.replace("*", stamp))
+    path.rename(target)
+    sync_folder(path.parent)
+    return target
+
+
+def moved_files(data_folder: Path) -> list[Path]:
+    """Return the files whose rows were moved away, the newest last."""
+    found = (one for place in places(data_folder) for one in place.parent.glob(_MOVED))
+    return sorted(found, key=lambda path: path.name)
+
+
 def copies(data_folder: Path) -> list[Path]:
     """Return the files beside the database that have rows of it, also some that it has no more."""
-    return [one for one in (data_folder / RESCUED,) if one.exists()]
+    parts = (one for place in places(data_folder) for one in place.parent.glob(f"{PART}*"))
+    beside = [data_folder / RESCUED, *parts, *moved_files(data_folder)]
+    return [one for one in beside if one.exists()]
 
 
 def fault(path: Path) -> str:

@@ -26,6 +26,7 @@ class Event(Enum):
     CONFIGURATION_CHANGED = ("configuration changed", "110113", "110129", "E")
     CONFIGURATION_EDITED = ("configuration edited", "110113", "110129", "E")
     DATABASE_ACCEPTED = ("database accepted", "110113", "110129", "E")
+    DATABASE_MOVED = ("database moved", "110113", "110129", "E")
     BUNDLE_REFUSED = ("bundle refused", "110113", "110129", "E")
     ASSOCIATION_REFUSED = ("association refused", "110113", "110126", "E")
     ASSOCIATION_ACCEPTED = ("association accepted", "110113", "110126", "E")

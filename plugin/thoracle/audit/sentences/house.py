@@ -241,12 +241,23 @@ def _accepted(rows: Rows) -> str:
     )
 
 
+def _moved(rows: Rows) -> str:
+    row = rows[0]
+    found = detail(row, "rows")
+    count = number(found, "row") if isinstance(found, int) else "All rows"
+    return (
+        f"{person(row)} moved the database to {inert(detail(row, 'to'), 300)}: {count}, "
+        "counted and compared."
+    )
+
+
 SENTENCES: dict[Event, Callable[[Rows], str]] = {
     Event.APPLICATION_STARTED: _started,
     Event.APPLICATION_STOPPED: _stopped,
     Event.CONFIGURATION_CHANGED: _configured,
     Event.CONFIGURATION_EDITED: _edited,
     Event.DATABASE_ACCEPTED: _accepted,
+    Event.DATABASE_MOVED: _moved,
     Event.BUNDLE_REFUSED: _bundle_refused,
     Event.ASSOCIATION_REFUSED: _association_refused,
     Event.ASSOCIATION_ACCEPTED: _association,

@@ -14,7 +14,9 @@ from thoracle.store.tables.audit import (
 )
 from thoracle.store.tables.fleet import gateway_lease
 from thoracle.store.tables.images import header, instance, legal_hold, reconciliation, study
+from thoracle.store.tables.move import database_move
 from thoracle.store.tables.outbox import commitment, outbox
+from thoracle.store.tables.pages import login_attempt, page_secret, provider_login
 from thoracle.store.tables.people import (
     api_token,
     person,
@@ -57,15 +59,19 @@ __all__ = [
     "audit_view",
     "bundle",
     "commitment",
+    "database_move",
     "gateway_lease",
     "header",
     "instance",
     "legal_hold",
+    "login_attempt",
     "metadata",
     "now",
     "outbox",
+    "page_secret",
     "performance",
     "person",
+    "provider_login",
     "reading",
     "reconciliation",
     "recovery_code",
