@@ -39,7 +39,6 @@ from thoracle.web.pages import (
 )
 from thoracle.web.session import access, account, factor, login, login_code, people, provider
 from thoracle.web.session.guard import Guard
-from thoracle.web.session.login import FirstRun, Throttle
 from thoracle.web.session.provider import Logins
 from thoracle.web.site import FOLDER, render, site
 from thoracle.web.verifier import Verifier
@@ -93,10 +92,10 @@ def create_app(settings: Settings, database: Engine, config: Path | None = None)
         dependencies=[Depends(access.same_site)],
     )
     app.state.site = site(settings, database, config)
-    app.state.first_run = FirstRun()
-    app.state.throttle = Throttle()
     app.state.verifier = Verifier(database, settings)
-    app.state.logins = Logins(settings.web.oidc) if settings.web.oidc is not None else None
+    app.state.logins = (
+        Logins(settings.web.oidc, database) if settings.web.oidc is not None else None
+    )
     for router in PROGRAMS:
         is_open = router is about.programs
         app.include_router(router, responses=None if is_open else openapi.REFUSALS)

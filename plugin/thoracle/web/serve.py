@@ -12,13 +12,14 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
-from thoracle.accounts import rows as people
 from thoracle.errors import ThoracleError
 from thoracle.settings import Settings, Web, tls
 from thoracle.store import rights, running
 from thoracle.store.database import existing
 from thoracle.web.app import create_app
 from thoracle.web.connections import BoundedProtocol
+from thoracle.web.pages import pictures
+from thoracle.web.session import login
 
 KEEP_ALIVE_SECONDS = 15
 BACKLOG = 512
@@ -44,7 +45,8 @@ def serve(settings: Settings, config: Path | None = None) -> None:
     app = create_app(settings, database, config)
     server = uvicorn.Server(_config(app, settings.web))
     with _listener(settings.web) as listener, _locked(settings):
-        _announce_first_run(app, settings.web, database)
+        _announce_first_run(settings.web, database)
+        pictures.key(database)
         server.run(sockets=[listener])
     database.dispose()
 
@@ -108,12 +110,12 @@ def _config(app: FastAPI, web: Web) -> uvicorn.Config:
     )
 
 
-def _announce_first_run(app: FastAPI, web: Web, database: Engine) -> None:
-    with database.connect() as connection:
-        if people.anybody(connection):
-            return
+def _announce_first_run(web: Web, database: Engine) -> None:
+    with database.begin() as connection:
+        token = login.new_first_run(connection)
+    if token is None:
+        return
     scheme = "http" if web.certificate_file is None else "https"
-    token = app.state.first_run.begin()
     sys.stdout.write(
         "No accounts yet. Create the first administrator at "
         f"{scheme}://{web.host}:{web.port}/first-run\nwith this token: {token}\n"

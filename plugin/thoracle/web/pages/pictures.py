@@ -10,22 +10,23 @@ import hashlib
 import hmac
 import json
 import os
-import secrets
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from pydicom import Dataset, dcmread
+from sqlalchemy import Engine
 from starlette.responses import Response
 
+from thoracle.accounts import login_rows
 from thoracle.errors import ObjectsAway, ThoracleError
 from thoracle.image.codecs import LONGEST_DETAIL, MALFORMED
 from thoracle.records import Kind, Outcome, Reason, SaliencyKind
@@ -37,7 +38,7 @@ from thoracle.study.rows import StudyRows
 from thoracle.web.pages.rendering import GREY_VALUES, SIGNATURE, Order
 from thoracle.web.parameters import RowId
 from thoracle.web.session.access import Person, anyone, sees_kept_back
-from thoracle.web.site import site_of
+from thoracle.web.site import Site, site_of
 
 # ---- pictures on disk ----------------------------------------------------------------------------
 # Pictures for the page of a study: made once, by a child process, and kept below the data folder.
@@ -166,26 +167,34 @@ router = APIRouter()
 PASS_SECONDS = 12 * 3600
 """A page may stay open for a day's work."""
 RADIOGRAPH, OVERLAY, KEY_IMAGE, PIXELS = "radiograph", "overlay", "key-image", "pixels"
-_KEY = secrets.token_bytes(32)
-"""Of this process: after a restart the page is loaded again, which is a view and a row."""
 
 
-def pass_for(person: Person, study_instance_uid: str) -> str:
+def pass_for(site: Site, person: Person, study_instance_uid: str) -> str:
     """Return what lets a person see the pictures of a study: part of their address."""
     until = int(time.time()) + PASS_SECONDS
-    return f"{until}-{_signature(person, study_instance_uid, until)}"
+    return f"{until}-{_signature(site, person, study_instance_uid, until)}"
 
 
-def _signature(person: Person, study_instance_uid: str, until: int) -> str:
+@cache
+def key(database: Engine) -> bytes:
+    """Return the key of passes, which all processes of pages have: another may send the pictures.
+
+    The first call, at the start of a process, may write.
+    """
+    with database.begin() as connection:
+        return login_rows.key(connection, login_rows.PICTURES)
+
+
+def _signature(site: Site, person: Person, study_instance_uid: str, until: int) -> str:
     text = f"{until}\0{study_instance_uid}\0{person.name}"
-    return hmac.new(_KEY, text.encode(), hashlib.sha256).hexdigest()
+    return hmac.new(key(site.database), text.encode(), hashlib.sha256).hexdigest()
 
 
-def _may(person: Person, study_instance_uid: str, shown: str) -> bool:
+def _may(site: Site, person: Person, study_instance_uid: str, shown: str) -> bool:
     until, _, signature = shown.partition("-")
     if not until.isdecimal() or len(until) > 12 or int(until) < time.time():
         return False
-    expected = _signature(person, study_instance_uid, int(until))
+    expected = _signature(site, person, study_instance_uid, int(until))
     return hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace"))
 
 
@@ -204,9 +213,9 @@ def picture(
 
     Not kept by browsers, which all answers with patients are not: a reading room is shared.
     """
-    if not _may(person, uid, view):
-        raise HTTPException(403, "reload the page of the study")
     site = site_of(request)
+    if not _may(site, person, uid, view):
+        raise HTTPException(403, "reload the page of the study")
     with site.database.connect() as connection:
         rows = studies.rows(connection, uid, with_kept_back=sees_kept_back(request, person))
     if rows is None or not 1 <= number <= len(rows.images):

@@ -160,7 +160,7 @@ def prior(
             raise HTTPException(404, "there is no such study of this patient")
         rows = _known(connection, other, sees)
         record_access(connection, request, person, trail.Event.STUDY_VIEWED, _columns(rows))
-    found = study_view.images(site.settings, rows, pictures.pass_for(person, other))
+    found = study_view.images(site.settings, rows, pictures.pass_for(site, person, other))
     image = next((one for one in found if one.is_first), None)
     title = _title(told)
     return render(request, "_prior.html", image=image, title=title, prior_uid=other)
@@ -356,7 +356,7 @@ def _values(
 ) -> dict[str, Any]:
     """Return what the template shows; ``sees``: also of what a rule keeps back."""
     uid, settings = rows.study.study_instance_uid, site.settings
-    pass_ = pictures.pass_for(person, uid)
+    pass_ = pictures.pass_for(site, person, uid)
     now, newest_report = studies.state(connection, uid, with_kept_back=sees) or ("queued", "")
     report = study_view.report(settings, rows)
     others = studies.of_patient(connection, rows.study)

@@ -12,8 +12,8 @@ from thoracle.accounts import rows as people
 from thoracle.accounts.accounts import PersonError
 from thoracle.accounts.second_factor import CodeError
 from thoracle.web.session.access import Person, setting_up
-from thoracle.web.session.login import Text, by, checked, throttle_of
-from thoracle.web.site import address_of, render, site_of
+from thoracle.web.session.login import Text, admit, by, checked, count_failure
+from thoracle.web.site import render, site_of
 
 router = APIRouter()
 SettingUp = Annotated[Person, Depends(setting_up)]
@@ -74,7 +74,7 @@ def _shown(request: Request, person: Person, secret: str) -> dict[str, Any]:
 @router.post("/account/second-factor/confirm")
 def confirm(request: Request, person: SettingUp, code: Text) -> Response:
     """Have the secret count; show the recovery codes this once."""
-    throttle_of(request).admit(address_of(request))
+    admit(request)
     shown: dict[str, Any] = {}
     with site_of(request).database.begin() as connection:
         people.lock(connection)
@@ -150,5 +150,5 @@ def _require_password(request: Request, person: Person, password: str) -> None:
 
 
 def _refused(connection: Any, request: Request, person: Person, why: str) -> None:
-    throttle_of(request).failed(address_of(request))
+    count_failure(connection, request)
     audited.refused(connection, by(request, person.name), f"{why}, to change the second factor")

@@ -3,7 +3,6 @@
 import hmac
 import ipaddress
 import secrets
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,55 +10,61 @@ from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, Form, HTTPException, Request
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
+from sqlalchemy import Connection
 from starlette.responses import RedirectResponse, Response
 
 from thoracle.accounts import accounts as audited
-from thoracle.accounts import factor_rows
+from thoracle.accounts import factor_rows, login_rows
 from thoracle.accounts import rows as people
 from thoracle.accounts.accounts import Actor, PersonError
 from thoracle.errors import ThoracleError
+from thoracle.store.database import begin_writing
 from thoracle.store.tables import now, timestamp
 from thoracle.web.session import access, cookies, credentials
 from thoracle.web.site import Site, address_of, render, site_of
 
 # ---- throttle ------------------------------------------------------------------------------------
-# How often one network address may try to log in. The lock of an account is another matter.
-#
-# In the memory of the process: an attacker cannot restart it.
+# How often one network may try to log in, at all processes of pages together. The lock of an
+# account is another matter.
 
-TRIES = RateLimitItemPerMinute(120)
-"""Log-ins, well or not: each costs a comparison of a password. Departments share addresses."""
-FAILURES = RateLimitItemPerMinute(20)
+MOST_TRIES = 120
+"""Log-ins a minute, well or not: each costs a comparison of a password. Departments share
+addresses."""
+MOST_FAILURES = 20
+WINDOW_SECONDS = 60.0
 
 
-class Throttle:
-    """Counts the log-ins of each address over the last minute."""
+def admit(request: Request) -> None:
+    """Count a log-in of a network.
 
-    def __init__(self) -> None:
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+    Raises
+    ------
+    HTTPException
+        429: there were too many in the last minute.
+    """
+    database, network = site_of(request).database, _network(address_of(request))
+    with database.connect() as connection:  # who is refused costs no write
+        is_open = _is_open(*login_rows.attempts(connection, network, WINDOW_SECONDS))
+    if is_open:
+        with database.begin() as connection:
+            begin_writing(connection)
+            login_rows.forget_attempts(connection, WINDOW_SECONDS)
+            is_open = _is_open(*login_rows.attempts(connection, network, WINDOW_SECONDS))
+            if is_open:
+                login_rows.add_attempt(connection, network, failed=False)
+    if not is_open:
+        raise HTTPException(
+            429, "too many log-ins from this address: wait one minute", {"Retry-After": "60"}
+        )
 
-    def admit(self, address: str | None) -> None:
-        """Count a log-in.
 
-        Raises
-        ------
-        HTTPException
-            429: there were too many.
-        """
-        who = _network(address)
-        if not self._limiter.hit(TRIES, "try", who) or not self._limiter.test(
-            FAILURES, "failure", who
-        ):
-            raise HTTPException(
-                429, "too many log-ins from this address: wait one minute", {"Retry-After": "60"}
-            )
+def _is_open(tries: int, failures: int) -> bool:
+    return tries < MOST_TRIES and failures < MOST_FAILURES
 
-    def failed(self, address: str | None) -> None:
-        """Count a log-in that failed."""
-        self._limiter.hit(FAILURES, "failure", _network(address))
+
+def count_failure(connection: Connection, request: Request) -> None:
+    """Count a log-in that failed."""
+    login_rows.add_attempt(connection, _network(address_of(request)), failed=True)
 
 
 def _network(address: str | None) -> str:
@@ -76,38 +81,24 @@ def _network(address: str | None) -> str:
 # ---- the first administrator ---------------------------------------------------------------------
 # The first administrator: made by whoever reads what `thoracle web` printed at its start.
 #
-# The token lives in the memory of the process alone, as a digest; the next start prints another
-# one while there is nobody.
+# The database has digests of these tokens, one a process, while there is nobody: each of them opens
+# the form at every process.
 
 
-class FirstRun:
-    """The one-time token of this process."""
+def new_first_run(connection: Connection) -> str | None:
+    """Return a new token, to be printed once; ``None``: there is somebody, and no token counts."""
+    if people.anybody(connection):
+        login_rows.end_first_run(connection)
+        return None
+    token = secrets.token_urlsafe(cookies.BYTES)
+    login_rows.add_first_run(connection, cookies.digest(token))
+    return token
 
-    def __init__(self) -> None:
-        self._digest: str | None = None
-        self.turn = threading.Lock()
-        """Held while an account is made: two requests at once must not both find the token good."""
 
-    def begin(self) -> str:
-        """Return a new token, to be printed once."""
-        token = secrets.token_urlsafe(cookies.BYTES)
-        self._digest = cookies.digest(token)
-        return token
-
-    def fits(self, token: str) -> bool:
-        """Return whether a token is the one that was printed."""
-        return self._digest is not None and hmac.compare_digest(
-            self._digest, cookies.digest(token.strip())
-        )
-
-    @property
-    def open(self) -> bool:
-        """Whether a token was printed and not used."""
-        return self._digest is not None
-
-    def end(self) -> None:
-        """Let no token fit any more."""
-        self._digest = None
+def _is_first_run(connection: Connection, token: str) -> bool:
+    """Return whether a token is one that was printed."""
+    digest = cookies.digest(token.strip())
+    return any(hmac.compare_digest(one, digest) for one in login_rows.first_runs(connection))
 
 
 router = APIRouter()
@@ -231,18 +222,11 @@ def checked(request: Request, name: str, password: str) -> Checked:
     HTTPException
         429: the address tries too often.
     """
-    throttle, address = throttle_of(request), address_of(request)
-    throttle.admit(address)
+    admit(request)
     found = _compared(site_of(request), name, password)
     if found.why:
-        throttle.failed(address)
-    return found
-
-
-def throttle_of(request: Request) -> Throttle:
-    """Return what counts the log-ins of each address."""
-    found = request.app.state.throttle
-    assert isinstance(found, Throttle)
+        with site_of(request).database.begin() as connection:
+            count_failure(connection, request)
     return found
 
 
@@ -312,32 +296,36 @@ def log_out(request: Request) -> Response:
 @router.get("/first-run")
 def first_run_form(request: Request) -> Response:
     """Show the form of the first administrator, while there is nobody."""
-    _require_first_run(request)
+    with site_of(request).database.connect() as connection:
+        _require_first_run(connection)
     return render(request, "first_run.html", fault="", name="")
 
 
 @router.post("/first-run")
 def first_run(request: Request, token: Text, name: Text, password: Text) -> Response:
     """Make the first administrator and sign in."""
-    throttle_of(request).admit(address_of(request))
-    with request.app.state.first_run.turn:
-        _require_first_run(request)
-        name = credentials.folded_name(name)
-        try:
-            if not request.app.state.first_run.fits(token):
-                throttle_of(request).failed(address_of(request))
-                raise PersonError("found another token, required: the one printed at the start")
-            roles = [access.Role.ADMINISTRATOR, access.Role.AUDITOR]
-            values = credentials.account_columns(name, name, roles, password)
-        except ThoracleError as fault:
-            return render(request, "first_run.html", 422, fault=str(fault), name=name)
-        with site_of(request).database.begin() as connection:
-            audited.add(connection, by(request, name), name, values)
-        request.app.state.first_run.end()
+    admit(request)
+    database, name = site_of(request).database, credentials.folded_name(name)
+    try:
+        with database.begin() as connection:
+            _require_first_run(connection)
+            is_known = _is_first_run(connection, token)
+            if not is_known:
+                count_failure(connection, request)
+        if not is_known:
+            raise PersonError("found another token, required: the one printed at the start")
+        roles = [access.Role.ADMINISTRATOR, access.Role.AUDITOR]
+        values = credentials.account_columns(name, name, roles, password)
+    except ThoracleError as fault:
+        return render(request, "first_run.html", 422, fault=str(fault), name=name)
+    with database.begin() as connection:
+        begin_writing(connection)  # two requests at once must not both find nobody
+        _require_first_run(connection)
+        audited.add(connection, by(request, name), name, values)
+        login_rows.end_first_run(connection)
     return begin(request, name, "/people", {"means": "first run"})
 
 
-def _require_first_run(request: Request) -> None:
-    with site_of(request).database.connect() as connection:
-        if not request.app.state.first_run.open or people.anybody(connection):
-            raise HTTPException(404, "the first administrator exists already")
+def _require_first_run(connection: Connection) -> None:
+    if people.anybody(connection) or not login_rows.first_runs(connection):
+        raise HTTPException(404, "the first administrator exists already")

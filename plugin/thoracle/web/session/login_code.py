@@ -13,7 +13,7 @@ from thoracle.accounts import rows as people
 from thoracle.accounts.second_factor import CodeError
 from thoracle.web.session import cookies, login
 from thoracle.web.session.login import Text
-from thoracle.web.site import Site, address_of, render, site_of
+from thoracle.web.site import Site, render, site_of
 
 router = APIRouter()
 
@@ -42,7 +42,7 @@ def _digest(request: Request) -> str:
 def log_in(request: Request, code: Text = "", next: Text = "/") -> Response:
     """Begin a session for whom the password was right and the code is."""
     site, digest = site_of(request), _digest(request)
-    login.throttle_of(request).admit(address_of(request))
+    login.admit(request)
     with site.database.begin() as connection:
         people.lock(connection)
         row = factor_rows.waiting(connection, digest)
@@ -51,7 +51,7 @@ def log_in(request: Request, code: Text = "", next: Text = "/") -> Response:
         try:
             detail = _used(connection, site, row, code)
         except CodeError as fault:
-            login.throttle_of(request).failed(address_of(request))
+            login.count_failure(connection, request)
             audited.refused(connection, login.by(request, row.name), str(fault))
             return _form(request, next, REFUSAL, 401)
         factor_rows.end_waiting(connection, digest)

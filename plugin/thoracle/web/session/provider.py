@@ -3,23 +3,22 @@
 import hashlib
 import logging
 import secrets
-import threading
-import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request
+from sqlalchemy import Engine
 from starlette.responses import RedirectResponse, Response
 
 from thoracle.accounts import accounts as audited
+from thoracle.accounts import login_rows
 from thoracle.accounts import rows as people
 from thoracle.accounts.openid import Begun, OpenIDError, Provider, require_libraries, roles_of
 from thoracle.errors import ThoracleError
 from thoracle.settings import OIDC
 from thoracle.web.session import cookies, credentials, login
 from thoracle.web.session.credentials import LONGEST_DISPLAY_NAME
-from thoracle.web.site import Site, address_of, site_of
+from thoracle.web.site import Site, site_of
 
 logger = logging.getLogger(__name__)
 
@@ -35,28 +34,32 @@ REFUSAL = "Log-in through your institution failed, or gives you no role here."
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     begun: Begun
-    browser: str
-    """Digest of the cookie: the answer counts in the browser that asked."""
     back: str
-    since: float
 
 
 class Logins:
-    """The provider, and the log-ins that wait for its answer, by state; each is good once."""
+    """The provider, and the log-ins that wait for its answer, by state; each is good once.
 
-    def __init__(self, settings: OIDC) -> None:
+    The answer may come to another process of pages than the question went out from.
+    """
+
+    def __init__(self, settings: OIDC, database: Engine) -> None:
         require_libraries()
         self.provider = Provider(settings)
-        self._turn = threading.Lock()
-        self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
+        self._database = database
 
     def add(self, begun: Begun, cookie: str, back: str) -> None:
         """Keep a log-in until it is answered; beyond ``MOST_WAITING``, the oldest is forgotten."""
-        with self._turn:
-            waiting = _Waiting(begun, cookies.digest(cookie), back, time.monotonic())
-            self._waiting[begun.state] = waiting
-            while len(self._waiting) > MOST_WAITING:
-                self._waiting.popitem(last=False)
+        values = {
+            "state": cookies.digest(begun.state),
+            "browser": cookies.digest(cookie),
+            "nonce": begun.nonce,
+            "verifier": begun.verifier,
+            "redirect_uri": begun.redirect_uri,
+            "back": back,
+        }
+        with self._database.begin() as connection:
+            login_rows.add_provider_login(connection, values, MOST_WAITING)
 
     def take(self, state: str, cookie: str) -> _Waiting:
         """Return the log-in that an answer belongs to, and forget it.
@@ -66,13 +69,14 @@ class Logins:
         OpenIDError
             There is none, it is too old, or it was begun in another browser.
         """
-        with self._turn:
-            found = self._waiting.pop(state, None)
-        if found is None or time.monotonic() - found.since > WAITING_SECONDS:
+        digest = cookies.digest(state)
+        with self._database.begin() as connection:
+            row = login_rows.take_provider_login(connection, digest, WAITING_SECONDS)
+        if row is None:
             raise OpenIDError("no log-in is waiting for this answer")
-        if found.browser != cookies.digest(cookie):
+        if row.browser != cookies.digest(cookie):
             raise OpenIDError("this log-in was started in another browser")
-        return found
+        return _Waiting(Begun("", state, row.nonce, row.verifier, row.redirect_uri), row.back)
 
 
 def _logins(request: Request) -> Logins:
@@ -87,7 +91,7 @@ def _logins(request: Request) -> Logins:
 def out(request: Request, next: str = "/") -> Response:
     """Send the browser to the provider."""
     logins, site = _logins(request), site_of(request)
-    login.throttle_of(request).admit(address_of(request))
+    login.admit(request)
     host = request.headers["host"]  # one of those that are trusted: see guard.py
     scheme = "https" if site.secure else "http"
     try:
@@ -109,7 +113,7 @@ def back(
 ) -> Response:
     """Begin a session for whom the provider names."""
     logins, site = _logins(request), site_of(request)
-    login.throttle_of(request).admit(address_of(request))
+    login.admit(request)
     settings = site.settings.web.oidc
     assert settings is not None
     name = None
@@ -130,9 +134,9 @@ def back(
 
 
 def _refused(request: Request, name: str | None, fault: ThoracleError) -> Response:
-    login.throttle_of(request).failed(address_of(request))
     logger.warning("log-in by the provider refused: %s", fault)
     with site_of(request).database.begin() as connection:
+        login.count_failure(connection, request)
         audited.refused(connection, login.by(request, name), str(fault))
     return login.form_again(request, "/", REFUSAL, 401)
 
