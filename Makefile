@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The tests start hundreds of processes: without compiled modules, each compiles all of ours.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test coverage test-slow lint advisories docs house ohif bench wheel wheel-test release clean
+.PHONY: demo test coverage test-slow lint advisories docs house ohif bench bench-load wheel wheel-test release clean
 
 # PyPI's torch for Linux brings several GB of CUDA along; this index has the one for processors.
 # For a GPU: make TORCH_INDEX=https://pypi.org/simple
@@ -93,6 +93,9 @@ release: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python tests/bench.py $(ARGS)
+
+bench-load: $(VENV)/.installed
+	$(BIN)/python tests/bench_load.py $(or $(ARGS),--together --burst 5000 --minutes 30 --studies 1000000)
 
 clean:
 	rm -rf $(VENV) build dist plugin/*.egg-info

@@ -44,8 +44,10 @@ class Sender:
         contexts: Sequence[tuple[str, str]] = CR_EXPLICIT,
         calling: str = "SENDER",
         called: str = AE_TITLE,
+        address: str = "127.0.0.1",
     ) -> None:
         self._port = port
+        self._address = address
         self._called = called
         self._ae = AE(ae_title=calling)
         self._ae.maximum_pdu_size = 131072
@@ -56,7 +58,11 @@ class Sender:
 
     def __enter__(self) -> Self:
         self.assoc = self._ae.associate(
-            "127.0.0.1", self._port, self._contexts, ae_title=self._called
+            "127.0.0.1",
+            self._port,
+            self._contexts,
+            ae_title=self._called,
+            bind_address=(self._address, 0),
         )
         if not self.assoc.is_established:
             raise NotAnswered("association not established")

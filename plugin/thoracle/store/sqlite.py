@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import OperationalError
 
+from thoracle.store import writers
 from thoracle.store.files import sync_folder
+from thoracle.store.writers import WritingConnection
 
 Error = sqlite3.Error
 SYNCHRONOUS_FULL = 2
+POOL = 24
+"""Connections that are kept open; there may be more at work."""
 FILE = "thoracle.sqlite"
 """Below the data folder."""
 SHARED_FOLDER = "database"
@@ -57,10 +61,25 @@ def url(data_folder: Path, *, shared: bool = False) -> str:
 def create(database_url: str) -> Engine:
     """Return an engine on a database file; nothing is opened yet."""
     # hide_parameters: an exception that reaches the log must not carry patient data.
-    engine = create_engine(database_url, hide_parameters=True)
+    path = make_url(database_url).database
+    if not path:  # in memory: one connection is all there is
+        engine = create_engine(database_url, hide_parameters=True)
+        event.listen(engine, "connect", _prepare)
+        return engine
+    engine = create_engine(
+        database_url,
+        hide_parameters=True,
+        # Connections are few and stay open: each new one reads the schema, and prepares its
+        # statements anew. The engine and we have some 300 different ones.
+        connect_args={"factory": WritingConnection, "cached_statements": 512},
+        pool_size=POOL,
+        pool_use_lifo=True,
+        # No limit: else fifty associations that wait to write keep readers out.
+        max_overflow=-1,
+    )
     event.listen(engine, "connect", _prepare)
-    if engine.url.database:
-        _OpenedFile(Path(engine.url.database)).watch(engine)
+    writers.in_order(engine)
+    _OpenedFile(Path(path)).watch(engine)
     return engine
 
 
