@@ -11,14 +11,25 @@ SIDE = 2000
 """Rows and columns of the images: 8 MB each, as a CR or DX has them."""
 
 
-def make_images(folder: Path, studies: int, images: int) -> list[list[Path]]:
-    """Return the files of each study: a real chest, enlarged, with noise so that no two agree."""
+def real_chest(side: int) -> tuple[Dataset, np.ndarray]:
+    """Return a real chest in so many rows and columns: its header, and its pixels apart."""
     ds = dcmread(str(get_testdata_file("RG1_UNCR.dcm", download=False)))
     stored = ds.pixel_array
-    rows = np.arange(SIDE) * stored.shape[0] // SIDE
-    columns = np.arange(SIDE) * stored.shape[1] // SIDE
-    chest = stored[rows][:, columns]
-    ds.Rows = ds.Columns = SIDE
+    rows = np.arange(side) * stored.shape[0] // side
+    columns = np.arange(side) * stored.shape[1] // side
+    ds.Rows = ds.Columns = side
+    return ds, stored[rows][:, columns]
+
+
+def with_noise(chest: np.ndarray, random: np.random.Generator) -> bytes:
+    """Return pixels as a file has them, with noise so that no two images agree."""
+    noise = random.integers(0, 64, chest.shape, dtype=np.uint16)
+    return np.minimum(chest + noise, 32767).astype(np.uint16).tobytes()
+
+
+def make_images(folder: Path, studies: int, images: int) -> list[list[Path]]:
+    """Return the files of each study: a real chest, enlarged, with noise."""
+    ds, chest = real_chest(SIDE)
     random = np.random.default_rng(0)
     return [make_study(folder, ds, chest, random, images) for _ in range(studies)]
 
@@ -31,8 +42,7 @@ def make_study(
     paths = []
     for _ in range(images):
         ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-        noise = random.integers(0, 64, chest.shape, dtype=np.uint16)
-        ds.PixelData = np.minimum(chest + noise, 32767).astype(np.uint16).tobytes()
+        ds.PixelData = with_noise(chest, random)
         paths.append(folder / f"{ds.SOPInstanceUID}.dcm")
         ds.save_as(paths[-1])
     return paths

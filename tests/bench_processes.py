@@ -32,12 +32,19 @@ def cpu_seconds(pid: int) -> float:
 
 def peak_megabytes(pid: int) -> dict[str, int]:
     """Return the largest resident size of a process and of each descendant, MB."""
-    peaks = {}
+    peaks: dict[str, int] = {}
     for one in tree(pid):
         status = Path(f"/proc/{one}/status").read_text()
         peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-        peaks["gateway" if one == pid else "decoder child"] = int(peak.split()[1]) // 1024
+        name = "gateway" if one == pid else _module(one)
+        peaks[name] = max(peaks.get(name, 0), int(peak.split()[1]) // 1024)
     return peaks
+
+
+def _module(pid: int) -> str:
+    """Return what Python runs in a process, e.g. ``thoracle.image.decoder``."""
+    command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    return command[command.index("-m") + 1] if "-m" in command else command[0]
 
 
 @contextmanager

@@ -86,6 +86,22 @@ def test_an_archive_without_comprehensive_3d_sr_gets_comprehensive_sr(archives: 
     assert proven["result_sop_instance_uid"] == report.SOPInstanceUID
 
 
+def test_an_archive_that_would_choose_another_transfer_syntax_gets_the_bytes_that_are_kept(
+    archives: Archives,
+) -> None:
+    study = archives.send()
+    archives.delivery(study, "plain", "delivered")
+    statement = "SELECT path FROM result WHERE study_instance_uid = ? AND kind = 'sr'"
+    ((path,),) = (tuple(row.values()) for row in rows(archives.gateway, statement, study))
+    stored = (archives.gateway.data_folder / path).read_bytes()
+    plain = archives.named["plain"]  # of several in one context it chooses Implicit VR
+    (report,) = plain.reports_on(study)
+    (received,) = plain.kept[report.SOPInstanceUID]
+    data_set = received[144 + int.from_bytes(received[140:144], "little") :]
+    assert stored.endswith(data_set)
+    assert len(data_set) > 4000
+
+
 def test_an_archive_that_is_away_gets_everything_later_and_delays_no_other(
     archives: Archives,
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,8 +17,10 @@ from pydicom import dcmread
 from radiographs import FULL_12_BIT, chest, radiograph, saved
 from thoracle.child import Answer
 from thoracle.classify import bundle
+from thoracle.image.codecs import StoredPixels
 from thoracle.image.decoder import Decoder
 from thoracle.pipeline.reader import Reader
+from thoracle.pipeline.recent_images import RecentImages, state_of
 from thoracle.records import Image, Judgement, Kind, Outcome, Reason, Saliency
 from thoracle.report.result_set import Made
 from thoracle.settings import Classify, Report, Settings
@@ -119,6 +122,7 @@ class Inexplicable(Constant):
         return Saliency(np.zeros(3, np.float32))
 
 
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 EVERY = {"sc": ("indeterminate",), "pr": ("indeterminate",), "ko": ("indeterminate",)}
 
 
@@ -145,3 +149,50 @@ def test_a_bundle_that_cannot_say_why_gets_a_picture_without_colours_all_the_sam
 ) -> None:
     made = _results(decoder, Constant(), saved(chest(), tmp_path / "a.dcm"))
     assert [one.kind for one in made] == [Kind.SR, Kind.SC, Kind.KO]
+
+
+def test_a_picture_shows_the_image_that_was_read_and_reads_it_again_only_when_it_has_gone(
+    decoder: Decoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+    decode = decoder.decode
+
+    def counted(path: Path) -> StoredPixels:
+        asked.append(path)
+        return decode(path)
+
+    monkeypatch.setattr(decoder, "decode", counted)
+    path = saved(chest(), tmp_path / "1.dcm")
+    reader = _reader(decoder, Constant())
+    reader = replace(reader, settings=Settings(report=Report.model_validate(EVERY)))
+    reading = reader.read(path)
+
+    def pictures() -> list[Made]:
+        return reader.report([path], [reading], content_datetime=MOMENT)
+
+    first = pictures()
+    assert asked == [path]
+    assert pictures() == first  # given once: it is read again, and is the same
+    assert asked == [path, path]
+    reader.read(path)
+    shutil.copy(path, tmp_path / "2.dcm")
+    (tmp_path / "2.dcm").replace(path)  # another file of this name
+    pictures()
+    assert asked == [path] * 4
+
+
+def test_images_that_are_kept_have_a_limit_and_the_oldest_go_first(tmp_path: Path) -> None:
+    recent = RecentImages(largest_bytes=2500)
+    paths = [tmp_path / str(number) for number in range(3)]
+    image = Image(np.zeros((1, 16, 16), np.float32))  # 1024 bytes
+    for path in paths:
+        path.write_bytes(b"1")
+        recent.keep(path, state_of(path), image, None)
+    assert recent.take(paths[0]) is None
+    assert recent.take(paths[2]) == (image, None)
+    assert recent.take(paths[2]) is None
+    recent.keep(paths[0], state_of(paths[0]), Image(np.zeros((1, 64, 64), np.float32)), None)
+    assert recent.take(paths[0]) is None
+    assert recent.take(paths[1]) == (image, None)
+    recent.keep(paths[1], state_of(tmp_path / "none"), image, None)
+    assert recent.take(paths[1]) is None

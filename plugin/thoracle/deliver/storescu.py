@@ -69,10 +69,14 @@ class _Proposed:
         return self.syntax in NATIVE
 
     def contexts(self) -> Iterator[Any]:
-        """Yield what is proposed, as :class:`Call` takes it: each SOP Class in its own context."""
+        """Yield what is proposed, as :class:`Call` takes it: each SOP Class in its own context.
+
+        First its own transfer syntax alone: of several an archive may choose another one, and
+        then each object is parsed and encoded again.
+        """
         ours = self.outgoing.comprehensive is not None
-        yield self.sop_class if self.native else (self.sop_class, self.syntax)
-        if ours and not self.native:
+        yield self.sop_class, self.syntax
+        if ours or self.native:
             yield self.sop_class
         if ours and self.sop_class == Comprehensive3DSRStorage:
             yield ComprehensiveSRStorage

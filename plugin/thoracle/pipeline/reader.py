@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from thoracle.image.attributes import Fault
 from thoracle.image.decoder import Decoder
 from thoracle.image.features import features
 from thoracle.image.header import header_of
+from thoracle.pipeline.recent_images import RecentImages, state_of
 from thoracle.records import (
     Box,
     BundleIdentity,
@@ -76,6 +77,8 @@ class Reader:
     """Gives the classifier once it is loaded."""
     build: Callable[..., list[Made]] = result_set.of_files
     """Builds a result: in this process, or in a child with limits (``report/builder.py``)."""
+    recent: RecentImages = field(default_factory=RecentImages)
+    """For the pictures of a result, which is made right after its images were read."""
 
     @cached_property
     def made_with(self) -> dict[str, str]:
@@ -100,6 +103,7 @@ class Reader:
         measured: dict[str, float] = {}
         frames = ""
         header = Dataset()
+        state = state_of(path)
         try:
             classifier = self.classifier()
             with _timed(seconds, "select"):
@@ -118,10 +122,13 @@ class Reader:
             logger.exception("image not read")
             detail = f"{type(error).__name__}, see log"
             return _rejected(header, Reason.SOFTWARE_FAILURE, detail, seconds)
+        outcome = self.bundle.decision.outcome(judgement.probability)
+        if outcome in result_set.illustrated(self.settings.report):
+            self.recent.keep(path, state, image, judgement.saliency)
         return Reading(
             sop_class_uid=_uid(header, "SOPClassUID"),
             sop_instance_uid=_uid(header, "SOPInstanceUID"),
-            outcome=self.bundle.decision.outcome(judgement.probability),
+            outcome=outcome,
             probability=judgement.probability,
             limitations=(*limitations, *image.limitations, *judgement.limitations),
             seconds=seconds,
@@ -159,7 +166,8 @@ class Reader:
         ----------
         paths, readings
             The images, and what was said of each, in the same order. Those that the settings want
-            illustrated are read once more: what was shown must be what is explained.
+            illustrated are read once more, unless they were read a moment ago: what was shown
+            must be what is explained.
         content_datetime
             As for :func:`thoracle.report.sr.build`.
         predecessor
@@ -215,8 +223,14 @@ class Reader:
         }
 
     def _picture(self, path: Path, explained: bool) -> Picture:
-        image = pixels.read_image(path, self.decoder, header_of(path))
-        return Picture(image, self.classifier().explain(image) if explained else None)
+        kept = self.recent.take(path)
+        if kept is None:
+            image, saliency = pixels.read_image(path, self.decoder, header_of(path)), None
+        else:
+            image, saliency = kept
+        if not explained:
+            return Picture(image, None)
+        return Picture(image, saliency or self.classifier().explain(image))
 
     def _select(self, header: Dataset, faults: tuple[Fault, ...]) -> tuple[str, ...]:
         """Return the header's limitations; raise NotAnalysable when it rules the image out."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from dbos import DBOS
+from pydicom import Dataset
 from sqlalchemy import Connection
 
 from thoracle.errors import ObjectsAway
@@ -132,8 +133,9 @@ def decide(study: str, sources: list[str], readings: list[dict[str, Any]]) -> di
     """
     read = [Reading.from_json(one) for one in readings]
     result = StudyResult.of(read, parts().reader.bundle)
-    decided = _decision(study, sources, result).to_json()
-    return {**decided, "head_start": _head_start(study, sources, result.values())}
+    headers = _headers(sources)
+    decided = _decision(study, headers, result).to_json()
+    return {**decided, "head_start": _head_start(study, headers, result.values())}
 
 
 @DBOS.step(name="rank")
@@ -152,15 +154,22 @@ def failed_head_start(study: str, sources: list[str]) -> tuple[int, str]:
         "result.bundle.name": bundle.name,
         "result.bundle.version": bundle.version,
     }
-    return _head_start(study, sources, values)
+    return _head_start(study, _headers(sources), values)
 
 
-def _head_start(study: str, sources: list[str], values: dict[str, Any]) -> tuple[int, str]:
+def _headers(sources: list[str]) -> list[Dataset]:
+    """Return the headers of images; none where no rule and no rank could ask for anything."""
+    settings = parts().settings
+    if not settings.rule and not settings.rank:
+        return []
+    return [rules.header(parts().path(path)) for path in sources]
+
+
+def _head_start(study: str, headers: list[Dataset], values: dict[str, Any]) -> tuple[int, str]:
     line = parts()
     with line.database.connect() as connection:
         sender = instances.sender(connection, study)
     common = {expression.SENDER: expression.text_of(sender), **values}
-    headers = [rules.header(parts().path(path)) for path in sources]
     found = rank.head_start(line.settings.rank, headers, common)
     return found.minutes, found.why
 
@@ -172,7 +181,7 @@ def priority_of(study: str, plan: dict[str, Any]) -> int:
     planned = int(plan["priority"])
     if not any(rule.priority for rule in parts().settings.rule):
         return planned
-    decision = _decision(study, plan["sources"], None)
+    decision = _decision(study, _headers(plan["sources"]), None)
     if (rule := stat_rule(decision)) is not None:
         with parts().database.begin() as connection:
             reading_list.set_stat(connection, study, rule)
@@ -186,14 +195,14 @@ def stat_rule(decision: RoutingDecision) -> str | None:
     return next((one.name for one in rules_ if one.name in fired), None)
 
 
-def _decision(study: str, sources: list[str], result: StudyResult | None) -> RoutingDecision:
+def _decision(study: str, headers: list[Dataset], result: StudyResult | None) -> RoutingDecision:
     line = parts()
     with line.database.connect() as connection:
         sender = instances.sender(connection, study)
     return rules.decide(
         line.settings.rule,
         line.settings.destination,
-        [rules.header(parts().path(path)) for path in sources],
+        headers,
         sender,
         result,
         rules.receivers(line.settings),

@@ -7,9 +7,11 @@ and a message that cannot be parsed ends the thread without an answer.
 
 import logging
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from pynetdicom.pdu_primitives import P_DATA
@@ -110,6 +112,9 @@ TLS_HANDSHAKE = b"\x16\x03"
 PDU_HEAD = 6
 """Bytes of a PDU's type, a reserved byte and its length (PS3.8 Section 9.3.1)."""
 P_DATA_TF = 4
+AT_ONCE = 16
+"""PDUs of an object that are taken, while they are there, before the thread looks around: for what
+is to be sent, and for its timers."""
 ASSOCIATE_HEAD = 68
 """Bytes of an A-ASSOCIATE-RQ before its items, without the PDU's head (PS3.8 Section 9.3.2)."""
 PRESENTATION_CONTEXT = 0x20
@@ -194,7 +199,7 @@ class InboundConnection:
         """Return how many bytes came in time; a PDU has to make progress from its first byte on."""
         if head:
             self._began = time.monotonic()
-        filled = 0
+        filled = self._fill_at_once(view)
         while filled < len(view):
             due = self._began + min(PATIENCE + filled / SLOWEST, self._seconds)
             if self._assoc.requestor.primitive is None:
@@ -214,6 +219,31 @@ class InboundConnection:
         self._connection.settimeout(None)
         return filled
 
+    def _fill_at_once(self, view: memoryview) -> int:
+        """Return how many bytes were there already: to wait for them would cost more calls.
+
+        An end or an error of the connection is left to whoever waits for the rest.
+        """
+        if isinstance(self._connection, ssl.SSLSocket):  # takes no flags
+            return 0
+        filled = 0
+        with suppress(OSError):
+            while filled < len(view):
+                count = self._connection.recv_into(view[filled:], 0, socket.MSG_DONTWAIT)
+                if count == 0:
+                    break
+                filled += count
+        return filled
+
+    def _has_more(self) -> bool:
+        """Return whether bytes are there already."""
+        if isinstance(self._connection, ssl.SSLSocket):
+            return self._connection.pending() > 0
+        try:
+            return bool(self._connection.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK))
+        except OSError:
+            return False
+
     # ---- PDUs ----------------------------------------------------------------------------------
 
     def read_pdu(self) -> None:
@@ -223,11 +253,16 @@ class InboundConnection:
         file = message._data_set_file if message is not None else None
         if file is None:
             self._read_any()
-        else:
-            self._read_fragments(message, file)
+            return
+        left = AT_ONCE
+        while self._read_fragments(message, file) and (left := left - 1) and self._has_more():
+            pass
 
-    def _read_fragments(self, message: Any, file: Any) -> None:
-        """Read a PDU of an object's data set; another one is left to pynetdicom."""
+    def _read_fragments(self, message: Any, file: Any) -> bool:
+        """Read a PDU of an object's data set; another one is left to pynetdicom.
+
+        Returns whether the data set goes on.
+        """
         dul = self._assoc.dul
         if self._buffer is None:
             self._buffer = memoryview(bytearray(self._largest_data))
@@ -243,11 +278,16 @@ class InboundConnection:
         elif self._fill(self._buffer[:length], head=False) < length:
             dul.event_queue.put("Evt17")
         else:
-            self._take(message, file, self._buffer[:length])
+            return self._take(message, file, self._buffer[:length])
+        return False
 
-    def _take(self, message: Any, file: Any, pdu: memoryview) -> None:
-        """Write the PDVs of a PDU; what comes behind a last one is left to pynetdicom."""
+    def _take(self, message: Any, file: Any, pdu: memoryview) -> bool:
+        """Write the PDVs of a PDU; what comes behind a last one is left to pynetdicom.
+
+        Returns whether none of them was the last one.
+        """
         at = 0
+        goes_on = True
         try:
             while at < len(pdu) or at == 0:
                 context, control, value, at = _pdv(pdu, at)
@@ -256,6 +296,7 @@ class InboundConnection:
                 file.append(value)
                 self._messages.go_on(len(value))
                 if control & LAST_BIT:
+                    goes_on = False
                     self.receive_primitive(_primitive(context, bytes([LAST_BIT])))
                     break
             while at < len(pdu):
@@ -263,6 +304,8 @@ class InboundConnection:
                 self.receive_primitive(_primitive(context, bytes([control]) + bytes(value)))
         except BadMessage as error:
             self._abort(str(error))
+            return False
+        return goes_on
 
     # ---- messages ------------------------------------------------------------------------------
 

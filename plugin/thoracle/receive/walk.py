@@ -11,11 +11,10 @@ parsed costs that value alone, while a fault of the data set's own structure is 
 
 import struct
 import time
-import zlib
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from enum import Enum
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from pydicom.datadict import dictionary_VR, private_dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
@@ -23,13 +22,10 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from thoracle.errors import BeyondBudget, CannotUnderstand
+from thoracle.receive.data_set_bytes import CHUNK, Inflated, Plain, Source
 from thoracle.settings import Budget
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
-INFLATE_RATIO = 100
-"""A deflated data set may grow at most so many times; more is a bomb, not an image."""
-INFLATE_FLOOR = 16 * 1024 * 1024
-"""Bytes to which a deflated data set may grow whatever its ratio."""
 LARGEST_PADDING = 1024 * 1024
 PIXEL_DATA = Tag("PixelData")
 IDENTITY = frozenset(
@@ -40,7 +36,6 @@ IDENTITY = frozenset(
     )
 )
 """What may not stand twice with different values: one reader takes the first, the next the last."""
-_CHUNK = 65536
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR"))
 _LONG |= frozenset((b"UT", b"UV"))
@@ -51,95 +46,6 @@ ELEMENTS, ITEMS, FRAGMENTS = "data elements", "items of sequences", "fragments"
 BYTES = "bytes beside Pixel Data"
 _LOOK_AT_CLOCK = 1024
 """Elements between two looks at the clock."""
-
-
-class Source(Protocol):
-    """Bytes that are read once, from front to back."""
-
-    position: int
-
-    def read(self, length: int) -> bytes:
-        """Return so many bytes, or those that are left."""
-
-    def peek(self, length: int) -> bytes:
-        """Return so many bytes without going on, or those that are left."""
-
-    def skip(self, length: int) -> bool:
-        """Go on by so many bytes; return whether there were so many."""
-
-
-class Plain:
-    """The bytes of a file from its position on; ``position`` counts from the file's beginning."""
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file = file
-        self._size = size
-        self.position = file.tell()
-
-    def read(self, length: int) -> bytes:
-        """Return so many bytes, or those that are left."""
-        value = self._file.read(length)
-        self.position += len(value)
-        return value
-
-    def peek(self, length: int) -> bytes:
-        """Return so many bytes without going on, or those that are left."""
-        value = self._file.read(length)
-        self._file.seek(self.position)
-        return value
-
-    def skip(self, length: int) -> bool:
-        """Go on by so many bytes; return whether there were so many."""
-        self.position += length
-        self._file.seek(self.position)
-        return self.position <= self._size
-
-
-class Inflated:
-    """The bytes of a deflated file, chunk by chunk."""
-
-    def __init__(self, file: BinaryIO, compressed: int, ceiling: int) -> None:
-        self._file = file
-        self._limit = min(max(compressed * INFLATE_RATIO, INFLATE_FLOOR), ceiling)
-        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        self._waiting = b""
-        self._grown = 0
-        self.position = 0
-
-    def _fill(self, length: int) -> None:
-        while len(self._waiting) < length and not self._inflater.eof:
-            packed = self._inflater.unconsumed_tail or self._file.read(_CHUNK)
-            if not packed:
-                raise CannotUnderstand("deflated data set is cut short")
-            try:
-                more = self._inflater.decompress(packed, _CHUNK)
-            except zlib.error as error:
-                raise CannotUnderstand("deflated data set cannot be inflated") from error
-            self._grown += len(more)
-            if self._grown > self._limit:
-                raise BeyondBudget(f"deflated data set grows beyond {self._limit} bytes")
-            self._waiting += more
-
-    def read(self, length: int) -> bytes:
-        """Return so many bytes, or those that are left."""
-        self._fill(length)
-        value, self._waiting = self._waiting[:length], self._waiting[length:]
-        self.position += len(value)
-        return value
-
-    def peek(self, length: int) -> bytes:
-        """Return so many bytes without going on, or those that are left."""
-        self._fill(length)
-        return self._waiting[:length]
-
-    def skip(self, length: int) -> bool:
-        """Go on by so many bytes; return whether there were so many."""
-        while length > 0:
-            step = len(self.read(min(length, _CHUNK)))
-            if step == 0:
-                return False
-            length -= step
-        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,7 +363,7 @@ class _Walk:
         while more:
             if more.strip(b"\0") or length > LARGEST_PADDING:
                 raise CannotUnderstand(f"data set ends at byte {place}")
-            more = self._source.read(_CHUNK)
+            more = self._source.read(CHUNK)
             length += len(more)
         self._frames.clear()
 

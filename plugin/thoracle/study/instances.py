@@ -7,9 +7,10 @@ takes the database's) and on PostgreSQL (which takes the row's) alike.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, insert, select, update
+from sqlalchemy import Connection, Insert, Row, and_, bindparam, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from thoracle.records import Kind
@@ -112,21 +113,28 @@ class Plan:
 def lock_study(connection: Connection, received: Received) -> None:
     """Create or touch the study's row, and hold it until the transaction ends."""
     moment = now()
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(study).values(
-        study_instance_uid=received.study_instance_uid,
-        patient_id=received.patient_id,
-        issuer_of_patient_id=received.issuer_of_patient_id,
-        accession_number=received.accession_number,
-        generation=0,
-        first_received_at=moment,
-        changed_at=moment,
-    )
     connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=[study.c.study_instance_uid],
-            set_={"changed_at": moment, "accession_number": received.accession_number},
-        )
+        _lock(connection.dialect.name),
+        {
+            "study_instance_uid": received.study_instance_uid,
+            "patient_id": received.patient_id,
+            "issuer_of_patient_id": received.issuer_of_patient_id,
+            "accession_number": received.accession_number,
+            "generation": 0,
+            "first_received_at": moment,
+            "changed_at": moment,
+        },
+    )
+
+
+@cache
+def _lock(dialect_name: str) -> Insert:
+    dialect = postgresql if dialect_name == "postgresql" else sqlite
+    statement: postgresql.Insert | sqlite.Insert = dialect.insert(study)
+    taken_over = ("changed_at", "accession_number")
+    return statement.on_conflict_do_update(
+        index_elements=[study.c.study_instance_uid],
+        set_={name: statement.excluded[name] for name in taken_over},
     )
 
 
@@ -155,12 +163,16 @@ def set_patient(connection: Connection, study_instance_uid: str, patient: Patien
 
 def latest(connection: Connection, sop_instance_uid: str) -> Row[Any] | None:
     """Return the newest row of an instance, if there is one."""
-    return connection.execute(
-        select(instance)
-        .where(instance.c.sop_instance_uid == sop_instance_uid)
-        .order_by(instance.c.version.desc())
-        .limit(1)
-    ).first()
+    return connection.execute(_LATEST, {"uid": sop_instance_uid}).first()
+
+
+_LATEST = (
+    select(instance)
+    .where(instance.c.sop_instance_uid == bindparam("uid"))
+    .order_by(instance.c.version.desc())
+    .limit(1)
+)
+"""Built once, as are others that each image needs: to build one costs as much as to run it."""
 
 
 def latest_version(connection: Connection, sop_instance_uid: str) -> int:
@@ -183,7 +195,10 @@ def add(
     del values["accession_number"], values["description"]  # kept with the study
     values |= {"version": version, "generation": generation, "received_at": now()}
     values |= {"frames_sha256": frames_sha256, "identity": identity}
-    connection.execute(insert(instance).values(values))
+    connection.execute(_ADD, values)
+
+
+_ADD = insert(instance)
 
 
 def add_corrected(
@@ -434,9 +449,10 @@ def unplanned_studies(connection: Connection, before: str) -> list[str]:
 
 def study_row(connection: Connection, study_instance_uid: str) -> Row[Any]:
     """Return the row of a study that exists."""
-    return connection.execute(
-        select(study).where(study.c.study_instance_uid == study_instance_uid)
-    ).one()
+    return connection.execute(_STUDY, {"uid": study_instance_uid}).one()
+
+
+_STUDY = select(study).where(study.c.study_instance_uid == bindparam("uid"))
 
 
 def known_paths(connection: Connection) -> set[str]:

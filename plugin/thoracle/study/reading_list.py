@@ -13,9 +13,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Insert, Row, func, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from thoracle.records import Outcome
@@ -90,23 +91,35 @@ def arrive(connection: Connection, received: Received, *, same_patient: bool = T
         "search": _search(described.patient_name, received.patient_id, received.accession_number),
         "changed_at": moment,
     }
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(worklist).values(
-        study_instance_uid=received.study_instance_uid,
-        received_at=moment,
-        sort_key=moment,
-        ai_state=QUEUED,
-        urgency=STAT if stat else OTHERS,
-        head_start_minutes=0,
-        **values,
-    )
-    if not same_patient:
-        for name in ("patient_name", "patient_id", "patient_sex", "patient_age", "search"):
-            del values[name]
+    taken_over = [one for one in values if same_patient or one not in _OF_PATIENT]
     if stat:  # one image's order is enough
-        values |= {"urgency": STAT, "stat_rule": None}
+        taken_over += ["urgency", "stat_rule"]
     connection.execute(
-        statement.on_conflict_do_update(index_elements=[worklist.c.study_instance_uid], set_=values)
+        _arrival(connection.dialect.name, tuple(taken_over)),
+        {
+            "study_instance_uid": received.study_instance_uid,
+            "received_at": moment,
+            "sort_key": moment,
+            "ai_state": QUEUED,
+            "urgency": STAT if stat else OTHERS,
+            "stat_rule": None,
+            "head_start_minutes": 0,
+            **values,
+        },
+    )
+
+
+_OF_PATIENT = ("patient_name", "patient_id", "patient_sex", "patient_age", "search")
+
+
+@cache
+def _arrival(dialect_name: str, taken_over: tuple[str, ...]) -> Insert:
+    """Return the statement of :func:`arrive`; to build one costs as much as to run it."""
+    dialect = postgresql if dialect_name == "postgresql" else sqlite
+    statement: postgresql.Insert | sqlite.Insert = dialect.insert(worklist)
+    return statement.on_conflict_do_update(
+        index_elements=[worklist.c.study_instance_uid],
+        set_={name: statement.excluded[name] for name in taken_over},
     )
 
 

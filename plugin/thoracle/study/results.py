@@ -1,10 +1,10 @@
 """Statements about what was concluded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
 
 from thoracle.records import Kind, Outcome, Reading
 from thoracle.store.tables import analysis, now, reading, result
@@ -45,7 +45,12 @@ def _is(key: AnalysisKey) -> Any:
 
 def analysis_row(connection: Connection, key: AnalysisKey) -> Row[Any]:
     """Return the row of an analysis that exists."""
-    return connection.execute(select(analysis).where(_is(key))).one()
+    return connection.execute(_ANALYSIS, asdict(key)).one()
+
+
+_ANALYSIS = select(analysis).where(
+    *(analysis.c[one.name] == bindparam(one.name) for one in fields(AnalysisKey))
+)
 
 
 def planned(connection: Connection) -> set[AnalysisKey]:
@@ -229,20 +234,7 @@ def add_readings(
 
 def add_result(connection: Connection, key: AnalysisKey, made: ResultObject) -> None:
     """Record an object that we made, or pass on."""
-    connection.execute(
-        insert(result).values(
-            sop_instance_uid=made.sop_instance_uid,
-            sop_class_uid=made.sop_class_uid,
-            series_instance_uid=made.series_instance_uid,
-            study_instance_uid=key.study_instance_uid,
-            generation=key.generation,
-            bundle_digest=key.bundle_digest,
-            kind=made.kind,
-            path=made.path,
-            sha256=made.sha256,
-            created_at=now(),
-        )
-    )
+    connection.execute(insert(result), {**asdict(key), **asdict(made), "created_at": now()})
 
 
 def add_original(connection: Connection, key: AnalysisKey, image: Row[Any]) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 WAITING = 12
 """Studies in the queue."""
+QUIET_SECONDS = 1.0
+"""Time without a page that asks: what somebody waits for now has the processor to itself."""
 REMEMBERED = 2000
 """Studies that are not tried again while nothing of them changes."""
 
@@ -33,11 +36,13 @@ class Preparation:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._queue: queue.Queue[str] = queue.Queue(WAITING)
+        self._asked = 0.0
         self._done: OrderedDict[tuple[str, ...], None] = OrderedDict()
         threading.Thread(target=self._work, name="pictures", daemon=True).start()
 
     def ask(self, study_instance_uids: Sequence[str]) -> None:
         """Have pictures of studies rendered when there is time."""
+        self._asked = time.monotonic()
         with contextlib.suppress(queue.Full):
             for uid in study_instance_uids:
                 self._queue.put_nowait(uid)
@@ -45,6 +50,8 @@ class Preparation:
     def _work(self) -> None:
         while True:
             uid = self._queue.get()
+            while (left := self._asked + QUIET_SECONDS - time.monotonic()) > 0:
+                time.sleep(left)
             try:
                 self._prepare(uid)
             except Exception as error:  # noqa: BLE001 - it is only early: who opens the study is told
