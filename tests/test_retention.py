@@ -449,7 +449,7 @@ def test_without_days_everything_is_kept_for_ever(folder: Path) -> None:
     never = dict.fromkeys(
         (
             *("audit_days", "images_days_after_proof", "results_days_after_proof"),
-            *("workflow_days", "pictures_days", "orphans_days"),
+            *("workflow_hours", "workflow_days", "pictures_days", "orphans_days"),
         ),
         0,
     )
@@ -469,11 +469,22 @@ def test_ended_work_of_the_engine_goes_and_unfinished_work_stays(folder: Path) -
                 "WHERE workflow_uuid = ?",
                 (unfinished,),
             )
-        active = "SELECT workflow_uuid FROM workflow_status WHERE status NOT IN ('SUCCESS')"
+        (failed,) = store.execute(ended).fetchone()
+        with store:
+            store.execute(
+                "UPDATE workflow_status SET status = 'ERROR' WHERE workflow_uuid = ?", (failed,)
+            )
+        active = (
+            "SELECT workflow_uuid FROM workflow_status WHERE status NOT IN ('SUCCESS', 'ERROR')"
+        )
         stays = set(store.execute(active).fetchall())
     assert (unfinished,) in stays
     assert purged(folder).workflows == 0
-    assert purged(folder, datetime.now(UTC) + timedelta(days=31), audit_days=0).workflows > 10
+    assert purged(folder, datetime.now(UTC) + timedelta(hours=7), audit_days=0).workflows > 10
+    with closing(sqlite3.connect(folder / "thoracle.sqlite")) as store:
+        left = store.execute("SELECT workflow_uuid FROM workflow_status").fetchall()
+    assert set(left) == {*stays, (failed,)}
+    assert purged(folder, datetime.now(UTC) + timedelta(days=31), audit_days=0).workflows == 1
     with closing(sqlite3.connect(folder / "thoracle.sqlite")) as store:
         left = store.execute("SELECT workflow_uuid FROM workflow_status").fetchall()
         union = " UNION ".join(f"SELECT workflow_uuid FROM {one}" for one in tables)

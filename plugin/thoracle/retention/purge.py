@@ -246,10 +246,16 @@ class Purge:
         self._done.orphans += len(due)
 
     def _workflows(self) -> None:
-        days = self._settings.retention.workflow_days
-        before = self._limits.moment - timedelta(days=days)
-        forget = partial(engine.delete_ended, self._database, before, WORKFLOWS)
-        self._done.workflows = self._repeat(forget, WORKFLOWS) if days else 0
+        limits = self._settings.retention
+        ages = [
+            (timedelta(hours=limits.workflow_hours), engine.SUCCEEDED),
+            (timedelta(days=limits.workflow_days), engine.ENDED),
+        ]
+        for age, states in ages:
+            if age:
+                before = self._limits.moment - age
+                forget = partial(engine.delete_ended, self._database, before, WORKFLOWS, states)
+                self._done.workflows += self._repeat(forget, WORKFLOWS)
 
     def _audit(self) -> None:
         days = self._settings.retention.audit_days

@@ -99,7 +99,13 @@ class Retention(Section):
     readings_days: int = _days(
         0, "What was said of each image, with the features that the watch compares"
     )
-    workflow_days: int = _days(30, "Rows of the engine about work that has ended")
+    workflow_hours: int = Field(
+        6,
+        ge=0,
+        le=24 * _LONGEST,
+        description="Rows of the engine about work that succeeded, hours; 0 keeps them for workflow_days.",
+    )
+    workflow_days: int = _days(30, "Rows of the engine about work that has ended in another way")
     pictures_days: int = _days(7, "Pictures of the pages that nobody looked at")
     orphans_days: int = _days(
         90, "Files without a row that a start has set aside, since they were set aside"

@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -202,10 +202,13 @@ def require_lease() -> None:
     _lease.require()
 
 
-ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+SUCCEEDED = ("SUCCESS",)
+ENDED = (*SUCCEEDED, "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 
 
-def delete_ended(database: Engine, before: datetime, limit: int) -> int:
+def delete_ended(
+    database: Engine, before: datetime, limit: int, states: Sequence[str] = ENDED
+) -> int:
     """Delete at most so many workflows that ended before a moment; return how many there were.
 
     From any process. Their rows had two uses: to go on after a crash, which what has ended does
@@ -218,7 +221,7 @@ def delete_ended(database: Engine, before: datetime, limit: int) -> int:
     client = _client(database)
     try:
         ended = client.list_workflows(
-            status=list(ENDED),
+            status=list(states),
             completed_before=before.isoformat(),
             limit=limit,
             load_input=False,
