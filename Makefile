@@ -29,7 +29,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "2 of 3: PyTorch for CPUs, about 200 MB"
 	@$(PIP) --no-deps --retries 1 --extra-index-url $(TORCH_INDEX) torch | $(COUNT)
 	@echo "3 of 3: Thoracle, what its tests use, and linters: about 150 packages"
-	@$(PIP) -e '.[evaluate,oidc,openvino,parquet]' --group test --group lint --group release --group train | $(COUNT)
+	@$(PIP) -e '.[evaluate,oidc,openvino,parquet,s3]' --group test --group lint --group release --group train | $(COUNT)
 	@touch $@
 
 demo: $(VENV)/.installed

@@ -33,7 +33,7 @@ from thoracle.records import BundleIdentity
 from thoracle.report.builder import Builder
 from thoracle.routing import rank, rules
 from thoracle.settings import Settings
-from thoracle.store import bundles, engine, objects, rights, running, signing, trail
+from thoracle.store import bundles, copies, engine, objects, rights, running, signing, trail
 from thoracle.store import database as databases
 from thoracle.store.clock import Clock
 from thoracle.store.database import Database
@@ -93,6 +93,7 @@ def serve(settings: Settings) -> None:
     signal.signal(signal.SIGINT, stop)
     _refuse_faulty_rules(settings)
     bundle.runtime_of(settings.classify)  # one that is not installed ends it here, in one line
+    objects.of(settings).require()
     with (
         _locked(settings),
         databases.of_gateway(settings, _end) as (database, lease),
@@ -333,7 +334,7 @@ def _supervise(
         idle = engine.requeue_stalled(idle) if inbox.has_room() else set()
 
     others = Housekeeping({"gateways": duties.look})
-    own = Housekeeping({"work that stopped": recover})
+    own = Housekeeping({"work that stopped": recover, **copies.steps(database, settings)})
     shared = Housekeeping(duties.housekeeping())
 
     def alarms() -> Iterator[Comparison]:

@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,7 +37,7 @@ from thoracle.settings import (
     is_loopback,
     tls,
 )
-from thoracle.store import engine, lease, rights, running
+from thoracle.store import engine, lease, objects, rights, running
 from thoracle.store.database import (
     described,
     engine_of,
@@ -82,8 +83,7 @@ def check(settings: Settings) -> Iterator[CheckResult]:
     yield _bundle(settings)
     yield _runtime(settings)
     yield _data_folder(settings)
-    if settings.database.url:
-        yield _database(settings)
+    yield from _stores(settings)
     gateways = _gateways(settings)
     yield from _others(settings, gateways)
     yield _disk(settings)
@@ -178,12 +178,34 @@ def _data_folder(settings: Settings) -> CheckResult:
     return CheckResult("data_folder", True, f"{settings.data_folder}: database opens")
 
 
+def _stores(settings: Settings) -> Iterator[CheckResult]:
+    """Say what is known of servers that keep rows and objects."""
+    if settings.database.url:
+        yield _database(settings)
+    if settings.objects.bucket:
+        yield _objects(settings)
+
+
 def _database(settings: Settings) -> CheckResult:
     """Say what a PostgreSQL server is, without a change to it: the gateway makes the tables."""
     try:
         return CheckResult("database", True, described(settings))
     except ThoracleError as error:
         return CheckResult("database", False, str(error))
+
+
+def _objects(settings: Settings) -> CheckResult:
+    """Say whether the bucket takes, gives, lists and deletes an object."""
+    began = time.perf_counter()
+    try:
+        kept = objects.of(settings)
+        kept.require()
+    except ThoracleError as error:
+        return CheckResult("objects", False, str(error).removeprefix("objects: "))
+    took = (time.perf_counter() - began) * 1000
+    place = settings.objects.endpoint or f"AWS {settings.objects.region}"
+    text = f"{kept} at {place}: an object was put, read, listed and deleted in {took:.0f} ms"
+    return CheckResult("objects", True, text)
 
 
 def _gateways(settings: Settings) -> list[GatewayRow]:

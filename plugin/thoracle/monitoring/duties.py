@@ -82,6 +82,8 @@ class Duties:
         if self.begun and self._lease.owner:
             engine.recover_executors(self._database)
             self._clear()
+        elif self._lease.owner and self._settings.objects.bucket:
+            self._inbox.clear_incoming(self._lease.alive)
 
     def housekeeping(self) -> Mapping[str, Callable[[], object]]:
         """Return what is looked after once a minute."""

@@ -295,6 +295,7 @@ def reconcile(
         return
     corrected = [_correct_patient(path, begun["model"]) for path in begun["others"]]
     versions = list(zip(begun["others"], corrected, strict=True))
+    _fetch([one for one in (begun["model"], *(made["path"] for made in corrected)) if one])
     plans = engine.transaction(
         _settle, study_instance_uid, survivor, versions, user_id, str(DBOS.workflow_id)
     )
@@ -316,6 +317,13 @@ def _begin(connection: Connection, study: str, survivor: list[str] | None) -> di
     uids = {one.sop_instance_uid for one in mine}
     others = [one.path for one in rows if one.sop_instance_uid not in uids]
     return {"model": mine[-1].path, "others": others}
+
+
+@objects.patient
+def _fetch(paths: list[str]) -> None:
+    """Have local copies of what the transaction reads, in which nobody waits for a bucket."""
+    for one in paths:
+        parts().path(one)
 
 
 @DBOS.step(name="correct patient")

@@ -19,7 +19,7 @@ from thoracle.settings.fleet import Gateway
 from thoracle.settings.receive import Budget, Complete, Decode, Receive, ReceiveTLS, Select
 from thoracle.settings.result import Classify, Report
 from thoracle.settings.section import ClientTLS, Section, is_loopback
-from thoracle.settings.storage import Database, Erasure, Retention
+from thoracle.settings.storage import Database, Erasure, ObjectStore, Retention
 from thoracle.settings.ups import UPS, Subscriber, WorkflowManager
 from thoracle.settings.web import AGREEMENT_DAYS, OIDC, Rank, Watch, Web
 
@@ -40,6 +40,7 @@ __all__ = [
     "Email",
     "Erasure",
     "Gateway",
+    "ObjectStore",
     "Rank",
     "Receive",
     "ReceiveTLS",
@@ -72,7 +73,7 @@ class Settings(Section):
 
     data_folder: Path = Field(
         Path("thoracle-data"),
-        description="Everything that Thoracle keeps is below this folder, except rows in PostgreSQL. On a network disk only where several gateways share it (docs/several-machines.md).",
+        description="Everything that Thoracle keeps is below this folder, except rows in PostgreSQL and objects in a bucket. On a network disk only where several gateways share it (docs/several-machines.md).",
     )
     data_folder_group: str = Field(
         "",
@@ -85,6 +86,7 @@ class Settings(Section):
         description="DEBUG, INFO, WARNING or ERROR.",
     )
     database: Database = Database()
+    objects: ObjectStore = ObjectStore()
     gateway: Gateway = Gateway()
     receive: Receive = Receive()
     complete: Complete = Complete()
@@ -149,6 +151,15 @@ class Settings(Section):
             raise ValueError(
                 f"gateway.role: found {self.gateway.role} without gateway.one_of_several, "
                 "required: all, for one gateway alone has to do everything"
+            )
+        return self
+
+    @validator(mode="after")
+    def _pages_have_no_key_of_a_bucket(self) -> "Settings":
+        if self.objects.bucket and self.data_folder_group:
+            raise ValueError(
+                "objects.bucket: found one with data_folder_group, required: one of them: with the "
+                "key of a bucket, pages could delete what they may not delete in the data folder"
             )
         return self
 

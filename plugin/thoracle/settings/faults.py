@@ -26,6 +26,13 @@ _PATTERNS = {
     ),
     r"^(file|env):.+$": "file:PATH or env:NAME, where the secret is",
     r"^[ -%'-9;-\[\]-{}]*$": "ASCII without the characters | ~ & and :",
+    r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$": "the name of a bucket: 3 to 63 of a-z, 0-9, - and .",
+    r"^(https?://[^\s/?#@]+)?$": "a URL as https://s3.hospital.example, without a path",
+    r"^[a-z0-9-]{1,63}$": "the name of a region, e.g. eu-central-1",
+    r"^([A-Za-z0-9_.-]*[A-Za-z0-9_-](/[A-Za-z0-9_.-]*[A-Za-z0-9_-])*)?$": (
+        "parts of letters, digits, ., - and _ with / between them, none at the ends"
+    ),
+    r"^[!-~]{0,128}$": "ASCII without spaces",
     r"^(\d{4}-\d{2}-\d{2})?$": "a date as 2026-11-22",
 }
 """What a regular expression of the settings asks for, in words."""

@@ -1,4 +1,4 @@
-"""Settings of what is kept: where its rows are, SQLite or a PostgreSQL server, and for how long."""
+"""Settings of what is kept: where its rows and objects are, and for how long."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import AfterValidator, Field
 from pydantic import model_validator as validator
 
-from thoracle.settings.section import Section
+from thoracle.settings.section import Secret, Section, is_loopback
 
 # ---- database ------------------------------------------------------------------------------------
 # Settings of where rows are kept: SQLite in the data folder, or a PostgreSQL server.
@@ -42,7 +42,7 @@ _EXAMPLE = f"{SCHEME}://thoracle@db.hospital.example/thoracle?sslmode=verify-ful
 
 
 class Database(Section):
-    """Where the rows are; files are below the data folder in any case (docs/database.md)."""
+    """Where the rows are; objects have a table of their own (docs/database.md)."""
 
     url: Annotated[str, AfterValidator(_postgresql)] = Field(
         "",
@@ -57,6 +57,81 @@ class Database(Section):
     def _password_of_something(self) -> "Database":
         if self.password_file is not None and not self.url:
             raise ValueError("found a password_file without a url, required: both or neither")
+        return self
+
+
+# ---- objects -------------------------------------------------------------------------------------
+# Settings of where objects are kept: files in the data folder, or a bucket.
+
+
+class ObjectStore(Section):
+    """A bucket for images, results and messages, in place of files in the data folder (docs/object-store.md)."""
+
+    bucket: str = Field(
+        "",
+        pattern=r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$",
+        description="Name of a bucket that exists, of S3 or a server with the same interface; empty: files below the data folder.",
+    )
+    endpoint: str = Field(
+        "",
+        pattern=r"^(https?://[^\s/?#@]+)?$",
+        description="Address of the server, without a path; http only to this machine. Empty: AWS, by the region.",
+    )
+    region: str = Field(
+        "us-east-1",
+        pattern=r"^[a-z0-9-]{1,63}$",
+        description="Region of the bucket; other servers than AWS mostly take any.",
+    )
+    prefix: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9_.-]*[A-Za-z0-9_-](/[A-Za-z0-9_.-]*[A-Za-z0-9_-])*)?$",
+        description="What the name of each object begins with, without a slash at the end: several installations may share a bucket.",
+    )
+    access_key: str = Field(
+        "",
+        pattern=r"^[!-~]{0,128}$",
+        description="Identifier of the access key, e.g. AKIA...: no secret.",
+    )
+    secret: Secret | None = Field(
+        None,
+        description="Where the secret of the access key is, `file:PATH` or `env:NAME`; read at the start.",
+    )
+    ca_file: Path | None = Field(
+        None,
+        description="Further authorities of the server's certificate, PEM; unset: those of this machine alone.",
+    )
+    timeout_seconds: float = Field(
+        30,
+        ge=1,
+        le=600,
+        description="Time for one request, seconds; then the bucket counts as out of reach.",
+    )
+    cache_days: float = Field(
+        7,
+        ge=0.01,
+        le=3650,
+        description="Local copies that nobody read so long are deleted, days; they are fetched again when needed.",
+    )
+
+    @validator(mode="after")
+    def _whole(self) -> "ObjectStore":
+        if self.bucket and not (self.access_key and self.secret):
+            raise ValueError(
+                "found a bucket without access_key and secret, required: both (docs/object-store.md)"
+            )
+        fields = type(self).model_fields.items()
+        others = [name for name, info in fields if getattr(self, name) != info.default]
+        if others and not self.bucket:
+            raise ValueError(f"found {others[0]} without a bucket, required: the name of a bucket")
+        return self
+
+    @validator(mode="after")
+    def _https(self) -> "ObjectStore":
+        host = urlsplit(self.endpoint).hostname or ""
+        if self.endpoint.startswith("http:") and (self.ca_file or not is_loopback(host)):
+            raise ValueError(
+                "found an endpoint with http on another machine, or with a ca_file, required: https"
+            )
         return self
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -93,10 +94,16 @@ def delete_untouched(folder: Path, until: float) -> int:
     return number
 
 
-def write_durably(path: Path, content: bytes, behind: tuple[Path, int] | None = None) -> str:
+def write_durably(
+    path: Path,
+    content: bytes,
+    behind: tuple[Path, int] | None = None,
+    before: Callable[[Path], None] | None = None,
+) -> str:
     """Write a whole file durably, replacing one of that name; return its hexadecimal SHA-256.
 
-    ``behind`` names a file and where in it the bytes begin that follow ``content``.
+    ``behind`` names a file and where in it the bytes begin that follow ``content``. ``before`` is
+    given the whole file before it gets its name, and raises when it shall not.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
@@ -108,6 +115,8 @@ def write_durably(path: Path, content: bytes, behind: tuple[Path, int] | None = 
                 shutil.copyfileobj(rest, file)
         file.flush()
         os.fsync(file.fileno())
+    if before is not None:
+        before(temporary)
     temporary.replace(path)
     sync_folder(path.parent)
     if behind is None:
@@ -116,14 +125,19 @@ def write_durably(path: Path, content: bytes, behind: tuple[Path, int] | None = 
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_retrying(path: Path, content: bytes, behind: tuple[Path, int] | None = None) -> str:
+def write_retrying(
+    path: Path,
+    content: bytes,
+    behind: tuple[Path, int] | None = None,
+    before: Callable[[Path], None] | None = None,
+) -> str:
     """Do what :func:`write_durably` does, and wait for room while the disk is full.
 
     For results: raised from a step, the error would be the recorded end of a study's analysis.
     """
     while True:
         try:
-            return write_durably(path, content, behind)
+            return write_durably(path, content, behind, before)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise

@@ -1,4 +1,4 @@
-"""Where objects are: files below the data folder.
+"""Where objects are: files below the data folder, or in a bucket with copies there.
 
 Who reads an object asks for a local file; who keeps one returns only when it is durable. Nothing
 else opens or deletes such a file.
@@ -24,8 +24,19 @@ PATIENCE_SECONDS = 60.0
 
 
 def of(settings: Settings) -> Objects:
-    """Return where the objects of a configuration are."""
-    return _below(settings.data_folder)
+    """Return where the objects of a configuration are.
+
+    Raises
+    ------
+    SettingsError
+        They are in a bucket that cannot be used as the settings say.
+    """
+    if not settings.objects.bucket:
+        return _below(settings.data_folder)
+    # Here alone: its library is optional.
+    from thoracle.store import bucket
+
+    return bucket.of(settings.data_folder, settings.objects)
 
 
 @functools.lru_cache

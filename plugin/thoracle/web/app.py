@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Match
 
 from thoracle import __version__
+from thoracle.errors import ObjectsAway
 from thoracle.settings import Settings
 from thoracle.web import openapi
 from thoracle.web.api import (
@@ -111,6 +112,7 @@ def create_app(settings: Settings, database: Engine, config: Path | None = None)
         failed=_failed,
     )
     app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(ObjectsAway, _away)
     app.add_exception_handler(RequestValidationError, _malformed)
     return app
 
@@ -122,6 +124,11 @@ def _refused(request: Request, error: Exception) -> Response:
         answer.headers["Allow"] = ", ".join(_methods(request))
         return answer
     return _refusal(request, error)
+
+
+def _away(request: Request, _error: Exception) -> Response:
+    said = "the object store does not answer; try again later"
+    return _refusal(request, HTTPException(503, said))
 
 
 def _methods(request: Request) -> list[str]:

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from thoracle.errors import ThoracleError
 from thoracle.settings import Settings, Web, tls
-from thoracle.store import rights, running
+from thoracle.store import copies, rights, running
 from thoracle.store.database import existing
 from thoracle.web.app import create_app
 from thoracle.web.connections import BoundedProtocol
@@ -47,6 +47,7 @@ def serve(settings: Settings, config: Path | None = None) -> None:
     with _listener(settings.web) as listener, _locked(settings):
         _announce_first_run(settings.web, database)
         pictures.key(database)
+        copies.start(database, settings)
         server.run(sockets=[listener])
     database.dispose()
 

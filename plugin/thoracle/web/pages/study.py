@@ -113,6 +113,7 @@ def show(
     ``wanted`` is the list that it was opened from: the next study is the next of that list.
     """
     site = site_of(request)
+    _fetch(site, uid, sees_kept_back(request, person))
     with site.database.begin() as connection:
         sees = sees_kept_back(request, person)
         rows = _known(connection, uid, sees)
@@ -129,6 +130,14 @@ def show(
         previous_study=before[0] if before else "",
         **values,
     )
+
+
+def _fetch(site: Site, study_instance_uid: str, sees: bool) -> None:
+    """Fetch what the page reads, where it may have to be fetched."""
+    if site.settings.objects.bucket:
+        with site.database.connect() as connection:
+            rows = _known(connection, study_instance_uid, sees)
+        study_view.fetch(site.settings, rows)
 
 
 def _beside(

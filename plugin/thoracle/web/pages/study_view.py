@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from pydicom import Dataset
 from sqlalchemy import Connection
 
 from thoracle.audit import query
+from thoracle.errors import ObjectsAway
 from thoracle.image.codecs import MALFORMED
 from thoracle.records import Kind, Outcome, Reason
 from thoracle.report import sentences
@@ -51,6 +53,8 @@ class ImageView:
     calibration: str = ""
     """How distances are calibrated; empty: they are not."""
     kept: bool = True
+    missing: str = ""
+    """Why it cannot be shown now, for a while; else empty."""
     """Its file is still here (docs/retention.md)."""
     is_first: bool = False
     """Shown first: the image that made the study's outcome."""
@@ -194,24 +198,28 @@ def person_of(rows: StudyRows, header: Dataset) -> dict[str, Any]:
     }
 
 
+AWAY = "It cannot be shown now: the object store does not answer. Try again later."
+
+
+def fetch(settings: Settings, rows: StudyRows) -> None:
+    """Have local copies of what the page of a study reads.
+
+    Before a transaction begins: in it others would wait for a bucket, too.
+    """
+    kept = objects.of(settings)
+    with suppress(ObjectsAway):
+        for row in (*rows.images, *rows.results):
+            if row.file_state == "kept":
+                kept.local(row.path)
+
+
 def images(settings: Settings, rows: StudyRows, view: str) -> list[ImageView]:
     """Return the images of the study; ``view`` is the pass of the page."""
-    uid = rows.study.study_instance_uid
     found = []
     for number, row in enumerate(rows.images, 1):
         header = pictures.header(settings, row)
         reading = rows.readings.get(row.sop_instance_uid)
-        addresses = {
-            kind: pictures.address(uid, kind, number, view)
-            if pictures.order(settings, rows, row, kind) is not None
-            else ""
-            for kind in (
-                pictures.RADIOGRAPH,
-                pictures.OVERLAY,
-                pictures.KEY_IMAGE,
-                pictures.PIXELS,
-            )
-        }
+        addresses, missing = _addresses(settings, rows, number, view)
         spacing, calibration = _scale(header)
         view_position = plain(_element(header, "ViewPosition"), 16)
         found.append(
@@ -230,6 +238,7 @@ def images(settings: Settings, rows: StudyRows, view: str) -> list[ImageView]:
                 overlay=addresses[pictures.OVERLAY],
                 key_image=addresses[pictures.KEY_IMAGE],
                 pixels=addresses[pictures.PIXELS],
+                missing=missing,
                 columns=plain(_element(header, "Columns"), 8),
                 rows=plain(_element(header, "Rows"), 8),
                 spacing=spacing,
@@ -238,6 +247,24 @@ def images(settings: Settings, rows: StudyRows, view: str) -> list[ImageView]:
         )
     first = max(found, key=_telling, default=None)
     return [replace(one, is_first=one is first) for one in found]
+
+
+def _addresses(
+    settings: Settings, rows: StudyRows, number: int, view: str
+) -> tuple[dict[str, str], str]:
+    """Return the addresses of an image's pictures, and why there are none for a while."""
+    uid, row = rows.study.study_instance_uid, rows.images[number - 1]
+    kinds = (pictures.RADIOGRAPH, pictures.OVERLAY, pictures.KEY_IMAGE, pictures.PIXELS)
+    try:
+        if row.file_state == "kept":
+            objects.of(settings).local(row.path)
+        found = [pictures.order(settings, rows, row, kind) for kind in kinds]
+    except ObjectsAway:
+        return dict.fromkeys(kinds, ""), AWAY
+    return {
+        kind: "" if order is None else pictures.address(uid, kind, number, view)
+        for kind, order in zip(kinds, found, strict=True)
+    }, ""
 
 
 def _scale(header: Dataset) -> tuple[str, str]:
@@ -295,6 +322,8 @@ def report(settings: Settings, rows: StudyRows) -> report_view.ContentItem | Non
         )
     try:
         return report_view.read(objects.of(settings).local(found[-1].path))
+    except ObjectsAway:
+        return report_view.ContentItem("", f"The report: {AWAY}", "")
     except (*MALFORMED, OSError):
         return report_view.ContentItem("", "The file of the report cannot be read.", "")
 
