@@ -162,6 +162,24 @@ def test_the_page_has_a_table_for_each_kind_of_experiment(tmp_path: Path) -> Non
     assert float(own.split("|")[2].split()[0]) < seen
 
 
+def test_a_column_with_more_seeds_is_kept_from_an_earlier_page(tmp_path: Path) -> None:
+    for name, seeds in (("base", 3), ("no_map", 1)):
+        for seed in range(1, seeds + 1):
+            write(tmp_path / name / f"seed{seed}" / "predictions.csv", _run(2.0, seed))
+    earlier = (
+        "# Experiments\n\n|  | the recipe, shortened (2) | without the map (3) | without balance "
+        "by view (3) |\n| --- | --- | --- | --- |\n"
+        "| SIIM, typical against negative | 0.1 | 0.2 | 0.3 |\n\nand more\n"
+    )
+    text = page(found_in(tmp_path), earlier)
+    head = "|  | the recipe, shortened (3) | without balance by view (3) | without the map (3) |"
+    assert head in text
+    (line,) = (one for one in text.splitlines() if one.startswith("| SIIM, typical against neg"))
+    cells = [cell.strip() for cell in line.split("|")[2:5]]
+    assert cells[0].startswith("0.9")
+    assert cells[1:] == ["0.3", "0.2"]
+
+
 def test_outcomes_that_fewer_bits_change_are_counted() -> None:
     torch.manual_seed(0)
     assert outcomes(torch.tensor([0.1, 0.5, 0.9]), 0.4, 0.7).tolist() == [-1, 0, 1]

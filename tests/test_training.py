@@ -13,6 +13,9 @@ from scripts.collapse import CollapseCheck
 from scripts.constant_map import compared, constant_maps
 from scripts.data import Boxes, balanced_weights, entries, mask, opacity_boxes
 from scripts.fine_tuning import TaughtLoss
+from scripts.gate_features import Sample
+from scripts.gate_images import Example
+from scripts.gate_training import chosen_limits
 from scripts.linear_probe import regression_scores
 from scripts.measures import Scored, averaged, pointing, ratio, scored
 from scripts.predict import hits
@@ -341,3 +344,18 @@ def test_a_regression_tells_the_class_from_features_that_show_it() -> None:
     features[::3, 2] += 5
     scores = regression_scores(rows, features, features)
     assert scores[::3].min() > max(scores[1::3].max(), scores[2::3].max())
+
+
+def test_each_source_weighs_the_same_in_the_limits_of_the_gate() -> None:
+    def said(source: str, frontal: float, taught: str = "frontal") -> tuple[Sample, str, Tensor]:
+        example = Example(torch.empty(0), "frontal", taught, "1", source)
+        sample = Sample(torch.empty(0), example, "frontal", taught, True)
+        return sample, f"source {source}", torch.tensor([frontal, 1 - frontal])
+
+    strange = [said("large", 0.1)] * 200 + [said("large", 0.9)] * 9_800
+    usual = [said("small", 0.5)] * 4 + [said("small", 0.95)] * 96
+    damage = [said("small", 0.01, "inverted")] * 50
+    found = chosen_limits([*strange, *usual, *damage])
+    # 1 % of the large source and 2 % of the small one make 1 % of two sources; 2 % and 4 %, 3 %.
+    assert found["least_frontal"] == 0.5
+    assert found["sure_frontal"] == 0.9

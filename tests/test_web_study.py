@@ -90,7 +90,7 @@ def test_the_page_says_who_what_and_by_which_rule(here: Ward, reader: httpx.Clie
         f"{100 * found['probability']:.1f} % calibrated probability",
         "Positive from 72 %, negative below 39 %, indeterminate between",
         "No usable window is stated",
-        "Thoracle COVID-19 chest radiograph classification 0.3.0, generation 1",
+        "Thoracle COVID-19 chest radiograph classification 0.3.1, generation 1",
         found["bundle_digest"],
         "Research use only, not for diagnosis.",
         "Not verified by a physician",

@@ -2,11 +2,15 @@
 
 FOLDER is that of ``scripts.experiments``; ``experiments.md`` is written. Changes of the recipe are
 judged by the validation part, because they were to choose it. ``--full`` adds folders of training
-as it is, one for each seed.
+as it is, one for each seed. ``--earlier`` names an experiments.md that was made before: of a recipe
+that had more seeds then, the first table keeps that column. Two runs of a seed differ a little
+when they had other numbers of threads.
 """
 
 import argparse
+import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.experiments import ARMS, SEEDS, SIDE, STEPS
@@ -87,8 +91,45 @@ def alone(runs: Runs) -> str:
     return side_by_side(columns, RANKED[: -len(MAPS)])
 
 
-def page(runs: Runs) -> str:
+@dataclass(frozen=True, slots=True)
+class _Column:
+    seeds: int
+    cells: Mapping[str, str]
+    """By the name of the row."""
+
+
+def _columns(text: str) -> dict[str, _Column]:
+    """Return the columns of the first table in Markdown, by the name of the recipe."""
+    lines = itertools.dropwhile(lambda line: not line.startswith("|"), text.splitlines())
+    table = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in itertools.takewhile(lambda line: line.startswith("|"), lines)
+    ]
+    found = {}
+    for place, head in enumerate(table[0][1:], start=1):
+        title, _, seeds = head.removesuffix(")").rpartition(" (")
+        found[title] = _Column(int(seeds), {row[0]: row[place] for row in table[2:]})
+    return found
+
+
+def with_earlier(table: str, earlier: str) -> str:
+    """Return a table with those columns of an earlier page that have more seeds."""
+    new, old = _columns(table), _columns(earlier)
+    columns = {
+        title: max((one[title] for one in (new, old) if title in one), key=lambda one: one.seeds)
+        for title in TITLES.values()
+        if title in new or title in old
+    }
+    names = next(iter(new.values())).cells
+    lines = [["", *(f"{title} ({one.seeds})" for title, one in columns.items())]]
+    lines.append(["---"] * (len(columns) + 1))
+    lines += [[name, *(one.cells.get(name, "") for one in columns.values())] for name in names]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def page(runs: Runs, earlier: str = "") -> str:
     """Return experiments.md for the experiments that there are."""
+    changed = changes(runs)
     parts = [
         "# Experiments",
         f"Shortened to {SIDE} x {SIDE} pixels and {STEPS} steps of 32, so that many can be run: "
@@ -97,7 +138,7 @@ def page(runs: Runs) -> str:
         "in brackets, and one seed decides nothing. Made by `scripts.experiments` and "
         "`scripts.experiment_tables`.",
         "## Changes of the recipe, on the validation part",
-        changes(runs),
+        with_earlier(changed, earlier) if earlier else changed,
     ]
     for name in runs:
         if name.startswith("without_"):
@@ -115,12 +156,13 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--full", type=Path, nargs="*", default=[])
+    parser.add_argument("--earlier", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     chosen = parser.parse_args()
     runs = found_in(chosen.folder)
     if chosen.full:
         runs["full"] = [read(folder / "predictions.csv") for folder in chosen.full]
-    text = page(runs)
+    text = page(runs, chosen.earlier.read_text(encoding="utf-8") if chosen.earlier else "")
     (chosen.output / "experiments.md").write_text(text, encoding="utf-8")
 
 

@@ -163,7 +163,7 @@ def collage(images: Sequence[Tensor], rng: Random) -> Tensor:
     high, wide, gap = SIZE // rows, SIZE // columns, int(rng.integers(0, 6))
     for row in range(rows):
         for column in range(columns):
-            panel = good(images[rng.integers(0, len(images))], rng)
+            panel = good(images[int(rng.integers(0, len(images)))], rng)
             target = result[row * high : row * high + high - gap]
             target[:, column * wide : column * wide + wide - gap] = resized(
                 panel, high - gap, wide - gap
@@ -195,7 +195,7 @@ def pattern(image: Tensor, rng: Random) -> Tensor:
     if kind == 1:
         x, y = rng.uniform(-1, 1, 2)
         axis = torch.linspace(0, 1, SIZE)
-        ramp = x * axis[None] + y * axis[:, None]
+        ramp: Tensor = x * axis[None] + y * axis[:, None]
         return (ramp - ramp.min()) / (ramp.max() - ramp.min() + 1e-6)
     if kind == 2:
         side = int(rng.integers(3, 128))

