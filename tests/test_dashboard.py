@@ -22,6 +22,7 @@ from ledger import eventually, rows
 from pacs import Pacs, free_port
 from radiographs import chest
 from sender import send
+from thoracle.monitoring import figures
 from thoracle.monitoring import operations as stored
 from thoracle.monitoring.certificates import certificates
 from thoracle.store import tables
@@ -188,6 +189,17 @@ def test_axes_end_at_round_numbers(largest: float, end: float, labels: int) -> N
 )
 def test_durations_are_said_for_people(seconds: float | None, said: str) -> None:
     assert charts.duration(seconds) == said
+
+
+def test_one_day_alone_is_seen_in_the_chart_of_times() -> None:
+    durations = figures.Durations(2, 40.0, 58.0, 60.0)
+    found = {"2026-11-29": figures.TurnAround(durations, durations, durations)}
+    shown = charts.turn_around(found, ["2026-11-28", "2026-11-29"], "day")
+    assert [point.text for point in shown.points] == [
+        "2026-11-29: 95th percentile 58 s",
+        "2026-11-29: median 40 s",
+    ]
+    assert len({(point.x, point.y) for point in shown.points}) == 2
 
 
 def test_an_answer_is_kept_for_its_time_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,6 +168,15 @@ def test_the_keys_are_the_same_on_both_pages(room: Room, reader: Visit) -> None:
     assert "Not applicable" in told[0]
 
 
+def test_the_scale_shows_the_limits_that_decide(room: Room, reader: Visit) -> None:
+    page = opened(reader, room.newer)
+    texts = page.locator("svg.scale text").all_text_contents()
+    assert texts == ["0", "40", "60", "100 %"]
+    told = page.locator("svg.scale").get_attribute("aria-label")
+    assert told is not None
+    assert told.endswith("positive from 60 %, negative below 40 %, indeterminate between")
+
+
 def test_the_verdict_is_beside_the_answer_without_scrolling(room: Room, reader: Visit) -> None:
     page = opened(reader, room.newer)
     for button in page.locator("#verdict .opinions button").all():
@@ -307,6 +316,11 @@ def test_the_pages_follow_the_theme_of_the_system_and_have_no_barrier(
             assert found.faults() == []
             page.set_viewport_size({"width": ZOOMED[0], "height": ZOOMED[1]})
             assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+            if "review" in path:
+                lines = page.eval_on_selector_all(
+                    "#rows td", "all => all.map((one) => one.offsetHeight)"
+                )
+                assert max(lines) < 60  # a line or two of a card, not a letter a line
             page.set_viewport_size({"width": 1440, "height": 900})
         assert found.complaints == []
 
@@ -314,7 +328,7 @@ def test_the_pages_follow_the_theme_of_the_system_and_have_no_barrier(
 def test_paper_shows_no_controls(room: Room, reader: Visit) -> None:
     page = opened(reader, room.newer)
     page.emulate_media(media="print")
-    for hidden in (".viewer .tools", ".opinions", ".walk", ".bar nav"):
+    for hidden in (".viewer .tools", ".opinions", "#verdict-title", ".walk", ".bar nav"):
         assert not page.locator(hidden).first.is_visible()
     assert page.locator(".outcome").is_visible()
     assert page.locator("footer").is_visible()

@@ -327,7 +327,7 @@ def test_a_rule_is_tried_on_the_last_week_without_being_saved(
     path = "/setup/rule/edit/positives"
     form = configured.form(client, path, when='result.outcome == "negative"', action="week")
     page = " ".join(client.post(path, data=form).text.split())
-    assert "Looked at 3 of 3 studies that were read since" in page
+    assert "Checked 3 of 3 studies analysed since" in page
     assert "The rule matches 1. 2 would be handled differently. 1 cannot be evaluated" in page
     assert "to archive: nothing (was sr, sc, pr, ko)" in page
     assert "to archive: sr, sc, pr, ko (was nothing)" in page
@@ -338,6 +338,17 @@ def test_a_rule_is_tried_on_the_last_week_without_being_saved(
     form = configured.form(client, path, action="week")
     page = " ".join(client.post(path, data=form).text.split())
     assert "The rule matches 1. 0 would be handled differently." in page
+
+
+def test_a_rule_that_never_fires_is_warned_of_where_it_is_tried_and_listed(
+    configured: Configured, client: httpx.Client
+) -> None:
+    path = "/setup/rule/edit/positives"
+    form = configured.form(client, path, when='result.outcome == "postive"', action="week")
+    assert "which is never true" in client.post(path, data=form).text
+    assert "which is never true" not in client.get("/setup").text
+    client.post(path, data={**form, "action": "save"})
+    assert "which is never true" in client.get("/setup").text
 
 
 def test_a_rule_is_explained_on_a_study(configured: Configured, client: httpx.Client) -> None:

@@ -410,7 +410,8 @@ def test_an_administrator_releases_reads_again_and_withdraws(here: Ward) -> None
         assert client.post(f"/study/{study}/withdraw", data={"reason": reason}).status_code == 303
         eventually(lambda: "withdrawn, was" in words(client, study))
         assert "No active result." in words(client, study)
-        assert "&lt;b&gt;wrong&lt;/b&gt; patient" in page(client, study)
+        shown = page(client, study)
+        assert "it must not be used.</strong> Reason: &lt;b&gt;wrong&lt;/b&gt; patient</p>" in shown
     for verb in ("study released", "result withdrawn"):
         (event,) = (one for one in here.site.events(verb) if one.study_instance_uid == study)
         assert event.user_id == "administrator"

@@ -4,9 +4,10 @@ The rules, the headers and the results are the real ones; nothing is sent and no
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from pydicom import Dataset
@@ -15,7 +16,7 @@ from sqlalchemy import Connection, Engine, Row, func, select
 from thoracle.records import Outcome, Reason
 from thoracle.routing import rules
 from thoracle.routing.rules import RoutingDecision, Sends, StudyResult
-from thoracle.settings import Settings
+from thoracle.settings import Rule, Settings
 from thoracle.store import bundles, objects
 from thoracle.store.tables import analysis, reading, timestamp
 from thoracle.study import instances
@@ -40,7 +41,7 @@ class TriedStudy:
     """``None`` when it has not been read."""
     decision: RoutingDecision
     then: RoutingDecision | None
-    """What was decided; ``None`` when no decision is kept."""
+    """What was decided; ``None`` when it has not been read."""
 
 
 @dataclass(slots=True)
@@ -56,8 +57,6 @@ class Trial:
     matched: int = 0
     undecided: int = 0
     """The condition could not be decided, e.g. because an attribute cannot be read."""
-    uncompared: int = 0
-    """No decision of then is kept."""
     different: int = 0
     matches: list[str] = field(default_factory=list)
     """Study Instance UIDs, the first ones."""
@@ -100,10 +99,7 @@ def _count(trial: Trial, tried: TriedStudy, rule: str) -> None:
         if trial.matched <= SHOWN:
             trial.matches.append(uid)
     trial.undecided += any(one.rule == rule for one in tried.decision.failed)
-    if tried.then is None:
-        trial.uncompared += 1
-        return
-    found = list(differences(tried.then, tried.decision))
+    found = list(differences(tried.then, tried.decision)) if tried.then else []
     if found:
         trial.different += 1
         if trial.different <= SHOWN:
@@ -124,7 +120,7 @@ def of_study(connection: Connection, settings: Settings, study: str) -> TriedStu
     found = _headers(connection, settings, study, LATEST)
     if found is None:
         return None
-    decision = _decision(connection, settings, study, found, None)
+    decision = _decision(connection, settings, study, found, None, settings.rule)
     return TriedStudy(study, 0, None, decision, None)
 
 
@@ -156,9 +152,10 @@ def _tried(connection: Connection, settings: Settings, row: Row[Any]) -> TriedSt
     if found is None:
         return None
     result = _result(connection, row)
-    then = None if row.routing is None else RoutingDecision.from_json(row.routing)
-    decision = _decision(connection, settings, study, found, result)
-    return TriedStudy(study, row.generation, result, decision, then)
+    decide = partial(_decision, connection, settings, study, found, result)
+    # Without rules, no decision is kept.
+    then = decide([]) if row.routing is None else RoutingDecision.from_json(row.routing)
+    return TriedStudy(study, row.generation, result, decide(settings.rule), then)
 
 
 def _decision(
@@ -167,10 +164,11 @@ def _decision(
     study: str,
     found: list[Dataset],
     result: StudyResult | None,
+    tried: Sequence[Rule],
 ) -> RoutingDecision:
     sender = instances.sender(connection, study)
     receivers = rules.receivers(settings)
-    return rules.decide(settings.rule, settings.destination, found, sender, result, receivers)
+    return rules.decide(tried, settings.destination, found, sender, result, receivers)
 
 
 def _headers(

@@ -51,6 +51,16 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """A point of a line; alone, it is all that is seen of it."""
+
+    x: float
+    y: float
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """A label beside an axis."""
 
@@ -74,6 +84,7 @@ class Chart:
     y: tuple[Tick, ...] = ()
     bars: tuple[Bar, ...] = ()
     marks: tuple[Mark, ...] = ()
+    points: tuple[Point, ...] = ()
     lines: tuple[tuple[str, str], ...] = ()
     """Class, and the points of a polyline."""
     limit: float | None = None
@@ -155,14 +166,14 @@ def turn_around(found: dict[str, TurnAround], periods: Sequence[str], unit: str)
     largest = max((found[one].result.p95 or 0.0 for one in periods if one in found), default=0.0)
     top, y = scale(largest)
     width, starts = _columns(len(periods))
-    lines = []
-    for kind in ("p95", "p50"):
-        points = []
+    names = {"p95": "95th percentile", "p50": "median"}
+    points = []
+    for kind, name in names.items():
         for period, start in zip(periods, starts, strict=True):
             seconds = getattr(found[period].result, kind) if period in found else None
             if seconds is not None:
-                points.append(f"{round(start + width / 2, 1)},{_height(seconds, top)}")
-        lines.append((kind, " ".join(points)))
+                place = round(start + width / 2, 1), _height(seconds, top)
+                points.append(Point(*place, kind, f"{period}: {name} {duration(seconds)}"))
     return Chart(
         title="Seconds from the first image to the report",
         summary=f"Median and 95th percentile by {unit} of receipt; the numbers are below.",
@@ -171,7 +182,11 @@ def turn_around(found: dict[str, TurnAround], periods: Sequence[str], unit: str)
         rows=tuple(_times(period, found[period]) for period in periods if period in found),
         x=_labels([period[2:] if unit == "month" else period[5:] for period in periods]),
         y=y,
-        lines=tuple(lines),
+        points=tuple(points),
+        lines=tuple(
+            (kind, " ".join(f"{one.x},{one.y}" for one in points if one.kind == kind))
+            for kind in names
+        ),
     )
 
 

@@ -3,7 +3,7 @@
 A running process goes on as it was: the overview says whether the saved settings are in use.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -180,6 +180,7 @@ def _overview(request: Request, said: str = "", fault: str = "") -> Response:
         said=said,
         fault=fault,
         sent_by_rules={name for one in _rules(saved) for name in one.send},
+        warnings=[] if saved.settings is None else list(rules.warnings(saved.settings)),
     )
 
 
@@ -296,7 +297,9 @@ def _entry(
     values: dict[str, Any],
     faults: Sequence[Fault],
     shown: Shown,
+    draft: Settings | None = None,
 ) -> Response:
+    """Answer with the form of an entry; ``draft``: the settings that are tried, else the saved."""
     options: dict[str, list[str]] = {}
     if table == "rule" and saved.settings is not None:
         options["send"] = [one.name for one in saved.settings.destination]
@@ -312,14 +315,14 @@ def _entry(
         name=name,
         form=form,
         shown=shown,
-        warnings=_warnings(saved, name) if table == "rule" else [],
+        warnings=_warnings(draft or saved.settings, values) if table == "rule" else [],
     )
 
 
-def _warnings(saved: SavedConfiguration, name: str) -> list[str]:
-    if saved.settings is None:
+def _warnings(settings: Settings | None, rule: Mapping[str, Any]) -> list[str]:
+    if settings is None:
         return []
-    return [text for rule, text in rules.warnings(saved.settings) if rule == name]
+    return [text for name, text in rules.warnings(settings) if name == rule.get("name")]
 
 
 @router.post("/setup/{table}/add")
@@ -383,7 +386,7 @@ def _done(
             shown = _week(request, person, draft, rule)
         else:
             shown = _explained(request, person, draft, str(form.get("study") or "").strip())
-        return _entry(request, saved, table, name, values, (), shown)
+        return _entry(request, saved, table, name, values, (), shown, draft)
     assert saved.file is not None
     save(request, person, saved.file, found)
     return RedirectResponse("/setup?said=saved", 303)

@@ -95,9 +95,9 @@ ASKED = {
     "reconcile": "Decision saved: the patients of this study will be reconciled.",
     "withdraw": "Withdrawal requested: the result will be withdrawn.",
 }
+"""What the page says after a form."""
 AHEAD = 3
 """Studies behind this one of which the pictures are rendered before somebody asks."""
-"""What the page says after a form."""
 
 
 @router.get("/study/{uid}")
@@ -384,6 +384,7 @@ def _values(
         "map_caution": study_view.map_caution(rows),
         "report": report,
         "limitations": [] if report is None else report_view.limitations(report),
+        "withdrawal_reason": study_view.withdrawal_reason(connection, rows),
         "failure": study_view.failure(connection, rows) if now == "done" else None,
         **_verdict(connection, uid, person, sees),
         "sent": study_sent.sent(connection, uid, sees),

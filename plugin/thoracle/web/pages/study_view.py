@@ -159,6 +159,16 @@ def failure(connection: Connection, rows: StudyRows) -> Failure | None:
     )
 
 
+def withdrawal_reason(connection: Connection, rows: StudyRows) -> str:
+    """Return why the newest result was withdrawn; empty when it was not, or the log has no row."""
+    shown = rows.shown
+    if shown is None or shown.state != "withdrawn":
+        return ""
+    question = query.Question(rows.study.study_instance_uid, event=Event.RESULT_WITHDRAWN.verb)
+    told = deque(query.events(connection, question), 1)
+    return plain((told[0].get("detail") or {}).get("reason", "")) if told else ""
+
+
 def map_caution(rows: StudyRows) -> str:
     """Return what colours and outlines on the images do not show; empty when there are no maps."""
     found = MAPS.get(rows.model.finding.saliency) if rows.model else None
