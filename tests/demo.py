@@ -94,7 +94,7 @@ def cases() -> list[Case]:
         ),
         Case(
             "indeterminate",
-            "Real: RG1, a chest with nodules. The model is not sure, and says so.",
+            "Real: RG1, a chest with nodules. The model is not confident.",
             real("RG1_UNCR.dcm"),
             "indeterminate",
         ),
@@ -356,7 +356,7 @@ def shown(number: int, case: Case, demo: Demo) -> bool:
     if len(reports) > 1:
         named = newest.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0]
         uid = named.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
-        what = "withdraws" if case.withdrawn_because else "takes the place of"
+        what = "withdraws" if case.withdrawn_because else "replaces"
         console.print(f"   report ...{newest.SOPInstanceUID[-12:]} {what} ...{uid[-12:]}")
     for image in demo.pacs.reports_on(case.study):
         if "PixelData" in image:
@@ -386,7 +386,7 @@ def suggest(demo: Demo, kept: bool) -> None:
     console.print(f"Images and heat maps: {demo.folder}/*.dcm, *.heat-map.png")
     console.print("\nNext, try:")
     for why, command in (
-        ("What became of the corrected study?", f"audit why {demo.cases[4].accession} {config}"),
+        ("What happened to the corrected study?", f"audit why {demo.cases[4].accession} {config}"),
         ("Has anybody changed the audit log?", f"audit verify {config}"),
         ("The same pipeline on files:", f"analyse {demo.folder}/positive.dcm {config}"),
     ):

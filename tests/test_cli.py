@@ -76,11 +76,18 @@ def test_help_has_each_command_in_a_group() -> None:
     assert isinstance(group, TyperGroup)
     panels: dict[str, set[str]] = {}
     for line in invoke("--help")[1].splitlines():
-        if title := re.match(r"╭─ (\w+) ─", line):
+        if title := re.match(r"╭─ ([A-Z][a-z ]+) ─", line):
             names = panels.setdefault(title[1], set())
         elif command := re.match(r"│ ([a-z][a-z-]*) ", line):
             names.add(command[1])
-    assert list(panels) == ["Options", "Run", "Look", "Correct", "Keep", "Evaluate"]
+    assert list(panels) == [
+        "Options",
+        "Install and run",
+        "Monitor",
+        "Correct",
+        "Retention and privacy",
+        "Evaluate",
+    ]
     assert set(group.commands) == set.union(*panels.values())
     assert panels["Correct"] == {"withdraw", "reanalyse", "reconcile", "release", "retry"}
 

@@ -54,7 +54,7 @@ def test_the_demo_comes_to_its_end_and_its_commands_work() -> None:
     for case in demo.cases():
         assert f"  {case.title}\n" in done.stdout
     assert "(expected" not in done.stdout
-    assert "takes the place of" in done.stdout
+    assert " replaces ..." in done.stdout
     assert "withdraws" in done.stdout
     commands = re.findall(r"^ {6}(\S+thoracle .*)$", done.stdout, re.MULTILINE)
     assert len(commands) == 3

@@ -33,7 +33,7 @@ from thoracle.image.decoder import Decoder
 from thoracle.receive import duplicates
 from thoracle.receive.duplicates import Frames
 from thoracle.receive.inbox import Inbox
-from thoracle.settings import Budget, Deliver, Receive
+from thoracle.settings import Budget, Deliver, Receive, document
 from thoracle.store import database, engine, trail
 from thoracle.store.object_files import Objects
 from thoracle.store.tables import alarm, now
@@ -77,6 +77,7 @@ def test_a_study_goes_the_whole_line_and_what_people_do_with_it_works(
             assert asked(gateway, "audit", "verify").startswith("OK: ")
             assert f"{study} generation 1" in gateway.run("status")
             look_and_judge(site, study)
+            set_up(site, study)
             gateway.run("withdraw", study, "--reason", "the wrong patient")
             gateway.wait_for_event("result withdrawn", study)
             eventually(lambda: delivered(gateway))
@@ -102,6 +103,22 @@ def look_and_judge(site: Site, study: str) -> None:
     with site.client("administrator") as administrator:
         assert administrator.get("/dashboard").status_code == 200
     assert [one.user_id for one in site.events("verdict given")] == ["reader"]
+
+
+def set_up(site: Site, study: str) -> None:
+    """Try a rule on a study and on the last week in the browser, and save it."""
+    path = "/setup/rule/add"
+    form: dict[str, Any] = {"name": "quiet", "hold": "on", "kinds": ["sr", "sc", "pr", "ko"]}
+    form["digest"] = document.read(site.config).digest
+    with site.client("administrator") as administrator:
+        week = administrator.post(path, data={**form, "action": "week"})
+        said = " ".join(week.text.split())
+        assert "The rule matches 2. 2 would be handled differently." in said
+        tried = administrator.post(path, data={**form, "action": "explain", "study": study})
+        assert "rule quiet fires" in tried.text
+        assert administrator.post(path, data=form).headers["location"] == "/setup?said=saved"
+        assert "Restart the gateway to apply it" in administrator.get("/setup").text
+    assert document.read(site.config).values["rule"] == [{"name": "quiet", "hold": True}]
 
 
 def age(url: str, days: int) -> None:

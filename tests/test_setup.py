@@ -201,7 +201,7 @@ def test_a_destination_is_changed_and_nothing_else(
     assert "# the archive" in text
     assert configured.config.stat().st_mode & 0o777 == 0o640
     page = client.get("/setup").text
-    assert "Restart the gateway to use it" in page
+    assert "Restart the gateway to apply it" in page
     assert "systemctl restart thoracle" in page
     assert "Differs: destination.archive.kinds, destination.archive.port" in page
     event = configured.site.events("configuration edited")[-1]
@@ -363,7 +363,7 @@ def test_a_rule_is_explained_on_a_study(configured: Configured, client: httpx.Cl
         answer = client.post(path, data={**form, "study": study})
         assert (answer.status_code, said in answer.text) == (422, True)
     answer = client.post(path, data={**form, "study": configured.gone})
-    assert "found no image files any more" in answer.text
+    assert "found no stored image files" in answer.text
     wrong = {**form, "when": "Modality == "}
     answer = client.post(path, data=wrong)
     assert (answer.status_code, 'id="f-when-fault"' in answer.text) == (422, True)

@@ -310,4 +310,4 @@ def test_the_worst_level_is_the_one_that_counts() -> None:
 
 def test_a_hostile_name_of_a_device_is_one_line_of_printable_text() -> None:
     assert shown("XR\n\x1b[31m\u202eEVIL") == "XR??[31m?EVIL"
-    assert shown(None) == shown("") == "a device without a name"
+    assert shown(None) == shown("") == "an unnamed device"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List, acknowledge and silence alarms.", no_args_is_help=True)
 
 SubjectArgument = Annotated[
-    str, typer.Argument(metavar="ALARM", help="Its name as in the list, e.g. 'destination pacs'.")
+    str, typer.Argument(metavar="ALARM", help="Alarm name from the list, e.g. 'destination pacs'.")
 ]
 CommentOption = Annotated[str, typer.Option(help="Why, or what is being done.")]
 
@@ -28,9 +28,9 @@ def _group() -> None:
 def list_command(
     config: ConfigOption = None,
     as_json: JsonOption = False,
-    limit: Annotated[int, typer.Option(min=0, help="How many that ended.")] = 20,
+    limit: Annotated[int, typer.Option(min=0, help="Number of ended alarms to list.")] = 20,
 ) -> None:
-    """List the alarms that stand, then those that ended, the newest first."""
+    """List open alarms, then ended ones, newest first."""
     from thoracle.monitoring import occurrences
 
     with database_of(settings_of(config)).connect() as connection:
@@ -66,7 +66,7 @@ def _lines(one: dict[str, Any]) -> list[str]:
 def acknowledge_command(
     alarm: SubjectArgument, comment: CommentOption = "", config: ConfigOption = None
 ) -> None:
-    """Acknowledge an alarm that stands: somebody has seen it. It is audited."""
+    """Acknowledge an open alarm. It is audited."""
     from thoracle.monitoring import occurrences
 
     with database_of(settings_of(config)).begin() as connection:
@@ -81,12 +81,12 @@ def acknowledge_command(
 @app.command("silence")
 def silence_command(
     alarm: SubjectArgument,
-    hours: Annotated[float | None, typer.Option(help="For so many hours.")] = None,
-    until: Annotated[str, typer.Option(help="Until a time of UTC, e.g. 2026-11-30T18:00.")] = "",
+    hours: Annotated[float | None, typer.Option(help="Duration in hours.")] = None,
+    until: Annotated[str, typer.Option(help="End time in UTC, e.g. 2026-11-30T18:00.")] = "",
     comment: CommentOption = "",
     config: ConfigOption = None,
 ) -> None:
-    """Send no webhook and no e-mail of an alarm for a time, 30 days at most. It is audited."""
+    """Silence an alarm: no webhook and no e-mail, for 30 days at most. It is audited."""
     from thoracle.monitoring import occurrences
 
     end = occurrences.until_of(hours, until)

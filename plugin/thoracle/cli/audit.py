@@ -58,7 +58,7 @@ def audit_command(
     ] = None,
     ae_title: Annotated[str | None, typer.Option(help="Calling or called AE title.")] = None,
     address: Annotated[str | None, typer.Option(help="Network address.")] = None,
-    user: Annotated[str | None, typer.Option(help="User who did it.")] = None,
+    user: Annotated[str | None, typer.Option(help="User.")] = None,
     bundle: Annotated[
         str | None, typer.Option(help="Digest of a bundle, or its name and version.")
     ] = None,
@@ -214,7 +214,7 @@ def why_command(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Explain what became of a study, why, and what it is waiting for."""
+    """Explain what happened to a study, why, and what it is waiting for."""
     from thoracle.audit import story
     from thoracle.audit.query import Question
 

@@ -30,8 +30,8 @@ from thoracle.errors import ThoracleError
 from thoracle.settings import users
 from thoracle.wording import SOFTWARE
 
-RUN, LOOK, CORRECT = "Run", "Look", "Correct"
-KEEP, EVALUATE = "Keep", "Evaluate"
+RUN, LOOK, CORRECT = "Install and run", "Monitor", "Correct"
+KEEP, EVALUATE = "Retention and privacy", "Evaluate"
 """Groups of ``thoracle --help``, in this order."""
 
 app = typer.Typer(

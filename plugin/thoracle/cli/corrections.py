@@ -53,7 +53,7 @@ def reconcile(
     different: Annotated[bool, typer.Option(help="The patients are different.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Settle whose images a study with several patients has; without an option, list them."""
+    """Decide whose images a study with several patients has; without options, list them."""
     from thoracle.pipeline import requests
     from thoracle.study.reconciliation import Patient
 
@@ -79,7 +79,7 @@ def release(study: StudyArgument, config: ConfigOption = None) -> None:
 
 
 def retry(study: StudyArgument, config: ConfigOption = None) -> None:
-    """Retry what was refused or given up; STUDY `none`: what belongs to no study, e.g. alarms."""
+    """Retry failed deliveries; STUDY `none` retries those of no study, e.g. alarms."""
     from thoracle.outbox.rows import NO_STUDY
     from thoracle.pipeline import requests
 

@@ -43,7 +43,7 @@ def check_command(
         bool, typer.Option(help="Also find copies with another border (slow).")
     ] = True,
 ) -> None:
-    """Say what leaks between Train, Val and Prediction, and what gives the class away.
+    """Find leaks between Train, Val and Prediction, and what gives the class away.
 
     Exit code 1 when parts share images or patients, or a file is unreadable, unless a split
     file without them was written.
@@ -78,7 +78,7 @@ def convert_command(
     ] = SopClass.DX,
     manifest: ManifestOption = None,
 ) -> None:
-    """Make DICOM files of PNG and JPEG images, in folders as they are below PATH.
+    """Convert PNG and JPEG images to DICOM files, keeping the folders below PATH.
 
     The same image always becomes the same bytes. Exit code 1 when an image could not be
     converted; each is named, and the others are.

@@ -92,14 +92,14 @@ def evaluate_command(
     ] = 0.9,
     prevalence: Annotated[
         list[float] | None,
-        typer.Option(help="Share of cases where results are to mean something; several are fine."),
+        typer.Option(help="Prevalence for which predictive values are given; can be repeated."),
     ] = None,
     predictions_file: Annotated[
-        Path | None, typer.Option("--predictions", help="CSV file to write: a line an image.")
+        Path | None, typer.Option("--predictions", help="CSV file to write, one line per image.")
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Say how well the model does on your own labelled images, and propose thresholds.
+    """Measure the model on your own labelled images, and propose thresholds.
 
     What is left out or rejected is counted and named. Research software, not for diagnosis.
     """
@@ -213,12 +213,12 @@ the newest verdict of its study."""
 
 def verdicts_command(
     csv_file: Annotated[
-        Path | None, typer.Option("--csv", help="CSV file to write: a line a verdict.")
+        Path | None, typer.Option("--csv", help="CSV file to write, one line per verdict.")
     ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Export what readers said of results: all verdicts, oldest first. It is audited."""
+    """Export the verdicts of readers, oldest first. The export is audited."""
     from thoracle.store import files
 
     if (csv_file is None) is not as_json:

@@ -18,7 +18,7 @@ from thoracle.cli.options import (
 )
 from thoracle.errors import ThoracleError
 
-retention = typer.Typer(help="Show and apply the rules of retention.", no_args_is_help=True)
+retention = typer.Typer(help="Show and apply the retention rules.", no_args_is_help=True)
 hold = typer.Typer(help="Place and release legal holds.", no_args_is_help=True)
 
 STUDIES = 200
@@ -136,7 +136,7 @@ def _show(one: dict[str, Any], as_json: bool) -> None:
 
 @retention.command("run")
 def run_command(config: ConfigOption = None) -> None:
-    """Delete what is due now; the gateway does so by itself."""
+    """Delete what is due now, without waiting for the gateway."""
     from thoracle import log
     from thoracle.retention.purge import Purge
 
@@ -191,7 +191,7 @@ def release_command(
     number: Annotated[int, typer.Argument(help="Number of the hold in `thoracle hold list`.")],
     config: ConfigOption = None,
 ) -> None:
-    """Release a hold: the rules of retention apply again. It stays in `list --all`."""
+    """Release a hold: the retention rules apply again. It stays in `list --all`."""
     from thoracle.retention import holds
 
     with database_of(settings_of(config)).begin() as connection:

@@ -85,7 +85,7 @@ def accept_database(
     reason: Annotated[str, typer.Option(help="Reason, kept in the audit.")],
     config: ConfigOption = None,
 ) -> None:
-    """Continue with a database that lacks what the data folder has, or with a new one."""
+    """Accept a new database, or one that lacks objects of the data folder."""
     from thoracle.audit import continuity
     from thoracle.store import engine, objects, rights
 
@@ -125,7 +125,7 @@ def send(
     calling: CallingOption = None,
     config: PeerConfigOption = None,
 ) -> None:
-    """Send files with C-STORE, once, and print each answer."""
+    """Send files with C-STORE, once, and print each response."""
     from thoracle.deliver import storescu
     from thoracle.pipeline import offline
 

@@ -145,7 +145,7 @@ def worst(comparisons: Sequence[Comparison]) -> Level:
 def shown(device: str | None) -> str:
     """Return the name of a device, which its sender chose, in one harmless line."""
     if not device:
-        return "a device without a name"
+        return "an unnamed device"
     return "".join(sign if sign.isprintable() else "?" for sign in device)
 
 
@@ -165,7 +165,7 @@ WHAT_TO_DO = (
 )
 WHAT_TO_DO_RATE = (
     "What to do: read some of these studies on the worklist, and compare the verdicts on them. "
-    "If the change is meant, let a new reference begin: set watch.reference_from."
+    "If the change is intended, start a new reference: set watch.reference_from."
 )
 WHAT_TO_DO_REJECTED = (
     "Most likely causes: laterals or other body parts sent here, a device that inverts or crops, "
@@ -173,7 +173,7 @@ WHAT_TO_DO_REJECTED = (
     "worklist for rejected studies; a rule or the sender's routing can keep unwanted images away."
 )
 WHAT_TO_DO_FAILED = (
-    "What to do: `thoracle status` and the log name the fault; once it is mended, "
+    "What to do: `thoracle status` and the log name the fault; once it is fixed, "
     "`thoracle reanalyse` reads the studies again."
 )
 WHAT_TO_DO_VOLUME = (

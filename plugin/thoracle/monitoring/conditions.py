@@ -197,7 +197,7 @@ def _given_up(connection: Connection, now: datetime) -> Iterator[Comparison]:
     told = [f"{number} x {name}" for name, number in found.items() if name != ANALYSE]
     if told:
         sentence = f"Ended in an error in the last {GIVEN_UP_HOURS} hours: {', '.join(told)}."
-        advice = "What to do: the log says why; mend the cause, then ask for it again."
+        advice = "What to do: the log says why; fix the cause, then request it again."
         yield alarm("work given up", "Work given up", sentence, advice)
 
 
@@ -219,7 +219,7 @@ def _failed(connection: Connection, now: datetime) -> Iterator[Comparison]:
     ).all()
     parked = [_Study(uid, _meaning(code)) for uid, code in rows if code in PARKED]
     failed = [_Study(uid, _meaning(code)) for uid, code in rows if code not in PARKED]
-    advice = "What to do: mend the cause, then `thoracle reanalyse STUDY`."
+    advice = "What to do: fix the cause, then `thoracle reanalyse STUDY`."
     if failed:
         yield _of_studies("analysis failed", "Failed analysis", "Analysis failed", failed, advice)
     if parked:
@@ -281,7 +281,7 @@ def _dead(connection: Connection) -> Iterator[Comparison]:
         cause = f"to {row.peer}, {row.state}: {operations.plain(row.detail)}."
         study = None if row.study_instance_uid == NO_STUDY else row.study_instance_uid
         newest_one = f"the newest: {row.kind}{f' of study {study}' if study else ''} {cause}"
-        advice = "What to do: mend the cause, then `thoracle retry STUDY` or *Send again*."
+        advice = "What to do: fix the cause, then `thoracle retry STUDY` or *Send again*."
         found = alarm(
             "dead letters", "Dead letters", f"{number} dead letters; {newest_one}", advice
         )

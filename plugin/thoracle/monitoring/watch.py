@@ -63,7 +63,7 @@ class Sample:
     """The images of a span of time, a column each."""
 
     devices: NDArray[Any]
-    """``(n,)`` texts; empty for a device without a name."""
+    """``(n,)`` texts; empty for an unnamed device."""
     bundles: NDArray[Any]
     """``(n,)`` digests."""
     values: dict[str, NDArray[np.float64]]

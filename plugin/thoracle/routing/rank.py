@@ -24,7 +24,7 @@ SHIPPED = (
     Rank(name="positive", when='result.outcome == "positive"', head_start_minutes=240),
     Rank(name="indeterminate", when='result.outcome == "indeterminate"', head_start_minutes=120),
     Rank(
-        name="not-judged",
+        name="no-result",
         when='result.outcome == "rejected" || result.outcome == "failed"',
         head_start_minutes=60,
     ),

@@ -71,7 +71,7 @@ class AuditRepository(Section):
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$",
         examples=["repository"],
-        description="Short name in status and audit: a-z, 0-9, - and _. Another name is another repository: it gets everything anew.",
+        description="Short name in status and audit: a-z, 0-9, - and _. Another name is another repository: it gets everything again.",
     )
     host: str = Field(min_length=1, examples=["192.0.2.50"], description="Host name or address.")
     port: Port = Field(6514, description="Port, 1 to 65535; of TLS 6514, of UDP 514.")

@@ -89,7 +89,7 @@ class Destination(Section):
     )
     token: Secret | None = Field(
         None,
-        description="With an https url: where the bearer token is, `file:PATH` or `env:NAME`; read anew for each delivery.",
+        description="With an https url: where the bearer token is, `file:PATH` or `env:NAME`; re-read for each delivery.",
     )
     username: str | None = Field(
         None, description="With an https url: user name of HTTP basic authentication."

@@ -187,19 +187,19 @@ class Watch(Section):
         10,
         gt=0,
         le=10080,
-        description="A destination or receiver that takes nothing for so many minutes, though something waits for it, raises an alarm.",
+        description="A destination or receiver that accepts nothing for this many minutes while something is waiting for it raises an alarm.",
     )
     answer_minutes: float = Field(
         60,
         gt=0,
         le=10080,
-        description="A study that is complete and has no answer after so many minutes raises an alarm.",
+        description="A complete study with no answer after this many minutes raises an alarm.",
     )
     refused_images: int = Field(
         10,
         ge=1,
         le=100000,
-        description="A device of which all images of the last 24 hours were refused, at least so many, raises an alarm.",
+        description="A device raises an alarm when all its images of the last 24 hours were refused, if there were at least this many.",
     )
 
     @validator(mode="after")

@@ -436,7 +436,7 @@ def _explained(request: Request, person: Person, draft: Settings, text: str) -> 
             return Shown(422, fault=fault, study=text[:64])
         tried = trial.of_study(connection, draft, uid)
     if tried is None:
-        fault = f"{uid}: found no image files any more, required: all images of the study"
+        fault = f"{uid}: found no stored image files, required: all images of the study"
         return Shown(422, fault=fault, study=text[:64])
     lines = list(explanation.explained(tried.decision, draft))
     return Shown(explained=lines, tried=tried, study=text[:64])

@@ -307,7 +307,8 @@ def rank_sentence(row: Row[Any]) -> str:
         return f"STAT by rule {row.stat_rule}" if row.stat_rule else "STAT in the order"
     if row.head_start_minutes:
         moved = moved_up(row)
-        return f"{row.why[:1].upper()}{row.why[1:]}: {moved[:1].lower()}{moved[1:]}"
+        why = row.why.replace("-", " ")
+        return f"{why[:1].upper()}{why[1:]}: {moved[:1].lower()}{moved[1:]}"
     return "By arrival"
 
 
