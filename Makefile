@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The tests start hundreds of processes: without compiled modules, each compiles all of ours.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test coverage test-slow lint advisories docs house ohif bench bench-load wheel wheel-test release clean
+.PHONY: demo test coverage test-slow lint advisories security-test docs house ohif bench bench-load wheel wheel-test release clean
 
 # PyPI's torch for Linux brings several GB of CUDA along; this index has the one for processors.
 # For a GPU: make TORCH_INDEX=https://pypi.org/simple
@@ -62,6 +62,10 @@ coverage: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# The tests that the threat model names (docs/security/threat-model.md); one that lacks its peer fails.
+security-test: $(VENV)/.installed
+	THORACLE_REQUIRE_PEERS=1 $(BIN)/python tests/security_pages.py -m "not slow" $(PARALLEL) $(ARGS)
 
 docs: $(VENV)/.installed
 	$(BIN)/python tests/documents.py

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
+import security_pages
 from conformance import PARTS
 from thoracle.receive.negotiation import IMAGE_STORAGE, TRANSFER_SYNTAXES
 from thoracle.receive.storescp import STATUSES
@@ -146,6 +147,7 @@ def parameters() -> Iterator[str]:
 
 
 PAGES = {
+    **security_pages.PAGES,
     "settings.md": settings_page,
     "tables.md": tables_page,
     "dicom-conformance.md": conformance_page,
