@@ -1,12 +1,14 @@
 """What a gateway of several writes is committed while its lease is its own, or not at all."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import alembic.command
 import pytest
+from alembic.config import Config
 from sqlalchemy import Engine, func, select, text
 
 from postgres import Server, server
@@ -139,6 +141,23 @@ def test_a_gateway_that_cannot_renew_ends_itself(url: str, running: Server) -> N
         with pytest.raises(LeaseLost):
             held.require()
         running.execute(f"ALTER DATABASE {engine.url.database} ALLOW_CONNECTIONS true")
+
+
+def test_a_slow_migration_is_not_ended_by_the_limit_of_transactions(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrade = alembic.command.upgrade
+
+    def slow(config: Config, revision: str) -> None:
+        upgrade(config, "0001")
+        time.sleep(1.5)
+        upgrade(config, revision)
+
+    monkeypatch.setattr(alembic.command, "upgrade", slow)
+    engine = database.connect(url, idle_seconds=0.5)
+    database.migrate(engine)
+    database.require_schema(engine)
+    engine.dispose()
 
 
 def test_the_lease_of_a_dead_process_of_this_machine_is_not_waited_for(

@@ -233,6 +233,11 @@ def migrate(engine: Engine) -> None:
     """Bring the schema to the newest version, data kept."""
     config = _migrations()
     with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            from thoracle.store import postgresql
+
+            # A migration may compute for longer than a gateway may stand still: it has no lease.
+            postgresql.rest_without_limit(connection)
         config.attributes["connection"] = connection
         alembic.command.upgrade(config, "head")
 
