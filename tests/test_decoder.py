@@ -89,6 +89,21 @@ def test_one_child_serves_many_files(decoder: Decoder, good: Path) -> None:
     assert decoder.pid == pid
 
 
+def test_the_child_keeps_its_memory_from_one_image_to_the_next(
+    decoder: Decoder, tmp_path: Path
+) -> None:
+    path = saved(radiograph(np.zeros((2000, 2000), np.uint16)), tmp_path / "large.dcm")
+    decoder.decode(path)
+    before = page_faults(decoder)
+    decoder.decode(path)
+    # An image is 2,000 pages; taking them anew would be half of the work.
+    assert page_faults(decoder) - before < 500
+
+
+def page_faults(decoder: Decoder) -> int:
+    return int(Path(f"/proc/{decoder.pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+
 def test_threads_share_a_decoder(decoder: Decoder, tmp_path: Path) -> None:
     paths = [
         saved(radiograph(np.full((64, 64), value, np.uint16)), tmp_path / f"{value}.dcm")

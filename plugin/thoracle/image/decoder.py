@@ -63,9 +63,9 @@ def frames_digest(array: NDArray[Any], ds: Dataset | None = None) -> str:
 def _alike(array: NDArray[Any]) -> NDArray[Any]:
     """Return values as little endian of 2, 4 or (floats) 8 bytes; a sign becomes its bits."""
     if array.dtype.kind == "f":
-        return array.astype("<f8")
+        return array.astype("<f8", copy=False)
     width = 2 if array.dtype.itemsize <= 2 else 4
-    return array.astype(f"<{array.dtype.kind}{width}").view(f"<u{width}")
+    return array.astype(f"<{array.dtype.kind}{width}", copy=False).view(f"<u{width}")
 
 
 # ---- decoder -------------------------------------------------------------------------------------
