@@ -82,8 +82,7 @@ class Copies:
         before = time.time() - days * 86400
         for below, used in list(_copies(self._settings.data_folder)):
             if used < before and self._objects.exists(below):
-                files.stored(self._settings.data_folder, below).unlink(missing_ok=True)
-                number += 1
+                number += _deleted_unread(files.stored(self._settings.data_folder, below), used)
         for path in _files(self._settings.data_folder):
             if path.suffix == ".part" and path.stat().st_mtime < time.time() - PART_SECONDS:
                 path.unlink(missing_ok=True)
@@ -113,6 +112,17 @@ def start(database: Engine, settings: Settings) -> None:
             time.sleep(EVERY_SECONDS)
 
     threading.Thread(target=look, name="copies", daemon=True).start()
+
+
+def _deleted_unread(path: Path, used: float) -> bool:
+    """Delete a copy unless somebody has read it since a time; return whether it was deleted."""
+    try:
+        if path.stat().st_mtime != used:
+            return False
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _newest(connection: Connection) -> str:
