@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from thoracle.outbox import rows
 from thoracle.settings import Settings, parse
-from thoracle.store import database, sqlite
+from thoracle.store import copies, database, sqlite, trail
 from thoracle.store.copies import Copies
 from thoracle.store.object_files import Objects
 
@@ -30,6 +30,23 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     found.dispose()
 
 
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let time go by, for what looks after copies."""
+    passed = [0.0]
+    clocks = {"time": time.time, "monotonic": time.monotonic}
+
+    class Clock:
+        def __getattr__(self, name: str) -> Callable[[], float]:
+            return lambda: clocks[name]() + passed[0]
+
+    def go_on(seconds: float) -> None:
+        passed[0] += seconds
+
+    monkeypatch.setattr(copies, "time", Clock())
+    return go_on
+
+
 def copy(folder: Path, age: float = 0.0) -> Path:
     """Return a copy that was read so many seconds ago."""
     path = folder / COPY
@@ -37,6 +54,11 @@ def copy(folder: Path, age: float = 0.0) -> Path:
     path.write_bytes(b"object")
     os.utime(path, (time.time() - age,) * 2)
     return path
+
+
+def delete_something(engine: Engine) -> None:
+    with engine.begin() as connection:
+        trail.record(connection, trail.Event.RETENTION_DELETED, {})
 
 
 def test_a_copy_that_is_read_meanwhile_stays(
@@ -58,3 +80,29 @@ def test_a_copy_that_is_read_meanwhile_stays(
     monkeypatch.setattr(Objects, "exists", lambda *_: True)
     assert Copies(engine, settings).look() == 1
     assert not path.exists()
+
+
+@pytest.mark.parametrize("minutes", [1, 3])
+def test_a_copy_that_came_while_its_object_was_deleted_goes_too(
+    engine: Engine,
+    settings: Settings,
+    tmp_path: Path,
+    later: Callable[[float], None],
+    minutes: int,
+) -> None:
+    """Its fetch had begun before, and ended behind the first look, or still later."""
+    delete_something(engine)
+    looked = Copies(engine, settings)
+    part = tmp_path / "results" / "12" / "fetched.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"obj")
+    for _ in range(minutes):
+        looked.look()
+        later(5)
+        os.utime(part, (copies.time.time(),) * 2)
+        later(copies.GRACE_SECONDS - 5)
+    part.rename(tmp_path / COPY)
+    for _ in range(3):
+        looked.look()
+        later(copies.GRACE_SECONDS)
+    assert not (tmp_path / COPY).exists()

@@ -25,6 +25,8 @@ AGE_SECONDS = 3600.0
 """Between two looks at the ages of all copies."""
 GRACE_SECONDS = 60.0
 """A copy that was read so recently may be about to be read, or about to get its row."""
+PART = ".part"
+"""Ends the name of a copy that is being fetched."""
 PART_SECONDS = 3600.0
 """A part of a copy so old is left of a crash."""
 _DELETED = (Event.RETENTION_DELETED.verb, Event.PATIENT_ERASED.verb)
@@ -52,12 +54,12 @@ class Copies:
         with self._database.connect() as connection:
             newest = _newest(connection)
         gone = 0
-        if newest != self._seen:
-            gone += self._unnamed()
-            self._seen, self._again = newest, time.monotonic() + GRACE_SECONDS
-        elif time.monotonic() >= self._again:  # what was spared the first time
-            gone += self._unnamed()
-            self._again = float("inf")
+        if newest != self._seen or time.monotonic() >= self._again:
+            number, spared = self._unnamed()
+            gone += number
+            is_first = newest != self._seen
+            self._again = time.monotonic() + GRACE_SECONDS if is_first or spared else float("inf")
+            self._seen = newest
         if time.monotonic() >= self._due:
             gone += self._aged()
             self._due = time.monotonic() + AGE_SECONDS
@@ -65,16 +67,22 @@ class Copies:
             logger.info("%d local copies of objects deleted", gone)
         return gone
 
-    def _unnamed(self) -> int:
-        """Delete the copies of what was deleted, here or elsewhere."""
+    def _unnamed(self) -> tuple[int, bool]:
+        """Delete the copies of what was deleted, here or elsewhere.
+
+        Returns how many, and whether one is left that was read or fetched a moment ago.
+        """
         with self._database.connect() as connection:
             named = _named(connection)
         folder, before = self._settings.data_folder, time.time() - GRACE_SECONDS
-        found = [one for one, used in _copies(folder) if used < before and one not in named]
+        unnamed = [(one, used) for one, used in _copies(folder) if one not in named]
+        found = [one for one, used in unnamed if used < before]
         for below in found:
             files.stored(folder, below).unlink(missing_ok=True)
         # Pictures are named by what they were made of, and are made again of what is there.
-        return len(found) + files.delete_untouched(folder / rights.PICTURES, before)
+        pictures = files.delete_untouched(folder / rights.PICTURES, before)
+        spared = len(found) < len(unnamed) or any(one.suffix == PART for one in _files(folder))
+        return len(found) + pictures, spared
 
     def _aged(self) -> int:
         """Delete the copies that nobody has read for long, and what a crash left of one."""
@@ -84,7 +92,7 @@ class Copies:
             if used < before and self._objects.exists(below):
                 number += _deleted_unread(files.stored(self._settings.data_folder, below), used)
         for path in _files(self._settings.data_folder):
-            if path.suffix == ".part" and path.stat().st_mtime < time.time() - PART_SECONDS:
+            if path.suffix == PART and path.stat().st_mtime < time.time() - PART_SECONDS:
                 path.unlink(missing_ok=True)
         album = self._settings.data_folder / rights.PICTURES
         return number + files.delete_untouched(album, before)
@@ -149,7 +157,7 @@ def _named(connection: Connection) -> set[str]:
 def _copies(folder: Path) -> Iterator[tuple[str, float]]:
     """Yield the path of each whole copy, and when it was read last, seconds of the epoch."""
     for path in _files(folder):
-        if path.suffix != ".part":
+        if path.suffix != PART:
             try:
                 yield str(path.relative_to(folder)), path.stat().st_mtime
             except FileNotFoundError:  # it has just gone
