@@ -106,3 +106,22 @@ def test_a_copy_that_came_while_its_object_was_deleted_goes_too(
         looked.look()
         later(copies.GRACE_SECONDS)
     assert not (tmp_path / COPY).exists()
+
+
+def test_a_deletion_by_a_machine_whose_clock_is_behind_is_seen(
+    engine: Engine,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked = Copies(engine, settings)
+    with monkeypatch.context() as ahead:
+        ahead.setattr(trail, "now", lambda: "2100-01-01T00:00:00.000000Z")
+        delete_something(engine)
+    looked.look()
+    path = copy(tmp_path, 2 * copies.GRACE_SECONDS)
+    looked.look()
+    assert path.exists()
+    delete_something(engine)
+    looked.look()
+    assert not path.exists()

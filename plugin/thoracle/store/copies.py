@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, select
 
 from thoracle.settings import Settings
-from thoracle.store import files, objects, rights
+from thoracle.store import chain, files, objects, rights
 from thoracle.store.tables import audit_event, instance, outbox, result
 from thoracle.store.trail import Event
 
@@ -39,7 +39,8 @@ class Copies:
         self._database = database
         self._settings = settings
         self._objects = objects.of(settings)
-        self._seen: str | None = None
+        self._seen: int | None = None
+        """The last row of the audit at the time of the look before."""
         self._again = float("inf")
         self._due = float("-inf")
 
@@ -52,14 +53,14 @@ class Copies:
             Whether objects are in the bucket cannot be told now.
         """
         with self._database.connect() as connection:
-            newest = _newest(connection)
+            last_id, _ = chain.head(connection)
+            is_new = self._seen is None or _tells_of_deletion(connection, self._seen)
         gone = 0
-        if newest != self._seen or time.monotonic() >= self._again:
+        if is_new or time.monotonic() >= self._again:
             number, spared = self._unnamed()
             gone += number
-            is_first = newest != self._seen
-            self._again = time.monotonic() + GRACE_SECONDS if is_first or spared else float("inf")
-            self._seen = newest
+            self._again = time.monotonic() + GRACE_SECONDS if is_new or spared else float("inf")
+        self._seen = last_id
         if time.monotonic() >= self._due:
             gone += self._aged()
             self._due = time.monotonic() + AGE_SECONDS
@@ -133,14 +134,14 @@ def _deleted_unread(path: Path, used: float) -> bool:
     return True
 
 
-def _newest(connection: Connection) -> str:
-    """Return the time of the newest event that tells of a deletion; empty when there is none."""
-    time_of = audit_event.c.recorded_at
-    found = (
-        connection.execute(select(func.max(time_of)).where(audit_event.c.event == one)).scalar()
-        for one in _DELETED
-    )
-    return max(one or "" for one in found)
+def _tells_of_deletion(connection: Connection, after: int) -> bool:
+    """Return whether an event behind a row of the audit tells of a deletion.
+
+    Rows have one order. Their times are of the clocks of several machines.
+    """
+    event = audit_event.c
+    statement = select(event.id).where(event.id > after, event.event.in_(_DELETED)).limit(1)
+    return connection.execute(statement).first() is not None
 
 
 def _named(connection: Connection) -> set[str]:
