@@ -7,23 +7,25 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, insert, select, text
+from sqlalchemy import update as update_rows
 from sqlalchemy.exc import DBAPIError
 
 from postgres import postgres
 from test_chain import Tamper, fill, verified
-from test_fhir import concluded, said
+from test_fhir import concluded, received, said
 from thoracle.audit.verification import verify
 from thoracle.errors import SettingsError
 from thoracle.records import Outcome
 from thoracle.retention import rows as purging
-from thoracle.retention.erasure import Erasure
+from thoracle.retention.erasure import Erasure, ErasureError
 from thoracle.retention.pseudonyms import Pseudonyms, patterns, replacer
 from thoracle.retention.subject import Subject
 from thoracle.settings import Settings
 from thoracle.store import chain, database, erased, trail
 from thoracle.store.anchors import Anchor
-from thoracle.store.tables import audit_event, verdict
+from thoracle.store.tables import audit_event, instance, verdict
 from thoracle.store.tables import study as study_table
+from thoracle.study import instances
 
 PATIENT, PSEUDONYM = "P-4711", "erased-" + "0" * 32
 ROW, AGAIN = 44, 46
@@ -260,6 +262,39 @@ def keeps_everything(folder: Path, engine: Engine) -> None:
     (read,) = [one for one in events if one.event == "audit read"]
     assert read.patient_id == PATIENT  # nobody knows which of the two was meant
     assert [one.event for one in events][-1] == "patient erased"
+    engine.dispose()
+
+
+def test_what_comes_and_is_read_meanwhile_is_not_left_without_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between files and rows, all of the engine's work and of the audit are searched."""
+    settings, study = Settings(data_folder=tmp_path), "1.2.840.77.1"
+    engine = database.open_database(database.sqlite_url(tmp_path))
+    concluded(engine, study, said(study, Outcome.NEGATIVE, probability=0.1), patient_id=PATIENT)
+    file = tmp_path / "images" / "ab" / "second.dcm"
+    file.parent.mkdir(parents=True)
+    left = [1]
+
+    def arrive(*_: object) -> int:
+        if left:
+            left.clear()
+            file.write_bytes(PATIENT.encode())
+            path = str(file.relative_to(tmp_path))
+            with engine.begin() as connection:
+                instances.add(connection, received(study, 2, patient_id=PATIENT, path=path))
+                connection.execute(update_rows(instance).values(generation=1))
+        return 0
+
+    monkeypatch.setattr("thoracle.store.engine.delete_naming", arrive)
+    asked = Erasure(engine, settings, Pseudonyms(b"k" * 32), Subject(PATIENT, "2.16.840.1"))
+    columns: trail.Columns = {"user_id": "anna", "detail": {}}
+    with pytest.raises(ErasureError, match=f"{study}: 1 objects came meanwhile, required: none"):
+        asked.run("why", columns, sending=False)
+    assert asked.run("why", columns, sending=False).files
+    assert not file.exists()
+    with engine.connect() as connection:
+        assert connection.execute(select(study_table)).all() == []
     engine.dispose()
 
 

@@ -169,6 +169,7 @@ class Erasure:
         with self._database.begin() as connection:
             begin_writing(connection)
             self._refuse(self._forbidden(connection, uids, sending=False))
+            self._refuse(stored.arrived(connection, uids))
             found |= self._events(connection, plan.known, after=seen)
             detail = {"studies": uids, "files": done.files, "deleted": dict(plan.rows)}
             named = self._named(columns, self._replace(plan.known)(reason))
@@ -199,7 +200,7 @@ class Erasure:
         return len(paths) + len(orphans)
 
     def _is_mine(self, kept: Objects, name: str) -> bool:
-        """Return whether a file that a start has set aside is of the patient, or unreadable."""
+        """Return whether a file that a start has set aside is of the patient."""
         tags = ["PatientID", "IssuerOfPatientID"]
         with (
             suppress(*MALFORMED, FileNotFoundError, RecursionError),

@@ -22,7 +22,7 @@ from thoracle.store.tables import (
     workitem,
     worklist,
 )
-from thoracle.study.instances import GOING
+from thoracle.study.instances import GOING, KEPT
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,23 @@ def let_go(connection: Connection, studies: Sequence[str]) -> list[str]:
 def _going(connection: Connection, table: Table, mine: ColumnElement[bool]) -> set[str]:
     statement = update(table).where(mine).values(file_state=GOING, purged_at=now())
     return {one for one in connection.execute(statement.returning(table.c.path)).scalars() if one}
+
+
+def arrived(connection: Connection, studies: Sequence[str]) -> list[str]:
+    """Return the studies with files that came after :func:`let_go`, in words."""
+    found = []
+    for uid in studies:
+        number = sum(
+            study_rows.count(connection, table, mine & (table.c.file_state == KEPT))
+            for table, mine in (
+                (instance, instance.c.study_instance_uid == uid),
+                (result, result.c.study_instance_uid == uid),
+                (outbox, study_rows.sent([uid]) & outbox.c.path.is_not(None)),
+            )
+        )
+        if number:
+            found.append(f"{uid}: {number} objects came meanwhile, required: none: run it again")
+    return found
 
 
 def delete_rows(connection: Connection, known: Identifiers, pseudonym: str) -> None:
