@@ -39,6 +39,7 @@ from thoracle.errors import (
 from thoracle.image.characters import REPLACEMENT
 from thoracle.receive import completeness
 from thoracle.receive.completeness import Command, Walked
+from thoracle.receive.data_set_bytes import CHUNK, Inflated
 from thoracle.receive.walk import walk
 from thoracle.settings import Budget
 
@@ -223,6 +224,21 @@ def test_zero_bytes_behind_the_last_element_lose_nothing(tmp_path: Path, syntax:
 def test_bytes_behind_the_end_mark_of_a_deflated_stream_lose_nothing(tmp_path: Path) -> None:
     syntax = DeflatedExplicitVRLittleEndian
     check(tmp_path, encoded(image(), syntax) + b"checksum", syntax)
+
+
+@pytest.mark.parametrize("behind", [1, 120, 257])
+def test_a_deflated_stream_that_ends_shortly_behind_a_chunk_is_whole(behind: int) -> None:
+    """All of its bytes are taken by then, and the rest waits in the decompressor."""
+    content = bytes(CHUNK + behind)
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = deflate.compress(content) + deflate.flush()
+    for cut in (0, 1):
+        source = Inflated(BytesIO(packed[: len(packed) - cut]), len(packed), 2 * len(content))
+        if cut:
+            with pytest.raises(CannotUnderstand, match="cut short"):
+                source.read(len(content) + 1)
+        else:
+            assert source.read(len(content) + 1) == content
 
 
 # ---- what is not what it claims ----------------------------------------------------------------

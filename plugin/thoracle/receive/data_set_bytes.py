@@ -69,12 +69,13 @@ class Inflated:
     def _fill(self, length: int) -> None:
         while len(self._waiting) < length and not self._inflater.eof:
             packed = self._inflater.unconsumed_tail or self._file.read(CHUNK)
-            if not packed:
-                raise CannotUnderstand("deflated data set is cut short")
             try:
                 more = self._inflater.decompress(packed, CHUNK)
             except zlib.error as error:
                 raise CannotUnderstand("deflated data set cannot be inflated") from error
+            # All input may have been taken although the last chunk had no room for what it holds.
+            if not packed and not more and not self._inflater.eof:
+                raise CannotUnderstand("deflated data set is cut short")
             self._grown += len(more)
             if self._grown > self._limit:
                 raise BeyondBudget(f"deflated data set grows beyond {self._limit} bytes")
