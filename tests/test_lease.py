@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import alembic.command
@@ -113,6 +114,17 @@ def test_who_was_taken_over_writes_nothing_more_and_ends(begin: Begin) -> None:
     assert written(second._database) == before + 2
     first.renew()
     assert lost == [lease.TAKEN, lease.TAKEN]
+
+
+def test_what_still_runs_when_the_lease_is_given_up_ends_without_an_error(begin: Begin) -> None:
+    """The engine takes an ``Exception`` for the end of a workflow, which others go on with."""
+    first = begin("one")
+    first.release()
+    for use in (first.require, partial(write, first._database)):
+        with pytest.raises(SystemExit):
+            use()
+    assert written(first._database) == 0
+    assert lost == []
 
 
 def test_nobody_takes_over_while_a_transaction_of_the_other_is_open(begin: Begin) -> None:

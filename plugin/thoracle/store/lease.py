@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -188,17 +188,21 @@ class Lease(Alone):
 
     def require(self) -> None:
         """Return when it may go on, as far as its own clock tells; raise ``LeaseLost`` if not."""
-        if _now() > self._deadline:
-            if not self._released.is_set():
-                self._lost(RAN_OUT)
-            raise LeaseLost("found a lease that has run out, required: one of this moment")
+        if self._released.is_set() or _now() > self._deadline:
+            self._refuse(RAN_OUT, "that has run out, required: one of this moment")
 
     def require_row(self, row: Any) -> None:
         """Return when a transaction has locked the lease's row; end when there is none of ours."""
         if row is None:
-            if not self._released.is_set():
-                self._lost(TAKEN)
-            raise LeaseLost("found a lease that was taken over, required: one of our own")
+            self._refuse(TAKEN, "that was taken over, required: one of our own")
+
+    def _refuse(self, reason: str, found: str) -> NoReturn:
+        if self._released.is_set():
+            # The process is about to end, and others have its work. To the engine an exception of
+            # another kind would be the end of a workflow, and it would record that.
+            raise SystemExit
+        self._lost(reason)
+        raise LeaseLost(f"found a lease {found}")
 
     def release(self) -> None:
         """Give it up in order: others take up what is left, and nobody is alarmed."""
