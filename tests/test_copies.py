@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -125,3 +126,29 @@ def test_a_deletion_by_a_machine_whose_clock_is_behind_is_seen(
     delete_something(engine)
     looked.look()
     assert not path.exists()
+
+
+def test_a_file_that_vanishes_meanwhile_keeps_no_other(
+    engine: Engine, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages write pictures, and a fetch renames its part, while files are looked through."""
+    album = tmp_path / "cache" / "pictures" / "ab"
+    album.mkdir(parents=True)
+    part = copy(tmp_path).with_suffix(".part")
+    for path in (album / "1.png", album / "2.png", album / "3.png", part):
+        path.write_bytes(b"made")
+        os.utime(path, (time.time() - 30 * DAY,) * 2)
+    look = os.stat
+    vanished: list[object] = []
+
+    def vanishing(path: Any, **more: Any) -> os.stat_result:
+        if str(path).endswith(".png") and not vanished:
+            vanished.append(path)
+            os.unlink(path, dir_fd=more["dir_fd"])
+        if str(path).endswith(".part"):
+            part.unlink(missing_ok=True)
+        return look(path, **more)
+
+    monkeypatch.setattr(os, "stat", vanishing)
+    assert Copies(engine, settings).look() == 2
+    assert list(album.iterdir()) == []

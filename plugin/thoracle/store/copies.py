@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, select
@@ -93,8 +94,9 @@ class Copies:
             if used < before and self._objects.exists(below):
                 number += _deleted_unread(files.stored(self._settings.data_folder, below), used)
         for path in _files(self._settings.data_folder):
-            if path.suffix == PART and path.stat().st_mtime < time.time() - PART_SECONDS:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # it has just got its name
+                if path.suffix == PART and path.stat().st_mtime < time.time() - PART_SECONDS:
+                    path.unlink()
         album = self._settings.data_folder / rights.PICTURES
         return number + files.delete_untouched(album, before)
 

@@ -87,10 +87,11 @@ def delete_untouched(folder: Path, until: float) -> int:
     with suppress(FileNotFoundError):
         for _, _, names, descriptor in os.fwalk(folder):
             for name in names:
-                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                if found.st_mtime <= until:
-                    os.unlink(name, dir_fd=descriptor)
-                    number += 1
+                with suppress(FileNotFoundError):  # somebody else has deleted or renamed it
+                    found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                    if found.st_mtime <= until:
+                        os.unlink(name, dir_fd=descriptor)
+                        number += 1
     return number
 
 
