@@ -166,6 +166,7 @@ def test_a_picture_shows_the_image_that_was_read_and_reads_it_again_only_when_it
     reader = _reader(decoder, Constant())
     reader = replace(reader, settings=Settings(report=Report.model_validate(EVERY)))
     reading = reader.read(path)
+    os.utime(path)  # as a copy of an object in a bucket, which is asked for before each use
 
     def pictures() -> list[Made]:
         return reader.report([path], [reading], content_datetime=MOMENT)

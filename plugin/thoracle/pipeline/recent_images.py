@@ -13,16 +13,19 @@ from thoracle.records import Image, Saliency
 LARGEST_BYTES = 64 * 2**20
 """Of all images that are kept: four of 2000 x 2000 pixels."""
 
-FileState = tuple[int, int, int, int]
+FileState = tuple[int, int, int]
 
 
 def state_of(path: Path) -> FileState | None:
-    """Return what tells a file from another one of its name; ``None`` when there is none."""
+    """Return what tells a file from another one of its name; ``None`` when there is none.
+
+    Its time is no part of it: with a bucket, that of a copy is of its last use.
+    """
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return found.st_dev, found.st_ino, found.st_size
 
 
 class RecentImages:
