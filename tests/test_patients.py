@@ -1,6 +1,7 @@
 """Whose images they are: several patients in one study, one patient under two identifiers."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,13 +16,18 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     generate_uid,
 )
+from sqlalchemy import Engine, text
 
 from gateway import Gateway
 from ledger import eventually, rows
 from sender import send, small
 from sources import NOON
+from thoracle.receive.inbox import Inbox, file_name
 from thoracle.report.builder import Builder
-from thoracle.store import files
+from thoracle.settings import Receive
+from thoracle.store import database, files
+from thoracle.store import engine as durable
+from thoracle.study import instances
 from thoracle.study.reconciliation import Patient
 
 STATUS = 0x0000
@@ -182,3 +188,58 @@ def test_a_corrected_image_says_what_it_said_before_in_any_character_set(
     (noted,) = read.OriginalAttributesSequence[0].ModifiedAttributesSequence
     assert (noted.PatientID, str(noted.PatientName)) == ("OLD", "M\xfcller")
     assert (read.PixelData, read.DataSetTrailingPadding) == (image.PixelData, b"\1\2")
+
+
+# ---- what a crash leaves in between --------------------------------------------------------------
+
+
+def unfinished(folder: Path, owner: str) -> tuple[Engine, Inbox, list[Path]]:
+    """Return files of a correction that a crash interrupted, and of one that has no workflow."""
+    engine = database.open_database(database.sqlite_url(folder))
+    durable.make_tables(engine)
+    inbox = Inbox(folder, Receive(), owner)
+    paths = []
+    for number in range(2):
+        name = file_name(owner)
+        paths.append(folder / "images" / name[:2] / name)
+        paths[-1].write_bytes(bytes([number]))
+    made = json.dumps({"path": str(paths[0].relative_to(folder)), "size": 1})
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO workflow_status (workflow_uuid, status, name) "
+                "VALUES ('reconcile:1', 'PENDING', 'reconcile')"
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO operation_outputs (workflow_uuid, function_id, function_name, output) "
+                "VALUES ('reconcile:1', 2, 'correct patient', :made)"
+            ),
+            {"made": made},
+        )
+    return engine, inbox, paths
+
+
+@pytest.mark.parametrize("owner", ["", "host-1-abcd0123"])
+def test_a_corrected_image_that_gets_its_row_after_a_crash_is_not_set_aside(
+    tmp_path: Path, owner: str
+) -> None:
+    """The workflow goes on with the file that it has made: it makes no second one."""
+    engine, inbox, (made, left) = unfinished(tmp_path, owner)
+
+    def known() -> set[str]:
+        with engine.connect() as connection:
+            return instances.known_paths(connection)
+
+    if owner:
+        assert inbox.clear_of_others(lambda: {owner}, known) == 0
+        number = inbox.clear_of_others(lambda: {"host-1-ffff"}, known)
+    else:
+        number = inbox.clear_unfinished(known())
+    assert number == 1
+    assert (made.exists(), left.exists()) == (True, False)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE workflow_status SET status = 'ERROR'"))
+    assert known() == set()
+    engine.dispose()

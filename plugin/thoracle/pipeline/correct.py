@@ -1,7 +1,6 @@
 """withdraw, reanalyse, retry: what a person asks for when things should not stay as they are."""
 
 import hashlib
-import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from thoracle.outbox.senders import ResultNotice
 from thoracle.outbox.workflow import enqueue
 from thoracle.pipeline import route
 from thoracle.pipeline.analyse import enqueue_plans
+from thoracle.receive.inbox import file_name
 from thoracle.records import BundleIdentity, Kind
 from thoracle.report import keyobject, sentences, sr
 from thoracle.report.header import Instance
@@ -332,8 +332,8 @@ def _correct_patient(path: str, model: str) -> dict[str, Any]:
     """Return path, size and digest of an image's new version, with the patient of another image."""
     line = parts()
     begins = line.corrector(line.path(path), line.path(model), datetime.now(UTC))
-    name = secrets.token_hex(16)
-    below = f"images/{name[:2]}/{name}.dcm"
+    name = file_name(engine.owner())
+    below = f"images/{name[:2]}/{name}"
     line.objects.write(below, begins.content, behind=(line.path(path), begins.offset))
     made = line.path(below)
     at = 144 + int.from_bytes(begins.content[140:144], "little")

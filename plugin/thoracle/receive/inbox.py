@@ -152,7 +152,7 @@ class Inbox:
     ) -> None:
         self.data_folder = data_folder
         self.objects = objects or Objects(data_folder)
-        self._mark = mark_of(owner)
+        self._owner = owner
         self._incoming = data_folder / "incoming" / owner
         self._probe = self._incoming / "probe" if owner else data_folder / "probe"
         self._images = data_folder / "images"
@@ -208,13 +208,13 @@ class Inbox:
 
     def close(self) -> None:
         """Remove the folder of an owner that writes no more."""
-        if self._mark:
+        if self._owner:
             shutil.rmtree(self._incoming, ignore_errors=True)
 
     def open(self) -> IncomingFile:
         """Return a file for an object that begins to arrive."""
         file = IncomingFile(
-            self._incoming / f"{secrets.token_hex(16)}{self._mark and f'-{self._mark}'}.dcm",
+            self._incoming / file_name(self._owner),
             self._settings.maximum_object_megabytes * MEGABYTE,
         )
         if not self.has_room() and file.error is None:
@@ -278,6 +278,12 @@ class Inbox:
 def mark_of(owner: str) -> str:
     """Return what the names of an executor's files end with: what is random in its own."""
     return owner.rpartition("-")[2]
+
+
+def file_name(owner: str) -> str:
+    """Return a new name for an image that an executor writes."""
+    mark = mark_of(owner)
+    return f"{secrets.token_hex(16)}{mark and f'-{mark}'}.dcm"
 
 
 def _removed(path: Path) -> int:

@@ -197,6 +197,11 @@ def recover_executors(database: Engine) -> None:
         DBOS._recover_pending_workflows(dead)
 
 
+def owner() -> str:
+    """Return whose files those are that this process makes, where several share a database."""
+    return _lease.owner
+
+
 def require_lease() -> None:
     """Return when this process may send; raises ``LeaseLost`` if another may do so instead."""
     _lease.require()

@@ -1,5 +1,6 @@
 """Statements about what DBOS leaves in our database beside its own tables."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 from sqlalchemy import Connection, bindparam, inspect, text
@@ -7,8 +8,11 @@ from sqlalchemy import Connection, bindparam, inspect, text
 from thoracle.store.database import ENGINE_SCHEMA
 
 STATUS = "workflow_status"
+STEPS = "operation_outputs"
+"""What other steps returned."""
 OF_STEPS = "datasource_outputs"
 """What transactions returned; DBOS deletes a workflow without them."""
+_IMAGE = re.compile(r"images/[0-9a-f]{2}/[0-9a-f-]+\.dcm")
 
 
 def table(connection: Connection, name: str) -> str | None:
@@ -47,6 +51,22 @@ def owners(connection: Connection, state: str) -> set[str]:
     return {one for one in found if one}
 
 
+def images_made(connection: Connection) -> set[str]:
+    """Return the paths of images that steps of workflows have made that have not ended.
+
+    They have no row yet, and a workflow that goes on after a crash makes them no second time.
+    """
+    status, steps = table(connection, STATUS), table(connection, STEPS)
+    if status is None or steps is None:
+        return set()
+    statement = text(
+        f"SELECT output FROM {steps} WHERE output LIKE :wanted AND workflow_uuid IN "  # noqa: S608 - constants
+        f"(SELECT workflow_uuid FROM {status} WHERE status IN ('PENDING', 'ENQUEUED', 'DELAYED'))"
+    )
+    outputs = connection.execute(statement, {"wanted": "%images/%"}).scalars()
+    return {path for output in outputs for path in _IMAGE.findall(output)}
+
+
 def given_up(connection: Connection, since: float) -> dict[str, int]:
     """Return how many workflows of each name ended in an error since a moment (POSIX time, s)."""
     status = table(connection, STATUS)
@@ -68,7 +88,7 @@ _TEXTS = (
     (STATUS, "workflow_uuid", ("workflow_uuid", "inputs", "output", "error", "deduplication_id")),
     ("workflow_input", "workflow_uuid", ("inputs",)),
     ("workflow_output", "workflow_uuid", ("output", "error")),
-    ("operation_outputs", "workflow_uuid", ("output", "error", "child_workflow_id")),
+    (STEPS, "workflow_uuid", ("output", "error", "child_workflow_id")),
     (OF_STEPS, "workflow_id", ("output", "error")),
     ("workflow_events", "workflow_uuid", ("value",)),
     ("notifications", "destination_uuid", ("message",)),

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Insert, Row, and_, bindparam, func, insert, s
 from sqlalchemy.dialects import postgresql, sqlite
 
 from thoracle.records import Kind
+from thoracle.store import workflows
 from thoracle.store.object_files import Digest
 from thoracle.store.tables import analysis, instance, now, result, study, worklist
 from thoracle.study.reconciliation import NOT_OURS, Patient, grouped
@@ -456,5 +457,6 @@ _STUDY = select(study).where(study.c.study_instance_uid == bindparam("uid"))
 
 
 def known_paths(connection: Connection) -> set[str]:
-    """Return the paths of all stored instances, below the data folder."""
-    return set(connection.execute(select(instance.c.path)).scalars())
+    """Return the paths of all stored instances, and of those that workflows are about to row."""
+    made = workflows.images_made(connection)  # first: what gets its row meanwhile is in the other
+    return made | set(connection.execute(select(instance.c.path)).scalars())
