@@ -27,14 +27,17 @@ from pacs import Pacs, free_port
 from postgres import BIN, ROLE, Server
 from radiographs import chest
 from sender import Sender, send, small
+from sources import BUNDLE
 from test_crash import Modality, assert_nothing_lost_or_done_twice, crash
 from test_web_study import judge
+from thoracle import gateway as starting
 from thoracle.image.decoder import Decoder
 from thoracle.receive import duplicates
 from thoracle.receive.duplicates import Frames
 from thoracle.receive.inbox import Inbox
-from thoracle.settings import Budget, Deliver, Receive, document
-from thoracle.store import database, engine, trail
+from thoracle.settings import Budget, Deliver, Receive, Settings, document
+from thoracle.store import database, engine, signing, trail
+from thoracle.store.lease import Alone
 from thoracle.store.object_files import Objects
 from thoracle.store.tables import alarm, now
 from thoracle.study import instances, reading_list
@@ -343,6 +346,27 @@ def test_a_commit_whose_answer_is_lost_takes_no_file_from_its_row(url: str, tmp_
     with made.connect() as connection:
         (path,) = instances.known_paths(connection)
     assert (tmp_path / path).read_bytes().endswith(b"an image")
+    made.dispose()
+
+
+def test_a_start_may_take_longer_to_clear_away_than_a_transaction_may_rest(
+    url: str, tmp_path: Path
+) -> None:
+    """To list all images of a bucket takes a request for each thousand."""
+
+    class Slow(Objects):
+        def images(self) -> list[str]:
+            time.sleep(1.5)
+            return super().images()
+
+    made = database.connect(url, None, 0.5)
+    database.prepare(made)
+    inbox = Inbox(tmp_path, Receive(), objects=Slow(tmp_path))
+    signer = signing.existing_or_new(tmp_path)
+    starting._record_start(Settings(data_folder=tmp_path), made, Alone(), BUNDLE, inbox, signer)
+    with made.connect() as connection:
+        found = connection.execute(text("SELECT event FROM audit_event ORDER BY id")).scalars()
+        assert "application started" in found.all()
     made.dispose()
 
 

@@ -224,12 +224,14 @@ def _record_start(
     signer: signing.Signer,
 ) -> None:
     """Record the start; what the one gateway left unfinished is cleared away first."""
+    detail = of_gateway(lease).get("detail", {})
+    if not lease.owner:  # else the one that leads does so
+        with database.connect() as connection:
+            known = instances.known_paths(connection)
+        # In no transaction: PostgreSQL ends one in which nothing happens for a minute.
+        detail = {"files_cleared": inbox.clear_unfinished(known)}
     with database.begin() as connection:
         signing.announce(connection, signer)
-        detail = of_gateway(lease).get("detail", {})
-        if not lease.owner:  # else the one that leads does so
-            cleared = inbox.clear_unfinished(instances.known_paths(connection))
-            detail = {"files_cleared": cleared}
         columns: trail.Columns = {
             "bundle_digest": identity.digest,
             "finding": identity.finding.key,
