@@ -26,6 +26,7 @@ from thoracle.store.anchors import Anchor
 from thoracle.store.tables import audit_event, instance, verdict
 from thoracle.store.tables import study as study_table
 from thoracle.study import instances
+from thoracle.study.instances import Description
 
 PATIENT, PSEUDONYM = "P-4711", "erased-" + "0" * 32
 ROW, AGAIN = 44, 46
@@ -263,6 +264,35 @@ def keeps_everything(folder: Path, engine: Engine) -> None:
     assert read.patient_id == PATIENT  # nobody knows which of the two was meant
     assert [one.event for one in events][-1] == "patient erased"
     engine.dispose()
+
+
+def finds_a_name_however_it_is_written(folder: Path, engine: Engine) -> None:
+    study, named = "1.2.840.77.1", Description("Ännasdottir^Anna", "CR", "", "20261122", "184529")
+    reading = said(study, Outcome.NEGATIVE, probability=0.1)
+    concluded(engine, study, reading, patient_id=PATIENT, description=named)
+    texts = ["anna ÄNNASDOTTIR called", "of ännasdottir, ANNA", f"of {PATIENT.lower()}", "no name"]
+    for one in texts:
+        with engine.begin() as connection:
+            trail.record(connection, trail.Event.AUDIT_READ, {"detail": {"note": one}})
+    settings, subject = Settings(data_folder=folder), Subject(PATIENT, "2.16.840.1")
+    asked = Erasure(engine, settings, Pseudonyms(b"k" * 32), subject)
+    asked.run("why", {"user_id": "anna", "detail": {}}, sending=False)
+    with engine.connect() as connection:
+        statement = select(audit_event.c.detail).where(audit_event.c.event == "audit read")
+        notes = [one["note"] for one in connection.execute(statement).scalars()]
+    pseudonym = asked.plan().pseudonym
+    assert notes == [f"{pseudonym} called", f"of {pseudonym}", f"of {pseudonym}", "no name"]
+    engine.dispose()
+
+
+def test_a_name_is_found_however_it_is_written(tmp_path: Path) -> None:
+    engine = database.open_database(database.sqlite_url(tmp_path))
+    finds_a_name_however_it_is_written(tmp_path, engine)
+
+
+def test_so_it_is_on_postgresql(tmp_path: Path) -> None:
+    with postgres() as url:
+        finds_a_name_however_it_is_written(tmp_path, database.open_database(url))
 
 
 def test_what_comes_and_is_read_meanwhile_is_not_left_without_a_row(

@@ -5,6 +5,7 @@ half done the next run finishes. The audit keeps its rows under a pseudonym (sto
 """
 
 import logging
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -219,8 +220,7 @@ class Erasure:
     def _events(self, connection: Connection, known: Identifiers, after: int = 0) -> set[int]:
         """Return rows of the audit behind one that may name the patient."""
         texts = [self._subject.patient_id, *known.accessions, *known.studies]
-        parts = [one.replace("^", " ").replace("=", " ").split() for one in known.names]
-        texts += [max(one, key=len) for one in parts if one]
+        texts += [part for name in known.names if (part := _longest_part(name))]
         found = set(erased.naming(connection, texts, after))
         return {one for one in {*found, *stored.about(connection, known)} if one > after}
 
@@ -292,6 +292,15 @@ class Erasure:
             if self._is_only_one(connection):
                 words.append(self._subject.patient_id)
         return words
+
+
+def _longest_part(name: str) -> str:
+    """Return what a text has to have in it that has a name, whatever the case of its letters.
+
+    Three or more letters in ASCII if the name has them: of others, databases know no case.
+    """
+    parts = re.findall(r"[!-~]{3,}", re.sub(r"[\^=]", " ", name)) or re.split(r"[\^=\s]+", name)
+    return max(parts, key=len)
 
 
 def compact(settings: Settings, *, vacuum: bool) -> bool:

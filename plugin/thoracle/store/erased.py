@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Text, cast, delete, insert, literal_column, select, update
+from sqlalchemy import Connection, Text, cast, delete, func, insert, literal_column, select, update
 
 from thoracle.store import chain
 from thoracle.store.tables import audit_erased, audit_event
@@ -130,10 +130,13 @@ class Records:
 
 
 def naming(connection: Connection, texts: Sequence[str], after: int = 0) -> Iterator[int]:
-    """Yield rows behind one in whose detail one of these texts may stand; it reads all."""
-    detail = cast(audit_event.c.detail, Text)
+    """Yield rows behind one in whose detail one of these texts may stand; it reads all.
+
+    Whatever the case of its letters in ASCII, which is all that databases compare alike.
+    """
+    detail = func.lower(cast(audit_event.c.detail, Text))
     for text in texts:
-        escaped = json.dumps(text)[1:-1]
+        escaped = json.dumps(text)[1:-1].lower()
         statement = select(audit_event.c.id).where(
             audit_event.c.id > after, detail.contains(escaped, autoescape=True)
         )
