@@ -193,6 +193,29 @@ def test_a_text_keeps_all_but_the_patient() -> None:
     assert replace([["P-4711", "N"], ["P-4711", "M"]]) == [["X", ""], ["P-4711", "M"]]
 
 
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("Smith^Anna^M", ["Anna Smith", "SMITH, Anna", "Anna M. Smith", "smith^anna^m"]),
+        ("Smith^Anna Maria^^Dr", ["Anna Smith", "Anna Maria Smith", "Smith, Anna Maria"]),
+        ("van der Berg^Jo", ["Jo van der Berg", "van der Berg, Jo"]),
+        (
+            "Yamada^Tarou=山田^太郎=やまだ^たろう",
+            ["Tarou YAMADA", "山田太郎", "山田 太郎", "やまだ、たろう"],
+        ),
+        ("Doe", []),
+        ("Cher Bono", ["Cher Bono", "Bono, Cher"]),
+        ("Plato", ["Plato", "PLATO"]),
+    ],
+)
+def test_a_name_is_found_as_people_write_it(name: str, texts: list[str]) -> None:
+    replace = replacer({}, patterns([], [name]), (["P", ""], PSEUDONYM))
+    for text_ in texts:
+        assert replace(f"of {text_}: call") == f"of {PSEUDONYM}: call"
+    for other in ("Smithson, Anna", "Anna Berg", "Yamada Hanako", "Platonic Doe", "Jo Smith"):
+        assert replace(other) == other
+
+
 def test_the_key_makes_the_same_pseudonym_and_must_be_secret(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_bytes(b"k" * 32)
@@ -267,7 +290,10 @@ def keeps_everything(folder: Path, engine: Engine) -> None:
 
 
 def finds_a_name_however_it_is_written(folder: Path, engine: Engine) -> None:
-    study, named = "1.2.840.77.1", Description("Ännasdottir^Anna", "CR", "", "20261122", "184529")
+    study, named = (
+        "1.2.840.77.1",
+        Description("Ännasdottir^Anna^Elisabethine", "CR", "", "20261122", "184529"),
+    )
     reading = said(study, Outcome.NEGATIVE, probability=0.1)
     concluded(engine, study, reading, patient_id=PATIENT, description=named)
     texts = ["anna ÄNNASDOTTIR called", "of ännasdottir, ANNA", f"of {PATIENT.lower()}", "no name"]

@@ -23,7 +23,7 @@ from thoracle.retention import erasure_rows as stored
 from thoracle.retention import study_rows
 from thoracle.retention import subject as subjects
 from thoracle.retention.erasure_rows import Identifiers
-from thoracle.retention.pseudonyms import Pseudonyms, patterns, replacer
+from thoracle.retention.pseudonyms import Pseudonyms, patterns, replacer, representations
 from thoracle.retention.subject import Subject
 from thoracle.settings import Settings
 from thoracle.store import chain, engine, erased, objects, rights, sqlite, trail
@@ -220,7 +220,8 @@ class Erasure:
     def _events(self, connection: Connection, known: Identifiers, after: int = 0) -> set[int]:
         """Return rows of the audit behind one that may name the patient."""
         texts = [self._subject.patient_id, *known.accessions, *known.studies]
-        texts += [part for name in known.names if (part := _longest_part(name))]
+        names = (one for name in known.names for one in representations(name))
+        texts += sorted({_longest_word(family) for family, _ in names})
         found = set(erased.naming(connection, texts, after))
         return {one for one in {*found, *stored.about(connection, known)} if one > after}
 
@@ -294,13 +295,13 @@ class Erasure:
         return words
 
 
-def _longest_part(name: str) -> str:
+def _longest_word(family: list[str]) -> str:
     """Return what a text has to have in it that has a name, whatever the case of its letters.
 
-    Three or more letters in ASCII if the name has them: of others, databases know no case.
+    Three or more letters in ASCII if there are any: of others, databases know no case.
     """
-    parts = re.findall(r"[!-~]{3,}", re.sub(r"[\^=]", " ", name)) or re.split(r"[\^=\s]+", name)
-    return max(parts, key=len)
+    ascii_ = [part for word in family for part in re.findall(r"[!-~]{3,}", word)]
+    return max(ascii_ or family, key=len)
 
 
 def compact(settings: Settings, *, vacuum: bool) -> bool:

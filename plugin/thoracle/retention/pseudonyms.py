@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,39 @@ def patterns(words: Iterable[str], names: Iterable[str]) -> list[re.Pattern[str]
     """Return what finds identifiers, and names in any order of their parts, within a text."""
     found = [rf"(?<!\w){re.escape(one)}(?!\w)" for one in words if len(one) >= SHORTEST_WORD]
     for name in names:
-        parts = [one for one in re.split(r"[\^=\s]+", name) if one]
-        if len(parts) == 1 and len(name) >= SHORTEST_WORD:
-            found.append(rf"(?<!\w){re.escape(parts[0])}(?!\w)")
-        for order in (parts, parts[::-1]) if len(parts) > 1 else ():
-            found.append(r"(?<!\w)" + r"[\W_]+".join(map(re.escape, order)) + r"(?!\w)")
+        for family, others in representations(name):
+            for order in _orders(family, others):
+                found.append(_pattern(order))
     return [re.compile(one, re.IGNORECASE) for one in found]
+
+
+def representations(name: str) -> Iterator[tuple[list[str], list[str]]]:
+    """Yield the words of a Patient's Name in each script (PS3.5 Section 6.2.1): family, others.
+
+    Others are given and middle names; of a name without components, all is family.
+    """
+    for group in name.split("="):
+        components = [one.split() for one in group.split("^")]
+        words = [one for one in components[:3] if one]
+        if words:
+            yield words[0], [word for one in words[1:] for word in one]
+
+
+def _orders(family: list[str], others: list[str]) -> list[list[str]]:
+    """Return the orders in which a name is written, those with most words first."""
+    words = [*family, *others]
+    if len(words) == 1:
+        return [words] if len(words[0]) >= SHORTEST_WORD else []
+    first = others[:1]
+    orders = [words, others + family, words[::-1], family + first, first + family]
+    return [one for number, one in enumerate(orders) if len(one) > 1 and one not in orders[:number]]
+
+
+def _pattern(words: list[str]) -> str:
+    escaped = [re.escape(one) for one in words]
+    if any(character >= "\u2e80" for word in words for character in word):
+        return r"[\W_]*".join(escaped)  # scripts that put nothing between words
+    return r"(?<!\w)" + r"[\W_]+".join(escaped) + r"(?!\w)"
 
 
 def replacer(
