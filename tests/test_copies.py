@@ -32,8 +32,8 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Let time go by, for what looks after copies."""
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], float]:
+    """Let time go by, for what looks after copies; return the time of then."""
     passed = [0.0]
     clocks = {"time": time.time, "monotonic": time.monotonic}
 
@@ -41,8 +41,9 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         def __getattr__(self, name: str) -> Callable[[], float]:
             return lambda: clocks[name]() + passed[0]
 
-    def go_on(seconds: float) -> None:
+    def go_on(seconds: float) -> float:
         passed[0] += seconds
+        return clocks["time"]() + passed[0]
 
     monkeypatch.setattr(copies, "time", Clock())
     return go_on
@@ -88,7 +89,7 @@ def test_a_copy_that_came_while_its_object_was_deleted_goes_too(
     engine: Engine,
     settings: Settings,
     tmp_path: Path,
-    later: Callable[[float], None],
+    later: Callable[[float], float],
     minutes: int,
 ) -> None:
     """Its fetch had begun before, and ended behind the first look, or still later."""
@@ -99,8 +100,7 @@ def test_a_copy_that_came_while_its_object_was_deleted_goes_too(
     part.write_bytes(b"obj")
     for _ in range(minutes):
         looked.look()
-        later(5)
-        os.utime(part, (copies.time.time(),) * 2)
+        os.utime(part, (later(5),) * 2)
         later(copies.GRACE_SECONDS - 5)
     part.rename(tmp_path / COPY)
     for _ in range(3):
