@@ -95,19 +95,20 @@ def test_what_no_erasure_did_is_found(
     assert verified(written, tmp_path, tamper).broken_id == broken
 
 
-def test_a_row_that_was_changed_as_an_erasure_does_it_needs_an_event(
-    written: Path, tmp_path: Path
+@pytest.mark.parametrize(("event", "broken"), [(50, 50), (0, 42), (1, 42), (42, 42)])
+def test_a_row_that_was_changed_as_an_erasure_does_it_needs_an_event_behind_it(
+    written: Path, tmp_path: Path, event: int, broken: int
 ) -> None:
     def forge(connection: sqlite3.Connection) -> None:
-        """Change a row, and give it a record that fits it, of an erasure that was."""
+        """Change a row, and give it a record that fits it: of an erasure that was, or of none."""
         names = ", ".join(chain.COLUMNS)
         connection.execute("UPDATE audit_event SET user_id = 'another' WHERE id = 42")
         content = connection.execute(f"SELECT {names} FROM audit_event WHERE id = 42").fetchone()
         (before,) = connection.execute("SELECT digest FROM audit_event WHERE id = 41").fetchone()
         digest = chain.digest_of(before, content)
-        connection.execute("INSERT INTO audit_erased VALUES (42, 50, ?)", (digest,))
+        connection.execute("INSERT INTO audit_erased VALUES (42, ?, ?)", (event, digest))
 
-    assert verified(written, tmp_path, forge).broken_id == 50
+    assert verified(written, tmp_path, forge).broken_id == broken
 
 
 def attempt(engine: Engine, *statements: str) -> None:

@@ -105,7 +105,8 @@ class Records:
         for event_id, row_id, digest in connection.execute(
             statement.order_by(table.event_id, table.row_id)
         ):
-            self._now[row_id] = digest  # the newest erasure counts
+            if event_id > row_id:  # else no event behind the row names it: somebody put it in
+                self._now[row_id] = digest  # the newest erasure counts
             self._digests.setdefault(event_id, hashlib.sha256()).update(_line(row_id, digest))
 
     def has(self, row_id: int, digest: str) -> bool:
