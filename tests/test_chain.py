@@ -174,6 +174,10 @@ def test_a_trail_that_was_written_anew_is_found_by_an_anchor(written: Path, tmp_
     assert verified(written, tmp_path, anew).well
     found = verified(written, tmp_path, anew, end(written))
     assert (found.broken_id, found.fault[:24]) == (ROWS, "it was written anew: an ")
+    with sqlite3.connect(tmp_path / "thoracle.sqlite") as connection:
+        (digest,) = connection.execute("SELECT digest FROM audit_head").fetchone()
+    for kept in ((end(written), Anchor(ROWS, digest)), (Anchor(ROWS, digest), end(written))):
+        assert verified(written, tmp_path, anew, *kept).broken_id == ROWS
 
 
 def test_a_row_behind_the_end_is_found(written: Path, tmp_path: Path) -> None:

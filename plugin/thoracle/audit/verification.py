@@ -137,7 +137,9 @@ def _of_rows(
                 0, begin_id, digest, since.id, "it is not what it was at the anchor"
             )
         begin_id, digest = since.id, since.digest
-    anchored = {one.id: one.digest for one in anchors}
+    anchored: dict[int, set[str]] = {}
+    for one in anchors:  # several keepers may have one of the same row: each counts
+        anchored.setdefault(one.id, set()).add(one.digest)
     found = _follow(connection, begin_id, digest, anchored, told)
     return found if not found.well else _end(connection, found, anchors)
 
@@ -146,7 +148,7 @@ def _follow(
     connection: Connection,
     begin_id: int,
     digest: str,
-    anchored: dict[int, str],
+    anchored: Mapping[int, set[str]],
     told: Callable[[int], None],
 ) -> Verification:
     width = len(chain.COLUMNS)
@@ -166,7 +168,7 @@ def _follow(
         rows += 1
         if not rows % chain.BATCH:
             told(rows)
-        if row_id in anchored and anchored[row_id] != digest:
+        if anchored.get(row_id, {digest}) != {digest}:
             fault = "it was written anew: an anchor has another digest"
             return Verification(rows, last_id, digest, row_id, fault)
     if (unnamed := records.unnamed(begin_id)) is not None:
