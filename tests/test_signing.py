@@ -6,13 +6,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from gateway import Gateway
 from test_chain import fill, run
 from thoracle.audit.verification import verify
 from thoracle.errors import ThoracleError
-from thoracle.store import anchors, database, signing
+from thoracle.store import anchors, chain, database, signing
 from thoracle.store.anchors import ANCHORS_FILE, Anchor
 
 
@@ -94,6 +94,34 @@ def test_another_key_in_the_log_does_not_help_against_the_public_key(
     assert run(tmp_path, "verify")[0] == 0
     code, said = run(tmp_path, "verify", "--public-key", str(tmp_path / "kept.pem"))
     assert (code, "which is not known" in said) == (1, True)
+
+
+def test_anchors_without_any_signature_do_not_pass_with_the_public_key(
+    tmp_path: Path, engine: Engine
+) -> None:
+    (tmp_path / "kept.pem").write_text(run(tmp_path, "key")[1])
+    with engine.begin() as connection:  # written anew, without the row that names the key
+        connection.execute(text("DROP TRIGGER audit_event_no_update"))
+        connection.execute(text("UPDATE audit_event SET detail = '{}' WHERE id = 1"))
+        digest = chain.FIRST
+        for row in list(chain.rows_after(connection, 0)):
+            digest = chain.digest_of(digest, row[:-1])
+            values = {"id": row[0], "digest": digest}
+            connection.execute(
+                text("UPDATE audit_event SET digest = :digest WHERE id = :id"), values
+            )
+        connection.execute(text("UPDATE audit_head SET digest = :digest"), {"digest": digest})
+    for left in (0, 1):
+        (tmp_path / ANCHORS_FILE).unlink()
+        if left:
+            anchors.drop_anchor(engine, tmp_path / ANCHORS_FILE)
+        else:
+            (tmp_path / ANCHORS_FILE).touch()
+        assert run(tmp_path, "verify")[0] == 0
+        code, said = run(tmp_path, "verify", "--public-key", str(tmp_path / "kept.pem"))
+        assert code == 1
+        assert said.startswith("BROKEN at row 7: found no anchor signed with the key ")
+        assert f"among {left}, required: at least one" in said
 
 
 def test_openssl_confirms_a_signature(tmp_path: Path, engine: Engine) -> None:

@@ -100,6 +100,12 @@ def verify(
     signed = [one for one in anchors if one.key in trusted]
     for fault in _unsigned(anchors, known, trusted, chain.checkpoint(connection)[0]):
         return Verification(0, 0, chain.FIRST, *fault, begins)
+    if keys is not None and not signed:  # who takes all signatures away must not pass
+        missing = (
+            f"found no anchor signed with the key {', '.join(keys)} among {len(anchors)}, "
+            "required: at least one"
+        )
+        return Verification(0, 0, chain.FIRST, chain.head(connection)[0], missing, begins)
     found = _of_rows(connection, anchors, since, told)
     by = tuple(sorted({one.key for one in signed}))
     return replace(found, beginning=begins, signed=len(signed), keys=by)
