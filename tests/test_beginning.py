@@ -188,3 +188,17 @@ def test_rows_that_are_not_what_their_anchor_says_are_not_purged(
         kept = anchors.read_anchors(path)
         found = rules.prefix(connection, DAYS, [], datetime.now(UTC), kept)
     assert found.stopped_by == "row 30 is not what its anchor says: verify the log"
+
+
+def test_a_purge_ends_before_an_anchor_that_is_younger_than_the_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An anchor comes up to a minute after its row: the row may be older than the rule, it not."""
+    engine = written(tmp_path, monkeypatch)
+    path = tmp_path / ANCHORS_FILE
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[-1]["recorded_at"] = at(DAYS - 0.01)
+    path.write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    kept = anchors.read_anchors(path)
+    assert purged(engine, tmp_path) == OLD - 1
+    assert verified(engine, kept).well

@@ -242,7 +242,8 @@ def prefix(
     after, _ = chain.checkpoint(connection)
     if not days:
         return Prefix(after, after, "the setting keeps them for ever")
-    up_to = max(after, stored.older(connection, timestamp(moment - timedelta(days=days))))
+    before = timestamp(moment - timedelta(days=days))
+    up_to = max(after, stored.older(connection, before))
     why = ""
     reached = stored.forwarded(connection, repositories)
     if reached is not None and reached < up_to:
@@ -251,6 +252,11 @@ def prefix(
     if first is not None:
         up_to, why = first[0] - 1, f"legal hold {first[1]} keeps row {first[0]}"
     inside = [one for one in anchors if after < one.id <= up_to]
+    # One that is younger than its row by some seconds must not look as if a young row had gone.
+    young = min((one.id for one in inside if one.recorded_at >= before), default=None)
+    if young is not None:
+        up_to, why = young - 1, f"the anchor of row {young} is not that old yet"
+        inside = [one for one in inside if one.id < young]
     for one in inside[:MOST_ANCHORS]:
         if chain.digest_at(connection, one.id) != one.digest:
             return Prefix(after, after, f"row {one.id} is not what its anchor says: verify the log")
