@@ -1,12 +1,17 @@
 """The worklist as a browser gets it: filter, order, pages, audit, hostile text, live."""
 
+import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -25,6 +30,7 @@ from thoracle.store.tables import study as study_table
 from thoracle.study import instances, reading_list, results
 from thoracle.study.instances import Description
 from thoracle.web.pages.worklist import PAGE, sending, shown, viewer_address, waited
+from thoracle.web.session import seen
 
 VIEWER = 'viewer_url = "https://viewer.example/?study={StudyInstanceUID}&a={AccessionNumber}"'
 HOSTILE = (
@@ -291,6 +297,43 @@ def test_nobody_escapes_the_audit_by_saying_that_it_is_automatic(site: Site) -> 
         client.get("/?text=x", headers={"X-Automatic": "1"})
         client.get("/?text=y", headers={"X-Automatic": "1"})
     assert len(site.events("list viewed")) == before + 2
+
+
+def test_a_list_whose_row_could_not_be_written_is_recorded_the_next_time(site: Site) -> None:
+    path = site.settings.data_folder / "thoracle.sqlite"
+    with site.client("reader") as client:
+        before = len(site.events("list viewed"))
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(
+                "CREATE TRIGGER is_full BEFORE INSERT ON audit_event BEGIN "
+                "SELECT RAISE(ABORT, 'database or disk is full'); END"
+            )
+            answer = client.get("/?text=full", headers={"X-Automatic": "1"})
+            connection.execute("DROP TRIGGER is_full")
+        assert answer.status_code == 500
+        client.get("/?text=full", headers={"X-Automatic": "1"})
+        client.get("/?text=full", headers={"X-Automatic": "1"})
+    assert len(site.events("list viewed")) == before + 1
+
+
+def test_lists_are_remembered_by_several_threads_at_once() -> None:
+    app = SimpleNamespace(state=SimpleNamespace())
+
+    def view(number: int) -> None:
+        for turn in range(200):
+            state = SimpleNamespace(session=f"{number} {turn}")
+            request: Any = SimpleNamespace(app=app, state=state)
+            assert not seen.is_recorded(request, "/", ["1.2"])
+            seen.recorded(request, "/", ["1.2"], again=True)
+            assert seen.is_recorded(request, "/", ["1.2"])
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(view, range(4)))
+    finally:
+        sys.setswitchinterval(before)
 
 
 @pytest.mark.parametrize("person", ["auditor"])

@@ -23,6 +23,7 @@ from thoracle.study.reading_list import SORTS, STAT, STATES, Filter
 from thoracle.web.live import Live
 from thoracle.web.pages import preparation
 from thoracle.web.pages.list_view import COLUMNS, columns_of
+from thoracle.web.session import seen
 from thoracle.web.session.access import (
     Person,
     Role,
@@ -31,7 +32,6 @@ from thoracle.web.session.access import (
     record_access,
     sees_kept_back,
 )
-from thoracle.web.session.seen import is_recorded
 from thoracle.web.site import render, site_of
 from thoracle.web.wording import age, percent, person_names, plain
 
@@ -152,9 +152,10 @@ def show(
         mine = people.row_of(connection, person.name)
         filters = people.filters(connection, person.name)
     again = request.headers.get("x-automatic") == "1"
-    if not is_recorded(request, wanted.address(), uids, again=again):
+    if not (again and seen.is_recorded(request, wanted.address(), uids)):
         with site.database.begin() as connection:
             record_view(connection, request, person, wanted, uids)
+        seen.recorded(request, wanted.address(), uids, again=again)
     preparation.prepare(request, uids[:PREPARED])
     sees = sees_kept_back(request, person)
     now = datetime.now(UTC)

@@ -3,6 +3,7 @@
 Whether it was recorded is known here, so that nobody can escape the audit by a header.
 """
 
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -24,29 +25,42 @@ class _Views:
     views: dict[tuple[str, str], _View] = field(default_factory=dict)
 
 
-def is_recorded(request: Request, address: str, studies: Iterable[str], *, again: bool) -> bool:
+_TURN = threading.Lock()  # pages are answered in several threads
+
+
+def is_recorded(request: Request, address: str, studies: Iterable[str]) -> bool:
     """Return whether a list was recorded in this session with all that it shows now.
 
-    If not, it counts as recorded from now on: the caller records it.
-
-    Parameters
-    ----------
-    address
-        Which list it is.
-    again
-        Whether the page asks by itself; else it is another view in any case.
+    ``address`` says which list it is.
     """
+    with _TURN:
+        before = _known(request).get(_key(request, address))
+    return before is not None and frozenset(studies) <= before.studies
+
+
+def recorded(request: Request, address: str, studies: Iterable[str], *, again: bool) -> None:
+    """Have a list count as recorded from now on: to be called when its row is committed.
+
+    ``again``: the page asked by itself; what it showed before counts, too.
+    """
+    with _TURN:
+        known, key = _known(request), _key(request, address)
+        before = known.get(key) if again else None
+        told = frozenset() if before is None else before.studies
+        known[key] = _View(time.monotonic(), frozenset(studies) | told)
+
+
+def _known(request: Request) -> dict[tuple[str, str], _View]:
+    """Return what counts as recorded, by session and list."""
     state = request.app.state
     if not hasattr(state, "views_recorded"):
         state.views_recorded = _Views()
     known: dict[tuple[str, str], _View] = state.views_recorded.views
-    key = (getattr(request.state, "session", ""), address)
-    moment, shown = time.monotonic(), frozenset(studies)
-    for old in [one for one, view in known.items() if moment - view.at > SAME_VIEW_SECONDS]:
-        known.pop(old, None)
-    before = known.get(key)
-    if again and before is not None and shown <= before.studies:
-        return True
-    told = before.studies if again and before is not None else frozenset()
-    known[key] = _View(moment, shown | told)
-    return False
+    oldest = time.monotonic() - SAME_VIEW_SECONDS
+    for old in [one for one, view in known.items() if view.at < oldest]:
+        del known[old]
+    return known
+
+
+def _key(request: Request, address: str) -> tuple[str, str]:
+    return getattr(request.state, "session", ""), address
