@@ -82,6 +82,7 @@ def test_what_nobody_changed_fits(copied: Path) -> None:
         ("UPDATE analysis SET outcome = 'x'", "analysis 1 of bundle"),
         ("UPDATE analysis SET probability = 0.5", "probability is 0.5, the log says"),
         ("UPDATE reading SET outcome = 'x'", "reading of image"),
+        ("UPDATE reading SET outcome = 'x', finding = 'y'", "it says x "),
         ("UPDATE worklist SET ai_state = 'rejected'", "worklist: it says rejected"),
         ("UPDATE result SET sha256 = 'f' WHERE kind = 'sr'", "sr 2.25."),
         ("DELETE FROM result WHERE kind = 'sc'", "it has no row, the log has made it"),

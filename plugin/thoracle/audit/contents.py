@@ -217,17 +217,29 @@ def _analyses(known: _Study) -> Iterator[str]:
 
 def _readings(known: _Study) -> Iterator[str]:
     reports = {row.sop_instance_uid: row for row in known.rows["result"]}
-    told = {}
+    ended = {(row.generation, row.bundle_digest): row for row in known.rows["analysis"]}
+    columns = ("outcome", "probability", "reason_code")
+    told, said = {}, set()
     for event in known.of(Event.IMAGE_READ):
+        said.add(_said(event, *columns))
         if report := reports.get(event.result_sop_instance_uid):
             key = (report.generation, event.bundle_digest, event.finding, event.sop_instance_uid)
             told[key] = event
     for row in known.rows["reading"]:
         event = told.get((row.generation, row.bundle_digest, row.finding, row.sop_instance_uid))
+        name = f"reading of image {row.sop_instance_uid}"
         if event is not None:
-            name = f"reading of image {row.sop_instance_uid}"
-            columns = ("outcome", "probability", "reason_code")
             yield from (f"{name}: {one}" for one in _differs(row, event, *columns))
+            continue
+        of = ended.get((row.generation, row.bundle_digest))
+        is_older = of is not None and (of.finished_at or "9") < known.begins
+        if not is_older and _said(row, *columns) not in said:  # events of earlier versions say less
+            yield f"{name}: it says {row.outcome} {row.probability}, which the log does not have"
+
+
+def _said(row: Any, *names: str) -> tuple[Any, ...]:
+    """Return what a reading, or its event, says of which image."""
+    return (row.bundle_digest, row.sop_instance_uid, *(getattr(row, name) for name in names))
 
 
 def _results(known: _Study) -> Iterator[str]:
