@@ -572,6 +572,19 @@ def test_a_password_is_not_changed_without_the_current_one_or_to_a_poor_one(
         pass
 
 
+def test_new_passwords_that_are_refused_do_not_lock_the_account(site: Site) -> None:
+    with site.database.begin() as connection:
+        add_person(connection, "chooser", ["reader"])
+    with site.client("chooser") as client:
+        form = {"current": PASSWORD, "password": "too short", "again": "too short"}
+        for _ in range(site.settings.web.lockout_failures + 1):
+            answer = client.post("/account/password", data=form)
+            assert answer.status_code == 422
+            assert "found a password of 9 characters" in answer.text
+        form |= dict.fromkeys(("password", "again"), "a longer one of 26 letters")
+        assert client.post("/account/password", data=form).status_code == 303
+
+
 def test_changing_the_password_ends_the_other_sessions(site: Site) -> None:
     with site.database.begin() as connection:
         add_person(connection, "careful", ["reader"])

@@ -107,6 +107,8 @@ def change_password(
             raise PersonError("found two different new passwords, required: the same twice")
         if password == current:
             raise PersonError("found the current password as the new one, required: another")
+        # Before the current one is compared: a new one that is refused is no failed log-in.
+        credentials.require_password(password, person.name)
         if checked(request, person.name, current).why:
             raise PersonError("the current password is wrong, or the account is locked")
         values = credentials.chosen_password(password, person.name)
