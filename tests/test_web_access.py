@@ -20,6 +20,7 @@ from thoracle.accounts import rows as people
 from thoracle.store.database import connect
 from thoracle.store.tables import api_token, timestamp, web_session
 from thoracle.web.app import create_app
+from thoracle.web.session import login
 from thoracle.web.session.access import is_for_programs
 from thoracle.web.session.cookies import digest
 from thoracle.web.site import FOLDER
@@ -197,6 +198,20 @@ def test_one_address_cannot_try_for_ever(site: Site) -> None:
         pass
     flood = [row for row in site.events("log-in refused") if row.network_address == "127.0.0.66"]
     assert len(flood) == 20
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8::7", "2001:db8::/64"),
+        ("fe80::7%eth0", "fe80::/64"),
+        (None, ""),
+    ],
+)
+def test_log_ins_are_counted_by_what_one_attacker_has(address: str | None, network: str) -> None:
+    assert login._network(address) == network
 
 
 @pytest.mark.parametrize(

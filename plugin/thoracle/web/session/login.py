@@ -73,6 +73,8 @@ def _network(address: str | None) -> str:
         found = ipaddress.ip_address(address or "")
     except ValueError:
         return address or ""
+    if mapped := getattr(found, "ipv4_mapped", None):  # as proxies that listen on :: write it
+        return str(mapped)
     if found.version == 4:
         return str(found)
     return str(ipaddress.ip_network((found, 64), strict=False))
