@@ -76,6 +76,22 @@ def test_each_default_of_the_template_means_the_default() -> None:
             "[[destination]]\nname = 'a'\nurl = 'https://h/dicom-web'\ntoken = 'secret'",
             'destination "a".token: found a text that is not shown, required: file:PATH',
         ),
+        (
+            "[web]\ntrusted_hosts = ['https://pages.example']",
+            "web: found 'https://pages.example' in trusted_hosts, required: a name",
+        ),
+        (
+            "[web]\ntrusted_hosts = ['pages.example:8443']",
+            "web: found 'pages.example:8443' in trusted_hosts, required: a name",
+        ),
+        (
+            "[web]\nproxy_addresses = ['proxy.example']",
+            "web: found 'proxy.example' in proxy_addresses, required: an IP address",
+        ),
+        (
+            "[web]\nproxy_addresses = ['192.0.2.0/24']",
+            "web: found '192.0.2.0/24' in proxy_addresses, required: an IP address",
+        ),
         ("nonsense", "thoracle.toml: "),
     ],
 )
@@ -101,6 +117,12 @@ def test_all_faults_are_named_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
         settings.parse({"receive": {"port": 0}, "select": {"minimum_rows_columns": 1}, "x": 1})
     assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("name", ["pages.example", "192.0.2.7", "[2001:db8::7]", "localhost"])
+def test_names_as_browsers_send_them_are_trusted(name: str) -> None:
+    web = {"trusted_hosts": [name], "proxy_addresses": ["192.0.2.1", "2001:db8::1"]}
+    assert settings.parse({"web": web}).web.trusted_hosts == (name,)
 
 
 def test_two_destinations_of_one_name_are_refused() -> None:

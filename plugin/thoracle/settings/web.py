@@ -1,6 +1,7 @@
 """Settings of the pages: who may open them, how they are ordered, and what is watched."""
 
 from datetime import date
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -105,6 +106,23 @@ class Web(Section):
     oidc: OIDC | None = Field(
         None, description="OpenID Connect: the table [web.oidc]; unset: local accounts alone."
     )
+
+    @validator(mode="after")
+    def _names_can_be_compared(self) -> "Web":
+        for name in self.trusted_hosts:
+            if "/" in name or name.rpartition(":")[2].isdecimal():
+                raise ValueError(
+                    f"found {name!r} in trusted_hosts, required: a name or [IPv6 address] alone, "
+                    "without a scheme and a port"
+                )
+        for address in self.proxy_addresses:
+            try:
+                ip_address(address)
+            except ValueError as error:
+                raise ValueError(
+                    f"found {address!r} in proxy_addresses, required: an IP address, e.g. 192.0.2.1"
+                ) from error
+        return self
 
     @validator(mode="after")
     def _reached_safely(self) -> "Web":
