@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from playwright.sync_api import Browser, expect
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 import reading_room
 from browser import ZOOMED, visit
@@ -27,6 +27,7 @@ from thoracle.pipeline import trial
 from thoracle.records import Outcome
 from thoracle.settings import document
 from thoracle.store.tables import analysis, timestamp
+from thoracle.store.tables import study as study_table
 from thoracle.study import instances
 from thoracle.web.app import create_app
 
@@ -364,6 +365,12 @@ def test_a_rule_is_explained_on_a_study(configured: Configured, client: httpx.Cl
         assert (answer.status_code, said in answer.text) == (422, True)
     answer = client.post(path, data={**form, "study": configured.gone})
     assert "found no stored image files" in answer.text
+    with configured.site.database.connect() as connection:
+        patient = connection.execute(select(study_table.c.patient_id)).scalar()
+    answer = client.post(path, data={**form, "study": patient})
+    assert f"found 4 studies with &#39;{patient}&#39;" in answer.text
+    event = configured.site.events("list viewed")[-1]
+    assert (event.study_instance_uid, configured.gone in event.detail["studies"]) == (None, True)
     wrong = {**form, "when": "Modality == "}
     answer = client.post(path, data=wrong)
     assert (answer.status_code, 'id="f-when-fault"' in answer.text) == (422, True)

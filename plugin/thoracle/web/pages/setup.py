@@ -426,12 +426,15 @@ def _week(request: Request, person: Person, draft: Settings, rule: str) -> Shown
 
 def _explained(request: Request, person: Person, draft: Settings, text: str) -> Shown:
     with site_of(request).database.begin() as connection:
-        uid, fault = _study(connection, text)
+        uid, fault, listed = _study(connection, text)
         columns: trail.Columns = {"study_instance_uid": uid or text[:64]}
-        if not uid:
+        event = trail.Event.STUDY_VIEWED
+        if listed:
+            event, columns = trail.Event.LIST_VIEWED, {"detail": {"studies": listed}}
+        elif not uid:
             columns["event_outcome"] = trail.MINOR_FAILURE
         if text:
-            record_access(connection, request, person, trail.Event.STUDY_VIEWED, columns)
+            record_access(connection, request, person, event, columns)
         if not uid:
             return Shown(422, fault=fault, study=text[:64])
         tried = trial.of_study(connection, draft, uid)
@@ -442,21 +445,24 @@ def _explained(request: Request, person: Person, draft: Settings, text: str) -> 
     return Shown(explained=lines, tried=tried, study=text[:64])
 
 
-def _study(connection: Connection, text: str) -> tuple[str, str]:
-    """Return the one study that is meant; else an empty text, and why there is none."""
+def _study(connection: Connection, text: str) -> tuple[str, str, list[str]]:
+    """Return the one study that is meant; else an empty text, why, and the studies it lists."""
     text = text.replace("\0", " ").strip()
     if not text:
         return (
             "",
             "found no study, required: a Study Instance UID, Accession Number or Patient ID",
+            [],
         )
     found = lookup.studies(connection, text)
     if len(found) == 1:
-        return found[0].study_instance_uid, ""
+        return found[0].study_instance_uid, "", []
     if not found:
-        return "", (
+        fault = (
             f"found no study with Study Instance UID, Accession Number or Patient ID {text[:64]!r} "
             f"among {lookup.number_received(connection)}"
         )
-    uids = ", ".join(one.study_instance_uid for one in found[:9])
-    return "", f"found {len(found)} studies with {text[:64]!r}, required: one: {uids}"
+        return "", fault, []
+    uids = [one.study_instance_uid for one in found[:9]]
+    fault = f"found {len(found)} studies with {text[:64]!r}, required: one: {', '.join(uids)}"
+    return "", fault, uids
