@@ -87,6 +87,7 @@ def test_each_patient_in_a_study_gets_a_report_of_its_own_until_they_are_merged(
     assert state_of(here, study) == "open"
     assert len(here.events("patients differ", study)) == 1
     assert here.run("reconcile", study).split() == ["OLD-1", "NEW-1"]
+    assert len(here.events("study viewed", study)) == 1
     here.run("reconcile", study, "--same", "NEW-1")
     *before, merged = reports(here, study, 3)
     assert (merged.PatientID, merged.PatientName) == ("NEW-1", "Test^Second")

@@ -13,6 +13,7 @@ from thoracle.cli.options import (
     say,
     settings_of,
     study_of,
+    who,
 )
 
 if TYPE_CHECKING:
@@ -55,11 +56,16 @@ def reconcile(
 ) -> None:
     """Decide whose images a study with several patients has; without options, list them."""
     from thoracle.pipeline import requests
+    from thoracle.store import trail
     from thoracle.study.reconciliation import Patient
 
     database, study = _named(config, study, "reconcile")
     if same is None and not different:
-        for one in requests.patients(database, study):
+        found = requests.patients(database, study)
+        columns: trail.Columns = {**who("thoracle reconcile"), "study_instance_uid": study}
+        with database.begin() as connection:
+            trail.record(connection, trail.Event.STUDY_VIEWED, columns)
+        for one in found:
             say("\t".join((one.patient_id, one.issuer)))
         return
     if same is not None and different:
