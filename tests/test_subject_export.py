@@ -127,6 +127,8 @@ def test_the_log_has_what_happened_to_the_patient(here: Ward, folder: Path) -> N
     }
     assert events[-1]["event"] == "exported"
     assert (events[-1]["patient_id"], events[-1]["issuer_of_patient_id"]) == ("ID-4711", "NORTH")
+    theirs = sorted(here.studies[name] for name in ("anna", "anna later", "mixed"))
+    assert events[-1]["detail"]["studies"] == theirs
 
 
 def test_nothing_of_anybody_else_is_there(here: Ward, folder: Path) -> None:

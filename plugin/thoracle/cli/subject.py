@@ -64,7 +64,8 @@ def subject_export_command(
     config: ConfigOption = None,
 ) -> None:
     """Export everything about one patient. The export is audited."""
-    from thoracle.store import objects, trail
+    from thoracle.retention import subject as subjects
+    from thoracle.store import objects, trail, views
 
     if target.exists() or not target.absolute().parent.is_dir():
         raise ThoracleError(
@@ -73,13 +74,15 @@ def subject_export_command(
     settings = settings_of(config)
     database = database_of(settings)
     subject = subject_of(database, patient, issuer)
-    columns: trail.Columns = {
-        **who("thoracle subject-export"),
-        "patient_id": subject.patient_id,
-        "issuer_of_patient_id": subject.issuer_of_patient_id,
-    }
     with database.begin() as connection:
-        trail.record(connection, trail.Event.EXPORTED, columns)
+        uids = [uid for uid, _ in subjects.studies(connection, subject)]
+        for some in views.pieces(uids) or [[]]:
+            columns: trail.Columns = {
+                **who("thoracle subject-export", studies=list(some)),
+                "patient_id": subject.patient_id,
+                "issuer_of_patient_id": subject.issuer_of_patient_id,
+            }
+            trail.record(connection, trail.Event.EXPORTED, columns)
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(mode=0o700)
