@@ -5,6 +5,7 @@ import random
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
@@ -12,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from typer.testing import CliRunner
 
 from test_migrations import at_revision
+from thoracle.audit import verification
 from thoracle.audit.verification import Verification, verify
 from thoracle.cli import app
 from thoracle.store import anchors, chain, database, trail
@@ -192,6 +194,27 @@ def test_a_row_behind_the_end_is_found(written: Path, tmp_path: Path) -> None:
 
     found = verified(written, tmp_path, add)
     assert found.broken_id == ROWS + 1
+
+
+def test_rows_that_come_while_the_chain_is_followed_are_no_fault(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "thoracle.sqlite").write_bytes(written.read_bytes())
+    engine = database.connect(database.sqlite_url(tmp_path))
+    follow, came = verification._follow, iter([3, 2])
+
+    def slowly(*arguments: Any) -> Verification:
+        """Have rows come before and after the chain is followed."""
+        fill(engine, next(came), seed=3)
+        found = follow(*arguments)
+        fill(engine, next(came), seed=4)
+        return found
+
+    monkeypatch.setattr(verification, "_follow", slowly)
+    with engine.connect() as reading:
+        found = verify(reading)
+    assert (found.well, found.last_id) == (True, ROWS + 3), found.fault
+    engine.dispose()
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,7 @@ def _of_rows(
     since: Anchor | None,
     told: Callable[[int], None],
 ) -> Verification:
+    end = chain.head(connection)  # before the rows: more may come while they are followed
     begin_id, digest = chain.checkpoint(connection)
     if since is not None and since.id > begin_id:
         if chain.digest_at(connection, since.id) != since.digest:
@@ -147,7 +148,7 @@ def _of_rows(
     for one in anchors:  # several keepers may have one of the same row: each counts
         anchored.setdefault(one.id, set()).add(one.digest)
     found = _follow(connection, begin_id, digest, anchored, told)
-    return found if not found.well else _end(connection, found, anchors)
+    return found if not found.well else _end(connection, found, anchors, end)
 
 
 def _follow(
@@ -183,14 +184,22 @@ def _follow(
     return Verification(rows, last_id, digest)
 
 
-def _end(connection: Connection, found: Verification, anchors: Sequence[Anchor]) -> Verification:
-    """Hold the end that was found against what it should be."""
-    head_id, head_digest = chain.head(connection)
-    expected = max([head_id, *(one.id for one in anchors)])
+def _end(
+    connection: Connection,
+    found: Verification,
+    anchors: Sequence[Anchor],
+    begun: tuple[int, str],
+) -> Verification:
+    """Hold the end that was found against what it should be.
+
+    ``begun`` is what the end was when the verification began: rows that came since are no fault.
+    """
+    expected = max([begun[0], *(one.id for one in anchors)])
     if found.last_id < expected:
         fault = f"the trail ends at {found.last_id}, required: {expected}: its end was cut off"
         return Verification(found.rows, found.last_id, found.digest, found.last_id + 1, fault)
-    if (found.last_id, found.digest) != (head_id, head_digest):
+    at_begin = found.digest if found.last_id == begun[0] else chain.digest_at(connection, begun[0])
+    if at_begin != begun[1] or found.last_id > chain.head(connection)[0]:
         fault = "it is behind the end of the chain: not Thoracle added it"
-        return Verification(found.rows, found.last_id, found.digest, head_id + 1, fault)
+        return Verification(found.rows, found.last_id, found.digest, begun[0] + 1, fault)
     return found
