@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi.routing import _IncludedRouter
 from sqlalchemy import update
+from starlette.requests import Request
 from starlette.routing import Mount
 
 import processes
@@ -244,6 +245,15 @@ def test_a_page_that_needs_a_log_in_is_come_back_to(site: Site) -> None:
         assert 'name="next" value="/people?page=2&amp;name=a%26b"' in form
         part = client.get("/people", headers={"HX-Request": "true"})
         assert (part.status_code, part.headers["hx-redirect"]) == (401, "/login")
+
+
+@pytest.mark.parametrize(
+    ("address", "to"),
+    [("https://pages.example/?text=a", "/login?next=/%3Ftext%3Da"), ("http://[x", "/login")],
+)
+def test_a_part_of_a_page_leads_back_to_that_page(address: str, to: str) -> None:
+    headers = [(b"hx-request", b"true"), (b"hx-current-url", address.encode())]
+    assert login.address(Request({"type": "http", "method": "GET", "headers": headers})) == to
 
 
 def test_somebody_who_may_not_see_the_list_starts_elsewhere(site: Site) -> None:

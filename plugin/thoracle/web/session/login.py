@@ -119,7 +119,10 @@ def address(request: Request) -> str:
     A part of a page leads back to the page that asked for it, and a form to the start.
     """
     if "hx-request" in request.headers:
-        here = urlsplit(request.headers.get("hx-current-url", ""))
+        try:
+            here = urlsplit(request.headers.get("hx-current-url", ""))
+        except ValueError:  # no browser of ours sends what is no address
+            here = urlsplit("/")
     elif request.method == "GET":
         here = urlsplit(str(request.url))
     else:
