@@ -54,7 +54,7 @@ def sha256(path: Path) -> str:
 
 
 def reproduced(out: Path) -> Path:
-    """Build the wheel twice and put it into a folder; return its path.
+    """Build the wheel twice and put it into a folder in place of others; return its path.
 
     Raises
     ------
@@ -66,8 +66,9 @@ def reproduced(out: Path) -> Path:
         digests = sha256(first), sha256(second)
         if digests[0] != digests[1]:
             sys.exit(f"found wheels {digests[0]} and {digests[1]}, required: the same twice")
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True)
+        out.mkdir(parents=True, exist_ok=True)
+        for old in out.glob("*.whl"):
+            old.unlink()
         return Path(shutil.copy(first, out))
 
 
@@ -81,6 +82,7 @@ def release(out: Path, key: str) -> None:
     """
     if changed := git("status", "--porcelain", "--untracked-files=no"):
         sys.exit(f"found changes that are not committed, required: none:\n{changed}")
+    shutil.rmtree(out, ignore_errors=True)
     wheel = reproduced(out)
     shutil.copy(ROOT / "constraints.txt", out)
     bom = out / f"{wheel.name.split('-py3')[0]}.cdx.json"
@@ -105,7 +107,7 @@ def sign(sums: Path, key: str, comment: str) -> None:
 def main() -> None:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path, help="Folder; what is in it goes.")
+    parser.add_argument("out", type=Path, help="Folder; a release empties it.")
     parser.add_argument("--wheel-only", action="store_true")
     parser.add_argument(
         "--minisign-key", default="", help="Secret key; without it nothing is signed."
