@@ -147,3 +147,14 @@ def test_files_named_in_inner_tables_are_taken_from_the_configuration(tmp_path: 
     assert destination.tls is not None
     assert destination.tls.ca_file == tmp_path / "ca.pem"
     assert destination.token == f"file:{tmp_path / 'token'}"
+
+
+def test_a_missing_file_is_named_once_with_what_is_required(tmp_path: Path) -> None:
+    path = tmp_path / "thoracle.toml"
+
+    with pytest.raises(SettingsError) as raised:
+        settings.load(path)
+
+    assert str(raised.value) == (
+        f"{path}: No such file or directory; required: a configuration file that can be read"
+    )

@@ -237,7 +237,11 @@ def load(path: Path) -> Settings:
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        reason = error.strerror or str(error)
+        message = f"{path}: {reason}; required: a configuration file that can be read"
+        raise SettingsError(message) from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path}: {error}") from error
     return anchored(parse(values), path.resolve().parent)
 
