@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from scripts import experiments
-from scripts.experiment_tables import found_in, page
+from scripts.experiment_tables import CHANGES, found_in, page
 from scripts.experiments import ARMS, PATTERNS, SHORT, PatternAugment, PatternLoss, possible
 from scripts.linear_probe import scored_by
 from scripts.precision import Said, compared, outcomes
@@ -167,11 +167,15 @@ def test_a_column_with_more_seeds_is_kept_from_an_earlier_page(tmp_path: Path) -
         for seed in range(1, seeds + 1):
             write(tmp_path / name / f"seed{seed}" / "predictions.csv", _run(2.0, seed))
     earlier = (
-        "# Experiments\n\n|  | the recipe, shortened (2) | without the map (3) | without balance "
-        "by view (3) |\n| --- | --- | --- | --- |\n"
+        f"# Experiments\n\n## {CHANGES}\n\n"
+        "|  | the recipe, shortened (2) | without the map (3) | without balance by view (3) |\n"
+        "| --- | --- | --- | --- |\n"
         "| SIIM, typical against negative | 0.1 | 0.2 | 0.3 |\n\nand more\n"
+        "\n## nih left out of training, SIIM kept\n\nA table.\n"
     )
     text = page(found_in(tmp_path), earlier)
+    # Nothing was run without NIH this time.
+    assert text.endswith("\n\n## nih left out of training, SIIM kept\n\nA table.\n")
     head = "|  | the recipe, shortened (3) | without balance by view (3) | without the map (3) |"
     assert head in text
     (line,) = (one for one in text.splitlines() if one.startswith("| SIIM, typical against neg"))

@@ -3,8 +3,8 @@
 FOLDER is that of ``scripts.experiments``; ``experiments.md`` is written. Changes of the recipe are
 judged by the validation part, because they were to choose it. ``--full`` adds folders of training
 as it is, one for each seed. ``--earlier`` names an experiments.md that was made before: of a recipe
-that had more seeds then, the first table keeps that column. Two runs of a seed differ a little
-when they had other numbers of threads.
+that had more seeds then, the first table keeps that column, and a section of it stays whose runs
+are no longer there. Two runs of a seed differ a little when they had other numbers of threads.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.experiments import ARMS, SEEDS, SIDE, STEPS
+from scripts.experiments import ARMS, LARGER, LONGER, SEEDS, SIDE, STEPS
 from scripts.predictions import Prediction, read
 from scripts.report import MAPS, RANKED, Value, left_out, measured, number, side_by_side
 
@@ -22,9 +22,12 @@ TITLES = {
     "no_view_balance": "without balance by view",
     "no_map": "without the map",
     "patterns": "with patterns as a second output",
+    "longer": f"shortened, but {LONGER * STEPS} steps",
+    "larger": f"shortened, but {LARGER} x {LARGER} pixels",
     "full": "the recipe at full length and size",
 }
 """Changes of the recipe, as the table names them."""
+CHANGES = "Changes of the recipe, on the validation part"
 LESS = "SIIM negatives called positive, AP less PA"
 RATES = ("SIIM negatives called positive, AP", "SIIM negatives called positive, PA")
 
@@ -127,25 +130,36 @@ def with_earlier(table: str, earlier: str) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def sections(text: str) -> dict[str, str]:
+    """Return what stands below each heading of the second level, by heading, both as written."""
+    found = {}
+    for part in text.split("\n## ")[1:]:
+        heading, _, content = part.partition("\n")
+        found[f"## {heading}"] = content.strip()
+    return found
+
+
 def page(runs: Runs, earlier: str = "") -> str:
     """Return experiments.md for the experiments that there are."""
     changed = changes(runs)
-    parts = [
-        "# Experiments",
+    made = {f"## {CHANGES}": with_earlier(changed, earlier) if earlier else changed}
+    for name in runs:
+        if name.startswith("without_"):
+            source = name.removeprefix("without_")
+            made[f"## {source} left out of training, SIIM kept"] = without(runs, source)
+    if "kaggle_alone" in runs:
+        made["## Fine-tuned on Kaggle's set alone, on the test part"] = alone(runs)
+    introduction = (
         f"Shortened to {SIDE} x {SIDE} pixels and {STEPS} steps of 32, so that many can be run: "
         "they say what a change does, not how good the network is that ships (192 x 192 pixels, "
         "600 steps; [results.md](results.md)). Mean and range of the seeds; how many there were is "
         "in brackets, and one seed decides nothing. Made by `scripts.experiments` and "
-        "`scripts.experiment_tables`.",
-        "## Changes of the recipe, on the validation part",
-        with_earlier(changed, earlier) if earlier else changed,
-    ]
-    for name in runs:
-        if name.startswith("without_"):
-            source = name.removeprefix("without_")
-            parts += [f"## {source} left out of training, SIIM kept", without(runs, source)]
-    if "kaggle_alone" in runs:
-        parts += ["## Fine-tuned on Kaggle's set alone, on the test part", alone(runs)]
+        "`scripts.experiment_tables`."
+    )
+    parts = ["# Experiments", introduction]
+    # The sections of the earlier page keep their places.
+    for heading, content in (sections(earlier) | made).items():
+        parts += [heading, content]
     return "\n\n".join(parts) + "\n"
 
 

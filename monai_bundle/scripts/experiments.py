@@ -1,7 +1,7 @@
 """Changed recipes with three seeds each: ``python -m scripts.experiments FOLDER``.
 
 Runs what FOLDER lacks, one after the other, by ``configs/train.json`` with few steps and small
-images, so that all of them take about an hour; ``scripts.experiment_tables`` compares them. Each
+images, so that all of them take about two hours; ``scripts.experiment_tables`` compares them. Each
 leaves ``predictions.csv`` and ``curves.csv`` in ``FOLDER/NAME/seedN``.
 """
 
@@ -31,6 +31,10 @@ SIDE = 128
 STEPS = 120
 STAGES = 4
 """Lines of ``curves.csv``."""
+LONGER = 3
+"""Times as many steps, in the experiment that has more of them."""
+LARGER = 192
+"""Rows and columns, in the experiment that has more of them: those of the recipe at full size."""
 KAGGLE = "kaggle/Dataset/"
 """Where the images of Kaggle's "Chest X-Ray for COVID-19 Detection" are."""
 PATTERNS = ("typical", "indeterminate", "atypical", "negative")
@@ -59,6 +63,11 @@ ARMS: dict[str, Overrides] = {
         "train#augment#_target_": "scripts.experiments.PatternAugment",
         "imports#6": "$from scripts.experiments import patterned as items",
     },
+    "longer": {
+        "steps_per_epoch": LONGER * STEPS // STAGES,
+        "warm_up": LONGER * STEPS // 10,
+    },
+    "larger": {"side": LARGER},
     "without_ieee8023": {"without": ["ieee8023"]},
     "without_covid_cxnet": {"without": ["covid_cxnet"]},
     "without_nih": {"without": ["nih"]},
