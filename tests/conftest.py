@@ -1,6 +1,7 @@
 """Fixtures that several files share, because a gateway takes seconds to start."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
@@ -11,9 +12,11 @@ import schema_copy
 from browser import chromium
 from gateway import Gateway
 from postgres import Server, as_documented, server
+from workflow import Reader
+from workitem_listener import SUBSCRIBERS, Listener
 
 LONG = """
-retention proof viewers postgresql broken_headers ups_performer report ups_scp browser reading_room
+retention proof viewers postgresql broken_headers ups_performer report ups_gateway browser reading_room
 validity fhir why delivery corrections pipeline routes crash upgrade web_study docker wire
 web_study_browser audit_forwarding replay peers poison retention_postgres demo dashboard
 """.split()  # noqa: SIM905 - as a list it would take a line for each name
@@ -96,6 +99,21 @@ def browser() -> Iterator[Browser]:
     """
     with chromium() as running:
         yield running
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[Listener]:
+    """A listener with workitems that two stations may subscribe to."""
+    listening = Listener(tmp_path, subscriber=SUBSCRIBERS)
+    yield listening
+    listening.stop()
+
+
+@pytest.fixture
+def reader(listener: Listener) -> Iterator[Reader]:
+    """A reader of the listener's workitems, on an association."""
+    with Reader(listener.port) as one:
+        yield one
 
 
 def _settings_of_pynetdicom() -> Iterator[None]:

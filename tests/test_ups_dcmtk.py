@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,9 @@ from pacs import Pacs
 from peers import require
 from radiographs import chest
 from sender import send
-from test_ups_scp import NOBODY, SUBSCRIBERS, Listener
 from thoracle.store.tables import workitem
 from thoracle.ups.states import GLOBAL_SUBSCRIPTION
+from workitem_listener import NOBODY, Listener
 
 PUSH = "1.2.840.10008.5.1.4.34.6.1"
 FIRST, SECOND = "2.25.1", "2.25.2"
@@ -51,13 +50,6 @@ CANCELLATION = (
 @pytest.fixture(scope="module", autouse=True)
 def compiled() -> None:
     program()
-
-
-@pytest.fixture
-def listener(tmp_path: Path) -> Iterator[Listener]:
-    listening = Listener(tmp_path, subscriber=SUBSCRIBERS)
-    yield listening
-    listening.stop()
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 from sqlalchemy import select
 
 import sources
-from test_ups_scp import Listener
 from thoracle.store.tables import audit_event
 from thoracle.ups.matching import answer, matches
 from workflow import Reader, coded, data, everything
+from workitem_listener import Listener
 
 ITEM = data(
     SOPInstanceUID="1.2.3",

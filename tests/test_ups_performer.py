@@ -21,11 +21,11 @@ from ledger import concluded, eventually, rows
 from pacs import Pacs, free_port
 from radiographs import chest
 from sender import send
-from test_ups_scp import Listener
 from thoracle.cli.machine import check
 from thoracle.settings import parse
 from workflow import Reader, coded
 from workflow_manager import Manager
+from workitem_listener import Listener
 
 
 @contextmanager

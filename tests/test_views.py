@@ -18,7 +18,6 @@ import sources
 from browsing import Site
 from test_fhir import concluded, said, token
 from test_migrations import at_revision
-from test_ups_scp import Listener
 from thoracle.audit import contents, query
 from thoracle.audit.query import Question
 from thoracle.cli import app
@@ -29,6 +28,7 @@ from thoracle.store.object_files import Objects
 from thoracle.store.tables import audit_event, audit_view
 from thoracle.store.trail import Event
 from workflow import Reader
+from workitem_listener import Listener
 
 PERSONS = {"reader": ["reader"], "chief": ["reader", "administrator", "auditor"]}
 SCOPES = ("results:read", "worklist:read", "fhir:read", "audit:read")
