@@ -12,6 +12,7 @@ import pyotp
 import pytest
 from sqlalchemy import update
 
+from api_tokens import bearer, new_token
 from browsing import PASSWORD, PERSONS, Site, add_person, csrf_token, log_in
 from factors import (
     NUMBER,
@@ -25,12 +26,12 @@ from factors import (
     signed_in,
     wrong_code,
 )
-from test_web_access import OPEN, bearer, new_token, routes
 from thoracle.accounts import factor_rows, totp
 from thoracle.accounts import rows as people
 from thoracle.store.tables import now, second_factor, timestamp, waiting_login
 from thoracle.web.session.access import is_for_programs
 from thoracle.web.session.cookies import digest
+from web_routes import OPEN, routes
 
 FAILURES = 4
 
