@@ -9,9 +9,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from api_tokens import token
 from browsing import Site
 from history import Study, studies, write
-from test_fhir import token
 from thoracle.monitoring import alarms
 from thoracle.monitoring.alarms import AlarmMonitor
 from thoracle.web.app import create_app

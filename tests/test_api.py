@@ -11,6 +11,7 @@ import httpx
 import pytest
 from pydicom.uid import generate_uid
 
+from api_tokens import token
 from browsing import Site
 from documents import DOCS
 from gateway import Gateway
@@ -18,7 +19,7 @@ from ledger import eventually, rows
 from pacs import Pacs, free_port
 from radiographs import chest
 from sender import send
-from test_fhir import concluded, token
+from stored_studies import concluded
 from thoracle.records import Reason
 
 HOSTILE = '<script>alert(1)</script>"; DROP TABLE study; --'

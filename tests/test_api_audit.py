@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
+from api_tokens import token
 from browsing import Site
 from ledger import eventually
-from test_fhir import token
 from test_web_audit import ONE, PERSONS, STUDY, filled
 from thoracle.audit.query import Question
 from thoracle.store import anchors

@@ -7,9 +7,9 @@ import httpx
 import pytest
 from sqlalchemy import update
 
+from api_tokens import token
 from documents import DOCS
 from ledger import rows
-from test_fhir import token
 from thoracle.store.tables import study as study_table
 from thoracle.study import reading_list
 from ward import HOSTILE, Ward, of_study, ward

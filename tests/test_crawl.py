@@ -217,7 +217,7 @@ def test_the_stream_says_when_something_changed_and_not_what(crawled: Crawled) -
 
 
 def test_a_token_is_named_by_its_person(crawled: Crawled) -> None:
-    from test_fhir import token
+    from api_tokens import token
 
     site = crawled.ward.site
     secret = token(

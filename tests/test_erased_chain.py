@@ -11,8 +11,8 @@ from sqlalchemy import update as update_rows
 from sqlalchemy.exc import DBAPIError
 
 from postgres import postgres
+from stored_studies import concluded, received, said
 from test_chain import Tamper, fill, verified
-from test_fhir import concluded, received, said
 from thoracle.audit.verification import verify
 from thoracle.errors import SettingsError
 from thoracle.records import Outcome

@@ -1,158 +1,25 @@
-"""FHIR over real HTTP: what the pipeline made, read back with two libraries of others.
-
-fhir.resources knows R4B, fhirkit R4 (4.0.1) itself: unknown elements, wrong types and numbers of
-elements fail there. Neither knows the required value sets, which are in :data:`REQUIRED`.
-"""
+"""FHIR over real HTTP: what the pipeline made, read back with two libraries of others."""
 
 import json
 import re
-import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import fhirkit
 import httpx
 import pytest
-from fhir.resources.R4B import get_fhir_model_class
-from pydicom.uid import ComputedRadiographyImageStorage, generate_uid
-from sqlalchemy import Engine, event
 
+from api_tokens import token
 from browsing import Site
 from documents import DOCS
+from fhir_server import HOSTILE, TYPES, Served, checked, pipelined, synthetic
 from gateway import Gateway
-from ledger import eventually, rows
+from ledger import rows
 from pacs import free_port
-from radiographs import chest
-from sender import send
-from sources import BUNDLE
-from thoracle.accounts import rows as people
 from thoracle.fhir import elements
-from thoracle.fhir import rows as fhir_rows
-from thoracle.fhir.rows import Search
-from thoracle.records import Kind, Outcome, Reading, Reason
-from thoracle.store import bundles
-from thoracle.store.database import open_database, sqlite_url
-from thoracle.study import analyses, instances, reading_list
-from thoracle.study.instances import Description, Received
-from thoracle.study.results import AnalysisKey, ResultObject
 from thoracle.web.api import fhir_search
 from thoracle.web.api.fhir_search import SearchError
-from thoracle.web.session import cookies
-
-TYPES = ("DiagnosticReport", "ImagingStudy", "Observation", "Task")
-REQUIRED = {
-    # Required bindings of R4 for what we write (hl7.org/fhir/R4/valueset-*.html).
-    **{(type_, "status"): set(codes.split()) for type_, codes in fhir_search.STATUSES.items()},
-    ("Task", "intent"): {"proposal", "plan", "order", "original-order"},  # and more
-    ("Task", "priority"): {"routine", "urgent", "asap", "stat"},
-}
-HOSTILE = {
-    "PatientName": "<script>alert('x')</script>^\"; DROP TABLE study; --",
-    "SpecificCharacterSet": "ISO_IR 192",
-    "PatientID": "=1+1|a,b$&_id=x",
-    "IssuerOfPatientID": "http://evil.example/ <b>",
-    "AccessionNumber": "A|1,'--",
-    "StudyDescription": "Thorax \N{RIGHT-TO-LEFT OVERRIDE} {{191*193}} \N{SNOWMAN}",
-}
-DIGEST = BUNDLE.digest
-
-
-@dataclass
-class Served:
-    """A gateway that has read studies, its pages, and a token for FHIR."""
-
-    gateway: Gateway
-    site: Site
-    token: str
-    studies: dict[str, str]
-    """What became of it -> Study Instance UID."""
-
-    def get(self, path: str, **parameters: str) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {self.token}"}
-        return httpx.get(
-            f"{self.site.url}/fhir/{path}", params=parameters or None, headers=headers, timeout=60
-        )
-
-    def read(self, type_: str, name: str) -> dict[str, Any]:
-        answer = self.get(f"{type_}/{self.studies[name]}")
-        assert answer.status_code == 200, answer.text
-        return checked(answer)
-
-    def found(self, type_: str, **parameters: str) -> list[str]:
-        """Return the ids that a search finds, on one page."""
-        bundle = checked(self.get(type_, **parameters))
-        assert bundle["total"] == len(bundle.get("entry", []))
-        return [entry["resource"]["id"] for entry in bundle.get("entry", [])]
-
-
-def checked(answer: httpx.Response) -> dict[str, Any]:
-    """Return a resource that both libraries take."""
-    assert answer.headers["content-type"] == "application/fhir+json"
-    assert answer.headers["cache-control"] == "no-store"
-    resource: dict[str, Any] = json.loads(answer.content)
-    model = get_fhir_model_class(resource["resourceType"]).model_validate_json(answer.content)
-    assert json.loads(model.model_dump_json()) == resource
-    assert [str(issue) for issue in fhirkit.validate(answer.content)] == []
-    for one in [resource, *(entry["resource"] for entry in resource.get("entry", []))]:
-        for (type_, element), codes in REQUIRED.items():
-            if one["resourceType"] == type_:
-                assert one[element] in codes
-    return resource
-
-
-def token(database: Engine, person: str, *scopes: str) -> str:
-    secret = secrets.token_urlsafe(32)
-    values = {"label": "test", "scopes": list(scopes), "expires_at": None}
-    with database.begin() as connection:
-        people.add_token(connection, cookies.digest(secret), person, values)
-    return secret
-
-
-def received(study: str, number: int = 1, **changes: Any) -> Received:
-    values: dict[str, Any] = {
-        "sop_class_uid": ComputedRadiographyImageStorage,
-        "sop_instance_uid": f"{study}.{number}",
-        "study_instance_uid": study,
-        "series_instance_uid": f"{study}.0",
-        "transfer_syntax_uid": "1.2.840.10008.1.2.1",
-        "patient_id": "P7",
-        "issuer_of_patient_id": "2.16.840.1",
-        "accession_number": "A7",
-        "priority": 100,
-        "path": f"images/{study}.{number}",
-        "size": 1,
-        "sha256": "0" * 64,
-        "calling_ae_title": "PACS",
-        "peer_address": "127.0.0.1",
-        "description": Description("Doe^Jo", "CR", "Chest", "20261122", "184529"),
-    }
-    return Received(**values | changes)
-
-
-def concluded(database: Engine, study: str, *readings: Reading | None, **changes: Any) -> None:
-    """Put a study through the store as the pipeline does; ``None`` is an analysis that failed."""
-    key = AnalysisKey(study, 1, DIGEST)
-    with database.begin() as connection:
-        for number in range(1, max(len(readings), 1) + 1):
-            image = received(study, number, **changes)
-            instances.lock_study(connection, image)
-            reading_list.arrive(connection, image)
-            instances.add(connection, image)
-        bundles.remember(connection, BUNDLE)
-        analyses.plan(connection, study, DIGEST, BUNDLE.finding.key, "by hand")
-        said = [one for one in readings if one is not None]
-        if said:
-            made = ResultObject(f"{study}.9", "1.2", f"{study}.8", Kind.SR, "results/x", "0" * 64)
-            analyses.conclude(connection, key, BUNDLE, said, [made], "by hand")
-        elif readings:
-            analyses.fail(connection, key, Reason.SOFTWARE_FAILURE, "no", "by hand")
-
-
-def said(study: str, outcome: Outcome, number: int = 1, **values: Any) -> Reading:
-    return Reading(ComputedRadiographyImageStorage, f"{study}.{number}", outcome, **values)
 
 
 @pytest.fixture(scope="module")
@@ -171,68 +38,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         synthetic(site.database, studies)
         key = token(site.database, "reader", "fhir:read")
         yield Served(gateway, stack.enter_context(site), key, studies)
-
-
-def pipelined(gateway: Gateway) -> dict[str, str]:
-    """Have the gateway read studies; return their UIDs by what became of them."""
-    images: dict[str, dict[str, Any]] = {
-        "read": {"RequestedProcedurePriority": "STAT"},
-        "rejected": {"BodyPartExamined": "HAND"},
-        "corrected": {},
-        "withdrawn": {},
-        "held": {"AccessionNumber": "HELD"},
-        "released": {"AccessionNumber": "HELD"},
-        "shadow": {"AccessionNumber": "SHADOW"},
-        "hostile": HOSTILE,
-    }
-    studies = {name: str(generate_uid()) for name in images}
-    for name, attributes in images.items():
-        store(gateway, StudyInstanceUID=studies[name], **attributes)
-    for study in studies.values():
-        done(gateway, study, 1)
-    store(gateway, StudyInstanceUID=studies["corrected"])
-    gateway.run("withdraw", studies["withdrawn"], "--reason", "wrong patient")
-    gateway.run("release", studies["released"])
-    done(gateway, studies["corrected"], 2)
-    for name, event_ in (("withdrawn", "result withdrawn"), ("released", "study released")):
-        gateway.wait_for_event(event_, studies[name])
-    return studies
-
-
-def store(gateway: Gateway, **attributes: Any) -> None:
-    assert send(gateway.port, chest(**attributes)).status == 0x0000
-
-
-def done(gateway: Gateway, study: str, generation: int) -> None:
-    statement = (
-        "SELECT 1 FROM analysis WHERE study_instance_uid = ? AND generation = ? AND state = 'done'"
-    )
-    eventually(lambda: rows(gateway, statement, study, generation))
-
-
-def synthetic(database: Engine, studies: dict[str, str]) -> None:
-    """Add what this radiograph does not make the pipeline say."""
-    for number, outcome in enumerate((Outcome.POSITIVE, Outcome.NEGATIVE, Outcome.INDETERMINATE)):
-        study = studies[outcome] = f"1.2.840.77.{number}"
-        reading = said(study, outcome, probability=(0.9312, 0.0512, 0.5)[number])
-        concluded(database, study, reading)
-    study = studies["mixed"] = "1.2.840.77.5"
-    lateral = said(study, Outcome.REJECTED, 2, reason=Reason.NOT_FRONTAL, detail="View is LL")
-    concluded(database, study, said(study, Outcome.POSITIVE, probability=0.8), lateral)
-    study = studies["broken"] = "1.2.840.77.6"
-    concluded(database, study, said(study, Outcome.REJECTED, reason=Reason.SOFTWARE_FAILURE))
-    studies["failed"], studies["queued"] = "1.2.840.77.7", "1.2.840.77.8"
-    concluded(database, studies["failed"], None)
-    concluded(database, studies["queued"])
-    study = studies["controls"] = "1.2.840.77.9"
-    name = "".join(map(chr, range(1, 0x20))) + "\x9b<b>" + "n" * 60000
-    concluded(
-        database,
-        study,
-        patient_id="P\x1b[2J",
-        accession_number="x" * 60000,
-        description=Description(name, "C\nR<b>", "Th\x00\x07" + "x" * 60000, "99999999", "x"),
-    )
 
 
 # ---- What resources say -------------------------------------------------------------------------
@@ -573,6 +378,20 @@ def test_what_does_not_exist_is_not_found_and_nothing_is_changed(served: Served)
     assert checked(answer)["resourceType"] == "OperationOutcome"
 
 
+def test_dates_cover_the_span_of_their_precision() -> None:
+    def updated(value: str) -> tuple[tuple[str, str], ...]:
+        return fhir_search.parse_result_search("Task", [("_lastUpdated", value)]).search.updated
+
+    assert updated("2026-12") == (
+        (">=", "2026-12-01T00:00:00.000000Z"),
+        ("<", "2027-01-01T00:00:00.000000Z"),
+    )
+    assert updated("gt2026") == ((">=", "2027-01-01T00:00:00.000000Z"),)
+    assert updated("le2026-11-22T18:30:00.5+01:00") == (("<", "2026-11-22T17:30:00.600000Z"),)
+    with pytest.raises(SearchError, match="calendar date"):
+        updated("9999")
+
+
 # ---- Who may ------------------------------------------------------------------------------------
 
 
@@ -625,84 +444,7 @@ def test_each_call_is_one_row_of_the_audit(served: Served) -> None:
     assert missed.event_outcome == 4
 
 
-# ---- Many ---------------------------------------------------------------------------------------
-
-MANY = 1200
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    database = open_database(sqlite_url(tmp_path_factory.mktemp("many")))
-    for number in range(MANY):
-        study = f"1.2.840.88.{number}"
-        if number % 3:
-            concluded(database, study)
-        else:
-            concluded(database, study, said(study, Outcome.NEGATIVE, probability=0.1))
-    return database
-
-
-def statements(database: Engine, search: Search, limit: int) -> int:
-    seen: list[str] = []
-
-    def count(_c: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        seen.append(statement)
-
-    with database.connect() as connection:
-        event.listen(database, "before_cursor_execute", count)
-        found = fhir_rows.page(connection, search, limit)
-        event.remove(database, "before_cursor_execute", count)
-    assert len(found) == limit
-    return len(seen)
-
-
-def test_a_page_takes_the_same_number_of_statements_however_long_it_is(many: Engine) -> None:
-    assert statements(many, Search("Observation"), 2) == statements(
-        many, Search("Observation"), 200
-    )
-
-
-def test_links_lead_through_all_pages_once_and_in_order(many: Engine, tmp_path: Path) -> None:
-    folder = Path(str(many.url.database)).parent
-    config = tmp_path / "web.toml"
-    config.write_text(
-        f"data_folder = {json.dumps(str(folder))}\n[web]\nport = {free_port()}\n", encoding="utf-8"
-    )
-    with Site(tmp_path, config=config) as site:
-        headers = {"Authorization": f"Bearer {token(site.database, 'reader', 'fhir:read')}"}
-        url: str | None = f"{site.url}/fhir/Observation?status=preliminary&_count=150"
-        pages: list[dict[str, Any]] = []
-        while url is not None:
-            pages.append(checked(httpx.get(url, headers=headers, timeout=60)))
-            links = {one["relation"]: one["url"] for one in pages[-1]["link"]}
-            url = links.get("next")
-            if len(pages) == 1:  # one that comes meanwhile moves no page
-                assert pages[0]["total"] == MANY // 3
-                study = "1.2.840.99.1"
-                concluded(site.database, study, said(study, Outcome.NEGATIVE, probability=0.1))
-        assert len(pages) == 3
-        seen = [entry["resource"]["id"] for page in pages for entry in page["entry"]]
-        numbers = [int(uid.rpartition(".")[2]) for uid in seen]
-        assert numbers == [n for n in reversed(range(MANY)) if n % 3 == 0]
-        total = checked(httpx.get(f"{site.url}/fhir/Observation?_count=0", headers=headers))
-        assert total["total"] == MANY // 3 + 1
-        assert "entry" not in total
-        largest = checked(httpx.get(f"{site.url}/fhir/Task?_count=100000", headers=headers))
-        assert len(largest["entry"]) == fhir_search.LARGEST_COUNT
-
-
-def test_dates_cover_the_span_of_their_precision() -> None:
-    def updated(value: str) -> tuple[tuple[str, str], ...]:
-        return fhir_search.parse_result_search("Task", [("_lastUpdated", value)]).search.updated
-
-    assert updated("2026-12") == (
-        (">=", "2026-12-01T00:00:00.000000Z"),
-        ("<", "2027-01-01T00:00:00.000000Z"),
-    )
-    assert updated("gt2026") == ((">=", "2027-01-01T00:00:00.000000Z"),)
-    assert updated("le2026-11-22T18:30:00.5+01:00") == (("<", "2026-11-22T17:30:00.600000Z"),)
-    with pytest.raises(SearchError, match="calendar date"):
-        updated("9999")
+# ---- The documentation ---------------------------------------------------------------------------
 
 
 def test_the_document_shows_a_real_answer(served: Served) -> None:

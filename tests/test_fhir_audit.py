@@ -9,9 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
+from api_tokens import token
 from browsing import Site
 from documents import DOCS
-from test_fhir import checked, token
+from fhir_server import checked
 from test_web_audit import HOSTILE, PERSONS, STUDY, filled
 from thoracle.audit import search
 from thoracle.fhir import elements

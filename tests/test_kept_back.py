@@ -21,15 +21,16 @@ from pydicom import Dataset
 from pydicom.uid import generate_uid
 from sqlalchemy import create_engine
 
+from api_tokens import token
 from browsing import Site
 from bundles import SHIPPED
+from fhir_server import TYPES
 from gateway import Gateway
 from ledger import concluded, eventually, rows
 from pacs import Pacs, free_port
 from radiographs import chest
 from sender import send
 from test_crawl import routes
-from test_fhir import TYPES, token
 from test_proof import OBJECTS
 from thoracle.classify import bundle
 from thoracle.pipeline import requests

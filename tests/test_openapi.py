@@ -10,8 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from api_tokens import token
 from browsing import Site
-from test_fhir import concluded, token
+from stored_studies import concluded
 from thoracle.web.session.access import SCOPES
 
 STUDY = "1.2.840.66.1"

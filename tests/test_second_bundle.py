@@ -14,6 +14,7 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 
+from api_tokens import token
 from browsing import Site
 from bundles import PNEUMONIA, second
 from gateway import Gateway
@@ -22,7 +23,6 @@ from orthanc import Orthanc
 from pacs import free_port
 from radiographs import chest, saved
 from sender import send
-from test_fhir import token
 from test_finding import NAMED
 from test_mllp import serving
 from test_proof import EVERYTHING

@@ -15,8 +15,9 @@ from sqlalchemy.exc import IntegrityError
 from typer.testing import CliRunner
 
 import sources
+from api_tokens import token
 from browsing import Site
-from test_fhir import concluded, said, token
+from stored_studies import concluded, said
 from test_migrations import at_revision
 from thoracle.audit import contents, query
 from thoracle.audit.query import Question
