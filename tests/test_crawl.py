@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from sqlalchemy import create_engine
 
 import processes
+from api_tokens import token
 from browsing import Site
 from gateway import Gateway
 from pacs import Pacs, free_port
@@ -217,8 +218,6 @@ def test_the_stream_says_when_something_changed_and_not_what(crawled: Crawled) -
 
 
 def test_a_token_is_named_by_its_person(crawled: Crawled) -> None:
-    from api_tokens import token
-
     site = crawled.ward.site
     secret = token(
         site.database, "chief", "worklist:read", "results:read", "fhir:read", "audit:read"
