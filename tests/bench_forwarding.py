@@ -5,8 +5,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from forwarded_audit import forwarding_to, record, settings_of
 from rsyslog import Repository
-from test_audit_forwarding import forwarding_to, record, settings_of
 from thoracle.audit import forwarding, message
 from thoracle.audit.message import EventSource
 from thoracle.store import database
