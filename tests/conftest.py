@@ -18,8 +18,8 @@ from workitem_listener import SUBSCRIBERS, Listener
 LONG = """
 retention proof viewers postgresql broken_headers ups_performer report_validity ups_gateway
 browser reading_room validity fhir why delivery corrections pipeline routes crash upgrade
-web_study docker wire web_study_browser audit_forwarding replay peers poison retention_postgres
-demo dashboard
+web_study docker_container wire web_study_browser audit_forwarding replay peers poison
+retention_postgres demo dashboard
 """.split()  # noqa: SIM905 - as a list it would take a line for each name
 """Files that take minutes come first: no process is left alone with one at the end."""
 
