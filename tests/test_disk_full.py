@@ -14,10 +14,10 @@ from aging import age
 from gateway import Gateway
 from ledger import concluded, eventually, residue, rows
 from pacs import Pacs
+from purged_folder import consistent
 from radiographs import chest, gradient, radiograph
 from sender import Answer, send, small
 from test_proof import OBJECTS
-from test_retention import consistent
 
 MEGABYTE = 1_000_000
 DISK = 64

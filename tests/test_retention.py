@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset
-from sqlalchemy import Engine, insert, select
 
 import killed_purge
 import processes
@@ -25,18 +24,13 @@ from browsing import Site
 from gateway import Gateway
 from ledger import concluded, eventually, files, residue, rows
 from pacs import Pacs, free_port
+from purged_folder import consistent, file_states, purged
 from radiographs import chest
 from sender import send
 from test_proof import ALWAYS, OBJECTS
 from thoracle import settings as configuration
-from thoracle.audit import verification
 from thoracle.errors import DataFolderInUse, SettingsError
-from thoracle.report import context
-from thoracle.retention.purge import Done, Purge
-from thoracle.retention.rules import prefix
-from thoracle.settings import Retention, Settings
-from thoracle.store import anchors, database, trail
-from thoracle.store.tables import audit_checkpoint, audit_event, audit_forward, timestamp
+from thoracle.store import database
 from ward import PERSONS, Ward, of_study
 
 
@@ -274,23 +268,6 @@ def test_nothing_goes_while(folder: Path, finished: str, statement: str, why: st
     assert file_states(folder, finished) == {"kept"}
 
 
-def purged(folder: Path, moment: datetime | None = None, **rules: int) -> Done:
-    given = Settings(data_folder=folder, retention=Retention(**rules))
-    engine = database.open_database(database.sqlite_url(folder))
-    done = Purge(engine, given, moment=moment).run()
-    engine.dispose()
-    return done
-
-
-def file_states(folder: Path, study: str) -> set[str]:
-    statement = (
-        "SELECT file_state FROM instance WHERE study_instance_uid = :uid "
-        "UNION SELECT file_state FROM result WHERE study_instance_uid = :uid"
-    )
-    with closing(sqlite3.connect(folder / "thoracle.sqlite")) as store:
-        return {row[0] for row in store.execute(statement, {"uid": study})}
-
-
 @pytest.mark.parametrize("when", ["before", "behind"])
 @pytest.mark.parametrize(
     ("module", "name", "number"),
@@ -334,115 +311,11 @@ def test_a_purge_that_is_killed_is_finished_by_the_next_and_loses_nothing(
     assert twice == []
 
 
-def consistent(folder: Path) -> None:
-    """Assert that each row that says so has its file, that others have none, and the chain.
-
-    Of each image that has none there is the header, while a result stands.
-    """
-    with closing(sqlite3.connect(folder / "thoracle.sqlite")) as store:
-        images = store.execute(
-            "SELECT sop_instance_uid FROM instance WHERE file_state <> 'kept' AND "
-            "study_instance_uid NOT IN "
-            "(SELECT study_instance_uid FROM analysis WHERE state = 'withdrawn')"
-        )
-        kept = dict(store.execute("SELECT sop_instance_uid, content FROM header"))
-        for (uid,) in images:
-            assert context.read(kept[uid]).SOPInstanceUID == uid
-        for table in ("instance", "result"):
-            for path, state in store.execute(f"SELECT path, file_state FROM {table}"):
-                if state != "going":
-                    assert (folder / path).exists() is (state == "kept")
-        assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    engine = database.open_database(database.sqlite_url(folder))
-    with engine.connect() as connection:
-        assert verification.verify(
-            connection, anchors.read_anchors(folder / anchors.ANCHORS_FILE)
-        ).well
-    engine.dispose()
-
-
 def test_two_purges_at_once_do_not_meet(folder: Path) -> None:
     with (folder / "retention.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(DataFolderInUse, match="found another purge at work"):
             purged(folder)
-
-
-# ---- the audit, the engine, and what has no row ----------------------------------------------
-
-
-def trailed(folder: Path, days: list[float], monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """Return a database with an event so many days ago each, of a patient and study by number."""
-    engine = database.open_database(database.sqlite_url(folder))
-    for number, ago in enumerate(days, 1):
-        moment = timestamp(datetime.now(UTC) - timedelta(days=ago))
-        monkeypatch.setattr(trail, "now", lambda moment=moment: moment)
-        columns: trail.Columns = {
-            "patient_id": f"P{number}",
-            "study_instance_uid": f"1.2.{number}",
-        }
-        with engine.begin() as connection:
-            trail.record(connection, trail.Event.IMAGE_READ, columns)
-    monkeypatch.undo()
-    return engine
-
-
-def ids(engine: Engine) -> list[tuple[int, str]]:
-    with engine.connect() as connection:
-        rows = connection.execute(select(audit_event.c.id, audit_event.c.event).order_by("id"))
-        return [(row[0], row[1]) for row in rows]
-
-
-def test_the_audit_goes_after_its_days_and_the_chain_still_fits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = trailed(tmp_path, [30, 29, 20, 9, 1], monkeypatch)
-    anchors.drop_anchor(engine, tmp_path / anchors.ANCHORS_FILE)
-    given = Settings(data_folder=tmp_path, retention=Retention(audit_days=10))
-    assert Purge(engine, given).run().events == 3
-    assert ids(engine) == [(4, "image read"), (5, "image read"), (6, "audit purged")]
-    with engine.connect() as connection:
-        assert verification.verify(
-            connection, anchors.read_anchors(tmp_path / anchors.ANCHORS_FILE)
-        ).well
-        told = connection.execute(
-            select(audit_event.c.detail).where(audit_event.c.event == "audit purged")
-        ).scalar_one()
-        checkpoint = connection.execute(select(audit_checkpoint)).one()
-    assert (told["after"], told["up_to"], told["rows"]) == (0, 3, 3)
-    assert (checkpoint.up_to, checkpoint.digest, checkpoint.rows) == (3, told["digest"], 3)
-    assert Purge(engine, given).run().events == 0
-    assert len(ids(engine)) == 3
-
-
-def test_what_is_newer_in_between_stops_the_audit_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = trailed(tmp_path, [30, 2, 30], monkeypatch)  # a clock that was set
-    given = Settings(data_folder=tmp_path, retention=Retention(audit_days=10))
-    assert Purge(engine, given).run().events == 1
-    assert [one for one, _ in ids(engine)] == [2, 3, 4]
-
-
-def test_rows_that_a_repository_has_not_got_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = trailed(tmp_path, [30, 30, 30], monkeypatch)
-    now = datetime.now(UTC)
-    with engine.begin() as connection:
-        assert prefix(connection, 10, [], now).up_to == 3
-        assert prefix(connection, 10, ["arr"], now).up_to == 0
-        connection.execute(
-            insert(audit_forward).values(
-                repository="arr", last_id=2, state="well", failures=0, changed_at=""
-            )
-        )
-        found = prefix(connection, 10, ["arr"], now)
-        assert (found.up_to, found.stopped_by) == (
-            2,
-            "an audit repository has not got the next row yet",
-        )
-        assert prefix(connection, 0, [], now).rows == 0
 
 
 def test_without_days_everything_is_kept_for_ever(folder: Path) -> None:
