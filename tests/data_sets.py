@@ -66,7 +66,7 @@ def check(
     budget: Budget = DEFAULT,
 ) -> Walked:
     """Check bytes in a file such as the listener writes."""
-    instance = UID(sop_instance or _instance_in(data_set, syntax))
+    instance = UID(sop_instance or instance_in(data_set, syntax))
     meta = create_file_meta(
         sop_class_uid=sop_class, sop_instance_uid=instance, transfer_syntax=syntax
     )
@@ -78,7 +78,7 @@ def check(
     return completeness.check(path, Command(sop_class, instance, syntax), budget)
 
 
-def _instance_in(data_set: bytes | bytearray, syntax: UID) -> str:
+def instance_in(data_set: bytes | bytearray, syntax: UID) -> str:
     plain = zlib.decompressobj(-15).decompress(data_set) if syntax.is_deflated else data_set
     order = "<" if syntax.is_little_endian else ">"
     start = plain.find(struct.pack(f"{order}HH", 0x0008, 0x0018)) + 8

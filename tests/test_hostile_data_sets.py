@@ -26,10 +26,10 @@ from data_sets import (
     SEQUENCE_DELIMITER,
     UNDEFINED,
     WARNS,
-    _instance_in,
     check,
     encoded,
     image,
+    instance_in,
     refused,
 )
 from thoracle.errors import BeyondBudget, ReceiveError
@@ -215,7 +215,7 @@ def test_what_is_accepted_is_what_pydicom_reads(tmp_path: Path, syntax: UID) -> 
     )
     header = len(whole) - ROWS * COLUMNS * 2
     noise = np.random.default_rng(20261129)
-    instance = _instance_in(whole, syntax)
+    instance = instance_in(whole, syntax)
     accepted = 0
     for _ in range(500):
         mutant = bytearray(whole)
