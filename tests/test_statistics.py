@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine, insert, update
 
 from history import NOW, Study, studies, write
 from thoracle.monitoring import figures, statistics
@@ -98,6 +98,21 @@ def test_turn_around_is_measured_from_the_first_image(database: Engine) -> None:
     assert (found.result.number, found.result.p50, found.result.longest) == (3, 120, 180)
     assert (found.proven.number, found.proven.longest) == (2, 140)
     assert (found.verdict.number, found.verdict.p50) == (1, 43 * 60)
+
+
+def test_a_report_that_replaces_another_took_no_longer(database: Engine) -> None:
+    (one,) = (replace(one, minutes_to_result=2.0) for one in studies(1, 1))
+    write(database, [one])
+    uid = "2.25.1000000000000"
+    key = {"study_instance_uid": uid, "generation": 2, "bundle_digest": "e" * 64}
+    done = {"state": "done", "priority": 100, "content_datetime": SINCE, "finished_at": UNTIL}
+    with database.begin() as connection:
+        connection.execute(insert(tables.analysis).values(**key, finding="SCT:840539006", **done))
+        connection.execute(update(tables.study).values(generation=2))
+    with database.connect() as connection:
+        found = figures.turn_around(statistics.times(connection, SINCE, UNTIL))
+    assert (found.result.number, found.result.longest) == (1, 120)
+    assert (found.proven.number, found.proven.longest) == (1, 140)
 
 
 def test_nothing_received_has_no_turn_around(database: Engine) -> None:

@@ -158,12 +158,24 @@ def refusals(
 
 
 def times(connection: Connection, since: str, until: str, *, with_kept_back: bool = False) -> Rows:
-    """Return when studies were received, concluded, proven to be kept, and judged.
+    """Return when studies were received, first reported, proven to be kept, and judged.
 
     Columns ``received_at``, ``finished_at``, ``proven_at`` (by the last destination that has the
-    report) and ``reviewed_at``; what has not happened is ``None``. How long a positive report takes
-    is not how long a negative one does.
+    report) and ``reviewed_at``; what has not happened is ``None``. It is the first report of a
+    study that people wait for: one that replaces it a month later took no month. How long a
+    positive report takes is not how long a negative one does.
     """
+    earliest = analysis.alias("earliest")
+    first = (
+        select(func.min(earliest.c.generation))
+        .where(
+            earliest.c.study_instance_uid == study.c.study_instance_uid,
+            earliest.c.state.in_(("done", "withdrawn")),
+            true() if with_kept_back else ~is_kept_back(earliest),
+        )
+        .correlate(study)
+        .scalar_subquery()
+    )
     # Not in the WHERE: SQLite would then go through all deliveries in that state, for each study.
     at = case(((outbox.c.state == "delivered") & (outbox.c.kind == DICOM), outbox.c.changed_at))
     proven = (
@@ -172,9 +184,10 @@ def times(connection: Connection, since: str, until: str, *, with_kept_back: boo
         .join(outbox, outbox.c.sop_instance_uid == result.c.sop_instance_uid)
         .where(
             result.c.study_instance_uid == study.c.study_instance_uid,
-            result.c.generation == study.c.generation,
+            result.c.generation == first,
             result.c.kind == "sr",
         )
+        .correlate(study)
         .scalar_subquery()
     )
     return connection.execute(
@@ -189,9 +202,8 @@ def times(connection: Connection, since: str, until: str, *, with_kept_back: boo
         .outerjoin(
             analysis,
             (analysis.c.study_instance_uid == study.c.study_instance_uid)
-            & (analysis.c.generation == study.c.generation)
-            & analysis.c.state.in_(("done", "withdrawn"))
-            & (true() if with_kept_back else ~is_kept_back(analysis)),
+            & (analysis.c.generation == first)
+            & analysis.c.state.in_(("done", "withdrawn")),
         )
         .where(worklist.c.received_at >= since, worklist.c.received_at < until)
         .order_by(worklist.c.received_at)
