@@ -21,7 +21,7 @@ COUNT := awk -v live="$$(test -t 2 && echo 1)" \
 $(VENV)/.installed: SHELL := bash
 $(VENV)/.installed: .SHELLFLAGS := -o pipefail -ec
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "found Python " + sys.version.split()[0] + ", required is 3.11 or newer")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "found Python " + sys.version.split()[0] + ", required: 3.11 or newer")'
 	@echo "Installing into $(abspath $(VENV)), once; nothing outside of it changes. About 2.5 GB, 3 to 10 minutes."
 	@echo "1 of 3: a virtual environment"
 	@$(PYTHON) -m venv $(VENV)

@@ -64,46 +64,18 @@ def reliability_diagram(
     _save(figure, path)
 
 
-def roc_curves(
-    curves: Curves,
-    path: Path,
-    *,
-    title: str = "ROC",
-    threshold: float | None = None,
-    areas: Areas | None = None,
-) -> None:
-    """Write ROC curves, with what ``threshold`` does marked on each.
+def evaluation(curves: Curves, path: Path, *, threshold: float, areas: Areas) -> None:
+    """Write ROC curves and reliability diagram beside each other.
 
-    The legend says each AUROC with its 95 % bootstrap interval, and how many images are behind it.
-    The same curves always give the same bytes.
-
-    Parameters
-    ----------
-    curves
-        Named labels and scores; up to seven are easy to tell apart.
-    path
-        PNG file to write; one there is replaced.
-    title
-        Printed above.
-    threshold
-        The operating point; ``None`` marks none.
-    areas
-        AUROC by name, where they are known already, say with patients drawn; ``None`` draws images.
+    The legend says each AUROC with its 95 % bootstrap interval (``areas``), and how many images are
+    behind it. What ``threshold`` does is marked on each curve. The same curves always give the same
+    bytes.
 
     Raises
     ------
     ValueError
         A curve without images of both classes.
     """
-    figure = Figure(figsize=(6.4, 7.2), layout="constrained")
-    axes = figure.subplots()
-    _draw_roc(axes, curves, threshold, areas or {})
-    axes.set_title(title, loc="left", fontweight="bold")
-    _save(figure, path)
-
-
-def evaluation(curves: Curves, path: Path, *, threshold: float, areas: Areas) -> None:
-    """Write ROC curves and reliability diagram beside each other; both as the functions above."""
     figure = Figure(figsize=(12.4, 7.2), layout="constrained")
     left, right = figure.subfigures(1, 2, wspace=0.04, squeeze=False)[0]
     axes = left.subplots()

@@ -250,11 +250,6 @@ def is_dead(row: Any) -> bool:
     return row.state in DEAD and is_kept(row)
 
 
-def shown_kind(row: Any) -> str:
-    """Return what a row sends, in a word: the kind of the object, or of the message."""
-    return str(row.object if row.kind == DICOM else row.kind)
-
-
 # ---- batches ---------------------------------------------------------------------------------
 
 

@@ -309,10 +309,3 @@ def digests(connection: Connection, study_instance_uids: Sequence[str]) -> dict[
         .order_by(analysis.c.generation, analysis.c.content_datetime)
     )
     return {row.study_instance_uid: row.bundle_digest for row in connection.execute(statement)}
-
-
-def result_row(connection: Connection, sop_instance_uid: str) -> Row[Any]:
-    """Return the row of a result that exists."""
-    return connection.execute(
-        select(result).where(result.c.sop_instance_uid == sop_instance_uid)
-    ).one()

@@ -62,14 +62,6 @@ def of_study(connection: Connection, *study_instance_uids: str) -> Sequence[Row[
     ).all()
 
 
-def unended(connection: Connection) -> list[tuple[str, str]]:
-    """Return the performances that have not ended: manager and workitem."""
-    statement = select(performance.c.manager, performance.c.sop_instance_uid).where(
-        performance.c.state.not_in(ENDED)
-    )
-    return [(row.manager, row.sop_instance_uid) for row in connection.execute(statement)]
-
-
 def is_here(connection: Connection, study_instance_uid: str) -> bool:
     """Return whether anything of a study has been received."""
     statement = select(study.c.generation).where(study.c.study_instance_uid == study_instance_uid)

@@ -340,7 +340,6 @@ _REFERENCES = {
     "entity": ("ImagingStudy/", "Patient/", "ServiceRequest/", "Task/"),
     "source": ("Device/",),
 }
-_IDENTIFIED = ("agent", "patient", "entity", "source")
 _NOWHERE = Token("", "")
 MOST_VALUES = 64
 """Alternatives of all parameters together: a database plans no more in time."""
