@@ -19,7 +19,7 @@ from thoracle.store.tables import (
     study,
     worklist,
 )
-from thoracle.study.published import is_published
+from thoracle.study.published import is_of_analysis, is_published
 
 # ---- status --------------------------------------------------------------------------------------
 # What stands of a study's analyses, and the status of each resource that follows from it.
@@ -297,12 +297,7 @@ def _by_study(connection: Connection, statement: Select[Any]) -> dict[str, list[
 def _reports(uids: Sequence[str]) -> Select[Any]:
     return (
         select(result.c.study_instance_uid, result.c.sop_instance_uid, result.c.generation)
-        .join(
-            analysis,
-            (analysis.c.study_instance_uid == result.c.study_instance_uid)
-            & (analysis.c.generation == result.c.generation)
-            & (analysis.c.bundle_digest == result.c.bundle_digest),
-        )
+        .join(analysis, is_of_analysis(result))
         .where(
             result.c.study_instance_uid.in_(uids), result.c.kind == Kind.SR, is_published(analysis)
         )

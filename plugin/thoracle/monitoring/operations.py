@@ -10,7 +10,7 @@ from sqlalchemy import Connection, case, func, select, text
 from thoracle.outbox.rows import ARRIVED, DEAD, DICOM, NO_STUDY
 from thoracle.store import workflows
 from thoracle.store.tables import analysis, instance, outbox, result, timestamp
-from thoracle.study.published import HELD, KEPT_BACK, is_kept_back
+from thoracle.study.published import HELD, KEPT_BACK, is_kept_back, is_of_analysis
 
 Rows = Sequence[Any]
 """Rows with the columns that each function names."""
@@ -94,14 +94,9 @@ def states(connection: Connection) -> dict[str, dict[str, int]]:
     """
     columns = (outbox.c.kind, outbox.c.state)
     all_ = select(*columns, func.count()).group_by(*columns).order_by(*columns)
-    of_result = (
-        (analysis.c.study_instance_uid == result.c.study_instance_uid)
-        & (analysis.c.generation == result.c.generation)
-        & (analysis.c.bundle_digest == result.c.bundle_digest)
-    )
     kept_back = (
         all_.join(result, result.c.sop_instance_uid == outbox.c.sop_instance_uid)
-        .join(analysis, of_result)
+        .join(analysis, is_of_analysis(result))
         .where(analysis.c.sending.in_(KEPT_BACK))
     )
     held = {(kind, state): number for kind, state, number in connection.execute(kept_back)}

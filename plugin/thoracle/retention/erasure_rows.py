@@ -23,6 +23,7 @@ from thoracle.store.tables import (
     worklist,
 )
 from thoracle.study.instances import GOING, KEPT
+from thoracle.study.published import is_of_analysis
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,7 @@ def told(connection: Connection, studies: Sequence[str]) -> list[str]:
     statement = (
         select(result.c.study_instance_uid)
         .join(outbox, outbox.c.sop_instance_uid == result.c.sop_instance_uid)
-        .join(
-            analysis,
-            (analysis.c.study_instance_uid == result.c.study_instance_uid)
-            & (analysis.c.generation == result.c.generation)
-            & (analysis.c.bundle_digest == result.c.bundle_digest),
-        )
+        .join(analysis, is_of_analysis(result))
         .where(
             result.c.study_instance_uid.in_(studies),
             result.c.kind != Kind.ORIGINAL,

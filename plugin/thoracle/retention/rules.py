@@ -251,20 +251,25 @@ def prefix(
     first = holds.first_held(connection, after, up_to)
     if first is not None:
         up_to, why = first[0] - 1, f"legal hold {first[1]} keeps row {first[0]}"
-    inside = [one for one in anchors if after < one.id <= up_to]
-    # One that is younger than its row by some seconds must not look as if a young row had gone.
-    young = min((one.id for one in inside if one.recorded_at >= before), default=None)
-    if young is not None:
-        up_to, why = young - 1, f"the anchor of row {young} is not that old yet"
-        inside = [one for one in inside if one.id < young]
-    for one in inside[:MOST_ANCHORS]:
+    # An anchor that is younger than its row by some seconds must not look as if a young row had
+    # gone.
+    young = (one.id for one in anchors if after < one.id <= up_to and one.recorded_at >= before)
+    if (row := min(young, default=None)) is not None:
+        up_to, why = row - 1, f"the anchor of row {row} is not that old yet"
+    return _anchored(connection, Prefix(after, up_to, why), anchors)
+
+
+def _anchored(connection: Connection, found: Prefix, anchors: Sequence[Anchor]) -> Prefix:
+    """Return a prefix with its anchors, as many as one event can name: nothing if one differs."""
+    inside = [one for one in anchors if found.after < one.id <= found.up_to]
+    some = inside[:MOST_ANCHORS]
+    for one in some:
         if chain.digest_at(connection, one.id) != one.digest:
-            return Prefix(after, after, f"row {one.id} is not what its anchor says: verify the log")
-    more = len(inside) > MOST_ANCHORS
-    if more:
-        inside = inside[:MOST_ANCHORS]
-        up_to = inside[-1].id
-    return Prefix(after, up_to, why, inside, more)
+            reason = f"row {one.id} is not what its anchor says: verify the log"
+            return Prefix(found.after, found.after, reason)
+    more = len(inside) > len(some)
+    up_to = some[-1].id if more else found.up_to
+    return Prefix(found.after, up_to, found.stopped_by, some, more)
 
 
 def cut(

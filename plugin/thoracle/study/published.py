@@ -32,14 +32,18 @@ def is_kept_back(table: Any) -> ColumnElement[bool]:
     return func.coalesce(table.c.sending, "").in_(KEPT_BACK)
 
 
-def is_of_published(table: Any) -> ColumnElement[bool]:
-    """Return whether a row of ``reading``, ``result`` or ``verdict`` is of a published analysis."""
-    return exists().where(
+def is_of_analysis(table: Any) -> ColumnElement[bool]:
+    """Return whether a row of ``reading``, ``result`` or ``verdict`` is of an analysis: to join."""
+    return and_(
         analysis.c.study_instance_uid == table.c.study_instance_uid,
         analysis.c.generation == table.c.generation,
         analysis.c.bundle_digest == table.c.bundle_digest,
-        is_published(analysis),
     )
+
+
+def is_of_published(table: Any) -> ColumnElement[bool]:
+    """Return whether a row of ``reading``, ``result`` or ``verdict`` is of a published analysis."""
+    return exists().where(is_of_analysis(table), is_published(analysis))
 
 
 def kept_back(connection: Connection, study_instance_uids: Sequence[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from thoracle.records import Kind
 from thoracle.store import trail
 from thoracle.store.tables import analysis, bundle, now, result, study, verdict, worklist
 from thoracle.study import analyses, reading_list
-from thoracle.study.published import KEPT_BACK, is_of_published
+from thoracle.study.published import KEPT_BACK, is_of_analysis, is_of_published
 
 # ---- rows ----------------------------------------------------------------------------------------
 # Statements about what readers say of results. Rows are only ever added: the newest counts.
@@ -69,13 +69,7 @@ def result_to_judge(
             analysis.c.state,
             analysis.c.sending,
         )
-        .join(
-            result,
-            (result.c.study_instance_uid == analysis.c.study_instance_uid)
-            & (result.c.generation == analysis.c.generation)
-            & (result.c.bundle_digest == analysis.c.bundle_digest)
-            & (result.c.kind == Kind.SR),
-        )
+        .join(result, is_of_analysis(result) & (result.c.kind == Kind.SR))
         .outerjoin(worklist, worklist.c.study_instance_uid == analysis.c.study_instance_uid)
         .where(analysis.c.study_instance_uid == study_instance_uid)
         .order_by(analysis.c.generation.desc(), result.c.created_at.desc())
