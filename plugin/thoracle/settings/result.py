@@ -25,7 +25,7 @@ class Classify(Section):
         1,
         ge=0,
         le=256,
-        description="Processor threads of the networks; 0 takes one per core. More than 1 reads one image a few milliseconds sooner, and costs several times the processor time where others use the cores, too.",
+        description="Processor threads of the networks; 0 takes one per core. On two cores, more than 1 read no image sooner, and took several times the processor time beside other work (docs/benchmarks.md).",
     )
     runtime: Literal["auto", "torch", "openvino"] = Field(
         "auto",

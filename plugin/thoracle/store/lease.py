@@ -187,7 +187,15 @@ class Lease(Alone):
                 return
 
     def require(self) -> None:
-        """Return when it may go on, as far as its own clock tells; raise ``LeaseLost`` if not."""
+        """Return when it may go on, as far as its own clock tells.
+
+        Raises
+        ------
+        LeaseLost
+            It has run out.
+        SystemExit
+            It was given up in order: the thread ends, and leaves its work to others.
+        """
         if self._released.is_set() or _now() > self._deadline:
             self._refuse(RAN_OUT, "that has run out, required: one of this moment")
 
