@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike
 from thoracle.evaluate.metrics import (
     Calibration,
     Estimate,
-    auroc_interval,
     calibration,
     checked,
     rates,
@@ -87,12 +86,12 @@ def evaluation(curves: Curves, path: Path, *, threshold: float, areas: Areas) ->
     _save(figure, path)
 
 
-def _draw_roc(axes: Axes, curves: Curves, threshold: float | None, areas: Areas) -> None:
+def _draw_roc(axes: Axes, curves: Curves, threshold: float, areas: Areas) -> None:
     axes.plot((0, 1), (0, 1), color=GREY, linewidth=1, linestyle=(0, (1, 2)), label="chance")
     for index, (name, (labels, scores)) in enumerate(curves.items()):
         colour, line = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
         cases, values = checked(labels, scores)
-        area = areas[name] if name in areas else auroc_interval(cases, values)
+        area = areas[name]
         curve = roc(cases, values)
         label = (
             f"{_plain(name)}: AUROC {area.value:.3f} [{area.lower:.3f} to {area.upper:.3f}], "
@@ -101,21 +100,19 @@ def _draw_roc(axes: Axes, curves: Curves, threshold: float | None, areas: Areas)
         axes.plot(
             1 - curve.specificity, curve.sensitivity, line, color=colour, linewidth=2, label=label
         )
-        if threshold is not None:
-            found = rates(cases, values, threshold)
-            assert found.sensitivity is not None
-            assert found.specificity is not None
-            axes.plot(
-                1 - found.specificity.value,
-                found.sensitivity.value,
-                MARKERS[index % len(MARKERS)],
-                color=colour,
-                markersize=9,
-                markeredgecolor="white",
-                zorder=3,
-            )
-    if threshold is not None:
-        axes.plot([], [], "o", color=GREY, label=f"at threshold {threshold:g}")
+        found = rates(cases, values, threshold)
+        assert found.sensitivity is not None
+        assert found.specificity is not None
+        axes.plot(
+            1 - found.specificity.value,
+            found.sensitivity.value,
+            MARKERS[index % len(MARKERS)],
+            color=colour,
+            markersize=9,
+            markeredgecolor="white",
+            zorder=3,
+        )
+    axes.plot([], [], "o", color=GREY, label=f"at threshold {threshold:g}")
     axes.set(xlabel="1 - specificity", ylabel="sensitivity")
     axes.set_aspect("equal")
     _finish(axes)
