@@ -53,9 +53,9 @@ class ImageView:
     calibration: str = ""
     """How distances are calibrated; empty: they are not."""
     kept: bool = True
+    """Its file is still here (docs/retention.md)."""
     missing: str = ""
     """Why it cannot be shown now, for a while; else empty."""
-    """Its file is still here (docs/retention.md)."""
     is_first: bool = False
     """Shown first: the image that made the study's outcome."""
 
