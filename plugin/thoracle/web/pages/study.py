@@ -113,9 +113,9 @@ def show(
     ``wanted`` is the list that it was opened from: the next study is the next of that list.
     """
     site = site_of(request)
-    _fetch(site, uid, sees_kept_back(request, person))
+    sees = sees_kept_back(request, person)
+    _fetch(site, uid, sees)
     with site.database.begin() as connection:
-        sees = sees_kept_back(request, person)
         rows = _known(connection, uid, sees)
         values = _values(site, connection, rows, person, sees)
         ahead, before = _beside(connection, uid, wanted, person)
