@@ -6,7 +6,7 @@ Whether it was recorded is known here, so that nobody can escape the audit by a 
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fastapi import Request
 
@@ -18,11 +18,6 @@ SAME_VIEW_SECONDS = 600
 class _View:
     at: float
     studies: frozenset[str]
-
-
-@dataclass(slots=True)
-class _Views:
-    views: dict[tuple[str, str], _View] = field(default_factory=dict)
 
 
 _TURN = threading.Lock()  # pages are answered in several threads
@@ -54,8 +49,8 @@ def _known(request: Request) -> dict[tuple[str, str], _View]:
     """Return what counts as recorded, by session and list."""
     state = request.app.state
     if not hasattr(state, "views_recorded"):
-        state.views_recorded = _Views()
-    known: dict[tuple[str, str], _View] = state.views_recorded.views
+        state.views_recorded = {}
+    known: dict[tuple[str, str], _View] = state.views_recorded
     oldest = time.monotonic() - SAME_VIEW_SECONDS
     for old in [one for one, view in known.items() if view.at < oldest]:
         del known[old]
