@@ -1,7 +1,6 @@
 """`thoracle erase`: a patient goes from here, and destinations are told first."""
 
 import os
-import pwd
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 from thoracle.cli.options import ConfigOption, database_of, say, settings_of, who
 from thoracle.cli.subject import subject_of
 from thoracle.errors import ThoracleError
+from thoracle.settings import users
 
 if TYPE_CHECKING:
     from thoracle.retention.erasure import Erasure, Plan
@@ -106,7 +106,7 @@ def _who(settings: "Settings") -> "trail.Columns":
     """Return who erases; for a second person, by the user of the process and no variable."""
     columns = who("thoracle erase")
     if settings.erasure.second_person:
-        columns["user_id"] = pwd.getpwuid(os.getuid()).pw_name[:64]
+        columns["user_id"] = users.name_of(os.getuid())[:64]
     return columns
 
 
