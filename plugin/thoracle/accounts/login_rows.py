@@ -1,19 +1,14 @@
 """SQL of what processes of pages have in common about log-ins, and the secrets that they share."""
 
 import secrets
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, case, delete, func, insert, select
 
 from thoracle.store.database import begin_writing
-from thoracle.store.tables import login_attempt, now, page_secret, provider_login, timestamp
+from thoracle.store.tables import ago, login_attempt, now, page_secret, provider_login
 
 # ---- attempts ------------------------------------------------------------------------------------
-
-
-def _ago(seconds: float) -> str:
-    return timestamp(datetime.now(UTC) - timedelta(seconds=seconds))
 
 
 def attempts(connection: Connection, network: str, seconds: float) -> tuple[int, int]:
@@ -22,7 +17,7 @@ def attempts(connection: Connection, network: str, seconds: float) -> tuple[int,
     is_failure = case((column.failed == 1, 1), else_=0)
     failed, number = connection.execute(
         select(func.coalesce(func.sum(is_failure), 0), func.count()).where(
-            column.network == network, column.recorded_at > _ago(seconds)
+            column.network == network, column.recorded_at > ago(seconds)
         )
     ).one()
     return int(number) - int(failed), int(failed)
@@ -30,7 +25,7 @@ def attempts(connection: Connection, network: str, seconds: float) -> tuple[int,
 
 def forget_attempts(connection: Connection, seconds: float) -> None:
     """Delete those that are older; to be called first where one is counted, for it is a write."""
-    connection.execute(delete(login_attempt).where(login_attempt.c.recorded_at <= _ago(seconds)))
+    connection.execute(delete(login_attempt).where(login_attempt.c.recorded_at <= ago(seconds)))
 
 
 def add_attempt(connection: Connection, network: str, *, failed: bool) -> None:
@@ -55,8 +50,8 @@ def take_provider_login(connection: Connection, state: str, seconds: float) -> R
     column = provider_login.c
     taken = delete(provider_login).where(column.state == state).returning(provider_login)
     found = connection.execute(taken).one_or_none()
-    connection.execute(delete(provider_login).where(column.begun_at <= _ago(seconds)))
-    return None if found is None or found.begun_at <= _ago(seconds) else found
+    connection.execute(delete(provider_login).where(column.begun_at <= ago(seconds)))
+    return None if found is None or found.begun_at <= ago(seconds) else found
 
 
 # ---- secrets -------------------------------------------------------------------------------------

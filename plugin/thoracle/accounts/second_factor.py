@@ -3,13 +3,13 @@
 An event says what was done, by whom and from where; never a secret, a code or a digest.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from sqlalchemy import Connection
 
 from thoracle.accounts import factor_rows, rows, totp
 from thoracle.accounts.accounts import Actor, PersonError, changed
-from thoracle.store.tables import timestamp
+from thoracle.store.tables import ago
 
 SETUP_MINUTES = 10
 """How long a secret that was shown waits for its first code."""
@@ -46,7 +46,7 @@ def begun(connection: Connection, name: str) -> str:
         None does, or for too long.
     """
     row = factor_rows.row_of(connection, name)
-    oldest = timestamp(datetime.now(UTC) - timedelta(minutes=SETUP_MINUTES))
+    oldest = ago(SETUP_MINUTES * 60)
     if row is None or row.confirmed_at is not None or row.created_at <= oldest:
         raise PersonError("found no set-up in progress, required: one; start again")
     return str(row.secret)

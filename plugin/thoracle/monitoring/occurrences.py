@@ -14,15 +14,19 @@ from thoracle.accounts.accounts import Actor
 from thoracle.errors import ThoracleError
 from thoracle.monitoring.comparison import Comparison
 from thoracle.store import trail
-from thoracle.store.tables import alarm_occurrence, alarm_silence, now, timestamp
+from thoracle.store.tables import (
+    LARGEST_ID,
+    alarm_occurrence,
+    alarm_silence,
+    now,
+    timestamp,
+)
 
 KEPT_DAYS = 90
 """So long an occurrence that ended is listed; the audit keeps it longer."""
 LONGEST_SILENCE_DAYS = 30
 LONGEST_COMMENT = 500
 """Characters."""
-LARGEST_ID = 2**63 - 1
-"""Of a row; databases answer an error to a larger one."""
 
 _occurrence, _silence = alarm_occurrence.c, alarm_silence.c
 

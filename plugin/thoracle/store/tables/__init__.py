@@ -35,7 +35,7 @@ from thoracle.store.tables.results import (
     reading,
     result,
 )
-from thoracle.store.tables.schema import metadata, now, timestamp
+from thoracle.store.tables.schema import LARGEST_ID, ago, metadata, now, timestamp
 from thoracle.store.tables.worklist import (
     performance,
     verdict,
@@ -46,6 +46,8 @@ from thoracle.store.tables.worklist import (
 )
 
 __all__ = [
+    "LARGEST_ID",
+    "ago",
     "alarm",
     "alarm_occurrence",
     "alarm_silence",

@@ -1,6 +1,6 @@
 """What all tables have: one set of metadata, and how UIDs, times and digests are stored."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, Integer, MetaData, String
@@ -11,6 +11,8 @@ TIME = String(27)
 DIGEST = String(64)
 FINDING = String(33)  # scheme:code, 16 characters each at most
 ROW_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up INTEGER keys alone
+LARGEST_ID = 2**63 - 1
+"""Of a row; a driver or a database refuses a larger number by an error of its own."""
 
 metadata = MetaData(
     naming_convention={
@@ -34,6 +36,11 @@ def kept() -> tuple[Column[Any], Column[Any]]:
 def now() -> str:
     """Return this moment as it is stored: ``2026-11-22T18:45:29.123456Z``."""
     return timestamp(datetime.now(UTC))
+
+
+def ago(seconds: float) -> str:
+    """Return the moment so many seconds ago as it is stored."""
+    return timestamp(datetime.now(UTC) - timedelta(seconds=seconds))
 
 
 def timestamp(moment: datetime) -> str:

@@ -10,7 +10,6 @@ header ``X-Automatic: 1``, and one that opens its stream of events again cannot 
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -19,7 +18,7 @@ from sqlalchemy import Connection
 
 from thoracle.accounts import rows as people
 from thoracle.store import trail
-from thoracle.store.tables import now, timestamp
+from thoracle.store.tables import ago, now
 from thoracle.web.session import cookies
 from thoracle.web.site import address_of, site_of
 
@@ -117,7 +116,7 @@ def _by_token(request: Request) -> Person | None:
             return None
         if row.expires_at is not None and row.expires_at <= moment:
             return None
-        if row.used_at is None or row.used_at < _before(SEEN_SECONDS):
+        if row.used_at is None or row.used_at < ago(SEEN_SECONDS):
             people.set_token(connection, row.id, {"used_at": moment})
     return replace(_person(row), scopes=frozenset(row.scopes))
 
@@ -131,15 +130,10 @@ def _by_cookie(request: Request) -> Person | None:
     with site.database.connect() as connection:
         row = people.session_row(connection, digest)
     idle_seconds = site.settings.web.idle_minutes * 60
-    if (
-        row is None
-        or row.disabled
-        or row.expires_at <= now()
-        or row.seen_at <= _before(idle_seconds)
-    ):
+    if row is None or row.disabled or row.expires_at <= now() or row.seen_at <= ago(idle_seconds):
         return None
     seldom = min(SEEN_SECONDS, idle_seconds / 4)
-    if row.seen_at < _before(seldom) and not _is_automatic(request):
+    if row.seen_at < ago(seldom) and not _is_automatic(request):
         with site.database.begin() as connection:
             people.set_session(connection, digest, {"seen_at": now()})
     request.state.session = digest
@@ -155,10 +149,6 @@ def _is_automatic(request: Request) -> bool:
 def _person(row: Any) -> Person:
     roles = frozenset(Role(role) for role in row.roles)
     return Person(row.name, row.display_name, roles, None, row.one_time_until is not None)
-
-
-def _before(seconds: float) -> str:
-    return timestamp(datetime.now(UTC) - timedelta(seconds=seconds))
 
 
 def sees_kept_back(request: Request, person: Person) -> bool:
