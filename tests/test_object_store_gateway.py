@@ -374,7 +374,7 @@ def test_one_machine_receives_and_another_reads_with_nothing_but_database_and_bu
             assert len(archive.kept) >= 1
             for one in fleet.gateways:
                 said = asked(one, "audit", "verify")
-                assert "results and verdicts of 1 studies and" in said
+                assert "results and verdicts of 1 study and" in said
             assert [one.terminate() for one in fleet.gateways] == [0, 0]
 
 

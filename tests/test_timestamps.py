@@ -164,10 +164,10 @@ def test_the_log_says_when_it_had_which_length(
     assert [kind for kind, _ in asked.queries] == ["application/timestamp-query"]
     code, said = run(tmp_path, authority.ca_file, "", "verify")
     assert code == 0, said
-    assert "1 time stamps are valid:\n" in said
+    assert "1 time stamp is valid:\n" in said
     assert re.search(r"  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC: 7 rows; certified by CN=stamper", said)
     code, said = run(tmp_path, None, "", "verify")
-    assert (code, "1 time stamps were not verified: found no audit.timestamp_ca_file" in said) == (
+    assert (code, "1 time stamp was not verified: found no audit.timestamp_ca_file" in said) == (
         0,
         True,
     )

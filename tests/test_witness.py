@@ -195,6 +195,6 @@ def test_the_documented_receiver_keeps_what_the_gateway_sends_again_until_it_is_
     (held,) = anchors.read_anchors(kept)
     assert held in anchors.read_anchors(gateway.data_folder / ANCHORS_FILE)
     assert not any(one in kept.read_text() for one in (NAME, PATIENT, str(image.StudyInstanceUID)))
-    assert "1 anchors of the witness are as in" in gateway.run(
+    assert "1 anchor of the witness is as in" in gateway.run(
         "audit", "verify", "--witnessed", str(kept)
     )

@@ -1,4 +1,4 @@
-"""Words that stand in many places and must be the same in all: disclaimers, kinds, proofs."""
+"""Words that stand in many places, the same in all: disclaimers, kinds, proofs, plurals."""
 
 from typing import Final, NamedTuple
 
@@ -65,3 +65,8 @@ MAPS: Final = {
     ),
 }
 """By what a bundle says that its maps are."""
+
+
+def number(count: int, one: str, several: str = "") -> str:
+    """Return a number with its noun: ``1 image``, ``3 images``."""
+    return f"{count} {one if count == 1 else several or f'{one}s'}"

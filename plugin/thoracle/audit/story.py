@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 from thoracle.audit import query
 from thoracle.audit.query import Question
 from thoracle.audit.sentences import alike, sentence
-from thoracle.audit.sentences.words import Row, detail, inert, kind, listed, number, person, reason
+from thoracle.audit.sentences.words import Row, detail, inert, kind, listed, person, reason
 from thoracle.deliver import proofs as requests
 from thoracle.outbox import rows as outbox
 from thoracle.outbox.rows import DICOM
@@ -22,6 +22,7 @@ from thoracle.store.trail import Event
 from thoracle.study import rows as studies
 from thoracle.ups import performances
 from thoracle.ups import workitem_rows as workitems
+from thoracle.wording import number
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import typer
 from thoracle.cli.audit import database as open_database
 from thoracle.cli.options import ConfigOption, say, settings_of
 from thoracle.errors import ThoracleError
+from thoracle.wording import number
 
 
 def timestamp_command(context: typer.Context, config: ConfigOption = None) -> None:
@@ -52,4 +53,6 @@ def timestamp_command(context: typer.Context, config: ConfigOption = None) -> No
     }
     with data.begin() as connection:
         trail.record(connection, trail.Event.AUDIT_TIMESTAMPED, columns)
-    say(f"{when}: the log had {anchor.id} rows, digest {anchor.digest}; certified by {by}")
+    say(
+        f"{when}: the log had {number(anchor.id, 'row')}, digest {anchor.digest}; certified by {by}"
+    )

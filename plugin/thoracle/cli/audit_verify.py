@@ -10,6 +10,7 @@ import typer
 from thoracle.cli.audit import database as open_database
 from thoracle.cli.options import ConfigOption, err, say, settings_of
 from thoracle.errors import ThoracleError
+from thoracle.wording import number
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from thoracle.store.anchors import Anchor
 
 MOST_STAMPS = 20
-MOST_PURGES = 20
 """The last ones, that a verification tells one by one."""
+MOST_PURGES = 20
+"""Alike."""
 
 
 def verify_command(
@@ -59,7 +61,8 @@ def verify_command(
     settings = settings_of(config)
     folder = settings.data_folder
     data = open_database(config)
-    _require(anchors, witnessed, timestamps)
+    _require("anchors", anchors, witnessed)
+    _require("time stamps", timestamps)
     kept = read_anchors(witnessed) if witnessed else []
     stamped = _Stamps(settings, timestamps)
     local = read_anchors(anchors or folder / ANCHORS_FILE)
@@ -72,34 +75,39 @@ def verify_command(
     _say_all(f"DIFFERS: {one}" for one in others)
     if not result.well:
         say(f"BROKEN at row {result.broken_id}: {result.fault}")
-        say(f"{result.rows} rows before it are intact")
+        say(f"{number(result.rows, 'row before it is', 'rows before it are')} intact")
         _say_all(_beginning_lines(result.beginning))
     if others or not result.well:
         raise typer.Exit(1)
     verification.keep_verified(folder, result.last_id, result.digest)
     where = f"row {before.id}" if before else "the beginning"
+    fit = "is intact and matches" if result.rows == 1 else "are intact and match"
+    compared = number(len(found) - result.beginning.not_comparable, "anchor")
     say(
-        f"OK: {result.rows} rows from {where} to row {result.last_id} are intact and match "
-        f"{len(found) - result.beginning.not_comparable} anchors; last digest {result.digest}"
+        f"OK: {number(result.rows, 'row')} from {where} to row {result.last_id} {fit} {compared}; "
+        f"last digest {result.digest}"
     )
     if witnessed:
-        say(f"{len(kept)} anchors of the witness are as in the log")
+        one, several = "anchor of the witness is", "anchors of the witness are"
+        say(f"{number(len(kept), one, several)} as in the log")
     _say_all(stamped.lines())
     if result.signed:
-        say(f"signatures of {result.signed} anchors are valid (key {', '.join(result.keys)})")
+        signed = number(result.signed, "anchor")
+        say(f"signatures of {signed} are valid (key {', '.join(result.keys)})")
     _say_all(_beginning_lines(result.beginning))
     if not incremental:
         said = contents.check(data, objects.of(settings), with_files=files)
         _say_all(f"CHANGED: {one}" for one in said.faults)
         if said.faults:
             raise typer.Exit(1)
-        say(f"results and verdicts of {said.studies} studies and {said.files} files match the log")
+        studies, stored = number(said.studies, "study", "studies"), number(said.files, "file")
+        say(f"results and verdicts of {studies} and {stored} match the log")
 
 
-def _require(*paths: Path | None) -> None:
+def _require(what: str, *paths: Path | None) -> None:
     for path in paths:
         if path is not None and not path.exists():
-            raise ThoracleError(f"{path}: found no file, required: one with anchors")
+            raise ThoracleError(f"{path}: found no file, required: one with {what}")
 
 
 class _Stamps:
@@ -139,15 +147,17 @@ class _Stamps:
         if not self._kept:
             return
         if not self._roots:
+            unverified = number(len(self._kept), "time stamp was", "time stamps were")
             yield (
-                f"{len(self._kept)} time stamps were not verified: found no "
+                f"{unverified} not verified: found no "
                 "audit.timestamp_ca_file, required: the certificates of their authority"
             )
             return
-        yield f"{len(self._kept)} time stamps are valid:"
+        yield f"{number(len(self._kept), 'time stamp is', 'time stamps are')} valid:"
         for one in self._kept[-MOST_STAMPS:]:
             by = timestamps.authority(one)
-            yield f"  {one.time:%Y-%m-%d %H:%M:%S} UTC: {one.anchor.id} rows; certified by {by}"
+            rows = number(one.anchor.id, "row")
+            yield f"  {one.time:%Y-%m-%d %H:%M:%S} UTC: {rows}; certified by {by}"
 
 
 def _say_all(lines: Iterable[str]) -> None:
@@ -159,12 +169,13 @@ def _beginning_lines(begins: "Beginning") -> Iterator[str]:
     """Yield what was purged, and by which events."""
     if begins.last is None:
         return
-    yield f"purged: {begins.rows} rows up to row {begins.last.up_to}"
+    yield f"purged: {number(begins.rows, 'row')} up to row {begins.last.up_to}"
     for one in begins.purges[-MOST_PURGES:]:
         by = f"event {one.event_id}" if one.event_id else "an event that is purged itself"
-        yield f"  {one.rows} rows by {by} of {one.recorded_at[:19]}: {one.reason}"
+        yield f"  {number(one.rows, 'row')} by {by} of {one.recorded_at[:19]}: {one.reason}"
     if begins.not_comparable:
-        yield f"  {begins.not_comparable} anchors are older than what these events name"
+        anchors = number(begins.not_comparable, "anchor is", "anchors are")
+        yield f"  {anchors} older than what these events name"
 
 
 def key_command(context: typer.Context, config: ConfigOption = None) -> None:

@@ -10,6 +10,7 @@ from thoracle.cli.options import ConfigOption, database_of, say, settings_of, wh
 from thoracle.cli.subject import subject_of
 from thoracle.errors import ThoracleError
 from thoracle.settings import users
+from thoracle.wording import number
 
 if TYPE_CHECKING:
     from thoracle.retention.erasure import Erasure, Plan
@@ -85,8 +86,9 @@ def erase_command(
         _withdraw(asked, plan, database, str(columns["user_id"]))
     done = asked.run(reason, columns, sending=notice)
     say(
-        f"erased as {plan.pseudonym}: {done.files} files, {sum(done.rows.values())} rows, "
-        f"{done.workflows} workflows; {done.events} rows of the audit keep the pseudonym"
+        f"erased as {plan.pseudonym}: {number(done.files, 'file')}, "
+        f"{number(sum(done.rows.values()), 'row')}, {number(done.workflows, 'workflow')}; "
+        f"{number(done.events, 'row of the audit keeps', 'rows of the audit keep')} the pseudonym"
     )
     _compact(settings, vacuum=vacuum)
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from thoracle.cli.options import ConfigOption, say, settings_of, who
+from thoracle.wording import number
 
 if TYPE_CHECKING:
     from thoracle.settings import Settings
@@ -70,7 +71,7 @@ def _require_continuity(settings: "Settings", direction: "Direction") -> None:
 
 def _say_table(one: "TableRows") -> None:
     if one.rows:
-        say(f"{one.name}: {one.rows} rows, digest {one.digest[:16]}")
+        say(f"{one.name}: {number(one.rows, 'row')}, digest {one.digest[:16]}")
     for place in one.named:
         say(f"  NUL in a text becomes U+FFFD: {place}")
     if one.replaced > len(one.named):
@@ -82,7 +83,8 @@ def _finish(settings: "Settings", direction: "Direction", done: "Moved") -> None
     from thoracle.store.move import Direction
 
     to_postgresql = direction is Direction.TO_POSTGRESQL
-    say(f"moved {done.rows} rows to {done.target}; each table was read again and is the same")
+    moved = number(done.rows, "row")
+    say(f"moved {moved} to {done.target}; each table was read again and is the same")
     if done.set_aside is not None:
         say(f"the old database is {done.set_aside}: delete it when the new one has proven itself")
     else:
@@ -110,6 +112,7 @@ def _verify(settings: "Settings", engine: "Database") -> None:
         raise typer.Exit(1)
     found = len(contents.check(engine, objects.of(settings), with_files=False).faults)
     if found:
-        say(f"audit: {found} results and verdicts differ from it, as before: `audit verify`")
+        differ = number(found, "result or verdict differs", "results and verdicts differ")
+        say(f"audit: {differ} from it, as before: `audit verify`")
         raise typer.Exit(1)
-    say(f"audit: OK, {result.rows} rows are intact and match {len(kept)} anchors")
+    say(f"audit: OK, {result.rows} rows are intact and match {number(len(kept), 'anchor')}")

@@ -10,7 +10,6 @@ from thoracle.audit.sentences.words import (
     inert,
     kind,
     listed,
-    number,
     objects,
     of,
     person,
@@ -20,6 +19,7 @@ from thoracle.audit.sentences.words import (
     short,
 )
 from thoracle.store.trail import Event
+from thoracle.wording import number
 
 
 def _stored(rows: Rows) -> str:

@@ -9,7 +9,6 @@ from thoracle.audit.sentences.words import (
     detail,
     inert,
     listed,
-    number,
     of,
     person,
     said,
@@ -17,6 +16,7 @@ from thoracle.audit.sentences.words import (
     times,
 )
 from thoracle.store.trail import Event
+from thoracle.wording import number
 
 MOST_NAMES = 12
 """Settings that a sentence names."""

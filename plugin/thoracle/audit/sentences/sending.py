@@ -8,14 +8,13 @@ from thoracle.audit.sentences.words import (
     caller,
     detail,
     inert,
-    number,
     objects,
     of,
     person,
     said,
 )
 from thoracle.store.trail import Event
-from thoracle.wording import PROOFS
+from thoracle.wording import PROOFS, number
 
 
 def _there(row: Row) -> str:

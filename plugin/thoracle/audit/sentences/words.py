@@ -64,11 +64,6 @@ def person(row: Row) -> str:
     return f"{name} ({address})" if address else name
 
 
-def number(count: int, one: str, several: str = "") -> str:
-    """Return a number with its noun: ``1 image``, ``3 images``."""
-    return f"{count} {one if count == 1 else several or f'{one}s'}"
-
-
 def times(rows: Rows) -> str:
     """Return `` (3 times)``, or nothing for one."""
     return f" ({len(rows)} times)" if len(rows) > 1 else ""
